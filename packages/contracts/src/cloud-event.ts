@@ -1,0 +1,73 @@
+import { z } from 'zod';
+import { boundedText, Timestamp } from './ids.ts';
+
+/** A monotonic version per entity, as decimal digits; compared as an integer, so padding does not matter. */
+export const Sequence = z
+  .string()
+  .regex(/^\d{1,39}$/)
+  .meta({ id: 'Sequence', description: 'Decimal digits, compared as an integer.' });
+export type Sequence = z.infer<typeof Sequence>;
+
+/** W3C trace context, version 00, neither id all zeros. */
+export const Traceparent = z
+  .string()
+  .regex(/^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/)
+  .meta({ id: 'Traceparent' });
+export type Traceparent = z.infer<typeof Traceparent>;
+
+/**
+ * The CloudEvents 1.0 attributes that we read. (source, id) is the identity of a fact: a repeat changes nothing.
+ * Context only; `data` is checked by the schema of `type`.
+ */
+export const CloudEventContext = z
+  .object({
+    specversion: z.literal('1.0'),
+    id: boundedText(256).min(1),
+    source: boundedText(512).min(1),
+    type: boundedText(128).min(1),
+    subject: boundedText(256).min(1),
+    time: Timestamp.optional(),
+    datacontenttype: z
+      .string()
+      .regex(/^application\/(?:[\w.+-]+\+)?json(?:\s*;.*)?$/i, 'must be JSON')
+      .optional(),
+    sequence: Sequence.optional(),
+    /** Origin of the trace. Read leniently: tracing never decides whether a fact counts. */
+    traceparent: z.string().max(512).optional(),
+  })
+  .meta({ id: 'CloudEventContext' });
+export type CloudEventContext = z.infer<typeof CloudEventContext>;
+
+/** A CloudEvent as it arrives: context checked, data still unknown. */
+export interface CloudEvent {
+  readonly context: CloudEventContext;
+  readonly data: unknown;
+}
+
+/** Media types of the CloudEvents HTTP and Kafka bindings. */
+export const mediaTypes = {
+  structured: 'application/cloudevents+json',
+  batch: 'application/cloudevents-batch+json',
+} as const;
+
+/** Attribute names that are carried as `ce_*` headers, in the order in which they are written. */
+export const contextAttributes = Object.keys(CloudEventContext.shape) as (keyof CloudEventContext)[];
+
+const pad = (sequence: string): string => sequence.padStart(20, '0');
+
+/** Headers of the Kafka binding's binary mode (`datacontenttype` travels as `content-type`). */
+export const toBinaryHeaders = (context: CloudEventContext): Record<string, string> => {
+  const headers: Record<string, string> = { 'content-type': context.datacontenttype ?? 'application/json' };
+  for (const name of contextAttributes) {
+    const value = context[name];
+    if (value === undefined || name === 'datacontenttype') continue;
+    headers[`ce_${name}`] = name === 'sequence' ? pad(value) : value;
+  }
+  return headers;
+};
+
+/** Takes a structured CloudEvent (or a batch's element) apart. @throws {z.ZodError} naming the attribute */
+export const fromStructured = (value: unknown): CloudEvent => {
+  const { data, ...attributes } = z.looseObject({ data: z.unknown() }).parse(value);
+  return { context: CloudEventContext.parse(attributes), data };
+};

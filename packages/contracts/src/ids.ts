@@ -1,0 +1,36 @@
+import { z } from 'zod';
+
+const utf8 = new TextEncoder();
+
+/** Text that PostgreSQL, Kafka and LiveKit can all hold: well-formed Unicode without NUL, measured in UTF-8 bytes. */
+export const boundedText = (maxBytes: number) =>
+  z
+    .string()
+    .max(maxBytes)
+    .refine((text) => text.isWellFormed() && !text.includes('\0'), 'must be well-formed Unicode without NUL')
+    .refine((text) => utf8.encode(text).length <= maxBytes, `must be at most ${maxBytes} bytes of UTF-8`);
+
+/** Opaque and used byte for byte: two spellings of one name are two ids. LiveKit bounds room names by bytes. */
+export const RoomId = boundedText(256)
+  .min(1)
+  .meta({ id: 'RoomId', description: 'Opaque room id, 1–256 bytes of UTF-8, compared byte for byte.' });
+export type RoomId = z.infer<typeof RoomId>;
+
+/** The token's `sub`. Shorter than a room id, so that `user:device` still fits an identity of 256 bytes. */
+export const UserId = boundedText(191)
+  .min(1)
+  .meta({ id: 'UserId', description: 'Opaque user id (`sub`), 1–191 bytes of UTF-8, compared byte for byte.' });
+export type UserId = z.infer<typeof UserId>;
+
+export const DeviceId = z
+  .string()
+  .regex(/^[A-Za-z0-9_-]{1,64}$/)
+  .meta({ id: 'DeviceId', description: 'A device of a person, chosen by the client.' });
+export type DeviceId = z.infer<typeof DeviceId>;
+
+/** RFC 3339 with an offset or `Z`; impossible dates and zone names are refused. */
+export const Timestamp = z.iso.datetime({ offset: true }).meta({ id: 'Timestamp', description: 'RFC 3339 date-time with offset.' });
+export type Timestamp = z.infer<typeof Timestamp>;
+
+export const Reason = boundedText(512).meta({ id: 'Reason', description: 'Free text for people, at most 512 bytes.' });
+export type Reason = z.infer<typeof Reason>;

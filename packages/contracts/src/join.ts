@@ -1,0 +1,68 @@
+import { z } from 'zod';
+import { boundedText, DeviceId, RoomId } from './ids.ts';
+import { AtLeast } from './position.ts';
+import { MediaSource, Role } from './room-events.ts';
+
+const utf8 = new TextEncoder();
+const maxAttributesBytes = 2048;
+const reserved = /^(?:rt|lk)\./;
+
+/**
+ * LiveKit's TokenSource request plus our own fields, every one optional and untrusted. Unknown fields are ignored
+ * (LiveKit's SDKs extend it) and nothing of them reaches a token.
+ */
+export const JoinRequest = z
+  .object({
+    room_name: RoomId.optional(),
+    participant_identity: boundedText(256).min(1).optional(),
+    participant_name: boundedText(512)
+      .refine((name) => [...name].length <= 128, 'must be at most 128 characters')
+      .optional(),
+    participant_metadata: boundedText(2048).optional(),
+    participant_attributes: z
+      .record(boundedText(128).min(1), boundedText(maxAttributesBytes))
+      .refine((attributes) => Object.keys(attributes).length <= 16, 'must have at most 16 keys')
+      .refine((attributes) => utf8.encode(JSON.stringify(attributes)).length <= maxAttributesBytes, 'must be at most 2 KiB in all')
+      .refine((attributes) => !Object.keys(attributes).some((key) => reserved.test(key)), 'keys beginning with rt. or lk. are reserved')
+      .optional(),
+    room_config: z
+      .strictObject({
+        agents: z
+          .array(z.strictObject({ agent_name: boundedText(128).min(1), metadata: boundedText(1024).optional() }))
+          .max(8)
+          .optional(),
+      })
+      .optional(),
+    device_id: DeviceId.optional(),
+    take_over: z.boolean().optional(),
+    at_least: AtLeast.optional(),
+  })
+  .meta({ id: 'JoinRequest' });
+export type JoinRequest = z.infer<typeof JoinRequest>;
+
+/** What the role, the overrides and the bans leave; every right said, none left to LiveKit's defaults. */
+export const JoinPermissions = z
+  .object({
+    publishSources: z.array(MediaSource),
+    subscribe: z.boolean(),
+    publishData: z.boolean(),
+    hidden: z.boolean(),
+    moderate: z.boolean(),
+  })
+  .meta({ id: 'JoinPermissions' });
+export type JoinPermissions = z.infer<typeof JoinPermissions>;
+
+export const JoinResponse = z
+  .object({
+    server_url: z.string(),
+    participant_token: z.string(),
+    room_name: RoomId,
+    participant_identity: z.string(),
+    participant_name: z.string(),
+    expires_at: z.iso.datetime(),
+    role: Role,
+    permissions: JoinPermissions,
+    trace_id: z.string(),
+  })
+  .meta({ id: 'JoinResponse' });
+export type JoinResponse = z.infer<typeof JoinResponse>;

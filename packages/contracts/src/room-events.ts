@@ -1,0 +1,155 @@
+import { z } from 'zod';
+import { boundedText, Reason, RoomId, Timestamp, UserId } from './ids.ts';
+
+export const Role = z.enum(['host', 'moderator', 'speaker', 'listener', 'observer']).meta({ id: 'Role' });
+export type Role = z.infer<typeof Role>;
+
+export const Privilege = z
+  .enum(['join', 'publish_audio', 'publish_video', 'screen_share', 'data'])
+  .meta({ id: 'Privilege', description: 'What a ban takes away.' });
+export type Privilege = z.infer<typeof Privilege>;
+
+export const MediaSource = z.enum(['microphone', 'camera', 'screen_share', 'screen_share_audio']).meta({ id: 'MediaSource' });
+export type MediaSource = z.infer<typeof MediaSource>;
+
+/** Replaces what the role says, field by field. */
+export const PermissionOverrides = z
+  .object({
+    publishSources: z.array(MediaSource).max(4).optional(),
+    subscribe: z.boolean().optional(),
+    publishData: z.boolean().optional(),
+    hidden: z.boolean().optional(),
+    dispatchAgents: z.boolean().optional(),
+  })
+  .meta({ id: 'PermissionOverrides' });
+export type PermissionOverrides = z.infer<typeof PermissionOverrides>;
+
+/** `multi` counts devices, `single_newest` lets the newcomer take over, `single_oldest` refuses the newcomer. */
+export const DevicePolicy = z
+  .discriminatedUnion('mode', [
+    z.object({ mode: z.literal('multi'), max: z.int().min(1).max(100).optional() }),
+    z.object({ mode: z.literal('single_newest') }),
+    z.object({ mode: z.literal('single_oldest') }),
+  ])
+  .meta({ id: 'DevicePolicy' });
+export type DevicePolicy = z.infer<typeof DevicePolicy>;
+
+/** What a client may bring into its own token. All off by default. */
+export const RoomSettings = z
+  .object({
+    clientName: z.boolean().optional(),
+    clientMetadata: z.boolean().optional(),
+    clientAttributes: z.boolean().optional(),
+  })
+  .meta({ id: 'RoomSettings' });
+export type RoomSettings = z.infer<typeof RoomSettings>;
+
+export const RoomAccess = z
+  .enum(['members', 'authenticated'])
+  .meta({ id: 'RoomAccess', description: '`authenticated`: any valid caller enters with the default role.' });
+export type RoomAccess = z.infer<typeof RoomAccess>;
+
+const DisplayName = boundedText(512);
+
+export const MemberData = z
+  .object({
+    userId: UserId,
+    role: Role,
+    displayName: DisplayName.optional(),
+    permissions: PermissionOverrides.optional(),
+  })
+  .meta({ id: 'MemberData' });
+export type MemberData = z.infer<typeof MemberData>;
+
+const maxParticipants = z.int().min(1).max(100_000);
+
+const RoomCreated = z.object({
+  name: boundedText(512).optional(),
+  access: RoomAccess.optional(),
+  defaultRole: Role.optional(),
+  opensAt: Timestamp.optional(),
+  closesAt: Timestamp.optional(),
+  maxParticipants: maxParticipants.optional(),
+  devicePolicy: DevicePolicy.optional(),
+  settings: RoomSettings.optional(),
+  /** Full state: members that are not named become removed. */
+  members: z.array(MemberData).max(10_000).optional(),
+});
+
+const RoomUpdated = z.object({
+  name: boundedText(512).nullable().optional(),
+  access: RoomAccess.nullable().optional(),
+  defaultRole: Role.nullable().optional(),
+  opensAt: Timestamp.nullable().optional(),
+  closesAt: Timestamp.nullable().optional(),
+  maxParticipants: maxParticipants.nullable().optional(),
+  devicePolicy: DevicePolicy.nullable().optional(),
+  settings: RoomSettings.nullable().optional(),
+});
+
+const nothing = z.object({}).optional();
+const sid = boundedText(128).min(1);
+
+/** Where a dead letter stands: the record that could not be applied. */
+export const DeadLetterPosition = z
+  .object({ topic: z.string().min(1).max(249), partition: z.int().min(0), offset: z.string().regex(/^\d{1,19}$/) })
+  .meta({ id: 'DeadLetterPosition' });
+export type DeadLetterPosition = z.infer<typeof DeadLetterPosition>;
+
+/** One data schema per event type. Unknown fields are ignored: producers may be newer than we are. */
+export const roomEventData = {
+  'room.created': RoomCreated,
+  'room.updated': RoomUpdated,
+  'room.locked': nothing,
+  'room.unlocked': nothing,
+  'room.closed': z.object({ reason: Reason.optional() }).optional(),
+  'member.added': MemberData,
+  'member.updated': z.object({
+    userId: UserId,
+    role: Role.optional(),
+    displayName: DisplayName.nullable().optional(),
+    permissions: PermissionOverrides.nullable().optional(),
+  }),
+  'member.removed': z.object({ userId: UserId, reason: Reason.optional() }),
+  'member.banned': z.object({
+    userId: UserId,
+    privilege: Privilege,
+    until: Timestamp.optional(),
+    reason: Reason.optional(),
+  }),
+  'member.unbanned': z.object({ userId: UserId, privilege: Privilege }),
+  'user.disabled': z.object({ userId: UserId }),
+  'user.enabled': z.object({ userId: UserId }),
+  'login.ended': z.object({ userId: UserId, sid: boundedText(255).min(1) }),
+  'participant.kick_requested': z.object({
+    participantSid: sid,
+    identity: boundedText(256).min(1),
+    by: UserId,
+    reason: Reason.optional(),
+  }),
+  'track.mute_requested': z.object({
+    participantSid: sid,
+    identity: boundedText(256).min(1),
+    trackSid: sid,
+    by: UserId,
+    reason: Reason.optional(),
+  }),
+  'dead_letter.retried': DeadLetterPosition,
+  'dead_letter.discarded': DeadLetterPosition,
+} as const;
+
+export type RoomEventType = keyof typeof roomEventData;
+export type RoomEventData<T extends RoomEventType> = z.output<(typeof roomEventData)[T]>;
+
+/** A decoded room event: the type says what `data` is. */
+export type RoomEvent = { [T in RoomEventType]: { readonly type: T; readonly subject: string; readonly data: RoomEventData<T> } }[RoomEventType];
+
+export const roomEventTypes = Object.keys(roomEventData) as RoomEventType[];
+export const isRoomEventType = (type: string): type is RoomEventType => Object.hasOwn(roomEventData, type);
+
+/** Facts about a user or a login are keyed by the user; all others by the room. */
+export const isUserEventType = (type: RoomEventType): type is 'user.disabled' | 'user.enabled' | 'login.ended' =>
+  type === 'user.disabled' || type === 'user.enabled' || type === 'login.ended';
+
+/** The id schema that a subject of this type must satisfy. */
+export const subjectSchema = (type: RoomEventType) => (isUserEventType(type) ? UserId : RoomId);

@@ -1,0 +1,14 @@
+/** Topic names. A breaking change of an event is a new topic, so the version is part of the name. */
+export const topics = {
+  roomEvents: 'realtime.room-events.v1',
+  livekitWebhooks: 'realtime.livekit-webhooks.v1',
+  presence: 'realtime.presence.v1',
+} as const;
+
+export type TopicName = (typeof topics)[keyof typeof topics];
+
+/** Where records that can never be applied are published for their producers to see. */
+export const deadLetterTopic = (topic: TopicName): string => `${topic}-dlt`;
+
+/** Fixed for a topic's life: growing it lets a removal overtake an older addition. */
+export const defaultPartitionCount = 12;
