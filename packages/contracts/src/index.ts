@@ -1,4 +1,5 @@
 export * from './cloud-event.ts';
+export * from './faults.ts';
 export * from './http-bodies.ts';
 export * from './ids.ts';
 export * from './join.ts';

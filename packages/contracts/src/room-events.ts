@@ -1,5 +1,8 @@
 import { z } from 'zod';
+import type { CloudEvent } from './cloud-event.ts';
+import { faultsOf } from './faults.ts';
 import { boundedText, Reason, RoomId, Timestamp, UserId } from './ids.ts';
+import type { ProblemFault } from './problems.ts';
 
 export const Role = z.enum(['host', 'moderator', 'speaker', 'listener', 'observer']).meta({ id: 'Role' });
 export type Role = z.infer<typeof Role>;
@@ -151,5 +154,23 @@ export const isRoomEventType = (type: string): type is RoomEventType => Object.h
 export const isUserEventType = (type: RoomEventType): type is 'user.disabled' | 'user.enabled' | 'login.ended' =>
   type === 'user.disabled' || type === 'user.enabled' || type === 'login.ended';
 
-/** The id schema that a subject of this type must satisfy. */
-export const subjectSchema = (type: RoomEventType) => (isUserEventType(type) ? UserId : RoomId);
+export type RoomEventReading =
+  | { readonly kind: 'event'; readonly event: RoomEvent }
+  | { readonly kind: 'unknown_type' }
+  | { readonly kind: 'invalid'; readonly faults: readonly ProblemFault[] };
+
+/** Checks subject and data by the schema of the type. The one reader for the log and for the event route. */
+export const readRoomEvent = ({ context, data }: CloudEvent): RoomEventReading => {
+  const { type, subject } = context;
+  if (!isRoomEventType(type)) return { kind: 'unknown_type' };
+  const faults: ProblemFault[] = [];
+  const subjectCheck = (isUserEventType(type) ? UserId : RoomId).safeParse(subject);
+  if (!subjectCheck.success) faults.push(...faultsOf(subjectCheck.error, '/subject'));
+  const parsed = roomEventData[type].safeParse(data);
+  if (!parsed.success) faults.push(...faultsOf(parsed.error, '/data'));
+  if (faults.length > 0 || !parsed.success) return { kind: 'invalid', faults };
+  const event = { type, subject, data: parsed.data } as RoomEvent;
+  if ((event.type === 'user.disabled' || event.type === 'user.enabled' || event.type === 'login.ended') && event.data.userId !== subject)
+    return { kind: 'invalid', faults: [{ path: '/subject', message: 'must equal data.userId' }] };
+  return { kind: 'event', event };
+};
