@@ -1,0 +1,7 @@
+export { createLogger, type Logger } from './logger.ts';
+export { createMetrics, type Metrics } from './metrics.ts';
+export { createOpsServer, type DependencyCheck } from './ops-server.ts';
+export { measureRoutes, traceRoutes } from './routes.ts';
+export { scrub } from './scrub.ts';
+export { shutdownTelemetry } from './shutdown.ts';
+export { currentTraceparent, linkTo, type TraceCarrier, withRemoteParent, withSpan } from './trace-context.ts';

@@ -1,0 +1,57 @@
+import { trace } from '@opentelemetry/api';
+import { type DestinationStream, type Logger, pino, stdTimeFunctions } from 'pino';
+import { pathOf } from './probes.ts';
+import { scrubLine } from './scrub.ts';
+
+export type { Logger } from 'pino';
+
+type LoggerOptions = {
+  service: string;
+  /** One of pino's levels; `info` unless said. */
+  level?: string;
+  /** Standard output unless said. */
+  destination?: DestinationStream;
+};
+
+/**
+ * JSON lines: ISO time, the level by name, `trace_id` and `span_id` of the active span, no secrets.
+ * Messages are static text, whatever varies is a field: `logger.warn({ room, err }, 'removal failed')`.
+ */
+export function createLogger({ service, level = 'info', destination }: LoggerOptions): Logger {
+  const options = {
+    level,
+    base: { service },
+    timestamp: stdTimeFunctions.isoTime,
+    formatters: { level: (label: string) => ({ level: label }) },
+    mixin: activeTrace,
+    serializers: { err: serializeError, req: serializeRequest },
+    hooks: { streamWrite: scrubLine },
+  };
+  return destination === undefined ? pino(options) : pino(options, destination);
+}
+
+function activeTrace(): { trace_id?: string; span_id?: string } {
+  const span = trace.getActiveSpan()?.spanContext();
+  return span === undefined ? {} : { trace_id: span.traceId, span_id: span.spanId };
+}
+
+type SerializedError = { type: string; message: string; code?: unknown; stack?: string; cause?: SerializedError };
+
+/**
+ * The parts of an error that are safe to write down. The rest is left out: clients hang requests, responses and
+ * parameters on their errors.
+ */
+function serializeError(error: unknown, depth = 0): SerializedError {
+  if (!(error instanceof Error)) return { type: typeof error, message: String(error) };
+  return {
+    type: error.name,
+    message: error.message,
+    ...('code' in error && { code: error.code }),
+    ...(error.stack !== undefined && { stack: error.stack }),
+    ...(error.cause !== undefined && depth < 5 && { cause: serializeError(error.cause, depth + 1) }),
+  };
+}
+
+function serializeRequest(request: { method?: string; url?: string; ip?: string }): object {
+  return { method: request.method, path: pathOf(request.url ?? ''), address: request.ip };
+}

@@ -1,0 +1,66 @@
+/**
+ * Starts tracing. A service's `main.ts` imports this module before any other: it patches the libraries below when
+ * they load, and modules are evaluated in the order of their imports.
+ *
+ *     import '@realtime-service/telemetry/register';
+ */
+import { createRequire, syncBuiltinESMExports } from 'node:module';
+import type { TextMapPropagator } from '@opentelemetry/api';
+import { CompositePropagator, W3CBaggagePropagator, W3CTraceContextPropagator } from '@opentelemetry/core';
+import { HttpInstrumentation } from '@opentelemetry/instrumentation-http';
+import { KafkaJsInstrumentation } from '@opentelemetry/instrumentation-kafkajs';
+import { PgInstrumentation } from '@opentelemetry/instrumentation-pg';
+import { UndiciInstrumentation } from '@opentelemetry/instrumentation-undici';
+import { B3Propagator } from '@opentelemetry/propagator-b3';
+import { NodeSDK } from '@opentelemetry/sdk-node';
+import { NoopSpanProcessor } from '@opentelemetry/sdk-trace';
+import { readTelemetryConfig } from './config.ts';
+import { logTelemetryFaults } from './diagnostics.ts';
+import { createLogger } from './logger.ts';
+import { isProbe, pathOf } from './probes.ts';
+import { createSampler } from './sampler.ts';
+
+const config = readTelemetryConfig();
+if (!config.isDiagnosing) logTelemetryFaults(createLogger({ service: config.serviceName }));
+
+new NodeSDK({
+  serviceName: config.serviceName,
+  sampler: createSampler(config.sampler),
+  ...(!config.isPropagatorChosen && { textMapPropagator: createPropagator() }),
+  // Spans without an exporter still carry the ids that logs and problem documents name.
+  ...(!config.isExporting && { spanProcessors: [new NoopSpanProcessor()] }),
+  // Metrics are scraped and logs are lines on standard output; only traces are sent.
+  metricReaders: [],
+  logRecordProcessors: [],
+  instrumentations: [
+    new HttpInstrumentation({
+      ignoreIncomingRequestHook: (request) => isProbe(request.url),
+      startIncomingSpanHook: () => ({ 'url.query': undefined }),
+    }),
+    new UndiciInstrumentation({
+      startSpanHook: ({ origin, path }) => ({ 'url.full': origin + pathOf(path), 'url.query': undefined }),
+    }),
+    new PgInstrumentation({ requireParentSpan: true, ignoreConnectSpans: true }),
+    new KafkaJsInstrumentation(),
+  ],
+}).start();
+
+// The instrumentations patch what passes through `require`, in place. These are CommonJS or built in: once they are
+// patched here, every `import` finds them so, and no loader hook nor start flag is needed.
+const require = createRequire(import.meta.url);
+require('node:http');
+require('node:https');
+syncBuiltinESMExports();
+require('pg');
+require('kafkajs');
+
+/** W3C both ways; B3 is understood as well, so that a Spring gateway's trace goes on here. W3C wins over B3. */
+function createPropagator(): TextMapPropagator {
+  const b3 = new B3Propagator();
+  const b3Reader: TextMapPropagator = {
+    extract: (context, carrier, getter) => b3.extract(context, carrier, getter),
+    inject: () => {},
+    fields: () => b3.fields(),
+  };
+  return new CompositePropagator({ propagators: [b3Reader, new W3CTraceContextPropagator(), new W3CBaggagePropagator()] });
+}
