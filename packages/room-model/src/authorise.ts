@@ -1,0 +1,172 @@
+import type { ProblemCode, Role } from '@realtime-service/contracts';
+import { type Permissions, permissionsOf, roles } from './permissions.ts';
+import type { Ban, Member, RoomHeader, User } from './room.ts';
+
+/** How long a person who left, not by removal, still counts as live: a full reconnect must not be locked out. */
+export const recentlyLeftMs = 120_000;
+
+/** One of the person's own sessions in this room, of whichever device. */
+export interface OwnSession {
+  readonly identity: string;
+  readonly deviceId: string | null;
+  readonly isLive: boolean;
+  readonly endedAtMs: number | null;
+  readonly wasRemoved: boolean;
+}
+
+/** What is taken in a room with a limit or a device policy; live people and unexpired leases together. */
+export interface Seats {
+  /** Distinct identities of other people and of the person's own other devices. */
+  readonly takenByOthers: number;
+  /** The person's own other devices. */
+  readonly ownOtherDevices: number;
+}
+
+/** Everything that a decision rests on, read at one moment. */
+export interface Facts {
+  readonly room: RoomHeader | null;
+  readonly member: Member | null;
+  readonly bans: readonly Ban[];
+  readonly user: User | null;
+  readonly isLoginEnded: boolean;
+  readonly isSuspect: boolean;
+  readonly ownSessions: readonly OwnSession[];
+  /** Null where the room has neither limit nor device policy, and for `stay`. */
+  readonly seats: Seats | null;
+}
+
+export interface Request {
+  /** `enter`: desk and door. `stay`: someone inside; what only keeps people from entering throws nobody out. */
+  readonly purpose: 'enter' | 'stay';
+  readonly takeOver: boolean;
+}
+
+export type DenyReason =
+  | 'user_disabled'
+  | 'login_ended'
+  | 'unknown_room'
+  | 'not_a_member'
+  | 'member_removed'
+  | 'room_closed'
+  | 'banned'
+  | 'suspect'
+  | 'not_open'
+  | 'schedule_over'
+  | 'locked'
+  | 'device_conflict'
+  | 'full';
+
+export type Verdict =
+  | {
+      readonly kind: 'allow';
+      readonly role: Role;
+      readonly displayName: string | null;
+      readonly permissions: Permissions;
+      /** When the answer changes by time alone (a ban ends), milliseconds since the epoch. */
+      readonly changesAtMs: number | null;
+    }
+  | {
+      readonly kind: 'deny';
+      readonly code: ProblemCode;
+      readonly reason: DenyReason;
+      /** `absence`: nothing is known, which a projection that is behind also looks like. `fact`: something says so. */
+      readonly evidence: 'fact' | 'absence';
+      readonly opensAtMs: number | null;
+    };
+
+const denyCode: Readonly<Record<DenyReason, ProblemCode>> = {
+  user_disabled: 'user_disabled',
+  login_ended: 'unauthenticated',
+  unknown_room: 'room_not_found',
+  not_a_member: 'room_not_found',
+  member_removed: 'room_not_found',
+  room_closed: 'room_closed',
+  banned: 'banned',
+  suspect: 'projection_stale',
+  not_open: 'room_not_open',
+  schedule_over: 'room_closed',
+  locked: 'room_locked',
+  device_conflict: 'device_conflict',
+  full: 'room_full',
+};
+
+const deny = (reason: DenyReason, opensAtMs: number | null = null): Verdict => ({
+  kind: 'deny',
+  code: denyCode[reason],
+  reason,
+  evidence: reason === 'unknown_room' || reason === 'not_a_member' ? 'absence' : 'fact',
+  opensAtMs,
+});
+
+/** Whether the person is inside, or was until a moment ago. */
+const isPresent = (sessions: readonly OwnSession[], nowMs: number): boolean =>
+  sessions.some(
+    ({ isLive, endedAtMs, wasRemoved }) =>
+      isLive || (endedAtMs !== null && !wasRemoved && nowMs - endedAtMs < recentlyLeftMs),
+  );
+
+/** The role by which this person belongs here, or why there is none. */
+const membership = (room: RoomHeader, member: Member | null): Role | DenyReason => {
+  if (member !== null && !member.isRemoved && member.role !== null) return member.role;
+  if (room.access === 'authenticated') return room.defaultRole;
+  return member?.isRemoved ? 'member_removed' : 'not_a_member';
+};
+
+const isRole = (value: Role | DenyReason): value is Role => Object.hasOwn(roles, value);
+
+/** Reasons that keep people from entering and throw nobody out. */
+const denyEntry = (facts: Facts, room: RoomHeader, permissions: Permissions, request: Request, nowMs: number): Verdict | null => {
+  const { seats } = facts;
+  if (room.closesAtMs !== null && room.closesAtMs <= nowMs) return deny('schedule_over');
+  if (!isPresent(facts.ownSessions, nowMs)) {
+    if (facts.isSuspect) return deny('suspect');
+    if (room.opensAtMs !== null && room.opensAtMs > nowMs) return deny('not_open', room.opensAtMs);
+    if (room.isLocked && !permissions.moderate) return deny('locked');
+    if (seats !== null && room.maxParticipants !== null && seats.takenByOthers >= room.maxParticipants) return deny('full');
+  }
+  if (seats !== null && !request.takeOver) {
+    const { devicePolicy } = room;
+    if (devicePolicy.mode === 'single_oldest' && seats.ownOtherDevices > 0) return deny('device_conflict');
+    if (devicePolicy.mode === 'multi' && devicePolicy.max !== undefined && seats.ownOtherDevices >= devicePolicy.max)
+      return deny('device_conflict');
+  }
+  return null;
+};
+
+/**
+ * May this person be in this room, and with which rights, at this moment? The only place that decides: the desk and
+ * the door ask with `enter`, the worker with `stay`. What concerns the person comes before what concerns the room, and
+ * membership before the room's state, so that a refusal tells a stranger nothing about a room.
+ */
+export const authorise = (facts: Facts, request: Request, nowMs: number): Verdict => {
+  const { room, member, user } = facts;
+  if (user?.isDisabled) return deny('user_disabled');
+  if (facts.isLoginEnded) return deny('login_ended');
+  if (room === null || room.state === 'unknown') return deny('unknown_room');
+  const role = membership(room, member);
+  if (!isRole(role)) return deny(role);
+  if (room.state === 'closed') return deny('room_closed');
+  const active = facts.bans.filter((ban) => !ban.isLifted && (ban.untilMs === null || ban.untilMs > nowMs));
+  const banned = active.map((ban) => ban.privilege);
+  if (banned.includes('join')) return deny('banned');
+  const overrides = member !== null && !member.isRemoved ? member.permissions : null;
+  const permissions = permissionsOf(role, overrides, banned);
+  const denied = request.purpose === 'enter' ? denyEntry(facts, room, permissions, request, nowMs) : null;
+  if (denied !== null) return denied;
+  const ends = active.flatMap((ban) => (ban.untilMs === null ? [] : [ban.untilMs]));
+  return {
+    kind: 'allow',
+    role,
+    displayName: member !== null && !member.isRemoved ? member.displayName : null,
+    permissions,
+    changesAtMs: ends.length > 0 ? Math.min(...ends) : null,
+  };
+};
+
+/** The identity that a person's device has in a room, as the room's device policy says. Nothing parses it back. */
+export const identityOf = (room: Pick<RoomHeader, 'devicePolicy'>, userId: string, deviceId: string | null): string =>
+  room.devicePolicy.mode === 'multi' && deviceId !== null ? `${userId}:${deviceId}` : userId;
+
+/** Whether entering takes a seat, so that seats must be counted under the room's lock. */
+export const needsSeat = (room: Pick<RoomHeader, 'maxParticipants' | 'devicePolicy'>): boolean =>
+  room.maxParticipants !== null || room.devicePolicy.mode === 'single_oldest' || (room.devicePolicy.mode === 'multi' && room.devicePolicy.max !== undefined);

@@ -1,0 +1,193 @@
+import type { LivekitFact, LivekitObserved, LivekitParticipant, LivekitRoom, ParticipantKind } from '@realtime-service/contracts';
+
+/** One life of a LiveKit room: from its creation to its end it has one sid. */
+export interface RoomLife {
+  readonly roomId: string;
+  readonly roomSid: string;
+  readonly createdAtMs: number;
+  readonly isLive: boolean;
+}
+
+/** One stay of a participant: LiveKit gives each full (re)connect a new participant sid. */
+export interface Session {
+  readonly roomId: string;
+  readonly roomSid: string;
+  readonly participantSid: string;
+  readonly identity: string;
+  /** From our signed attributes, never from the identity. Null for participants that we did not admit. */
+  readonly userId: string | null;
+  readonly deviceId: string | null;
+  readonly loginId: string | null;
+  /** The trace of the join that issued the token: a link, never a parent. */
+  readonly trace: string | null;
+  readonly kind: ParticipantKind;
+  readonly isHidden: boolean;
+  readonly isLive: boolean;
+  readonly joinedAtMs: number;
+  /** LiveKit's own version within this sid. */
+  readonly version: number;
+  readonly endReason: string | null;
+  readonly endedAtMs: number | null;
+  /** When the newest fact about it was received, milliseconds since the epoch: an older list does not end it. */
+  readonly lastFactAtMs: number;
+}
+
+export type PresenceChange =
+  | { readonly entity: 'life'; readonly row: RoomLife }
+  | { readonly entity: 'session'; readonly row: Session };
+
+/** The lives and sessions that the facts at hand touch. A room's sessions here include all that are live in it. */
+export interface PresenceEntities {
+  readonly lives: ReadonlyMap<string, RoomLife>;
+  readonly sessionsOf: (roomId: string) => Iterable<Session>;
+}
+
+/** Names of our own signed attributes in a LiveKit token. */
+export const attributes = { user: 'rt.user', device: 'rt.device', login: 'rt.login', trace: 'rt.trace' } as const;
+
+const creationMs = (room: LivekitRoom): number => room.creationTimeMs || (room.creationTime ?? 0) * 1000;
+const joinedMs = (participant: LivekitParticipant): number => participant.joinedAtMs || (participant.joinedAt ?? 0) * 1000;
+
+const end = (session: Session, reason: string, atMs: number): Session => ({
+  ...session,
+  isLive: false,
+  endReason: reason,
+  endedAtMs: atMs,
+  lastFactAtMs: Math.max(session.lastFactAtMs, atMs),
+});
+
+const endAll = (sessions: Iterable<Session>, isEnded: (session: Session) => boolean, reason: string, atMs: number): PresenceChange[] => {
+  const changes: PresenceChange[] = [];
+  for (const session of sessions)
+    if (session.isLive && isEnded(session)) changes.push({ entity: 'session', row: end(session, reason, atMs) });
+  return changes;
+};
+
+/** Makes this life the room's present one, unless a newer one is known, and ends what older ones left. */
+const enterLife = (entities: PresenceEntities, room: LivekitRoom, atMs: number): { isCurrent: boolean; changes: PresenceChange[] } => {
+  const known = entities.lives.get(room.name);
+  if (known?.roomSid === room.sid) return { isCurrent: known.isLive, changes: [] };
+  const createdAtMs = creationMs(room);
+  if (known !== undefined && known.createdAtMs > createdAtMs) return { isCurrent: false, changes: [] };
+  return {
+    isCurrent: true,
+    changes: [
+      { entity: 'life', row: { roomId: room.name, roomSid: room.sid, createdAtMs, isLive: true } },
+      ...endAll(entities.sessionsOf(room.name), ({ roomSid }) => roomSid !== room.sid, 'room_replaced', atMs),
+    ],
+  };
+};
+
+const finishLife = (entities: PresenceEntities, room: LivekitRoom, atMs: number): PresenceChange[] => {
+  const { changes } = enterLife(entities, room, atMs);
+  const known = entities.lives.get(room.name);
+  const isCurrent = known?.roomSid === room.sid || changes.length > 0;
+  if (!isCurrent) return [];
+  const life: PresenceChange = {
+    entity: 'life',
+    row: { roomId: room.name, roomSid: room.sid, createdAtMs: creationMs(room), isLive: false },
+  };
+  const alive = endAll(entities.sessionsOf(room.name), () => true, 'ROOM_CLOSED', atMs);
+  return known?.roomSid === room.sid && !known.isLive ? alive : [life, ...alive];
+};
+
+const find = (entities: PresenceEntities, room: LivekitRoom, sid: string): Session | undefined => {
+  for (const session of entities.sessionsOf(room.name))
+    if (session.roomSid === room.sid && session.participantSid === sid) return session;
+  return undefined;
+};
+
+const sessionOf = (room: LivekitRoom, participant: LivekitParticipant, atMs: number): Session => ({
+  roomId: room.name,
+  roomSid: room.sid,
+  participantSid: participant.sid,
+  identity: participant.identity,
+  userId: participant.attributes?.[attributes.user] ?? null,
+  deviceId: participant.attributes?.[attributes.device] ?? null,
+  loginId: participant.attributes?.[attributes.login] ?? null,
+  trace: participant.attributes?.[attributes.trace] ?? null,
+  kind: participant.kind,
+  isHidden: participant.permission?.hidden ?? false,
+  isLive: true,
+  joinedAtMs: joinedMs(participant),
+  version: participant.version ?? 0,
+  endReason: null,
+  endedAtMs: null,
+  lastFactAtMs: atMs,
+});
+
+/** A participant that is there now. An ended sid stays ended; of one identity, the latest to join is the one that lives. */
+const enter = (entities: PresenceEntities, room: LivekitRoom, participant: LivekitParticipant, isCurrent: boolean, atMs: number): PresenceChange[] => {
+  const stored = find(entities, room, participant.sid);
+  if (stored !== undefined && (!stored.isLive || (participant.version ?? 0) < stored.version)) return [];
+  const entered = sessionOf(room, participant, atMs);
+  if (!isCurrent) return [{ entity: 'session', row: end(entered, 'room_replaced', atMs) }];
+  const changes: PresenceChange[] = [];
+  let isSuperseded = false;
+  for (const other of entities.sessionsOf(room.name)) {
+    const isSame = other.participantSid === entered.participantSid;
+    if (isSame || other.roomSid !== room.sid || other.identity !== entered.identity) continue;
+    if (other.joinedAtMs > entered.joinedAtMs) isSuperseded = true;
+    else if (other.isLive && other.joinedAtMs < entered.joinedAtMs)
+      changes.push({ entity: 'session', row: end(other, 'DUPLICATE_IDENTITY', atMs) });
+  }
+  changes.push({ entity: 'session', row: isSuperseded ? end(entered, 'DUPLICATE_IDENTITY', atMs) : entered });
+  return changes;
+};
+
+const leave = (entities: PresenceEntities, room: LivekitRoom, participant: LivekitParticipant, reason: string, atMs: number): PresenceChange[] => {
+  const stored = find(entities, room, participant.sid);
+  if (stored !== undefined && !stored.isLive) return [];
+  return [{ entity: 'session', row: end(stored ?? sessionOf(room, participant, atMs), reason, atMs) }];
+};
+
+/** What a list says: who is listed is there; who is known, older than the list and not listed, is not. */
+const observe = (entities: PresenceEntities, observed: LivekitObserved): PresenceChange[] => {
+  const { room, listedAtMs } = observed;
+  const sessions = [...entities.sessionsOf(observed.roomName)];
+  const isOlder = ({ lastFactAtMs }: Session): boolean => lastFactAtMs < listedAtMs;
+  if (room === null) {
+    const life = entities.lives.get(observed.roomName);
+    const isGone = life?.isLive && life.createdAtMs < listedAtMs && sessions.every((session) => !session.isLive || isOlder(session));
+    return [
+      ...(isGone ? [{ entity: 'life' as const, row: { ...life, isLive: false } }] : []),
+      ...endAll(sessions, isOlder, 'not_listed', listedAtMs),
+    ];
+  }
+  const { isCurrent, changes } = enterLife(entities, room, listedAtMs);
+  const listed = new Set(observed.participants.map(({ sid }) => sid));
+  const gone = endAll(
+    sessions,
+    (session) => session.roomSid === room.sid && !listed.has(session.participantSid) && isOlder(session),
+    'not_listed',
+    listedAtMs,
+  );
+  const entered = observed.participants.flatMap((participant) => enter(entities, room, participant, isCurrent, listedAtMs));
+  return [...changes, ...gone, ...entered];
+};
+
+/**
+ * Folds one LiveKit fact. `receivedAtMs` is the record's time. Facts may arrive shuffled, repeated or not at all:
+ * a left or aborted sid stays ended whatever comes later, and a room's older life never ends a newer one.
+ */
+export const evolvePresence = (entities: PresenceEntities, fact: LivekitFact, receivedAtMs: number): PresenceChange[] => {
+  switch (fact.type) {
+    case 'room_started':
+      return enterLife(entities, fact.room, receivedAtMs).changes;
+    case 'room_finished':
+      return finishLife(entities, fact.room, receivedAtMs);
+    case 'participant_joined': {
+      const { isCurrent, changes } = enterLife(entities, fact.room, receivedAtMs);
+      return [...changes, ...enter(entities, fact.room, fact.participant, isCurrent, receivedAtMs)];
+    }
+    case 'participant_left':
+    case 'participant_connection_aborted': {
+      const aborted = fact.type === 'participant_connection_aborted';
+      const reason = aborted ? 'CONNECTION_ABORTED' : (fact.participant.disconnectReason ?? 'UNKNOWN_REASON');
+      const { changes } = enterLife(entities, fact.room, receivedAtMs);
+      return [...changes, ...leave(entities, fact.room, fact.participant, reason, receivedAtMs)];
+    }
+    case 'observed':
+      return observe(entities, fact.observed);
+  }
+};

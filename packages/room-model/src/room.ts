@@ -1,0 +1,336 @@
+import type {
+  DevicePolicy,
+  MemberData,
+  PermissionOverrides,
+  Privilege,
+  Role,
+  RoomAccess,
+  RoomEvent,
+  RoomEventData,
+  RoomSettings,
+} from '@realtime-service/contracts';
+import { isLaterInLog, isNewer, type Origin } from './origin.ts';
+
+export interface RoomHeader {
+  readonly roomId: string;
+  /** `unknown`: only LiveKit or a member's fact has named it so far. `closed` is terminal. */
+  readonly state: 'unknown' | 'open' | 'closed';
+  readonly name: string | null;
+  readonly access: RoomAccess;
+  readonly defaultRole: Role;
+  readonly opensAtMs: number | null;
+  readonly closesAtMs: number | null;
+  readonly maxParticipants: number | null;
+  readonly devicePolicy: DevicePolicy;
+  readonly settings: RoomSettings;
+  readonly isLocked: boolean;
+  readonly origin: Origin | null;
+}
+
+export interface Member {
+  readonly roomId: string;
+  readonly userId: string;
+  /** Null while only an update without a role has named this person: not a member yet. */
+  readonly role: Role | null;
+  readonly displayName: string | null;
+  readonly permissions: PermissionOverrides | null;
+  /** A tombstone: kept, so that an older fact cannot bring the member back. */
+  readonly isRemoved: boolean;
+  readonly origin: Origin;
+}
+
+export interface Ban {
+  readonly roomId: string;
+  readonly userId: string;
+  readonly privilege: Privilege;
+  readonly untilMs: number | null;
+  readonly isLifted: boolean;
+  readonly origin: Origin;
+}
+
+export interface User {
+  readonly userId: string;
+  readonly isDisabled: boolean;
+  readonly origin: Origin;
+}
+
+export interface EndedLogin {
+  readonly userId: string;
+  readonly loginId: string;
+  readonly origin: Origin;
+}
+
+/**
+ * Doubt that a fact which could not be read has left: entering is refused until a newer fact settles it.
+ * `room`: a member that could not be named; `header`, `member`, `user`: that entity. Ids that do not apply are ''.
+ */
+export interface Suspect {
+  readonly scope: 'room' | 'header' | 'member' | 'user';
+  readonly roomId: string;
+  readonly userId: string;
+  readonly isHealed: boolean;
+  readonly origin: Origin;
+}
+
+/** An order that concerns one session only and expires; it is checked against the session's sid. */
+export interface Edge {
+  readonly kind: 'kick' | 'mute';
+  readonly roomId: string;
+  readonly identity: string;
+  readonly participantSid: string;
+  readonly trackSid: string | null;
+  readonly by: string;
+  readonly origin: Origin;
+}
+
+/** What a fact changed: whole rows, one per touched entity. */
+export type RoomChange =
+  | { readonly entity: 'room'; readonly row: RoomHeader }
+  | { readonly entity: 'member'; readonly row: Member }
+  | { readonly entity: 'ban'; readonly row: Ban }
+  | { readonly entity: 'user'; readonly row: User }
+  | { readonly entity: 'login'; readonly row: EndedLogin }
+  | { readonly entity: 'suspect'; readonly row: Suspect }
+  | { readonly entity: 'edge'; readonly row: Edge };
+
+/** Ids cannot contain NUL, so joined keys are unambiguous. */
+export const keyOf = (...parts: readonly string[]): string => parts.join('\0');
+
+/** The entities that the facts at hand touch; everything the fold may look at. */
+export interface RoomEntities {
+  readonly rooms: ReadonlyMap<string, RoomHeader>;
+  readonly members: ReadonlyMap<string, Member>;
+  readonly bans: ReadonlyMap<string, Ban>;
+  readonly users: ReadonlyMap<string, User>;
+  readonly logins: ReadonlyMap<string, EndedLogin>;
+  readonly suspects: ReadonlyMap<string, Suspect>;
+  /** All members of a room, for full-state facts. */
+  readonly membersOf: (roomId: string) => Iterable<Member>;
+}
+
+export const unknownRoom = (roomId: string): RoomHeader => ({
+  roomId,
+  state: 'unknown',
+  name: null,
+  access: 'members',
+  defaultRole: 'listener',
+  opensAtMs: null,
+  closesAtMs: null,
+  maxParticipants: null,
+  devicePolicy: { mode: 'multi' },
+  settings: {},
+  isLocked: false,
+  origin: null,
+});
+
+const toMs = (timestamp: string | undefined): number | null => (timestamp === undefined ? null : Date.parse(timestamp));
+
+/** Absent leaves a field as it is, null sets it back to what an unknown room has. */
+const patch = <T>(value: T | null | undefined, current: T, cleared: T): T =>
+  value === undefined ? current : (value ?? cleared);
+
+const patchTime = (value: string | null | undefined, current: number | null): number | null =>
+  value === undefined ? current : toMs(value ?? undefined);
+
+const createdHeader = (roomId: string, data: RoomEventData<'room.created'>, stored: RoomHeader): Omit<RoomHeader, 'origin' | 'state'> => {
+  const blank = unknownRoom(roomId);
+  return {
+    roomId,
+    name: data.name ?? null,
+    access: data.access ?? blank.access,
+    defaultRole: data.defaultRole ?? blank.defaultRole,
+    opensAtMs: toMs(data.opensAt),
+    closesAtMs: toMs(data.closesAt),
+    maxParticipants: data.maxParticipants ?? null,
+    devicePolicy: data.devicePolicy ?? blank.devicePolicy,
+    settings: data.settings ?? blank.settings,
+    isLocked: stored.isLocked,
+  };
+};
+
+const updatedHeader = (data: RoomEventData<'room.updated'>, stored: RoomHeader): RoomHeader => {
+  const blank = unknownRoom(stored.roomId);
+  return {
+    ...stored,
+    name: patch(data.name, stored.name, blank.name),
+    access: patch(data.access, stored.access, blank.access),
+    defaultRole: patch(data.defaultRole, stored.defaultRole, blank.defaultRole),
+    opensAtMs: patchTime(data.opensAt, stored.opensAtMs),
+    closesAtMs: patchTime(data.closesAt, stored.closesAtMs),
+    maxParticipants: patch(data.maxParticipants, stored.maxParticipants, blank.maxParticipants),
+    devicePolicy: patch(data.devicePolicy, stored.devicePolicy, blank.devicePolicy),
+    settings: patch(data.settings, stored.settings, blank.settings),
+  };
+};
+
+/** A newer valid fact of an entity ends the doubt about it. */
+const heal = (entities: RoomEntities, key: string, origin: Origin): RoomChange[] => {
+  const suspect = entities.suspects.get(key);
+  if (suspect === undefined || suspect.isHealed || !isLaterInLog(origin, suspect.origin)) return [];
+  return [{ entity: 'suspect', row: { ...suspect, isHealed: true, origin } }];
+};
+
+const changeHeader = (
+  entities: RoomEntities,
+  roomId: string,
+  origin: Origin,
+  change: (stored: RoomHeader) => Partial<RoomHeader>,
+): RoomChange[] => {
+  const stored = entities.rooms.get(roomId) ?? unknownRoom(roomId);
+  if (!isNewer(origin, stored.origin)) return [];
+  const state = stored.state === 'closed' ? 'closed' : 'open';
+  return [
+    { entity: 'room', row: { ...stored, state, ...change(stored), origin } },
+    ...heal(entities, keyOf('header', roomId, ''), origin),
+  ];
+};
+
+const memberChange = (entities: RoomEntities, row: Member): RoomChange[] => [
+  { entity: 'member', row },
+  ...heal(entities, keyOf('member', row.roomId, row.userId), row.origin),
+];
+
+const addMember = (entities: RoomEntities, roomId: string, data: MemberData, origin: Origin, isAfter = isNewer): RoomChange[] => {
+  const stored = entities.members.get(keyOf(roomId, data.userId));
+  const added: Member = {
+    roomId,
+    userId: data.userId,
+    role: data.role,
+    displayName: data.displayName ?? null,
+    permissions: data.permissions ?? null,
+    isRemoved: false,
+    origin,
+  };
+  if (stored === undefined || isAfter(origin, stored.origin)) return memberChange(entities, added);
+  // The update overtook the addition: what it said stays, what it did not say comes from here.
+  if (stored.role === null && !stored.isRemoved)
+    return memberChange(entities, {
+      ...stored,
+      role: data.role,
+      displayName: stored.displayName ?? added.displayName,
+      permissions: stored.permissions ?? added.permissions,
+    });
+  return [];
+};
+
+const updateMember = (entities: RoomEntities, roomId: string, data: RoomEventData<'member.updated'>, origin: Origin): RoomChange[] => {
+  const stored = entities.members.get(keyOf(roomId, data.userId));
+  if (stored !== undefined && (stored.isRemoved || !isNewer(origin, stored.origin))) return [];
+  return memberChange(entities, {
+    roomId,
+    userId: data.userId,
+    role: data.role ?? stored?.role ?? null,
+    displayName: patch<string | null>(data.displayName, stored?.displayName ?? null, null),
+    permissions: patch<PermissionOverrides | null>(data.permissions, stored?.permissions ?? null, null),
+    isRemoved: false,
+    origin,
+  });
+};
+
+const removeMember = (entities: RoomEntities, roomId: string, userId: string, origin: Origin, isAfter = isNewer): RoomChange[] => {
+  const stored = entities.members.get(keyOf(roomId, userId));
+  if (stored !== undefined && !isAfter(origin, stored.origin)) return [];
+  const blank = { roomId, userId, role: null, displayName: null, permissions: null };
+  return memberChange(entities, { ...blank, ...stored, isRemoved: true, origin });
+};
+
+/** A full state's list: the room's `sequence` says nothing about its members, so the log's order decides. */
+const replaceMembers = (entities: RoomEntities, roomId: string, members: readonly MemberData[], origin: Origin): RoomChange[] => {
+  const named = new Map(members.map((member) => [member.userId, member]));
+  const changes: RoomChange[] = [];
+  for (const stored of entities.membersOf(roomId))
+    if (!named.has(stored.userId) && !stored.isRemoved)
+      changes.push(...removeMember(entities, roomId, stored.userId, origin, isLaterInLog));
+  for (const member of named.values()) changes.push(...addMember(entities, roomId, member, origin, isLaterInLog));
+  return [...changes, ...heal(entities, keyOf('room', roomId, ''), origin)];
+};
+
+const createRoom = (entities: RoomEntities, roomId: string, data: RoomEventData<'room.created'>, origin: Origin): RoomChange[] => {
+  const header = changeHeader(entities, roomId, origin, (stored) => createdHeader(roomId, data, stored));
+  if (data.members === undefined) return header;
+  if (header.length > 0) return [...header, ...replaceMembers(entities, roomId, data.members, origin)];
+  // Overtaken by a newer header: it is no full state any more, but a person it alone names is still a fact.
+  return data.members
+    .filter((member) => !entities.members.has(keyOf(roomId, member.userId)))
+    .flatMap((member) => addMember(entities, roomId, member, origin));
+};
+
+const changeBan = (entities: RoomEntities, row: Ban): RoomChange[] => {
+  const stored = entities.bans.get(keyOf(row.roomId, row.userId, row.privilege));
+  return stored !== undefined && !isNewer(row.origin, stored.origin)
+    ? []
+    : [{ entity: 'ban', row }, ...heal(entities, keyOf('member', row.roomId, row.userId), row.origin)];
+};
+
+const changeUser = (entities: RoomEntities, row: User): RoomChange[] => {
+  const stored = entities.users.get(row.userId);
+  return stored !== undefined && !isNewer(row.origin, stored.origin)
+    ? []
+    : [{ entity: 'user', row }, ...heal(entities, keyOf('user', '', row.userId), row.origin)];
+};
+
+/** Folds one room event: the rows that it changes, or none when something newer is known. */
+export const evolveRoom = (entities: RoomEntities, event: RoomEvent, origin: Origin): RoomChange[] => {
+  const roomId = event.subject;
+  switch (event.type) {
+    case 'room.created':
+      return createRoom(entities, roomId, event.data, origin);
+    case 'room.updated':
+      return changeHeader(entities, roomId, origin, (stored) => {
+        const { state: _, ...fields } = updatedHeader(event.data, stored);
+        return fields;
+      });
+    case 'room.locked':
+      return changeHeader(entities, roomId, origin, () => ({ isLocked: true }));
+    case 'room.unlocked':
+      return changeHeader(entities, roomId, origin, () => ({ isLocked: false }));
+    case 'room.closed':
+      return changeHeader(entities, roomId, origin, () => ({ state: 'closed' }));
+    case 'member.added':
+      return addMember(entities, roomId, event.data, origin);
+    case 'member.updated':
+      return updateMember(entities, roomId, event.data, origin);
+    case 'member.removed':
+      return removeMember(entities, roomId, event.data.userId, origin);
+    case 'member.banned': {
+      const { userId, privilege, until } = event.data;
+      return changeBan(entities, { roomId, userId, privilege, untilMs: toMs(until), isLifted: false, origin });
+    }
+    case 'member.unbanned': {
+      const { userId, privilege } = event.data;
+      return changeBan(entities, { roomId, userId, privilege, untilMs: null, isLifted: true, origin });
+    }
+    case 'user.disabled':
+      return changeUser(entities, { userId: event.data.userId, isDisabled: true, origin });
+    case 'user.enabled':
+      return changeUser(entities, { userId: event.data.userId, isDisabled: false, origin });
+    case 'login.ended': {
+      const { userId, sid } = event.data;
+      if (entities.logins.has(keyOf(userId, sid))) return [];
+      return [{ entity: 'login', row: { userId, loginId: sid, origin } }, ...heal(entities, keyOf('user', '', userId), origin)];
+    }
+    case 'participant.kick_requested': {
+      const { identity, participantSid, by } = event.data;
+      return [{ entity: 'edge', row: { kind: 'kick', roomId, identity, participantSid, trackSid: null, by, origin } }];
+    }
+    case 'track.mute_requested': {
+      const { identity, participantSid, trackSid, by } = event.data;
+      return [{ entity: 'edge', row: { kind: 'mute', roomId, identity, participantSid, trackSid, by, origin } }];
+    }
+    case 'dead_letter.discarded':
+      return discard(entities, event.data);
+    case 'dead_letter.retried':
+      return [];
+  }
+};
+
+const discard = (entities: RoomEntities, position: RoomEventData<'dead_letter.discarded'>): RoomChange[] =>
+  [...entities.suspects.values()]
+    .filter(
+      ({ isHealed, origin }) =>
+        !isHealed &&
+        origin.topic === position.topic &&
+        origin.partition === position.partition &&
+        origin.offset === BigInt(position.offset),
+    )
+    .map((suspect) => ({ entity: 'suspect', row: { ...suspect, isHealed: true } }));

@@ -1,0 +1,71 @@
+import type { RoomChange, RoomEntities } from './room.ts';
+import { type Ban, type EndedLogin, type Edge, keyOf, type Member, type RoomHeader, type Suspect, type User } from './room.ts';
+import type { PresenceChange, PresenceEntities, RoomLife, Session } from './presence.ts';
+
+/**
+ * The entities that a run of facts touches, in memory. The store fills it with what it locked and writes back what
+ * changed; the pure model of a whole log is the same set, started empty.
+ */
+export class WorkingSet implements RoomEntities, PresenceEntities {
+  readonly rooms = new Map<string, RoomHeader>();
+  readonly members = new Map<string, Member>();
+  readonly bans = new Map<string, Ban>();
+  readonly users = new Map<string, User>();
+  readonly logins = new Map<string, EndedLogin>();
+  readonly suspects = new Map<string, Suspect>();
+  readonly lives = new Map<string, RoomLife>();
+  readonly edges: Edge[] = [];
+  readonly #membersByRoom = new Map<string, Map<string, Member>>();
+  readonly #sessionsByRoom = new Map<string, Map<string, Session>>();
+
+  membersOf(roomId: string): Iterable<Member> {
+    return this.#membersByRoom.get(roomId)?.values() ?? [];
+  }
+
+  sessionsOf(roomId: string): Iterable<Session> {
+    return this.#sessionsByRoom.get(roomId)?.values() ?? [];
+  }
+
+  put(change: RoomChange | PresenceChange): void {
+    const { entity, row } = change;
+    switch (entity) {
+      case 'room':
+        this.rooms.set(row.roomId, row);
+        return;
+      case 'member':
+        this.members.set(keyOf(row.roomId, row.userId), row);
+        nested(this.#membersByRoom, row.roomId).set(row.userId, row);
+        return;
+      case 'ban':
+        this.bans.set(keyOf(row.roomId, row.userId, row.privilege), row);
+        return;
+      case 'user':
+        this.users.set(row.userId, row);
+        return;
+      case 'login':
+        this.logins.set(keyOf(row.userId, row.loginId), row);
+        return;
+      case 'suspect':
+        this.suspects.set(keyOf(row.scope, row.roomId, row.userId), row);
+        return;
+      case 'edge':
+        this.edges.push(row);
+        return;
+      case 'life':
+        this.lives.set(row.roomId, row);
+        return;
+      case 'session':
+        nested(this.#sessionsByRoom, row.roomId).set(keyOf(row.roomSid, row.participantSid), row);
+        return;
+    }
+  }
+}
+
+const nested = <T>(map: Map<string, Map<string, T>>, key: string): Map<string, T> => {
+  let inner = map.get(key);
+  if (inner === undefined) {
+    inner = new Map();
+    map.set(key, inner);
+  }
+  return inner;
+};
