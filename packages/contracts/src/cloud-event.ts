@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { boundedText, Timestamp } from './ids.ts';
+import { optional } from './optional.ts';
 
 /** A monotonic version per entity, as decimal digits; compared as an integer, so padding does not matter. */
 export const Sequence = z
@@ -15,6 +16,8 @@ export const Traceparent = z
   .meta({ id: 'Traceparent' });
 export type Traceparent = z.infer<typeof Traceparent>;
 
+const jsonMediaType = /^application\/(?:[\w.+-]+\+)?json(?:\s*;.*)?$/i;
+
 /**
  * The CloudEvents 1.0 attributes that we read. (source, id) is the identity of a fact: a repeat changes nothing.
  * Context only; `data` is checked by the schema of `type`.
@@ -26,14 +29,11 @@ export const CloudEventContext = z
     source: boundedText(512).min(1),
     type: boundedText(128).min(1),
     subject: boundedText(256).min(1),
-    time: Timestamp.optional(),
-    datacontenttype: z
-      .string()
-      .regex(/^application\/(?:[\w.+-]+\+)?json(?:\s*;.*)?$/i, 'must be JSON')
-      .optional(),
-    sequence: Sequence.optional(),
+    time: optional(Timestamp),
+    datacontenttype: optional(z.string().max(128).refine((type) => jsonMediaType.test(type), 'must be JSON')),
+    sequence: optional(Sequence),
     /** Origin of the trace. Read leniently: tracing never decides whether a fact counts. */
-    traceparent: z.string().max(512).optional(),
+    traceparent: z.string().max(512).optional().catch(undefined),
   })
   .meta({ id: 'CloudEventContext' });
 export type CloudEventContext = z.infer<typeof CloudEventContext>;

@@ -28,8 +28,18 @@ export const DeviceId = z
   .meta({ id: 'DeviceId', description: 'A device of a person, chosen by the client.' });
 export type DeviceId = z.infer<typeof DeviceId>;
 
-/** RFC 3339 with an offset or `Z`; impossible dates and zone names are refused. */
-export const Timestamp = z.iso.datetime({ offset: true }).meta({ id: 'Timestamp', description: 'RFC 3339 date-time with offset.' });
+/** An instant that PostgreSQL and `toISOString` can both write. */
+const isWithinYears1To9999 = (text: string): boolean => {
+  const instantMs = Date.parse(text);
+  return instantMs >= Date.parse('0001-01-01T00:00:00Z') && instantMs <= Date.parse('9999-12-31T23:59:59.999Z');
+};
+
+/** RFC 3339 with an offset or `Z`; impossible dates, zone names and local times are refused. */
+export const Timestamp = z.iso
+  .datetime({ offset: true })
+  .max(64)
+  .refine(isWithinYears1To9999, 'must lie within the years 1 to 9999')
+  .meta({ id: 'Timestamp', description: 'RFC 3339 date-time with offset, within the years 1 to 9999.' });
 export type Timestamp = z.infer<typeof Timestamp>;
 
 export const Reason = boundedText(512).meta({ id: 'Reason', description: 'Free text for people, at most 512 bytes.' });

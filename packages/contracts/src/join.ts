@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { boundedText, DeviceId, RoomId } from './ids.ts';
+import { optional } from './optional.ts';
 import { AtLeast } from './position.ts';
 import { MediaSource, Role } from './room-events.ts';
 
@@ -13,29 +14,28 @@ const reserved = /^(?:rt|lk)\./;
  */
 export const JoinRequest = z
   .object({
-    room_name: RoomId.optional(),
-    participant_identity: boundedText(256).min(1).optional(),
-    participant_name: boundedText(512)
-      .refine((name) => [...name].length <= 128, 'must be at most 128 characters')
-      .optional(),
-    participant_metadata: boundedText(2048).optional(),
-    participant_attributes: z
-      .record(boundedText(128).min(1), boundedText(maxAttributesBytes))
-      .refine((attributes) => Object.keys(attributes).length <= 16, 'must have at most 16 keys')
-      .refine((attributes) => utf8.encode(JSON.stringify(attributes)).length <= maxAttributesBytes, 'must be at most 2 KiB in all')
-      .refine((attributes) => !Object.keys(attributes).some((key) => reserved.test(key)), 'keys beginning with rt. or lk. are reserved')
-      .optional(),
-    room_config: z
-      .strictObject({
-        agents: z
-          .array(z.strictObject({ agent_name: boundedText(128).min(1), metadata: boundedText(1024).optional() }))
-          .max(8)
-          .optional(),
-      })
-      .optional(),
-    device_id: DeviceId.optional(),
-    take_over: z.boolean().optional(),
-    at_least: AtLeast.optional(),
+    room_name: optional(RoomId),
+    participant_identity: optional(boundedText(256).min(1)),
+    participant_name: optional(boundedText(512).refine((name) => [...name].length <= 128, 'must be at most 128 characters')),
+    participant_metadata: optional(boundedText(2048)),
+    participant_attributes: optional(
+      z
+        .record(boundedText(128).min(1), boundedText(maxAttributesBytes))
+        .refine((attributes) => Object.keys(attributes).length <= 16, 'must have at most 16 keys')
+        .refine((attributes) => utf8.encode(JSON.stringify(attributes)).length <= maxAttributesBytes, 'must be at most 2 KiB in all')
+        .refine((attributes) => !Object.keys(attributes).some((key) => reserved.test(key)), 'keys beginning with rt. or lk. are reserved')
+        .meta({ maxProperties: 16 }),
+    ),
+    room_config: optional(
+      z.strictObject({
+        agents: optional(
+          z.array(z.strictObject({ agent_name: boundedText(128).min(1), metadata: optional(boundedText(1024)) })).max(8),
+        ),
+      }),
+    ),
+    device_id: optional(DeviceId),
+    take_over: optional(z.boolean()),
+    at_least: optional(AtLeast),
   })
   .meta({ id: 'JoinRequest' });
 export type JoinRequest = z.infer<typeof JoinRequest>;

@@ -6,38 +6,45 @@ import { boundedText } from './ids.ts';
  * values, and a fact must not be lost for them (livekit/protocol livekit_webhook.proto, livekit_models.proto).
  */
 
-/** protojson writes 64-bit numbers as strings; other writers do not. */
+/** protojson writes 64-bit numbers as strings; other writers do not. What no clock or counter reaches counts as 0. */
 const Int64 = z
-  .union([z.string().regex(/^-?\d{1,19}$/), z.number().int()])
-  .transform((value) => Number(value))
+  .union([z.string().regex(/^-?\d{1,19}$/), z.number()])
+  .transform(Number)
+  .pipe(z.int())
   .catch(0);
 
 /** Enums are names, or numbers where the writer did not know the name. */
-const EnumName = z.union([z.string(), z.number()]).transform(String);
+const EnumName = z.union([boundedText(128), z.number()]).transform(String);
 
 const toCamel = (key: string): string => key.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
 
-/** protojson may be written with proto names; attribute maps keep their keys. */
-const camelKeys = (value: unknown): unknown => {
-  if (Array.isArray(value)) return value.map(camelKeys);
-  if (value === null || typeof value !== 'object') return value;
+/** protojson may be written with proto names; attribute maps keep their keys. What we read lies at most 4 deep. */
+const camelKeys = (value: unknown, depth = 4): unknown => {
+  if (depth === 0 || value === null || typeof value !== 'object' || Array.isArray(value)) return value;
   return Object.fromEntries(
-    Object.entries(value).map(([key, inner]) => [toCamel(key), key === 'attributes' ? inner : camelKeys(inner)]),
+    Object.entries(value).map(([key, inner]) => [toCamel(key), key === 'attributes' ? inner : camelKeys(inner, depth - 1)]),
   );
 };
+
+/** A participant's attributes; one that cannot be stored is left out, the others count. */
+const Attributes = z.record(z.string(), z.unknown()).transform((attributes) => {
+  const isStorable = (value: unknown) => boundedText(65_536).safeParse(value).success;
+  const kept = Object.entries(attributes).filter(
+    (entry): entry is [string, string] => isStorable(entry[0]) && isStorable(entry[1]),
+  );
+  return Object.fromEntries(kept);
+});
 
 export const LivekitRoom = z.object({
   sid: boundedText(128).min(1),
   name: boundedText(256).min(1),
   creationTime: Int64.optional(),
   creationTimeMs: Int64.optional(),
-  metadata: z.string().optional().catch(undefined),
+  metadata: boundedText(65_536).optional().catch(undefined),
 });
 export type LivekitRoom = z.infer<typeof LivekitRoom>;
 
-export const ParticipantKind = z
-  .enum(['STANDARD', 'INGRESS', 'EGRESS', 'SIP', 'AGENT', 'CONNECTOR', 'BRIDGE'])
-  .or(z.literal('UNKNOWN'));
+export const ParticipantKind = z.enum(['STANDARD', 'INGRESS', 'EGRESS', 'SIP', 'AGENT', 'CONNECTOR', 'BRIDGE', 'UNKNOWN']);
 export type ParticipantKind = z.infer<typeof ParticipantKind>;
 
 const kindOf = (value: string | undefined): ParticipantKind => ParticipantKind.catch('UNKNOWN').parse(value ?? 'STANDARD');
@@ -50,7 +57,7 @@ export const LivekitParticipant = z.object({
   joinedAtMs: Int64.optional(),
   version: Int64.optional(),
   kind: EnumName.optional().catch(undefined).transform(kindOf),
-  attributes: z.record(z.string(), z.string()).optional().catch(undefined),
+  attributes: Attributes.optional().catch(undefined),
   permission: z.looseObject({ hidden: z.boolean().optional() }).optional().catch(undefined),
   disconnectReason: EnumName.optional().catch(undefined),
 });
@@ -58,13 +65,13 @@ export type LivekitParticipant = z.infer<typeof LivekitParticipant>;
 
 /** The envelope that every webhook has. An id is missing only in hand-made ones. */
 export const LivekitWebhook = z.preprocess(
-  camelKeys,
+  (value) => camelKeys(value),
   z.object({
-    event: z.string().min(1).max(128),
-    id: boundedText(256).min(1).optional(),
+    event: boundedText(128).min(1),
+    id: boundedText(256).min(1).optional().catch(undefined),
     createdAt: Int64.optional(),
-    room: z.unknown(),
-    participant: z.unknown(),
+    room: z.unknown().optional(),
+    participant: z.unknown().optional(),
   }),
 );
 export type LivekitWebhook = z.infer<typeof LivekitWebhook>;

@@ -7,36 +7,56 @@ export interface PositionEntry {
   readonly offset: bigint;
 }
 
-const Vector = z
-  .array(z.tuple([z.string().min(1).max(249), z.int().min(0).max(100_000), z.string().regex(/^\d{1,19}$/)]))
-  .min(1)
-  .max(64);
+const maxInt64 = 9_223_372_036_854_775_807n;
 
-/** Opaque to callers: what the event route answers and the join takes as `at_least`. */
+/** Kafka's own rule for topic names. */
+export const LogTopic = z.string().regex(/^[A-Za-z0-9._-]{1,249}$/, 'must be a topic name');
+export const LogPartition = z.int().min(0).max(100_000);
+/** A 64-bit offset in decimal digits. */
+export const LogOffset = z
+  .string()
+  .regex(/^\d{1,19}$/, { error: 'must be an offset in decimal digits', abort: true })
+  .refine((digits) => BigInt(digits) <= maxInt64, 'must fit 64 bits');
+
+const Vector = z
+  .array(z.tuple([LogTopic, z.array(z.tuple([LogPartition, LogOffset])).min(1).max(256)]))
+  .min(1)
+  .max(8);
+
+/** Opaque to callers: what the event route answers and the join takes as `at_least`. Holds 256 partitions. */
 export const AtLeast = z
   .string()
-  .max(8192)
+  .max(12_288)
   .regex(/^[A-Za-z0-9_-]+$/)
   .meta({ id: 'AtLeast', description: 'Opaque log position, as answered by the event route.' });
 export type AtLeast = z.infer<typeof AtLeast>;
 
+const toBase64Url = (ascii: string): string => btoa(ascii).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '');
+const fromBase64Url = (text: string): string => atob(text.replaceAll('-', '+').replaceAll('_', '/'));
+
 /** Keeps the highest offset per topic and partition. */
 export const encodeAtLeast = (entries: readonly PositionEntry[]): AtLeast => {
-  const highest = new Map<string, PositionEntry>();
-  for (const entry of entries) {
-    const key = `${entry.topic} ${entry.partition}`;
-    const known = highest.get(key);
-    if (known === undefined || known.offset < entry.offset) highest.set(key, entry);
+  const highest = new Map<string, Map<number, bigint>>();
+  for (const { topic, partition, offset } of entries) {
+    const partitions = highest.get(topic) ?? new Map<number, bigint>();
+    const known = partitions.get(partition);
+    if (known === undefined || known < offset) partitions.set(partition, offset);
+    highest.set(topic, partitions);
   }
-  const vector = [...highest.values()].map((entry) => [entry.topic, entry.partition, entry.offset.toString()]);
-  return Buffer.from(JSON.stringify(vector)).toString('base64url');
+  const vector = [...highest].map(([topic, partitions]) => [
+    topic,
+    [...partitions].map(([partition, offset]) => [partition, offset.toString()]),
+  ]);
+  return toBase64Url(JSON.stringify(vector));
 };
 
 /** @returns undefined when it is not one of ours */
 export const decodeAtLeast = (text: AtLeast): PositionEntry[] | undefined => {
   try {
-    const vector = Vector.parse(JSON.parse(Buffer.from(text, 'base64url').toString('utf8')));
-    return vector.map(([topic, partition, offset]) => ({ topic, partition, offset: BigInt(offset) }));
+    const vector = Vector.parse(JSON.parse(fromBase64Url(text)));
+    return vector.flatMap(([topic, partitions]) =>
+      partitions.map(([partition, offset]) => ({ topic, partition, offset: BigInt(offset) })),
+    );
   } catch {
     return undefined;
   }

@@ -2,6 +2,8 @@ import { z } from 'zod';
 import type { CloudEvent } from './cloud-event.ts';
 import { faultsOf } from './faults.ts';
 import { boundedText, Reason, RoomId, Timestamp, UserId } from './ids.ts';
+import { optional } from './optional.ts';
+import { LogOffset, LogPartition, LogTopic } from './position.ts';
 import type { ProblemFault } from './problems.ts';
 
 export const Role = z.enum(['host', 'moderator', 'speaker', 'listener', 'observer']).meta({ id: 'Role' });
@@ -18,11 +20,11 @@ export type MediaSource = z.infer<typeof MediaSource>;
 /** Replaces what the role says, field by field. */
 export const PermissionOverrides = z
   .object({
-    publishSources: z.array(MediaSource).max(4).optional(),
-    subscribe: z.boolean().optional(),
-    publishData: z.boolean().optional(),
-    hidden: z.boolean().optional(),
-    dispatchAgents: z.boolean().optional(),
+    publishSources: optional(z.array(MediaSource).max(4)),
+    subscribe: optional(z.boolean()),
+    publishData: optional(z.boolean()),
+    hidden: optional(z.boolean()),
+    dispatchAgents: optional(z.boolean()),
   })
   .meta({ id: 'PermissionOverrides' });
 export type PermissionOverrides = z.infer<typeof PermissionOverrides>;
@@ -30,7 +32,7 @@ export type PermissionOverrides = z.infer<typeof PermissionOverrides>;
 /** `multi` counts devices, `single_newest` lets the newcomer take over, `single_oldest` refuses the newcomer. */
 export const DevicePolicy = z
   .discriminatedUnion('mode', [
-    z.object({ mode: z.literal('multi'), max: z.int().min(1).max(100).optional() }),
+    z.object({ mode: z.literal('multi'), max: optional(z.int().min(1).max(100)) }),
     z.object({ mode: z.literal('single_newest') }),
     z.object({ mode: z.literal('single_oldest') }),
   ])
@@ -40,9 +42,9 @@ export type DevicePolicy = z.infer<typeof DevicePolicy>;
 /** What a client may bring into its own token. All off by default. */
 export const RoomSettings = z
   .object({
-    clientName: z.boolean().optional(),
-    clientMetadata: z.boolean().optional(),
-    clientAttributes: z.boolean().optional(),
+    clientName: optional(z.boolean()),
+    clientMetadata: optional(z.boolean()),
+    clientAttributes: optional(z.boolean()),
   })
   .meta({ id: 'RoomSettings' });
 export type RoomSettings = z.infer<typeof RoomSettings>;
@@ -58,8 +60,8 @@ export const MemberData = z
   .object({
     userId: UserId,
     role: Role,
-    displayName: DisplayName.optional(),
-    permissions: PermissionOverrides.optional(),
+    displayName: optional(DisplayName),
+    permissions: optional(PermissionOverrides),
   })
   .meta({ id: 'MemberData' });
 export type MemberData = z.infer<typeof MemberData>;
@@ -67,16 +69,16 @@ export type MemberData = z.infer<typeof MemberData>;
 const maxParticipants = z.int().min(1).max(100_000);
 
 const RoomCreated = z.object({
-  name: boundedText(512).optional(),
-  access: RoomAccess.optional(),
-  defaultRole: Role.optional(),
-  opensAt: Timestamp.optional(),
-  closesAt: Timestamp.optional(),
-  maxParticipants: maxParticipants.optional(),
-  devicePolicy: DevicePolicy.optional(),
-  settings: RoomSettings.optional(),
+  name: optional(boundedText(512)),
+  access: optional(RoomAccess),
+  defaultRole: optional(Role),
+  opensAt: optional(Timestamp),
+  closesAt: optional(Timestamp),
+  maxParticipants: optional(maxParticipants),
+  devicePolicy: optional(DevicePolicy),
+  settings: optional(RoomSettings),
   /** Full state: members that are not named become removed. */
-  members: z.array(MemberData).max(10_000).optional(),
+  members: optional(z.array(MemberData).max(10_000)),
 });
 
 const RoomUpdated = z.object({
@@ -90,12 +92,12 @@ const RoomUpdated = z.object({
   settings: RoomSettings.nullable().optional(),
 });
 
-const nothing = z.object({}).optional();
+const nothing = optional(z.object({}));
 const sid = boundedText(128).min(1);
 
 /** Where a dead letter stands: the record that could not be applied. */
 export const DeadLetterPosition = z
-  .object({ topic: z.string().min(1).max(249), partition: z.int().min(0), offset: z.string().regex(/^\d{1,19}$/) })
+  .object({ topic: LogTopic, partition: LogPartition, offset: LogOffset })
   .meta({ id: 'DeadLetterPosition' });
 export type DeadLetterPosition = z.infer<typeof DeadLetterPosition>;
 
@@ -105,20 +107,20 @@ export const roomEventData = {
   'room.updated': RoomUpdated,
   'room.locked': nothing,
   'room.unlocked': nothing,
-  'room.closed': z.object({ reason: Reason.optional() }).optional(),
+  'room.closed': optional(z.object({ reason: optional(Reason) })),
   'member.added': MemberData,
   'member.updated': z.object({
     userId: UserId,
-    role: Role.optional(),
+    role: optional(Role),
     displayName: DisplayName.nullable().optional(),
     permissions: PermissionOverrides.nullable().optional(),
   }),
-  'member.removed': z.object({ userId: UserId, reason: Reason.optional() }),
+  'member.removed': z.object({ userId: UserId, reason: optional(Reason) }),
   'member.banned': z.object({
     userId: UserId,
     privilege: Privilege,
-    until: Timestamp.optional(),
-    reason: Reason.optional(),
+    until: optional(Timestamp),
+    reason: optional(Reason),
   }),
   'member.unbanned': z.object({ userId: UserId, privilege: Privilege }),
   'user.disabled': z.object({ userId: UserId }),
@@ -128,14 +130,14 @@ export const roomEventData = {
     participantSid: sid,
     identity: boundedText(256).min(1),
     by: UserId,
-    reason: Reason.optional(),
+    reason: optional(Reason),
   }),
   'track.mute_requested': z.object({
     participantSid: sid,
     identity: boundedText(256).min(1),
     trackSid: sid,
     by: UserId,
-    reason: Reason.optional(),
+    reason: optional(Reason),
   }),
   'dead_letter.retried': DeadLetterPosition,
   'dead_letter.discarded': DeadLetterPosition,
