@@ -68,6 +68,33 @@ export const toBinaryHeaders = (context: CloudEventContext): Record<string, stri
 
 /** Takes a structured CloudEvent (or a batch's element) apart. @throws {z.ZodError} naming the attribute */
 export const fromStructured = (value: unknown): CloudEvent => {
-  const { data, ...attributes } = z.looseObject({ data: z.unknown() }).parse(value);
+  const { data, data_base64, ...attributes } = z
+    .looseObject({ data: z.unknown().optional(), data_base64: z.null('must be absent: data is JSON').optional() })
+    .parse(value);
   return { context: CloudEventContext.parse(attributes), data };
+};
+
+/** Values of `ce-*` headers: printable ASCII, the rest percent-encoded, quoted or not (CloudEvents HTTP binding 3.1.3.2). */
+const HttpHeaderValue = z
+  .string()
+  .regex(/^[ -~]*$/, { error: 'must be percent-encoded', abort: true })
+  .transform((value, context) => {
+    const unquoted = /^".*"$/.test(value) ? value.slice(1, -1).replace(/\\(.)/g, '$1') : value;
+    try {
+      return decodeURIComponent(unquoted);
+    } catch {
+      context.addIssue({ code: 'custom', message: 'must be percent-encoded UTF-8' });
+      return z.NEVER;
+    }
+  });
+
+/**
+ * Reads the binary mode of the HTTP binding; `headers` with lower-case names, as Node has them.
+ * @throws {z.ZodError} naming the attribute
+ */
+export const fromHttpBinary = (headers: Readonly<Record<string, unknown>>, data: unknown): CloudEvent => {
+  const attributes: Record<string, unknown> = { datacontenttype: headers['content-type'] };
+  for (const name of contextAttributes) attributes[name] ??= headers[`ce-${name}`];
+  const decoded = z.record(z.string(), HttpHeaderValue.optional()).parse(attributes);
+  return { context: CloudEventContext.parse(decoded), data };
 };

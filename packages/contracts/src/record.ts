@@ -1,0 +1,88 @@
+import { z } from 'zod';
+import { type CloudEvent, contextAttributes, fromStructured, mediaTypes } from './cloud-event.ts';
+import { faultsOf } from './faults.ts';
+import type { ProblemFault } from './problems.ts';
+
+/** A Kafka record's bytes, as any client hands them over. */
+export interface RecordBytes {
+  readonly value: Uint8Array | null;
+  readonly headers: Readonly<Record<string, Uint8Array>>;
+}
+
+export type RecordReading =
+  | { readonly kind: 'event'; readonly event: CloudEvent }
+  /** A null value without CloudEvents headers. It says nothing here: what ends is told by an event. */
+  | { readonly kind: 'tombstone' }
+  /** `type` and `data` are as much as could be read, for whoever must know what the record might take away. */
+  | {
+      readonly kind: 'unreadable';
+      readonly why: 'schema_registry_prefix' | 'not_utf8' | 'not_json' | 'no_cloud_event' | 'invalid_context';
+      readonly faults: readonly ProblemFault[];
+      readonly type: string | undefined;
+      readonly data: unknown;
+    };
+
+type Unreadable = Extract<RecordReading, { kind: 'unreadable' }>;
+
+/** Strict, so that a broken byte never becomes U+FFFD in an id; a byte order mark is dropped. */
+const bodyText = new TextDecoder('utf-8', { fatal: true });
+const headerText = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+/** The header's text, or its bytes where they are no UTF-8: the schema then says so. */
+const readHeader = (bytes: Uint8Array | undefined): unknown => {
+  try {
+    return bytes && headerText.decode(bytes);
+  } catch {
+    return bytes;
+  }
+};
+
+const readJson = (value: Uint8Array): { readonly json: unknown } | { readonly why: Unreadable['why'] } => {
+  if (value[0] === 0) return { why: 'schema_registry_prefix' };
+  let text: string;
+  try {
+    text = bodyText.decode(value);
+  } catch {
+    return { why: 'not_utf8' };
+  }
+  try {
+    return { json: JSON.parse(text) };
+  } catch {
+    return { why: 'not_json' };
+  }
+};
+
+const isStructured = (contentType: unknown): boolean =>
+  typeof contentType === 'string' && contentType.split(';', 1)[0]?.trim().toLowerCase() === mediaTypes.structured;
+
+/** What a broken envelope still says. */
+const Remains = z.object({ type: z.string().optional().catch(undefined), data: z.unknown().optional() }).catch({});
+
+const unreadable = (why: Unreadable['why'], envelope: unknown, faults: readonly ProblemFault[] = []): Unreadable => {
+  const { type, data } = Remains.parse(envelope);
+  return { kind: 'unreadable', why, faults, type, data };
+};
+
+/**
+ * Reads a record by the CloudEvents Kafka binding, binary or structured; an event without data may have a null value.
+ * Never throws: a record that cannot be read is an answer, too.
+ */
+export const readRecord = ({ value, headers }: RecordBytes): RecordReading => {
+  const contentType = readHeader(headers['content-type']);
+  const mode = isStructured(contentType) ? 'structured' : headers.ce_specversion === undefined ? 'none' : 'binary';
+  const context: Record<string, unknown> = { datacontenttype: contentType };
+  for (const name of contextAttributes) context[name] ??= readHeader(headers[`ce_${name}`]);
+
+  if (value === null && mode !== 'binary') return { kind: 'tombstone' };
+  const isEmpty = value === null || (value.length === 0 && mode === 'binary');
+  const body = isEmpty ? { json: undefined } : readJson(value);
+  if ('why' in body) return unreadable(body.why, context);
+  const envelope = mode === 'binary' ? { ...context, data: body.json } : body.json;
+  if (mode === 'none') return unreadable('no_cloud_event', envelope);
+  try {
+    return { kind: 'event', event: fromStructured(envelope) };
+  } catch (error) {
+    if (!(error instanceof z.ZodError)) throw error;
+    return unreadable('invalid_context', envelope, faultsOf(error));
+  }
+};
