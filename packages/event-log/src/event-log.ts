@@ -26,10 +26,13 @@ export interface StoredRecord {
   readonly headers: RecordHeaders;
 }
 
-/** Where a record stands. */
-export interface LogPosition {
+export interface LogPartition {
   readonly topic: string;
   readonly partition: number;
+}
+
+/** Where a record stands. */
+export interface LogPosition extends LogPartition {
   readonly offset: bigint;
 }
 
@@ -42,17 +45,19 @@ export interface PartitionBounds {
 }
 
 /** What one fetch brought for one partition. */
-export interface LogBatch {
-  readonly topic: string;
-  readonly partition: number;
+export interface LogBatch extends LogPartition {
   /** The offset that was asked for. Above the database's own offset it means that records were skipped: seek back. */
   readonly fetchedOffset: bigint;
   /** The offset after this batch, also where it holds no visible record (markers, aborted transactions). */
   readonly nextOffset: bigint;
   readonly high: bigint;
+  /** Empty when the batch holds no visible record; its `nextOffset` must become durable all the same. */
   readonly records: readonly StoredRecord[];
-  /** Keeps the group membership alive; to be awaited between chunks. */
-  readonly heartbeat: () => Promise<void>;
+  /**
+   * Keeps the group membership alive; to be awaited between chunks. Never rejects. False: the partition may belong to
+   * another member by now, so finish with what is durable.
+   */
+  readonly heartbeat: () => Promise<boolean>;
 }
 
 /**
@@ -70,12 +75,24 @@ export interface ConsumeOptions {
   readonly topics: readonly string[];
   /** Never throws for a bad record; a throw is treated as `stop`. Called for one batch of a partition at a time. */
   readonly onBatch: (batch: LogBatch) => Promise<BatchOutcome>;
+  /**
+   * Asked after each (re)assignment where to go on; a partition that is missing in the answer starts where the log
+   * believes that the group was (Kafka's committed offset, else the first record). Without it a group whose committed
+   * offset is ahead of the database would notice only with the next record. A throw is retried each second.
+   */
+  readonly startAt?: (assigned: readonly LogPartition[]) => Promise<readonly LogPosition[]>;
   /** Told after each (re)assignment which partitions this member has. */
   readonly onAssigned?: (assigned: ReadonlyMap<string, readonly number[]>) => void;
+  /** Partitions handled at once; fewer than there are lets a slow one delay others. Default 32. */
+  readonly concurrency?: number;
 }
 
 export interface LogConsumer {
-  /** Resolves when `stop` has finished; rejects with the cause when the consumer ended by itself. */
+  /**
+   * Resolves when `stop` has finished; rejects with the cause when the consumer ended by itself: `stop` or a throw of
+   * the handler, an offset outside the log ({@link OffsetOutOfRangeError}), a batch that cannot be decoded, a refusal
+   * that does not pass, silence.
+   */
   readonly done: Promise<void>;
   /** False while the broker does not answer, before the first assignment, and after the end. */
   readonly isReady: () => boolean;
@@ -89,19 +106,53 @@ export interface EventLog {
    * keep their order. Not atomic across partitions: after a rejection some may have been written, and the caller
    * sends all of them again.
    * @throws {LogUnavailableError} when there is no acknowledgement within `timeoutMs`
+   * @throws {RecordTooLargeError} before anything is written
    */
   readonly append: (records: readonly NewRecord[], timeoutMs: number) => Promise<LogPosition[]>;
   /**
-   * Low and high positions of every partition of a topic.
+   * Low and high positions of every partition of a topic, by ascending partition.
    * @throws {LogUnavailableError}
    */
   readonly bounds: (topic: string) => Promise<PartitionBounds[]>;
-  readonly consume: (options: ConsumeOptions) => Promise<LogConsumer>;
+  /** Starts consuming. While the log cannot be reached the consumer is not ready and keeps trying. */
+  readonly consume: (options: ConsumeOptions) => LogConsumer;
+  /** Ends producing; consumers are stopped by their owners. */
   readonly close: () => Promise<void>;
 }
+
+/** Key, value and headers of a record together; below the broker's default `message.max.bytes` with its overhead. */
+export const MAX_RECORD_BYTES = 1_000_000;
 
 /** The log did not answer in time or refused for a passing reason; the same call may go through later. */
 export class LogUnavailableError extends Error {
   override readonly name = 'LogUnavailableError';
   readonly isRetryable = true;
 }
+
+/** The record exceeds {@link MAX_RECORD_BYTES}; it will never go through. */
+export class RecordTooLargeError extends Error {
+  override readonly name = 'RecordTooLargeError';
+  readonly isRetryable = false;
+}
+
+/** The handler wants to go on at an offset that the log does not hold: records are lost, or it is another log. */
+export class OffsetOutOfRangeError extends Error {
+  override readonly name = 'OffsetOutOfRangeError';
+  readonly isRetryable = false;
+}
+
+/** @throws {OffsetOutOfRangeError} when a log with these bounds cannot go on at the position */
+export function assertInside(position: LogPosition, bounds: readonly PartitionBounds[] = []): void {
+  const { topic, partition, offset } = position;
+  const held = bounds.find((candidate) => candidate.partition === partition);
+  if (held !== undefined && offset >= held.low && offset <= held.high) return;
+  const range = held === undefined ? 'does not exist' : `holds ${held.low} to ${held.high}`;
+  throw new OffsetOutOfRangeError(`Offset ${offset} was asked for, but partition ${partition} of ${topic} ${range}`);
+}
+
+/** What adapters tell about their inner life, for the service's own logger. */
+export type WriteLog = (
+  level: 'error' | 'warn' | 'info' | 'debug',
+  message: string,
+  fields: Readonly<Record<string, unknown>>,
+) => void;

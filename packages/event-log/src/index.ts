@@ -1,1 +1,5 @@
 export * from './event-log.ts';
+export { createEmbeddedLog, type EmbeddedLogOptions } from './embedded/embedded-log.ts';
+export { embeddedLogSchema, prepareEmbeddedLog } from './embedded/schema.ts';
+export { createKafkaLog, type KafkaLogOptions, type KafkaSasl } from './kafka/kafka-log.ts';
+export { partitionOf } from './partitioner.ts';

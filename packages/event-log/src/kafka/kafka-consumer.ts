@@ -1,0 +1,288 @@
+import type { Batch, Consumer, EachBatchPayload, IHeaders, Kafka } from 'kafkajs';
+import type {
+  BatchOutcome,
+  ConsumeOptions,
+  LogBatch,
+  LogConsumer,
+  LogPartition,
+  LogPosition,
+  PartitionBounds,
+  RecordHeaders,
+  WriteLog,
+} from '../event-log.ts';
+import { assertInside, LogUnavailableError, OffsetOutOfRangeError } from '../event-log.ts';
+import { within } from '../within.ts';
+import { kafkajs } from './kafkajs.ts';
+
+export interface KafkaConsumerDependencies {
+  /** A new client for each life of the consumer: kafkajs keeps offsets of a group in the client. */
+  readonly createClient: () => Kafka;
+  readonly bounds: (topic: string) => Promise<PartitionBounds[]>;
+  readonly sessionTimeoutMs: number;
+  readonly writeLog: WriteLog;
+}
+
+const DEFAULT_CONCURRENCY = 32;
+const MAX_FETCH_WAIT_MS = 500;
+const RESTART_AFTER_MS = 1_000;
+const ASK_AGAIN_AFTER_MS = 1_000;
+const CLOSE_WITHIN_MS = 5_000;
+const SILENT_SESSIONS = 3;
+/** Answers to these show that the broker serves this member, not merely that it is there. */
+const SIGNS_OF_LIFE = new Set(['Fetch', 'Heartbeat', 'JoinGroup', 'SyncGroup']);
+/** kafkajs calls these final although they pass, e.g. while a broker starts. */
+const PASSING_ERRORS = new Set(['KafkaJSGroupCoordinatorNotFound', 'KafkaJSLockTimeout', 'KafkaJSTimeout']);
+
+/**
+ * Consumes with a succession of kafkajs consumers: each lives until it crashes, and after an error that passes a new
+ * one takes its place. The handler's outcome alone decides where to go on; Kafka's committed offset is a mirror of it
+ * for ops, written after the fact.
+ */
+export function consumeKafka(dependencies: KafkaConsumerDependencies, options: ConsumeOptions): LogConsumer {
+  const { createClient, bounds, sessionTimeoutMs, writeLog } = dependencies;
+  const ended = Promise.withResolvers<void>();
+  const timers = new Set<NodeJS.Timeout>();
+  let failure: Error | undefined;
+  let isEnded = false;
+  let isAssigned = false;
+  let closeWithinMs = CLOSE_WITHIN_MS;
+  let answeredAtMs = Number.NEGATIVE_INFINITY;
+  let activeAtMs = performance.now();
+
+  function end(error?: Error): void {
+    if (isEnded) return;
+    isEnded = true;
+    failure = error;
+    for (const timer of timers) clearTimeout(timer);
+    clearInterval(watchdog);
+    ended.resolve();
+  }
+
+  function later(delayMs: number, action: () => void): void {
+    if (isEnded) return;
+    const timer = setTimeout(() => {
+      timers.delete(timer);
+      action();
+    }, delayMs);
+    timers.add(timer);
+  }
+
+  const watchdog = setInterval(() => {
+    const silentMs = performance.now() - activeAtMs;
+    if (silentMs > SILENT_SESSIONS * sessionTimeoutMs) {
+      end(new Error(`The Kafka consumer has been silent for ${Math.round(silentMs)} ms`));
+    }
+  }, 1_000);
+
+  async function supervise(): Promise<void> {
+    while (!isEnded) {
+      const crash = await live();
+      if (crash === undefined) break;
+      if (!isPassing(crash)) {
+        end(new Error(`The Kafka consumer cannot go on: ${crash.message}`, { cause: crash }));
+        break;
+      }
+      activeAtMs = performance.now();
+      writeLog('warn', 'the Kafka consumer starts anew', { error: crash });
+      await Promise.race([ended.promise, new Promise<void>((resolve) => later(RESTART_AFTER_MS, resolve))]);
+    }
+    if (failure !== undefined) throw failure;
+  }
+
+  /** One kafkajs consumer, from connecting to its crash (returned) or to the end of all (undefined). */
+  async function live(): Promise<Error | undefined> {
+    isAssigned = false;
+    const consumer = createClient().consumer({
+      groupId: options.group,
+      sessionTimeout: sessionTimeoutMs,
+      rebalanceTimeout: sessionTimeoutMs,
+      heartbeatInterval: sessionTimeoutMs / 5,
+      maxWaitTimeInMs: MAX_FETCH_WAIT_MS,
+      metadataMaxAge: 60_000,
+      allowAutoTopicCreation: false,
+      retry: { restartOnFailure: async () => false },
+    });
+    const crashed = Promise.withResolvers<Error>();
+    consumer.on(consumer.events.CRASH, ({ payload }) => crashed.resolve(payload.error));
+    consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => enter(consumer, payload.memberAssignment));
+    consumer.on(consumer.events.REQUEST, ({ payload }) => {
+      if (SIGNS_OF_LIFE.has(payload.apiName)) answeredAtMs = activeAtMs = performance.now();
+    });
+    try {
+      await consumer.connect();
+      // Also governs offsets that are out of range: with false, retained records would be skipped.
+      await consumer.subscribe({ topics: [...options.topics], fromBeginning: true });
+      await consumer.run({
+        autoCommit: false,
+        eachBatchAutoResolve: false,
+        partitionsConsumedConcurrently: options.concurrency ?? DEFAULT_CONCURRENCY,
+        eachBatch: (payload) => handle(consumer, payload),
+      });
+      return await Promise.race([crashed.promise, ended.promise.then(() => undefined)]);
+    } catch (error) {
+      return toError(error);
+    } finally {
+      // Leaves the group. Never from inside `eachBatch`, which it waits for.
+      await within(closeWithinMs, consumer.disconnect());
+    }
+  }
+
+  function enter(consumer: Consumer, assignment: Readonly<Record<string, number[]>>): void {
+    const topics = Object.entries(assignment);
+    const assigned = topics.flatMap(([topic, partitions]) => partitions.map((partition) => ({ topic, partition })));
+    options.onAssigned?.(new Map(topics));
+    const { startAt } = options;
+    if (startAt === undefined || assigned.length === 0) {
+      isAssigned = true;
+      return;
+    }
+    consumer.pause(topics.map(([topic, partitions]) => ({ topic, partitions })));
+    const position = async (): Promise<void> => {
+      try {
+        await seek(consumer, await startAt(assigned));
+        if (isEnded) return;
+        consumer.resume(topics.map(([topic, partitions]) => ({ topic, partitions })));
+        isAssigned = true;
+      } catch (error) {
+        if (error instanceof OffsetOutOfRangeError) return end(error);
+        writeLog('warn', 'where to go on is not known yet', { error });
+        later(ASK_AGAIN_AFTER_MS, () => void position());
+      }
+    };
+    void position();
+  }
+
+  async function handle(consumer: Consumer, { batch, heartbeat }: EachBatchPayload): Promise<void> {
+    if (isEnded) return;
+    let membershipLoss: unknown;
+    const fetched = toLogBatch(batch, async () => {
+      try {
+        await heartbeat();
+      } catch (error) {
+        membershipLoss = error;
+      }
+      return membershipLoss === undefined && !isEnded;
+    });
+    try {
+      await obey(consumer, fetched, await options.onBatch(fetched));
+    } catch (error) {
+      end(toError(error));
+    }
+    // kafkajs joins the group again on it.
+    if (membershipLoss !== undefined) throw membershipLoss;
+  }
+
+  async function obey(consumer: Consumer, batch: LogBatch, outcome: BatchOutcome): Promise<void> {
+    if (outcome.kind === 'stop') throw outcome.error;
+    const { topic, partition } = batch;
+    const { nextOffset } = outcome;
+    try {
+      if (nextOffset >= batch.fetchedOffset && nextOffset <= batch.nextOffset) {
+        consumer.seek({ topic, partition, offset: String(nextOffset) });
+      } else {
+        await seek(consumer, [{ topic, partition, offset: nextOffset }]);
+      }
+    } catch (error) {
+      if (!(error instanceof LogUnavailableError)) throw error;
+      writeLog('warn', 'a seek could not be checked yet', { error, topic, partition });
+      return pause(consumer, batch, ASK_AGAIN_AFTER_MS);
+    }
+    if (outcome.kind === 'retry') pause(consumer, batch, outcome.afterMs);
+    if (nextOffset !== batch.fetchedOffset) await mirror(consumer, { topic, partition, offset: nextOffset });
+  }
+
+  /** For what may lie outside the log, where kafkajs would quietly go on at another offset. */
+  async function seek(consumer: Consumer, positions: readonly LogPosition[]): Promise<void> {
+    const topics = new Set(positions.map(({ topic }) => topic));
+    const held = new Map<string, PartitionBounds[]>();
+    for (const topic of topics) held.set(topic, await bounds(topic));
+    for (const { topic, partition, offset } of positions) {
+      assertInside({ topic, partition, offset }, held.get(topic));
+      if (!isEnded) consumer.seek({ topic, partition, offset: String(offset) });
+    }
+  }
+
+  function pause(consumer: Consumer, { topic, partition }: LogPartition, afterMs: number): void {
+    if (isEnded) return;
+    const partitions = [{ topic, partitions: [partition] }];
+    consumer.pause(partitions);
+    later(afterMs, () => {
+      try {
+        consumer.resume(partitions);
+      } catch (error) {
+        writeLog('debug', 'the consumer that had paused is gone', { error, topic, partition });
+      }
+    });
+  }
+
+  async function mirror(consumer: Consumer, { topic, partition, offset }: LogPosition): Promise<void> {
+    try {
+      await consumer.commitOffsets([{ topic, partition, offset: String(offset) }]);
+    } catch (error) {
+      writeLog('warn', 'the committed offset could not be mirrored', { error, topic, partition });
+    }
+  }
+
+  const supervised = supervise();
+  const stopped = Promise.withResolvers<void>();
+  return {
+    done: Promise.race([supervised, stopped.promise]),
+    isReady: () => !isEnded && isAssigned && performance.now() - answeredAtMs < sessionTimeoutMs,
+    stop: async (deadlineMs) => {
+      closeWithinMs = deadlineMs;
+      end();
+      await within(deadlineMs, supervised);
+      stopped.resolve();
+    },
+  };
+}
+
+/** True where a new connection or a little time may help; false for what a supervisor must hear about. */
+function isPassing(error: Error): boolean {
+  const root = rootOf(error);
+  if (!(root instanceof kafkajs.KafkaJSError)) return false;
+  return root.retriable || PASSING_ERRORS.has(root.name);
+}
+
+function rootOf(error: Error): Error {
+  return error.cause instanceof Error ? rootOf(error.cause) : error;
+}
+
+function toError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
+}
+
+/** `fetchedOffset` is a public field of kafkajs' batches that its types lack. */
+interface FetchedBatch extends Batch {
+  readonly fetchedOffset: string;
+}
+
+function toLogBatch(batch: Batch, heartbeat: () => Promise<boolean>): LogBatch {
+  const { topic, partition, highWatermark, messages, fetchedOffset } = batch as FetchedBatch;
+  return {
+    topic,
+    partition,
+    fetchedOffset: BigInt(fetchedOffset),
+    nextOffset: BigInt(batch.lastOffset()) + 1n,
+    high: BigInt(highWatermark),
+    records: messages.map(({ offset, timestamp, key, value, headers }) => ({
+      topic,
+      partition,
+      offset: BigInt(offset),
+      timestampMs: Number(timestamp),
+      key,
+      value,
+      headers: toRecordHeaders(headers),
+    })),
+    heartbeat,
+  };
+}
+
+function toRecordHeaders(headers: IHeaders = {}): RecordHeaders {
+  return Object.fromEntries(
+    Object.entries(headers).map(([name, value]) => {
+      const last = Array.isArray(value) ? value.at(-1) : value;
+      return [name, Buffer.isBuffer(last) ? last : Buffer.from(last ?? '')];
+    }),
+  );
+}

@@ -1,0 +1,103 @@
+/** The log on Apache Kafka. */
+import type { ConnectionOptions } from 'node:tls';
+import type { Admin, Kafka, LogEntry, SASLOptions } from 'kafkajs';
+import type { EventLog, PartitionBounds, WriteLog } from '../event-log.ts';
+import { LogUnavailableError } from '../event-log.ts';
+import { createMailbox } from '../mailbox.ts';
+import { consumeKafka } from './kafka-consumer.ts';
+import { openProducer } from './kafka-producer.ts';
+import { kafkajs } from './kafkajs.ts';
+
+export type KafkaSasl = Extract<SASLOptions, { mechanism: 'plain' | 'scram-sha-256' | 'scram-sha-512' | 'oauthbearer' }>;
+
+export interface KafkaLogOptions {
+  readonly brokers: readonly string[];
+  /** Names this process in the broker's logs and metrics. */
+  readonly clientId: string;
+  readonly tls?: ConnectionOptions | boolean;
+  readonly sasl?: KafkaSasl;
+  /** A member that is silent for so long loses its partitions. Statement timeouts must be below it. Default 15,000. */
+  readonly sessionTimeoutMs?: number;
+  readonly writeLog: WriteLog;
+}
+
+const DEFAULT_SESSION_TIMEOUT_MS = 15_000;
+const CONNECT_WITHIN_MS = 3_000;
+/** Long-polling requests bring their own, longer time. */
+const ANSWER_WITHIN_MS = 5_000;
+/** All stated, since kafkajs takes other defaults when NODE_ENV is `test`. */
+const RETRY = { initialRetryTime: 100, multiplier: 2, factor: 0.2, maxRetryTime: 1_000, retries: 3 };
+
+/** Nothing is connected before the first use; whatever is lost is connected again. */
+export function createKafkaLog(options: KafkaLogOptions): EventLog {
+  const { brokers, clientId, tls, sasl, sessionTimeoutMs = DEFAULT_SESSION_TIMEOUT_MS, writeLog } = options;
+
+  const createClient = (): Kafka =>
+    new kafkajs.Kafka({
+      brokers: [...brokers],
+      clientId,
+      ...(tls === undefined ? {} : { ssl: tls }),
+      ...(sasl === undefined ? {} : { sasl }),
+      connectionTimeout: CONNECT_WITHIN_MS,
+      requestTimeout: ANSWER_WITHIN_MS,
+      retry: RETRY,
+      logCreator: () => (entry) => forward(entry, writeLog),
+    });
+
+  const mailbox = createMailbox(() => openProducer(createClient()), writeLog);
+  let connecting: Promise<Admin> | undefined;
+
+  async function bounds(topic: string): Promise<PartitionBounds[]> {
+    const used = (connecting ??= connectAdmin(createClient()));
+    try {
+      const admin = await used;
+      const offsets = await admin.fetchTopicOffsets(topic);
+      return offsets
+        .map(({ partition, low, high }) => ({ partition, low: BigInt(low), high: BigInt(high) }))
+        .sort((a, b) => a.partition - b.partition);
+    } catch (cause) {
+      if (connecting === used) {
+        connecting = undefined;
+        closeBroken(used);
+      }
+      throw new LogUnavailableError(`The bounds of ${topic} cannot be read`, { cause });
+    }
+  }
+
+  function closeBroken(admin: Promise<Admin>): void {
+    admin
+      .then((connected) => connected.disconnect())
+      .catch((error: unknown) => writeLog('debug', 'a broken admin connection did not close cleanly', { error }));
+  }
+
+  return {
+    append: mailbox.append,
+    bounds,
+    consume: (consumeOptions) => consumeKafka({ createClient, bounds, sessionTimeoutMs, writeLog }, consumeOptions),
+    close: async () => {
+      await mailbox.close();
+      if (connecting !== undefined) closeBroken(connecting);
+      connecting = undefined;
+    },
+  };
+}
+
+async function connectAdmin(kafka: Kafka): Promise<Admin> {
+  const admin = kafka.admin();
+  await admin.connect();
+  return admin;
+}
+
+/** A step lower than kafkajs has it: it calls errors what it then retries, and what does not pass reaches the caller. */
+const LEVELS = {
+  [kafkajs.logLevel.ERROR]: 'warn',
+  [kafkajs.logLevel.WARN]: 'info',
+  [kafkajs.logLevel.INFO]: 'debug',
+  [kafkajs.logLevel.DEBUG]: 'debug',
+} as const;
+
+function forward({ namespace, level, log }: LogEntry, writeLog: WriteLog): void {
+  if (level === kafkajs.logLevel.NOTHING) return;
+  const { message, timestamp: _, logger: library, ...fields } = log;
+  writeLog(LEVELS[level], message, { ...fields, from: `${library} ${namespace}` });
+}

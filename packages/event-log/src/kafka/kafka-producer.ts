@@ -1,0 +1,68 @@
+import type { Kafka, Message, RecordMetadata } from 'kafkajs';
+import type { LogPosition, NewRecord } from '../event-log.ts';
+import type { Sender } from '../mailbox.ts';
+import { partitionOf } from '../partitioner.ts';
+
+const ACKNOWLEDGE_WITHIN_MS = 4_000;
+/** kafkajs warns that a bound weakens the guarantee; it does not, as the producer is thrown away after a failure. */
+const RETRIES = 5;
+
+/** An idempotent producer that writes to all in-sync replicas. Only one `send` at a time: see `createMailbox`. */
+export async function openProducer(kafka: Kafka): Promise<Sender> {
+  const partitionCounts = new Map<string, number>();
+  const producer = kafka.producer({
+    idempotent: true,
+    allowAutoTopicCreation: false,
+    metadataMaxAge: 60_000,
+    retry: { retries: RETRIES },
+    createPartitioner: () => ({ topic, message, partitionMetadata }) => {
+      partitionCounts.set(topic, partitionMetadata.length);
+      return partitionOf(bytesOfKey(message), partitionMetadata.length);
+    },
+  });
+  try {
+    await producer.connect();
+  } catch (error) {
+    await producer.disconnect();
+    throw error;
+  }
+
+  return {
+    send: async (records) => {
+      const topicMessages = [...Map.groupBy(records, ({ topic }) => topic)].map(([topic, ofTopic]) => ({
+        topic,
+        messages: ofTopic.map(({ key, value, headers }): Message => ({ key, value, headers: { ...headers } })),
+      }));
+      const acknowledged = await producer.sendBatch({ acks: -1, timeout: ACKNOWLEDGE_WITHIN_MS, topicMessages });
+      return positionsOf(records, acknowledged, partitionCounts);
+    },
+    close: () => producer.disconnect(),
+  };
+}
+
+function bytesOfKey({ key }: Message): string | Buffer {
+  if (key === null || key === undefined) throw new TypeError('Every record of ours has a key');
+  return key;
+}
+
+/**
+ * One base offset is acknowledged per partition, and the records of a partition follow each other in the order given.
+ * A partition whose leader moves while kafkajs retries can drop out of its requests: no acknowledgement is a failure.
+ */
+function positionsOf(
+  records: readonly NewRecord[],
+  acknowledged: readonly RecordMetadata[],
+  partitionCounts: ReadonlyMap<string, number>,
+): LogPosition[] {
+  const nextOffsets = new Map<string, bigint>();
+  for (const { topicName, partition, baseOffset } of acknowledged) {
+    if (baseOffset !== undefined && baseOffset !== '-1') nextOffsets.set(`${partition} ${topicName}`, BigInt(baseOffset));
+  }
+  return records.map(({ topic, key }) => {
+    const partition = partitionOf(key, partitionCounts.get(topic) ?? 0);
+    const offset = nextOffsets.get(`${partition} ${topic}`);
+    if (offset === undefined) throw new Error(`No acknowledgement for partition ${partition} of ${topic}`);
+    nextOffsets.set(`${partition} ${topic}`, offset + 1n);
+    return { topic, partition, offset };
+  });
+}

@@ -1,0 +1,50 @@
+/**
+ * kafkajs 2.2.4 with its codecs registered and two of its methods mended. The library is frozen, so the version is
+ * pinned exactly; `kafkajs.test.ts` and the interoperability tests fail when a mend no longer fits.
+ */
+import { createRequire } from 'node:module';
+import kafkajs from 'kafkajs';
+import { decompressLz4Frame, decompressSnappy, decompressZstd } from './codecs.ts';
+
+interface RequestQueue {
+  readonly pending: readonly unknown[];
+  throttledUntil: number;
+  throttleCheckTimeoutId: NodeJS.Timeout | null;
+  checkPendingRequests(): void;
+  scheduleCheckPendingRequests(): void;
+}
+
+interface FetchedBatch {
+  readonly rawMessages: readonly unknown[];
+  isEmpty(): boolean;
+}
+
+const require = createRequire(import.meta.url);
+const RequestQueue: { prototype: RequestQueue } = require('kafkajs/src/network/requestQueue/index.js');
+const Batch: { prototype: FetchedBatch } = require('kafkajs/src/consumer/batch.js');
+
+const CHECK_PENDING_AFTER_MS = 10;
+
+// As published it sets a timer after every response, with a negative time as a rule: 3 % of a core when idle, and a
+// warning of Node's for each.
+RequestQueue.prototype.scheduleCheckPendingRequests = function schedule(): void {
+  if (this.throttleCheckTimeoutId !== null || this.pending.length === 0) return;
+  const waitMs = Math.max(this.throttledUntil - Date.now(), CHECK_PENDING_AFTER_MS);
+  this.throttleCheckTimeoutId = setTimeout(() => {
+    this.throttleCheckTimeoutId = null;
+    this.checkPendingRequests();
+  }, waitMs);
+};
+
+// As published a batch without a visible record (markers, aborted transactions) counts as empty and never reaches
+// `eachBatch`, so that nobody could make the offset after it durable.
+Batch.prototype.isEmpty = function isEmpty(): boolean {
+  return this.rawMessages.length === 0;
+};
+
+const { CompressionCodecs, CompressionTypes } = kafkajs;
+CompressionCodecs[CompressionTypes.Snappy] = () => ({ decompress: decompressSnappy });
+CompressionCodecs[CompressionTypes.LZ4] = () => ({ decompress: decompressLz4Frame });
+CompressionCodecs[CompressionTypes.ZSTD] = () => ({ decompress: decompressZstd });
+
+export { kafkajs };

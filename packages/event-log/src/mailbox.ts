@@ -1,0 +1,177 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { LogPosition, NewRecord, WriteLog } from './event-log.ts';
+import { LogUnavailableError, MAX_RECORD_BYTES, RecordTooLargeError } from './event-log.ts';
+
+/** One connection to the log. It is thrown away after a failed `send`. */
+export interface Sender {
+  /** Resolves with one position per record, in the order given, when all are durable. */
+  readonly send: (records: readonly NewRecord[]) => Promise<LogPosition[]>;
+  readonly close: () => Promise<void>;
+}
+
+export interface Mailbox {
+  /** As `EventLog.append`. */
+  readonly append: (records: readonly NewRecord[], timeoutMs: number) => Promise<LogPosition[]>;
+  /** Refuses what still waits, lets the outstanding `send` finish, and closes the connection. */
+  readonly close: () => Promise<void>;
+}
+
+/** One call of `append`; its letters may travel in several batches. */
+interface Envelope {
+  readonly positions: LogPosition[];
+  undelivered: number;
+  isSettled: boolean;
+  readonly settle: (error?: LogUnavailableError) => void;
+}
+
+interface Letter {
+  readonly record: NewRecord;
+  readonly bytes: number;
+  readonly envelope: Envelope;
+  readonly index: number;
+}
+
+const MAX_BATCH_RECORDS = 500;
+const MAX_WAITING_BYTES = 64 * 1024 * 1024;
+const REOPEN_AFTER_MS = 100;
+/** Per record: lengths, timestamps and what headers cost beyond their bytes. */
+const RECORD_OVERHEAD_BYTES = 64;
+
+/**
+ * The one way to append: at most one `send` is outstanding, its retries included, and what waits meanwhile forms the
+ * next batch. With two sends outstanding an idempotent kafkajs producer gives a record the sequence number of one
+ * whose acknowledgement was lost; the broker takes it for a repeat and acknowledges what it never wrote.
+ */
+export function createMailbox(open: () => Promise<Sender>, writeLog: WriteLog): Mailbox {
+  let waiting: Letter[] = [];
+  let waitingBytes = 0;
+  let sender: Sender | undefined;
+  let delivery: Promise<void> | undefined;
+  let lastError: unknown;
+  let isClosed = false;
+
+  async function append(records: readonly NewRecord[], timeoutMs: number): Promise<LogPosition[]> {
+    const sizes = records.map(sizeOf);
+    const totalBytes = sizes.reduce((sum, bytes) => sum + bytes, 0);
+    if (sizes.some((bytes) => bytes > MAX_RECORD_BYTES)) {
+      throw new RecordTooLargeError(`A record is larger than ${MAX_RECORD_BYTES} bytes`);
+    }
+    if (isClosed) throw new LogUnavailableError('The log is closed');
+    if (waitingBytes + totalBytes > MAX_WAITING_BYTES) {
+      throw new LogUnavailableError('Too many records wait for the log', { cause: lastError });
+    }
+    if (records.length === 0) return [];
+
+    const { promise, resolve, reject } = Promise.withResolvers<LogPosition[]>();
+    const envelope: Envelope = {
+      positions: [],
+      undelivered: records.length,
+      isSettled: false,
+      settle: (error) => {
+        envelope.isSettled = true;
+        clearTimeout(deadline);
+        if (error === undefined) resolve(envelope.positions);
+        else reject(error);
+      },
+    };
+    const deadline = setTimeout(() => {
+      envelope.settle(new LogUnavailableError(`No acknowledgement within ${timeoutMs} ms`, { cause: lastError }));
+    }, timeoutMs);
+    records.forEach((record, index) => {
+      waiting.push({ record, bytes: sizes[index] ?? 0, envelope, index });
+    });
+    waitingBytes += totalBytes;
+    delivery ??= deliver();
+    return promise;
+  }
+
+  async function deliver(): Promise<void> {
+    while (waiting.length > 0) {
+      sender ??= await tryOpen();
+      if (sender === undefined) await sleep(REOPEN_AFTER_MS);
+      dropSettled();
+      if (sender !== undefined && waiting.length > 0) await sendBatch(sender, takeBatch());
+    }
+    delivery = undefined;
+  }
+
+  /** What was given up must not be written later: its caller sends all of it again, in order. */
+  function dropSettled(): void {
+    waiting = waiting.filter((letter) => !letter.envelope.isSettled);
+    waitingBytes = bytesOf(waiting);
+  }
+
+  function takeBatch(): Letter[] {
+    let bytes = 0;
+    const end = waiting.findIndex((letter, i) => {
+      bytes += letter.bytes;
+      return i === MAX_BATCH_RECORDS || (i > 0 && bytes > MAX_RECORD_BYTES);
+    });
+    const letters = waiting.splice(0, end === -1 ? waiting.length : end);
+    waitingBytes -= bytesOf(letters);
+    return letters;
+  }
+
+  async function tryOpen(): Promise<Sender | undefined> {
+    try {
+      return await open();
+    } catch (error) {
+      lastError = error;
+      writeLog('warn', 'the log cannot be reached for appending', { error });
+      return undefined;
+    }
+  }
+
+  async function sendBatch(current: Sender, letters: readonly Letter[]): Promise<void> {
+    try {
+      const positions = await current.send(letters.map(({ record }) => record));
+      lastError = undefined;
+      letters.forEach(({ envelope, index }, i) => {
+        const position = positions[i];
+        if (position === undefined) throw new Error('The log acknowledged fewer records than were sent');
+        envelope.positions[index] = position;
+      });
+    } catch (error) {
+      lastError = error;
+      sender = undefined;
+      writeLog('warn', 'appending failed, a new connection will be made', { error, records: letters.length });
+      for (const { envelope } of letters) {
+        envelope.settle(new LogUnavailableError('The log did not take the records', { cause: error }));
+      }
+      closeBroken(current);
+      return;
+    }
+    for (const { envelope } of letters) {
+      envelope.undelivered -= 1;
+      if (envelope.undelivered === 0) envelope.settle();
+    }
+  }
+
+  function closeBroken(broken: Sender): void {
+    broken.close().catch((error: unknown) => {
+      writeLog('debug', 'a broken connection did not close cleanly', { error });
+    });
+  }
+
+  async function close(): Promise<void> {
+    isClosed = true;
+    for (const { envelope } of waiting) envelope.settle(new LogUnavailableError('The log is being closed'));
+    await delivery;
+    await sender?.close();
+    sender = undefined;
+  }
+
+  return { append, close };
+}
+
+function bytesOf(letters: readonly Letter[]): number {
+  return letters.reduce((sum, letter) => sum + letter.bytes, 0);
+}
+
+function sizeOf(record: NewRecord): number {
+  let bytes = RECORD_OVERHEAD_BYTES + Buffer.byteLength(record.key) + record.value.length;
+  for (const [name, value] of Object.entries(record.headers)) {
+    bytes += Buffer.byteLength(name) + Buffer.byteLength(value);
+  }
+  return bytes;
+}

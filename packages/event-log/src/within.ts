@@ -1,0 +1,7 @@
+/** Waits for work that may hang or fail, but not longer than this. */
+export async function within(deadlineMs: number, work: Promise<unknown>): Promise<void> {
+  const deadline = Promise.withResolvers<void>();
+  const timer = setTimeout(deadline.resolve, deadlineMs);
+  await Promise.race([Promise.allSettled([work]), deadline.promise]);
+  clearTimeout(timer);
+}
