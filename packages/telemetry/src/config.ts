@@ -45,8 +45,8 @@ function readSampler(env: Environment): TelemetryConfig['sampler'] {
 /** `@realtime-service/api` names the service `realtime-service-api`. */
 function packageNameOf(script: string | undefined): string | undefined {
   if (script === undefined) return undefined;
-  const path = findPackageJSON(pathToFileURL(script));
-  if (path === undefined) return undefined;
+  const path = findPackageJSON('.', pathToFileURL(script));
+  if (!path?.endsWith('package.json')) return undefined;
   const manifest: unknown = JSON.parse(readFileSync(path, 'utf8'));
   if (typeof manifest !== 'object' || manifest === null || !('name' in manifest)) return undefined;
   return String(manifest.name).replace('@', '').replace('/', '-');

@@ -89,10 +89,10 @@ function createDependencyProbe(name: string, check: DependencyCheck, options: Op
 
   return async () => {
     const startedAtMs = performance.now();
-    const answer = (underWay ??= check().finally(() => {
+    underWay ??= Promise.resolve().then(check).finally(() => {
       underWay = undefined;
-    }));
-    const state = await withDeadline(answer, checkTimeoutMs).then(
+    });
+    const state = await withDeadline(underWay, checkTimeoutMs).then(
       () => record(true),
       (error: unknown) => record(false, error),
     );

@@ -12,6 +12,7 @@ import { KafkaJsInstrumentation } from '@opentelemetry/instrumentation-kafkajs';
 import { PgInstrumentation } from '@opentelemetry/instrumentation-pg';
 import { UndiciInstrumentation } from '@opentelemetry/instrumentation-undici';
 import { B3Propagator } from '@opentelemetry/propagator-b3';
+import { envDetector, hostDetector, serviceInstanceIdDetector } from '@opentelemetry/resources';
 import { NodeSDK } from '@opentelemetry/sdk-node';
 import { NoopSpanProcessor } from '@opentelemetry/sdk-trace';
 import { readTelemetryConfig } from './config.ts';
@@ -25,6 +26,8 @@ if (!config.isDiagnosing) logTelemetryFaults(createLogger({ service: config.serv
 
 new NodeSDK({
   serviceName: config.serviceName,
+  // Not the process's command line, owner and paths: Zipkin repeats all of it on each span.
+  resourceDetectors: [envDetector, hostDetector, serviceInstanceIdDetector],
   sampler: createSampler(config.sampler),
   ...(!config.isPropagatorChosen && { textMapPropagator: createPropagator() }),
   // Spans without an exporter still carry the ids that logs and problem documents name.

@@ -1,0 +1,73 @@
+import { context, ROOT_CONTEXT, trace } from '@opentelemetry/api';
+import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { createLogger } from './logger.ts';
+
+const jwt = 'eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1LTcifQ.c2lnbmF0dXJl';
+const span = { traceId: '4bf92f3577b34da6a3ce929d0e0e4736', spanId: '00f067aa0ba902b7', traceFlags: 1 };
+
+beforeAll(() => context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable()));
+afterAll(() => context.disable());
+
+function given(level?: string) {
+  const lines: Record<string, unknown>[] = [];
+  const logger = createLogger({ service: 'api', ...(level !== undefined && { level }), destination: { write: (line) => lines.push(JSON.parse(line)) } });
+  return { logger, lines };
+}
+
+describe('createLogger', () => {
+  it('when a line is written, then it has level, time, service and fields', () => {
+    const { logger, lines } = given();
+    logger.info({ room: 'room-42' }, 'joined');
+    expect(lines).toEqual([{ level: 'info', time: expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/), service: 'api', room: 'room-42', msg: 'joined' }]);
+  });
+
+  it('when the level is higher, then lower lines are not written', () => {
+    const { logger, lines } = given('warn');
+    logger.info('joined');
+    expect(lines).toEqual([]);
+  });
+
+  it('when a span is active, then the line names it', () => {
+    const { logger, lines } = given();
+    context.with(trace.setSpanContext(ROOT_CONTEXT, span), () => logger.info('joined'));
+    logger.info('outside');
+    expect(lines).toMatchObject([{ trace_id: span.traceId, span_id: span.spanId }, {}]);
+    expect(lines[1]).not.toHaveProperty('trace_id');
+  });
+
+  it('when a child carries secrets, then its lines do not', () => {
+    const { logger, lines } = given();
+    logger.child({ headers: { authorization: 'Bearer abc' } }).info({ nested: { participant_token: jwt, ok: true } }, 'asked');
+    expect(lines).toMatchObject([{ headers: { authorization: '[redacted]' }, nested: { participant_token: '[redacted]', ok: true } }]);
+  });
+
+  it('when an error quotes a token, then message, stack and causes are scrubbed', () => {
+    const { logger, lines } = given();
+    logger.error({ err: new Error(`refused ${jwt}`, { cause: new TypeError(`because of ${jwt}`) }) }, 'removal failed');
+    expect(lines).toMatchObject([{ err: { type: 'Error', message: 'refused [jwt]', stack: expect.stringContaining('Error: refused [jwt]\n'), cause: { type: 'TypeError', message: 'because of [jwt]' } } }]);
+  });
+
+  it('when a client hangs its request on an error, then it is left out', () => {
+    const { logger, lines } = given();
+    const error = Object.assign(new Error('no'), { code: 'ECONNREFUSED', config: { data: 'private' }, detail: 'Key (email)=(ann)' });
+    logger.error({ err: error }, 'request failed');
+    expect(lines).toMatchObject([{ err: { code: 'ECONNREFUSED' } }]);
+    expect(JSON.stringify(lines)).not.toMatch(/private|ann/);
+  });
+
+  it.each([
+    ['refused', { type: 'string', message: 'refused' }],
+    [{ secret: 's3cret' }, { type: 'object', message: '[object Object]' }],
+  ])('when %o is thrown instead of an error, then the line still says so', (thrown, err) => {
+    const { logger, lines } = given();
+    logger.error({ err: thrown }, 'failed');
+    expect(lines).toMatchObject([{ err }]);
+  });
+
+  it('when a request is logged, then without its query', () => {
+    const { logger, lines } = given();
+    logger.info({ req: { method: 'GET', url: '/gate?access_token=abc', ip: '10.0.0.1' } }, 'asked');
+    expect(lines).toMatchObject([{ req: { method: 'GET', path: '/gate', address: '10.0.0.1' } }]);
+  });
+});
