@@ -22,12 +22,17 @@ export interface Seats {
   readonly ownOtherDevices: number;
 }
 
+/** A room as a decision sees it: without provenance. */
+export type RoomFacts = Omit<RoomHeader, 'origin'>;
+export type MemberFacts = Pick<Member, 'role' | 'displayName' | 'permissions' | 'isRemoved'>;
+export type BanFacts = Pick<Ban, 'privilege' | 'untilMs' | 'isLifted'>;
+
 /** Everything that a decision rests on, read at one moment. */
 export interface Facts {
-  readonly room: RoomHeader | null;
-  readonly member: Member | null;
-  readonly bans: readonly Ban[];
-  readonly user: User | null;
+  readonly room: RoomFacts | null;
+  readonly member: MemberFacts | null;
+  readonly bans: readonly BanFacts[];
+  readonly user: Pick<User, 'isDisabled'> | null;
   readonly isLoginEnded: boolean;
   readonly isSuspect: boolean;
   readonly ownSessions: readonly OwnSession[];
@@ -106,7 +111,7 @@ const isPresent = (sessions: readonly OwnSession[], nowMs: number): boolean =>
   );
 
 /** The role by which this person belongs here, or why there is none. */
-const membership = (room: RoomHeader, member: Member | null): Role | DenyReason => {
+const membership = (room: RoomFacts, member: MemberFacts | null): Role | DenyReason => {
   if (member !== null && !member.isRemoved && member.role !== null) return member.role;
   if (room.access === 'authenticated') return room.defaultRole;
   return member?.isRemoved ? 'member_removed' : 'not_a_member';
@@ -115,7 +120,7 @@ const membership = (room: RoomHeader, member: Member | null): Role | DenyReason 
 const isRole = (value: Role | DenyReason): value is Role => Object.hasOwn(roles, value);
 
 /** Reasons that keep people from entering and throw nobody out. */
-const denyEntry = (facts: Facts, room: RoomHeader, permissions: Permissions, request: Request, nowMs: number): Verdict | null => {
+const denyEntry = (facts: Facts, room: RoomFacts, permissions: Permissions, request: Request, nowMs: number): Verdict | null => {
   const { seats } = facts;
   if (room.closesAtMs !== null && room.closesAtMs <= nowMs) return deny('schedule_over');
   if (!isPresent(facts.ownSessions, nowMs)) {

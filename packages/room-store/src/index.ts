@@ -1,0 +1,10 @@
+export * from './apply-chunk.ts';
+export { removedReason } from './chunk-writes.ts';
+export * from './database.ts';
+export * from './leases.ts';
+export * from './marks.ts';
+export * from './migrate.ts';
+export * from './positions.ts';
+export * from './presence.ts';
+export * from './read-facts.ts';
+export * from './relay-queue.ts';

@@ -1,0 +1,55 @@
+import pg from 'pg';
+
+export type Pool = pg.Pool;
+export type Client = pg.PoolClient;
+
+export interface DatabaseOptions {
+  readonly url: string;
+  readonly maxConnections: number;
+  readonly applicationName: string;
+  /** Told of errors on idle connections; the pool replaces them by itself. */
+  readonly onError: (error: Error) => void;
+}
+
+/** Longer than any statement of ours should take and below Kafka's session timeout; set per transaction, for poolers. */
+export const statementTimeoutMs = 5_000;
+
+export const createPool = (options: DatabaseOptions): Pool => {
+  const pool = new pg.Pool({
+    connectionString: options.url,
+    max: options.maxConnections,
+    application_name: options.applicationName,
+    connectionTimeoutMillis: 2_000,
+    query_timeout: statementTimeoutMs + 1_000,
+    idleTimeoutMillis: 30_000,
+    keepAlive: true,
+  });
+  pool.on('error', options.onError);
+  return pool;
+};
+
+/** Runs `work` in one READ COMMITTED transaction whose locks and statements are bounded in time. */
+export const inTransaction = async <T>(pool: Pool, work: (client: Client) => Promise<T>): Promise<T> => {
+  const client = await pool.connect();
+  let isBroken = false;
+  try {
+    await client.query(
+      `begin; set local statement_timeout = ${statementTimeoutMs}; set local lock_timeout = ${statementTimeoutMs / 2}; ` +
+        `set local idle_in_transaction_session_timeout = ${statementTimeoutMs}`,
+    );
+    const result = await work(client);
+    await client.query('commit');
+    return result;
+  } catch (error) {
+    await client.query('rollback').catch(() => {
+      isBroken = true;
+    });
+    throw error;
+  } finally {
+    client.release(isBroken);
+  }
+};
+
+/** SQLSTATE classes 22 and 23: this data can never be stored, whatever the day. */
+export const isUnstorable = (error: unknown): boolean =>
+  error instanceof pg.DatabaseError && /^2[23]/.test(error.code ?? '');

@@ -1,0 +1,137 @@
+import type { Pool } from './database.ts';
+
+/** A claimed question: does LiveKit agree with the facts about this identity (or, with identity '', this room)? */
+export interface Mark {
+  readonly roomId: string;
+  readonly identity: string;
+  readonly generation: bigint;
+  readonly cause: string;
+  /** The time of the oldest fact that still waits for an answer, milliseconds since the epoch. */
+  readonly causedAtMs: number;
+  readonly trace: string | null;
+  readonly attempts: number;
+}
+
+interface MarkRow {
+  readonly room_id: string;
+  readonly identity: string;
+  readonly generation: string;
+  readonly cause: string;
+  readonly caused_at: Date;
+  readonly trace: string | null;
+  readonly attempts: number;
+}
+
+/**
+ * Claims due marks for `claimSeconds`; no lock is held afterwards. At most one claim per (room, identity) is alive:
+ * a claim that expired may be taken by another.
+ */
+export const claimMarks = async (pool: Pool, limit: number, claimSeconds: number): Promise<Mark[]> => {
+  const { rows } = await pool.query<MarkRow>(
+    `update marks set locked_until = clock_timestamp() + make_interval(secs => $2), attempts = marks.attempts + 1
+      from (select room_id, identity from marks
+        where due_at <= clock_timestamp() and (locked_until is null or locked_until < clock_timestamp())
+        order by due_at limit $1 for update skip locked) as due
+      where marks.room_id = due.room_id and marks.identity = due.identity
+      returning marks.room_id, marks.identity, generation, cause, caused_at, trace, attempts`,
+    [limit, claimSeconds],
+  );
+  return rows.map((row) => ({
+    roomId: row.room_id,
+    identity: row.identity,
+    generation: BigInt(row.generation),
+    cause: row.cause,
+    causedAtMs: row.caused_at.getTime(),
+    trace: row.trace,
+    attempts: row.attempts,
+  }));
+};
+
+/**
+ * Answers a mark. When it was raised again meanwhile it stays and is due at once. `askAgainAtMs` keeps the question for
+ * a time when the answer changes by itself (the end of a ban).
+ */
+export const settleMark = async (pool: Pool, mark: Mark, askAgainAtMs: number | null): Promise<void> => {
+  const id = [mark.roomId, mark.identity, mark.generation.toString()];
+  if (askAgainAtMs === null) {
+    await pool.query(
+      `with settled as (delete from marks where room_id = $1 and identity = $2 and generation = $3 returning 1)
+        update marks set locked_until = null where room_id = $1 and identity = $2 and generation <> $3 and not exists (select from settled)`,
+      id,
+    );
+    return;
+  }
+  await pool.query(
+    `update marks set locked_until = null, attempts = 0,
+        due_at = case when generation = $3 then $4::timestamptz else due_at end,
+        caused_at = case when generation = $3 then $4::timestamptz else caused_at end
+      where room_id = $1 and identity = $2`,
+    [...id, new Date(askAgainAtMs)],
+  );
+};
+
+/** Puts a mark back that could not be answered, to be due after `delayMs`. */
+export const postponeMark = async (pool: Pool, mark: Mark, delayMs: number): Promise<void> => {
+  await pool.query(
+    `update marks set locked_until = null, due_at = case when generation = $3
+        then clock_timestamp() + make_interval(secs => $4::float8 / 1000) else due_at end
+      where room_id = $1 and identity = $2`,
+    [mark.roomId, mark.identity, mark.generation.toString(), delayMs],
+  );
+};
+
+/** Asks about identities of a room now. */
+export const markIdentities = async (pool: Pool, roomId: string, identities: readonly string[], cause: string, causedAtMs: number): Promise<void> => {
+  if (identities.length === 0) return;
+  await pool.query(
+    `insert into marks (room_id, identity, cause, caused_at, due_at)
+      select $1, identity, $3, $4, clock_timestamp() from unnest($2::opaque_id[]) as identity order by identity
+      on conflict (room_id, identity) do update set generation = marks.generation + 1, due_at = excluded.due_at, attempts = 0,
+        caused_at = least(marks.caused_at, excluded.caused_at)`,
+    [roomId, identities, cause, new Date(causedAtMs)],
+  );
+};
+
+/** How many marks wait, and since when the oldest one that is due does; milliseconds since the epoch. */
+export const readMarkBacklog = async (pool: Pool): Promise<{ count: number; oldestDueAtMs: number | null }> => {
+  const { rows } = await pool.query<{ count: string; oldest: Date | null }>(
+    'select count(*) as count, min(due_at) as oldest from marks where due_at <= clock_timestamp()',
+  );
+  return { count: Number(rows[0]?.count ?? 0), oldestDueAtMs: rows[0]?.oldest?.getTime() ?? null };
+};
+
+export interface ClaimedEdge {
+  readonly edgeId: bigint;
+  readonly kind: 'kick' | 'mute';
+  readonly roomId: string;
+  readonly identity: string;
+  readonly participantSid: string;
+  readonly trackSid: string | null;
+  readonly trace: string | null;
+}
+
+/** Claims orders that have not expired; expired ones are dropped. */
+export const claimEdges = async (pool: Pool, limit: number, claimSeconds: number): Promise<ClaimedEdge[]> => {
+  await pool.query('delete from edges where expires_at <= clock_timestamp()');
+  const { rows } = await pool.query(
+    `update edges set locked_until = clock_timestamp() + make_interval(secs => $2)
+      from (select edge_id from edges where locked_until is null or locked_until < clock_timestamp()
+        order by edge_id limit $1 for update skip locked) as due
+      where edges.edge_id = due.edge_id
+      returning edges.edge_id, kind, room_id, identity, participant_sid, track_sid, trace`,
+    [limit, claimSeconds],
+  );
+  return rows.map((row) => ({
+    edgeId: BigInt(row.edge_id),
+    kind: row.kind,
+    roomId: row.room_id,
+    identity: row.identity,
+    participantSid: row.participant_sid,
+    trackSid: row.track_sid,
+    trace: row.trace,
+  }));
+};
+
+export const settleEdge = async (pool: Pool, edge: ClaimedEdge): Promise<void> => {
+  await pool.query('delete from edges where edge_id = $1', [edge.edgeId.toString()]);
+};

@@ -1,0 +1,42 @@
+import type { Pool } from './database.ts';
+
+export interface PartitionPosition {
+  readonly topic: string;
+  readonly partition: number;
+  readonly nextOffset: bigint;
+}
+
+/** A topic's partition count differs from the one that the projection was made with: order per key is not given. */
+export class PartitionCountChangedError extends Error {
+  override readonly name = 'PartitionCountChangedError';
+}
+
+/**
+ * Makes the offset rows of a topic, at 0 where they are new. The count is fixed for a topic's life.
+ * @throws {PartitionCountChangedError}
+ */
+export const preparePositions = async (pool: Pool, projection: string, topic: string, partitionCount: number): Promise<void> => {
+  await pool.query(
+    `insert into log_positions (projection, topic, "partition", next_offset, partition_count)
+      select $1, $2, p, 0, $3::int from generate_series(0, $3::int - 1) as p on conflict do nothing`,
+    [projection, topic, partitionCount],
+  );
+  const { rows } = await pool.query<{ partition_count: number }>(
+    'select distinct partition_count from log_positions where projection = $1 and topic = $2',
+    [projection, topic],
+  );
+  const known = rows.map((row) => row.partition_count);
+  if (known.length !== 1 || known[0] !== partitionCount)
+    throw new PartitionCountChangedError(
+      `${topic} has ${partitionCount} partitions, the projection was made with ${known.join(' and ')}: drain the topic and confirm the new count first`,
+    );
+};
+
+/** Where each partition stands. */
+export const readPositions = async (pool: Pool, projection: string): Promise<PartitionPosition[]> => {
+  const { rows } = await pool.query<{ topic: string; partition: number; next_offset: string }>(
+    'select topic, "partition", next_offset from log_positions where projection = $1',
+    [projection],
+  );
+  return rows.map((row) => ({ topic: row.topic, partition: row.partition, nextOffset: BigInt(row.next_offset) }));
+};

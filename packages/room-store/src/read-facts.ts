@@ -1,0 +1,188 @@
+import { type BanFacts, type Facts, type MemberFacts, type OwnSession, type RoomFacts, recentlyLeftMs } from '@realtime-service/room-model';
+import { removedReason } from './chunk-writes.ts';
+import type { Pool } from './database.ts';
+
+/** Whose facts, about which room. */
+export interface FactsQuery {
+  readonly roomId: string;
+  readonly userId: string;
+  readonly loginId: string | null;
+}
+
+/** Facts of one snapshot; `facts.seats` is left null: seats are counted only under the room's seat lock. */
+export interface FactsAnswer {
+  readonly facts: Facts;
+  /** Whether the room is live in LiveKit, as far as is known. */
+  readonly isRoomLive: boolean;
+  /** The database's clock at the snapshot, milliseconds since the epoch. */
+  readonly nowMs: number;
+}
+
+/** One statement, so one snapshot, for everybody who waits; every lookup goes by primary key or a narrow index. */
+const factsSql = `
+  select extract(epoch from statement_timestamp())::float8 * 1000 as now_ms,
+    r.state, r.name, r.access, r.default_role, r.max_participants, r.device_policy, r.settings, r.is_locked,
+    extract(epoch from r.opens_at)::float8 * 1000 as opens_at_ms, extract(epoch from r.closes_at)::float8 * 1000 as closes_at_ms,
+    m.user_id is not null as has_member, m.role, m.display_name, m.permissions, m.is_removed,
+    u.is_disabled,
+    exists (select from ended_logins l where l.user_id = q.user_id and l.login_id = q.login_id) as is_login_ended,
+    exists (select from suspects s where not s.is_healed and (
+      (s.scope in ('room', 'header') and s.room_id = q.room_id and s.user_id = '')
+      or (s.scope = 'member' and s.room_id = q.room_id and s.user_id = q.user_id)
+      or (s.scope = 'user' and s.room_id = '' and s.user_id = q.user_id))) as is_suspect,
+    (select jsonb_agg(jsonb_build_array(b.privilege, extract(epoch from b.until)::float8 * 1000))
+      from bans b where b.room_id = q.room_id and b.user_id = q.user_id and not b.is_lifted) as bans,
+    (select jsonb_agg(jsonb_build_array(s.identity, s.device_id, s.is_live, extract(epoch from s.ended_at)::float8 * 1000, s.end_reason))
+      from sessions s where s.room_id = q.room_id and s.user_id = q.user_id
+        and (s.is_live or s.ended_at > statement_timestamp() - interval '${recentlyLeftMs} milliseconds')) as sessions,
+    coalesce(life.is_live, false) as is_room_live
+  from unnest($1::opaque_id[], $2::opaque_id[], $3::text[]) with ordinality as q (room_id, user_id, login_id, at)
+    left join rooms r on r.room_id = q.room_id and r.event_id is not null
+    left join members m on m.room_id = q.room_id and m.user_id = q.user_id
+    left join users u on u.user_id = q.user_id and u.event_id is not null
+    left join room_lives life on life.room_id = q.room_id
+  order by q.at`;
+
+interface FactsRow {
+  readonly now_ms: number;
+  readonly state: RoomFacts['state'] | null;
+  readonly name: string | null;
+  readonly access: RoomFacts['access'];
+  readonly default_role: RoomFacts['defaultRole'];
+  readonly max_participants: number | null;
+  readonly device_policy: RoomFacts['devicePolicy'];
+  readonly settings: RoomFacts['settings'];
+  readonly is_locked: boolean;
+  readonly opens_at_ms: number | null;
+  readonly closes_at_ms: number | null;
+  readonly has_member: boolean;
+  readonly role: MemberFacts['role'];
+  readonly display_name: string | null;
+  readonly permissions: MemberFacts['permissions'];
+  readonly is_removed: boolean;
+  readonly is_disabled: boolean | null;
+  readonly is_login_ended: boolean;
+  readonly is_suspect: boolean;
+  readonly bans: readonly (readonly [BanFacts['privilege'], number | null])[] | null;
+  readonly sessions: readonly (readonly [string, string | null, boolean, number | null, string | null])[] | null;
+  readonly is_room_live: boolean;
+}
+
+const roomOf = (row: FactsRow, roomId: string): RoomFacts | null =>
+  row.state === null
+    ? null
+    : {
+        roomId,
+        state: row.state,
+        name: row.name,
+        access: row.access,
+        defaultRole: row.default_role,
+        opensAtMs: row.opens_at_ms,
+        closesAtMs: row.closes_at_ms,
+        maxParticipants: row.max_participants,
+        devicePolicy: row.device_policy,
+        settings: row.settings,
+        isLocked: row.is_locked,
+      };
+
+const memberOf = (row: FactsRow): MemberFacts | null =>
+  row.has_member
+    ? { role: row.role, displayName: row.display_name, permissions: row.permissions, isRemoved: row.is_removed }
+    : null;
+
+const sessionsOf = (row: FactsRow): OwnSession[] =>
+  (row.sessions ?? []).map(([identity, deviceId, isLive, endedAtMs, endReason]) => ({
+    identity,
+    deviceId,
+    isLive,
+    endedAtMs,
+    wasRemoved: endReason === removedReason,
+  }));
+
+const answerOf = (row: FactsRow, { roomId }: FactsQuery): FactsAnswer => ({
+  facts: {
+    room: roomOf(row, roomId),
+    member: memberOf(row),
+    bans: (row.bans ?? []).map(([privilege, untilMs]) => ({ privilege, untilMs, isLifted: false })),
+    user: row.is_disabled === null ? null : { isDisabled: row.is_disabled },
+    isLoginEnded: row.is_login_ended,
+    isSuspect: row.is_suspect,
+    ownSessions: sessionsOf(row),
+    seats: null,
+  },
+  isRoomLive: row.is_room_live,
+  nowMs: row.now_ms,
+});
+
+interface Queryable {
+  query: Pool['query'];
+}
+
+/** Reads facts of many at once, in the order asked, from one snapshot. */
+export const readFacts = async (database: Queryable, queries: readonly FactsQuery[]): Promise<FactsAnswer[]> => {
+  const { rows } = await database.query<FactsRow>({
+    name: 'facts',
+    text: factsSql,
+    values: [
+      queries.map(({ roomId }) => roomId),
+      queries.map(({ userId }) => userId),
+      queries.map(({ loginId }) => loginId),
+    ],
+  });
+  return queries.map((query, at) => answerOf(rows[at] as FactsRow, query));
+};
+
+interface Waiting {
+  readonly query: FactsQuery;
+  readonly resolve: (answer: FactsAnswer) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** Most questions that one query answers. */
+const maxBatch = 200;
+/** Queries under way at once; more only take connections from others. */
+const maxInFlight = 2;
+
+/**
+ * Gathers concurrent questions into one query, so that freshness costs little. A question only ever joins a batch whose
+ * query has *not been sent*: one that is under way has an older snapshot than the question, and its answer could miss
+ * a removal that was committed before the question was asked.
+ */
+export const createFactsReader = (pool: Pool): ((query: FactsQuery) => Promise<FactsAnswer>) => {
+  let waiting: Waiting[] = [];
+  let inFlight = 0;
+  let isScheduled = false;
+
+  const send = async (batch: readonly Waiting[]): Promise<void> => {
+    inFlight += 1;
+    try {
+      const answers = await readFacts(pool, batch.map(({ query }) => query));
+      for (const [at, { resolve }] of batch.entries()) resolve(answers[at] as FactsAnswer);
+    } catch (error) {
+      for (const { reject } of batch) reject(error);
+    } finally {
+      inFlight -= 1;
+      pump();
+    }
+  };
+
+  const pump = (): void => {
+    while (waiting.length > 0 && inFlight < maxInFlight) {
+      const batch = waiting.slice(0, maxBatch);
+      waiting = waiting.slice(maxBatch);
+      void send(batch);
+    }
+  };
+
+  return (query) =>
+    new Promise((resolve, reject) => {
+      waiting.push({ query, resolve, reject });
+      if (isScheduled) return;
+      isScheduled = true;
+      // After this turn's other requests have been read from their sockets.
+      setImmediate(() => {
+        isScheduled = false;
+        pump();
+      });
+    });
+};

@@ -1,0 +1,250 @@
+import type { Ban, EndedLogin, Member, Origin, RoomHeader, RoomLife, Session, Suspect, User } from '@realtime-service/room-model';
+import type { Client } from './database.ts';
+
+/** Tables as columns: one description drives writing and reading a row. */
+
+type Row = Record<string, unknown>;
+
+interface Column<T> {
+  readonly name: string;
+  readonly type: string;
+  readonly value: (row: T) => unknown;
+}
+
+interface TableDescription<T> {
+  readonly name: string;
+  readonly key: readonly string[];
+  readonly columns: readonly Column<T>[];
+  readonly read: (row: Row) => T;
+}
+
+export interface Table<T> extends TableDescription<T> {
+  readonly upsertSql: string;
+}
+
+const table = <T>(description: TableDescription<T>): Table<T> => {
+  const { name, key, columns } = description;
+  const names = columns.map((each) => each.name);
+  const changed = names.filter((each) => !key.includes(each)).map((each) => `${each} = excluded.${each}`);
+  const parameters = columns.map(({ type }, at) => `$${at + 1}::${type}[]`);
+  const upsertSql = `insert into ${name} (${names.join(', ')}) select * from unnest(${parameters.join(', ')})
+    on conflict (${key.join(', ')}) do update set ${changed.join(', ')}`;
+  return { ...description, upsertSql };
+};
+
+const iso = (ms: number | null): string | null => (ms === null ? null : new Date(ms).toISOString());
+const ms = (value: unknown): number => (value as Date).getTime();
+const msOrNull = (value: unknown): number | null => (value === null ? null : ms(value));
+const column = <T>(name: string, type: string, value: (row: T) => unknown): Column<T> => ({ name, type, value });
+
+const originColumns: readonly Column<{ readonly origin: Origin | null }>[] = [
+  column('event_id', 'text', ({ origin }) => origin?.eventId ?? null),
+  column('topic', 'text', ({ origin }) => origin?.topic ?? null),
+  column('"partition"', 'int', ({ origin }) => origin?.partition ?? null),
+  column('"offset"', 'bigint', ({ origin }) => origin?.offset.toString() ?? null),
+  column('fact_at', 'timestamptz', ({ origin }) => iso(origin?.timeMs ?? null)),
+  column('sequence', 'numeric', ({ origin }) => origin?.sequence?.toString() ?? null),
+];
+
+const readOrigin = (row: Row): Origin => ({
+  eventId: row.event_id as string,
+  topic: row.topic as string,
+  partition: row.partition as number,
+  offset: BigInt(row.offset as string),
+  timeMs: ms(row.fact_at),
+  sequence: row.sequence === null ? null : BigInt(row.sequence as string),
+});
+
+export const roomTable = table<RoomHeader>({
+  name: 'rooms',
+  key: ['room_id'],
+  columns: [
+    column('room_id', 'opaque_id', (row) => row.roomId),
+    column('state', 'text', (row) => row.state),
+    column('name', 'text', (row) => row.name),
+    column('access', 'text', (row) => row.access),
+    column('default_role', 'text', (row) => row.defaultRole),
+    column('opens_at', 'timestamptz', (row) => iso(row.opensAtMs)),
+    column('closes_at', 'timestamptz', (row) => iso(row.closesAtMs)),
+    column('max_participants', 'int', (row) => row.maxParticipants),
+    column('device_policy', 'jsonb', (row) => JSON.stringify(row.devicePolicy)),
+    column('settings', 'jsonb', (row) => JSON.stringify(row.settings)),
+    column('is_locked', 'boolean', (row) => row.isLocked),
+    ...originColumns,
+  ],
+  read: (row) => ({
+    roomId: row.room_id as string,
+    state: row.state as RoomHeader['state'],
+    name: row.name as string | null,
+    access: row.access as RoomHeader['access'],
+    defaultRole: row.default_role as RoomHeader['defaultRole'],
+    opensAtMs: msOrNull(row.opens_at),
+    closesAtMs: msOrNull(row.closes_at),
+    maxParticipants: row.max_participants as number | null,
+    devicePolicy: row.device_policy as RoomHeader['devicePolicy'],
+    settings: row.settings as RoomHeader['settings'],
+    isLocked: row.is_locked as boolean,
+    origin: row.event_id === null ? null : readOrigin(row),
+  }),
+});
+
+export const memberTable = table<Member>({
+  name: 'members',
+  key: ['room_id', 'user_id'],
+  columns: [
+    column('room_id', 'opaque_id', (row) => row.roomId),
+    column('user_id', 'opaque_id', (row) => row.userId),
+    column('role', 'text', (row) => row.role),
+    column('display_name', 'text', (row) => row.displayName),
+    column('permissions', 'jsonb', (row) => (row.permissions === null ? null : JSON.stringify(row.permissions))),
+    column('is_removed', 'boolean', (row) => row.isRemoved),
+    ...originColumns,
+  ],
+  read: (row) => ({
+    roomId: row.room_id as string,
+    userId: row.user_id as string,
+    role: row.role as Member['role'],
+    displayName: row.display_name as string | null,
+    permissions: row.permissions as Member['permissions'],
+    isRemoved: row.is_removed as boolean,
+    origin: readOrigin(row),
+  }),
+});
+
+export const banTable = table<Ban>({
+  name: 'bans',
+  key: ['room_id', 'user_id', 'privilege'],
+  columns: [
+    column('room_id', 'opaque_id', (row) => row.roomId),
+    column('user_id', 'opaque_id', (row) => row.userId),
+    column('privilege', 'text', (row) => row.privilege),
+    column('until', 'timestamptz', (row) => iso(row.untilMs)),
+    column('is_lifted', 'boolean', (row) => row.isLifted),
+    ...originColumns,
+  ],
+  read: (row) => ({
+    roomId: row.room_id as string,
+    userId: row.user_id as string,
+    privilege: row.privilege as Ban['privilege'],
+    untilMs: msOrNull(row.until),
+    isLifted: row.is_lifted as boolean,
+    origin: readOrigin(row),
+  }),
+});
+
+export const userTable = table<User>({
+  name: 'users',
+  key: ['user_id'],
+  columns: [
+    column('user_id', 'opaque_id', (row) => row.userId),
+    column('is_disabled', 'boolean', (row) => row.isDisabled),
+    ...originColumns,
+  ],
+  read: (row) => ({
+    userId: row.user_id as string,
+    isDisabled: row.is_disabled as boolean,
+    origin: readOrigin(row),
+  }),
+});
+
+export const endedLoginTable = table<EndedLogin>({
+  name: 'ended_logins',
+  key: ['user_id', 'login_id'],
+  columns: [
+    column('user_id', 'opaque_id', (row) => row.userId),
+    column('login_id', 'text', (row) => row.loginId),
+    ...originColumns,
+  ],
+  read: (row) => ({ userId: row.user_id as string, loginId: row.login_id as string, origin: readOrigin(row) }),
+});
+
+export const suspectTable = table<Suspect>({
+  name: 'suspects',
+  key: ['scope', 'room_id', 'user_id'],
+  columns: [
+    column('scope', 'text', (row) => row.scope),
+    column('room_id', 'opaque_id', (row) => row.roomId),
+    column('user_id', 'opaque_id', (row) => row.userId),
+    column('is_healed', 'boolean', (row) => row.isHealed),
+    ...originColumns,
+  ],
+  read: (row) => ({
+    scope: row.scope as Suspect['scope'],
+    roomId: row.room_id as string,
+    userId: row.user_id as string,
+    isHealed: row.is_healed as boolean,
+    origin: readOrigin(row),
+  }),
+});
+
+export const lifeTable = table<RoomLife>({
+  name: 'room_lives',
+  key: ['room_id'],
+  columns: [
+    column('room_id', 'opaque_id', (row) => row.roomId),
+    column('room_sid', 'text', (row) => row.roomSid),
+    column('created_at', 'timestamptz', (row) => iso(row.createdAtMs)),
+    column('is_live', 'boolean', (row) => row.isLive),
+  ],
+  read: (row) => ({
+    roomId: row.room_id as string,
+    roomSid: row.room_sid as string,
+    createdAtMs: ms(row.created_at),
+    isLive: row.is_live as boolean,
+  }),
+});
+
+export const sessionTable = table<Session>({
+  name: 'sessions',
+  key: ['room_id', 'room_sid', 'participant_sid'],
+  columns: [
+    column('room_id', 'opaque_id', (row) => row.roomId),
+    column('room_sid', 'text', (row) => row.roomSid),
+    column('participant_sid', 'text', (row) => row.participantSid),
+    column('identity', 'opaque_id', (row) => row.identity),
+    column('user_id', 'opaque_id', (row) => row.userId),
+    column('device_id', 'text', (row) => row.deviceId),
+    column('login_id', 'text', (row) => row.loginId),
+    column('trace', 'text', (row) => row.trace),
+    column('kind', 'text', (row) => row.kind),
+    column('is_hidden', 'boolean', (row) => row.isHidden),
+    column('is_live', 'boolean', (row) => row.isLive),
+    column('joined_at', 'timestamptz', (row) => iso(row.joinedAtMs)),
+    column('version', 'bigint', (row) => row.version),
+    column('end_reason', 'text', (row) => row.endReason),
+    column('ended_at', 'timestamptz', (row) => iso(row.endedAtMs)),
+    column('last_fact_at', 'timestamptz', (row) => iso(row.lastFactAtMs)),
+  ],
+  read: (row) => ({
+    roomId: row.room_id as string,
+    roomSid: row.room_sid as string,
+    participantSid: row.participant_sid as string,
+    identity: row.identity as string,
+    userId: row.user_id as string | null,
+    deviceId: row.device_id as string | null,
+    loginId: row.login_id as string | null,
+    trace: row.trace as string | null,
+    kind: row.kind as Session['kind'],
+    isHidden: row.is_hidden as boolean,
+    isLive: row.is_live as boolean,
+    joinedAtMs: ms(row.joined_at),
+    version: Number(row.version),
+    endReason: row.end_reason as string | null,
+    endedAtMs: msOrNull(row.ended_at),
+    lastFactAtMs: ms(row.last_fact_at),
+  }),
+});
+
+/**
+ * Writes whole rows, one per key. No version guard of its own: the rows were folded from what was read under the
+ * locks that `applyChunk` holds, so what they replace is what they were compared with.
+ */
+export const upsert = async <T>(client: Client, { upsertSql, columns }: Table<T>, rows: readonly T[]): Promise<void> => {
+  if (rows.length > 0) await client.query(upsertSql, columns.map(({ value }) => rows.map(value)));
+};
+
+/** Reads the rows of a table that `where` selects. */
+export const load = async <T>(client: Client, { name, read }: Table<T>, where: string, values: unknown[]): Promise<T[]> => {
+  const { rows } = await client.query(`select * from ${name} ${where}`, values);
+  return rows.map(read);
+};
