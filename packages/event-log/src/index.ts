@@ -3,3 +3,4 @@ export { createEmbeddedLog, type EmbeddedLogOptions } from './embedded/embedded-
 export { embeddedLogSchema, prepareEmbeddedLog } from './embedded/schema.ts';
 export { createKafkaLog, type KafkaLogOptions, type KafkaSasl } from './kafka/kafka-log.ts';
 export { partitionOf } from './partitioner.ts';
+export { LogSettings, type OpenLogOptions, openEventLog } from './settings.ts';

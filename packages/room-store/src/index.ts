@@ -8,3 +8,4 @@ export * from './positions.ts';
 export * from './presence.ts';
 export * from './read-facts.ts';
 export * from './relay-queue.ts';
+export * from './settings.ts';

@@ -1,0 +1,17 @@
+import { z } from 'zod';
+
+const postgresUrl = z.url({ protocol: /^postgres(?:ql)?$/, error: 'must be a postgres:// URL' });
+
+/** The settings by which both services know the database; a service combines it with its own by `.and()`. */
+export const DatabaseSettings = z
+  .object({
+    DATABASE_URL: postgresUrl.describe('PostgreSQL; TLS by its parameters (sslmode)'),
+    DATABASE_DIRECT_URL: postgresUrl
+      .optional()
+      .describe('PostgreSQL past any pooler in transaction mode, for migrations and LISTEN; DATABASE_URL by default'),
+    DATABASE_MAX_CONNECTIONS: z.coerce.number().int().min(2).max(200).default(10).describe('Size of the connection pool'),
+  })
+  .transform(({ DATABASE_URL, DATABASE_DIRECT_URL, DATABASE_MAX_CONNECTIONS }) => ({
+    database: { url: DATABASE_URL, directUrl: DATABASE_DIRECT_URL ?? DATABASE_URL, maxConnections: DATABASE_MAX_CONNECTIONS },
+  }));
+export type DatabaseSettings = z.infer<typeof DatabaseSettings>;
