@@ -1,0 +1,82 @@
+import { mkdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Report } from './part.ts';
+
+const lockPollMs = 250;
+const lockRefreshMs = 2_000;
+const lockAbandonedMs = 20_000;
+
+/**
+ * The directory of something that is fetched or built once per machine, outside the checkout. `build` fills an empty
+ * directory, which is moved into place when it is complete; other processes wait meanwhile. Should two of them build
+ * after all (a lock was taken for an abandoned one), the first to finish wins and the other's work is thrown away.
+ */
+export async function cached(
+  name: string,
+  report: Report,
+  build: (directory: string) => Promise<void>,
+): Promise<string> {
+  const root = join(process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'realtime-service');
+  const complete = join(root, name);
+  await mkdir(root, { recursive: true });
+  if (await exists(complete)) return complete;
+
+  const lock = `${complete}.lock`;
+  await acquire(lock, () => report(`waiting for another process that prepares ${name}`));
+  const refresh = setInterval(() => void touch(lock), lockRefreshMs);
+  try {
+    if (await exists(complete)) return complete;
+    const unfinished = `${complete}.${process.pid}`;
+    await rm(unfinished, { recursive: true, force: true });
+    await mkdir(unfinished);
+    try {
+      await build(unfinished);
+      await rename(unfinished, complete);
+    } catch (error) {
+      await rm(unfinished, { recursive: true, force: true });
+      if (!(await exists(complete))) throw error;
+    }
+    return complete;
+  } finally {
+    clearInterval(refresh);
+    await rm(lock, { force: true });
+  }
+}
+
+async function acquire(lock: string, onWait: () => void): Promise<void> {
+  let hasReported = false;
+  while (!(await tryCreate(lock))) {
+    const held = await stat(lock).catch(() => undefined);
+    if (held !== undefined && Date.now() - held.mtimeMs > lockAbandonedMs) {
+      await rm(lock, { force: true });
+      continue;
+    }
+    if (!hasReported) onWait();
+    hasReported = true;
+    await delay(lockPollMs);
+  }
+}
+
+async function touch(file: string): Promise<void> {
+  const now = new Date();
+  await utimes(file, now, now).catch(() => undefined);
+}
+
+async function tryCreate(lock: string): Promise<boolean> {
+  try {
+    await writeFile(lock, String(process.pid), { flag: 'wx' });
+    return true;
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'EEXIST') return false;
+    throw error;
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
+}

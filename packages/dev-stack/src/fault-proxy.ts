@@ -1,0 +1,97 @@
+import { once } from 'node:events';
+import { connect, createServer, type Server, type Socket } from 'node:net';
+
+/** Stands between a client and a part, so that a test can take away the network between them. */
+export interface FaultProxy {
+  /** The port that clients connect to, the same after `heal`. */
+  readonly port: number;
+  /** Breaks every connection and refuses new ones. */
+  cut(): Promise<void>;
+  /** Keeps connections and accepts new ones, and passes nothing in either direction. */
+  stall(): void;
+  /** Passes everything again; what waited while stalled arrives first. */
+  heal(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+export async function startFaultProxy(targetPort: number): Promise<FaultProxy> {
+  const pairs = new Set<readonly [Socket, Socket]>();
+  let isStalled = false;
+
+  const server = createServer({ allowHalfOpen: true }, (client) => {
+    const target = connect({ port: targetPort, host: '127.0.0.1', allowHalfOpen: true });
+    const pair = [client, target] as const;
+    pairs.add(pair);
+    for (const [from, to] of [pair, [target, client]] as const) {
+      from.setNoDelay(true);
+      // `pipe` waits where the reader is slow; a broken end breaks the other.
+      from.on('error', () => undefined);
+      from.once('close', () => {
+        pairs.delete(pair);
+        to.destroy();
+      });
+    }
+    if (!isStalled) join(pair);
+  });
+
+  function breakConnections(): void {
+    for (const [client, target] of pairs) {
+      client.resetAndDestroy();
+      target.resetAndDestroy();
+    }
+  }
+
+  await listen(server, 0);
+  const port = portOf(server);
+  return {
+    port,
+    cut: async () => {
+      const closed = close(server);
+      breakConnections();
+      await closed;
+    },
+    stall: () => {
+      isStalled = true;
+      for (const pair of pairs) part(pair);
+    },
+    heal: async () => {
+      isStalled = false;
+      for (const pair of pairs) join(pair);
+      if (!server.listening) await listen(server, port);
+    },
+    stop: async () => {
+      const closed = close(server);
+      breakConnections();
+      await closed;
+    },
+  };
+}
+
+function join([client, target]: readonly [Socket, Socket]): void {
+  client.pipe(target);
+  target.pipe(client);
+}
+
+function part([client, target]: readonly [Socket, Socket]): void {
+  client.unpipe(target);
+  target.unpipe(client);
+  client.pause();
+  target.pause();
+}
+
+async function listen(server: Server, port: number): Promise<void> {
+  server.listen(port, '127.0.0.1');
+  await once(server, 'listening');
+}
+
+async function close(server: Server): Promise<void> {
+  if (!server.listening) return;
+  server.close();
+  await once(server, 'close');
+}
+
+function portOf(server: Server): number {
+  const address = server.address();
+  if (address === null || typeof address === 'string') throw new Error('the proxy does not listen on a TCP port');
+  return address.port;
+}

@@ -1,0 +1,207 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { createConnection, Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import type { Part } from './part.ts';
+import { signalGroup } from './signals.ts';
+
+export interface ProcessSpec {
+  /** For messages: "PostgreSQL 18". */
+  readonly name: string;
+  readonly command: string;
+  readonly args: readonly string[];
+  readonly env?: NodeJS.ProcessEnv;
+  readonly cwd?: string;
+  /** Run as somebody else; only root can ask for that. */
+  readonly user?: { readonly uid: number; readonly gid: number };
+  /** Takes everything that the process prints; its tail is in the message when a start fails. */
+  readonly logFile: string;
+  /** Asked again and again until it is true. A rejection counts as "not yet". */
+  readonly isReady: () => Promise<boolean>;
+  readonly startTimeoutMs: number;
+  readonly stopSignal?: NodeJS.Signals;
+  readonly stopTimeoutMs?: number;
+}
+
+const readyPollMs = 25;
+const logTailLines = 25;
+
+/** Starts a process without a shell and resolves when it is ready. It ends with this process, however that ends. */
+export async function startProcess(spec: ProcessSpec): Promise<Part> {
+  let child: ChildProcess | undefined;
+
+  async function start(): Promise<void> {
+    if (child !== undefined) return;
+    const started = await launch(spec);
+    child = started;
+    started.once('exit', () => {
+      if (child === started) child = undefined;
+    });
+    try {
+      await ready(spec, started);
+    } catch (error) {
+      await end('SIGKILL');
+      throw error;
+    }
+    // It does not keep this process alive; it goes when this process goes.
+    started.unref();
+  }
+
+  async function end(signal: NodeJS.Signals): Promise<void> {
+    const ending = child;
+    if (ending?.pid === undefined) return;
+    const pid = ending.pid;
+    ending.ref();
+    const exited = once(ending, 'exit');
+    signalGroup(pid, signal);
+    // A frozen process takes no signal but SIGKILL until it goes on.
+    if (signal !== 'SIGKILL') signalGroup(pid, 'SIGCONT');
+    const insist = setTimeout(() => signalGroup(pid, 'SIGKILL'), spec.stopTimeoutMs ?? 15_000);
+    await exited;
+    clearTimeout(insist);
+  }
+
+  function signal(name: NodeJS.Signals): void {
+    if (child?.pid === undefined) throw new Error(`${spec.name} is not running`);
+    signalGroup(child.pid, name);
+  }
+
+  await start();
+  return {
+    start,
+    stop: () => end(spec.stopSignal ?? 'SIGTERM'),
+    kill: () => end('SIGKILL'),
+    pause: () => signal('SIGSTOP'),
+    resume: () => signal('SIGCONT'),
+  };
+}
+
+/** Runs a command to its end; throws with what it printed when it fails. Returns its standard output. */
+export async function runCommand(
+  command: string,
+  args: readonly string[],
+  options: Pick<ProcessSpec, 'env' | 'cwd' | 'user'> = {},
+): Promise<string> {
+  const child = spawn(command, args, {
+    ...spawnOptions(options),
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const stdout: string[] = [];
+  const all: string[] = [];
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    stdout.push(text);
+    all.push(text);
+  });
+  child.stderr.setEncoding('utf8').on('data', (text: string) => all.push(text));
+  watch(child);
+  const [code, signal] = await once(child, 'close');
+  if (code !== 0) {
+    throw new Error(`${command} ended with ${String(signal ?? code)}:\n${tail(all.join(''))}`);
+  }
+  return stdout.join('');
+}
+
+/** True when something on 127.0.0.1 accepts connections at this port. */
+export async function acceptsConnections(port: number): Promise<boolean> {
+  const socket = createConnection({ port, host: '127.0.0.1' });
+  try {
+    await once(socket, 'connect');
+    return true;
+  } finally {
+    socket.destroy();
+  }
+}
+
+/** A new empty directory that is removed when this process has ended. */
+export function runDirectory(part: string): string {
+  const directory = mkdtempSync(join(reaper().directory, `${part}-`));
+  chmodSync(directory, 0o711);
+  return directory;
+}
+
+async function launch(spec: ProcessSpec): Promise<ChildProcess> {
+  const log = openSync(spec.logFile, 'w');
+  const child = spawn(spec.command, spec.args, {
+    ...spawnOptions(spec),
+    stdio: ['ignore', log, log],
+  });
+  closeSync(log);
+  try {
+    await once(child, 'spawn');
+  } catch (cause) {
+    throw new Error(`${spec.name} could not be started`, { cause });
+  }
+  watch(child);
+  return child;
+}
+
+async function ready(spec: ProcessSpec, child: ChildProcess): Promise<void> {
+  const deadline = Date.now() + spec.startTimeoutMs;
+  while (!(await spec.isReady().catch(() => false))) {
+    const failure =
+      child.exitCode !== null || child.signalCode !== null
+        ? `ended with ${child.signalCode ?? child.exitCode} while starting`
+        : Date.now() > deadline
+          ? `was not ready after ${spec.startTimeoutMs} ms`
+          : undefined;
+    if (failure !== undefined) {
+      const log = await readFile(spec.logFile, 'utf8');
+      throw new Error(`${spec.name} ${failure}. The end of its log:\n${tail(log)}`);
+    }
+    await delay(readyPollMs);
+  }
+}
+
+function spawnOptions({ env, cwd, user }: Pick<ProcessSpec, 'env' | 'cwd' | 'user'>) {
+  return {
+    env: { ...process.env, ...env },
+    ...(cwd === undefined ? {} : { cwd }),
+    ...user,
+    // Its own process group: Ctrl-C in a terminal must reach us alone, since we end things in order.
+    detached: process.platform !== 'win32',
+    windowsHide: true,
+  };
+}
+
+function tail(text: string): string {
+  return text.trimEnd().split('\n').slice(-logTailLines).join('\n');
+}
+
+function watch(child: ChildProcess): void {
+  const { pid } = child;
+  if (pid === undefined) return;
+  const { pipe } = reaper();
+  pipe.write(`+${pid}\n`);
+  child.once('exit', () => pipe.write(`-${pid}\n`));
+}
+
+interface Reaper {
+  readonly directory: string;
+  readonly pipe: NodeJS.WritableStream;
+}
+
+let onlyReaper: Reaper | undefined;
+
+/** One per process, started with the first child. */
+function reaper(): Reaper {
+  if (onlyReaper !== undefined) return onlyReaper;
+  const directory = mkdtempSync(join(tmpdir(), 'realtime-service-'));
+  // Started by root, PostgreSQL runs as somebody else and must find its way to its data.
+  chmodSync(directory, 0o711);
+  const script = fileURLToPath(new URL('./reaper.ts', import.meta.url));
+  const child = spawn(process.execPath, [script, directory], {
+    stdio: ['pipe', 'ignore', 'ignore'],
+    detached: true,
+    windowsHide: true,
+  });
+  child.once('error', () => rmSync(directory, { recursive: true, force: true }));
+  child.unref();
+  if (child.stdin instanceof Socket) child.stdin.unref();
+  onlyReaper = { directory, pipe: child.stdin };
+  return onlyReaper;
+}

@@ -1,0 +1,31 @@
+import { defineConfig } from 'vitest/config';
+
+const folders = '{packages/*,services/*,bench,scripts,test}';
+const neverTests = ['**/node_modules/**', '**/dist/**'];
+const realTests = [`${folders}/**/*.{int,e2e}.test.ts`];
+
+/** `unit` needs nothing but this checkout; `real` starts PostgreSQL, Kafka, LiveKit, Keycloak, Zipkin and browsers. */
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        test: {
+          name: 'unit',
+          include: [`${folders}/**/*.test.ts`],
+          exclude: [...neverTests, ...realTests],
+        },
+      },
+      {
+        test: {
+          name: 'real',
+          include: realTests,
+          exclude: neverTests,
+          globalSetup: 'packages/dev-stack/src/vitest-global-setup.ts',
+          fileParallelism: false,
+          testTimeout: 30_000,
+          hookTimeout: 120_000,
+        },
+      },
+    ],
+  },
+});
