@@ -7,6 +7,7 @@ export * from './livekit-facts.ts';
 export * from './position.ts';
 export * from './presence-events.ts';
 export * from './problems.ts';
+export * from './publisher.ts';
 export * from './record.ts';
 export * from './room-events.ts';
 export * from './topics.ts';

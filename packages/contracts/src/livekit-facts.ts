@@ -19,7 +19,7 @@ const EnumName = z.union([boundedText(128), z.number()]).transform(String);
 const toCamel = (key: string): string => key.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
 
 /** protojson may be written with proto names; attribute maps keep their keys. What we read lies at most 4 deep. */
-const camelKeys = (value: unknown, depth = 4): unknown => {
+export const camelKeys = (value: unknown, depth = 4): unknown => {
   if (depth === 0 || value === null || typeof value !== 'object' || Array.isArray(value)) return value;
   return Object.fromEntries(
     Object.entries(value).map(([key, inner]) => [toCamel(key), key === 'attributes' ? inner : camelKeys(inner, depth - 1)]),

@@ -1,5 +1,6 @@
 import { z } from 'zod';
-import { UserId } from './ids.ts';
+import { CloudEventContext } from './cloud-event.ts';
+import { RoomId, UserId } from './ids.ts';
 import { JoinPermissions } from './join.ts';
 
 const session = z.object({
@@ -12,12 +13,16 @@ const session = z.object({
 
 /** What we tell domain services, so that they never parse LiveKit's webhooks. At least once, in order per room. */
 export const presenceEventData = {
-  'room.live_started': z.object({ roomSid: z.string() }),
-  'room.live_ended': z.object({ roomSid: z.string() }),
-  'participant.joined': session,
-  'participant.left': session.extend({ reason: z.string() }),
-  'participant.removed': session.extend({ reason: z.string(), latencyMs: z.int().min(0).optional() }),
-  'participant.permissions_applied': session.extend({ permissions: JoinPermissions }),
+  'room.live_started': z.object({ roomSid: z.string() }).meta({ description: 'LiveKit opened the room: a call begins.' }),
+  'room.live_ended': z.object({ roomSid: z.string() }).meta({ description: 'LiveKit closed the room: the call is over.' }),
+  'participant.joined': session.meta({ description: 'A session is live. One person with two devices has two.' }),
+  'participant.left': session.extend({ reason: z.string() }).meta({ description: "A session ended by itself; `reason` is LiveKit's." }),
+  'participant.removed': session.extend({ reason: z.string(), latencyMs: z.int().min(0).optional() }).meta({
+    description: 'A session was ended by us; `latencyMs` counts from the fact that took the right away.',
+  }),
+  'participant.permissions_applied': session
+    .extend({ permissions: JoinPermissions })
+    .meta({ description: 'LiveKit now enforces these permissions on a live session.' }),
 } as const;
 
 export type PresenceEventType = keyof typeof presenceEventData;
@@ -25,3 +30,12 @@ export type PresenceEventData<T extends PresenceEventType> = z.output<(typeof pr
 export type PresenceEvent = {
   [T in PresenceEventType]: { readonly type: T; readonly roomId: string; readonly data: PresenceEventData<T> };
 }[PresenceEventType];
+
+export const presenceEventTypes = Object.keys(presenceEventData) as PresenceEventType[];
+
+/** The schema of a whole event in structured mode, for documents and other languages. */
+export const structuredPresenceEvent = (type: PresenceEventType) =>
+  CloudEventContext.extend({ type: z.literal(type), subject: RoomId, data: presenceEventData[type] }).meta({
+    id: `event.${type}`,
+    description: presenceEventData[type].description ?? type,
+  });

@@ -57,6 +57,46 @@ export const problemTitle: Readonly<Record<ProblemCode, string>> = {
   internal: 'Something went wrong.',
 };
 
+/** What a client can do about it. */
+export const problemAdvice: Readonly<Record<ProblemCode, string>> = {
+  unauthenticated: 'Get a fresh access token and ask again; the answer never says what was wrong with the token.',
+  banned: 'Show it; asking again changes nothing before the ban ends.',
+  user_disabled: 'Show it; the account is disabled in every room.',
+  forbidden: 'Show it; the caller is a member, but the role does not allow this.',
+  room_not_found: 'Show it; the room is unknown, or the caller is no member of it: nobody outside is told which.',
+  route_not_found: 'Correct the URL.',
+  method_not_allowed: 'Use the method that the header `Allow` names.',
+  device_conflict: 'Offer to take over: ask again with `take_over`.',
+  room_full: 'Ask again after `Retry-After`.',
+  room_closed: 'Show it; a closed room never opens again.',
+  body_too_large: 'Send less, or in several requests.',
+  unsupported_media_type: 'Send one of the content types that the route takes.',
+  malformed_request: 'Correct the request; it is not HTTP or JSON that can be read.',
+  invalid_request: 'Correct what `errors` names.',
+  room_locked: 'Show it; ask again when a moderator has unlocked the room.',
+  room_not_open: 'Ask again at `opens_at`.',
+  rate_limited: 'Ask again after `Retry-After`.',
+  headers_too_large: 'Send a smaller token or fewer cookies.',
+  projection_stale: 'Ask again after `Retry-After`: the facts of this room have not all arrived yet.',
+  livekit_unavailable: 'Ask again after `Retry-After`.',
+  store_unavailable: 'Ask again after `Retry-After`.',
+  overloaded: 'Ask again after `Retry-After`.',
+  internal: 'Report it with its `trace_id`.',
+};
+
+/** The header that tells more, on the codes that have one. */
+export const problemHeader: Readonly<Partial<Record<ProblemCode, 'Retry-After' | 'WWW-Authenticate' | 'Allow'>>> = {
+  unauthenticated: 'WWW-Authenticate',
+  method_not_allowed: 'Allow',
+  room_full: 'Retry-After',
+  room_not_open: 'Retry-After',
+  rate_limited: 'Retry-After',
+  projection_stale: 'Retry-After',
+  livekit_unavailable: 'Retry-After',
+  store_unavailable: 'Retry-After',
+  overloaded: 'Retry-After',
+};
+
 /** Where a request is wrong: a JSON-pointer-like path and what was expected there. */
 export const ProblemFault = z.object({ path: z.string(), message: z.string() }).meta({ id: 'ProblemFault' });
 export type ProblemFault = z.infer<typeof ProblemFault>;

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { CloudEvent } from './cloud-event.ts';
+import { type CloudEvent, CloudEventContext } from './cloud-event.ts';
 import { faultsOf } from './faults.ts';
 import { boundedText, Reason, RoomId, Timestamp, UserId } from './ids.ts';
 import { optional } from './optional.ts';
@@ -103,44 +103,62 @@ export type DeadLetterPosition = z.infer<typeof DeadLetterPosition>;
 
 /** One data schema per event type. Unknown fields are ignored: producers may be newer than we are. */
 export const roomEventData = {
-  'room.created': RoomCreated,
-  'room.updated': RoomUpdated,
-  'room.locked': nothing,
-  'room.unlocked': nothing,
-  'room.closed': optional(z.object({ reason: optional(Reason) })),
-  'member.added': MemberData,
-  'member.updated': z.object({
-    userId: UserId,
-    role: optional(Role),
-    displayName: DisplayName.nullable().optional(),
-    permissions: PermissionOverrides.nullable().optional(),
+  'room.created': RoomCreated.meta({
+    description: 'The room exists, with these properties. With `members` it is full state: members not named become removed.',
   }),
-  'member.removed': z.object({ userId: UserId, reason: optional(Reason) }),
-  'member.banned': z.object({
-    userId: UserId,
-    privilege: Privilege,
-    until: optional(Timestamp),
-    reason: optional(Reason),
+  'room.updated': RoomUpdated.meta({ description: 'Some properties changed: absent = unchanged, null = cleared.' }),
+  'room.locked': nothing.meta({ description: 'From now on only those who are live in it, hosts and moderators may enter.' }),
+  'room.unlocked': nothing.meta({ description: 'The lock is lifted.' }),
+  'room.closed': optional(z.object({ reason: optional(Reason) })).meta({
+    description: 'The room is over, for good: its call ends and joins answer `room_closed`.',
   }),
-  'member.unbanned': z.object({ userId: UserId, privilege: Privilege }),
-  'user.disabled': z.object({ userId: UserId }),
-  'user.enabled': z.object({ userId: UserId }),
-  'login.ended': z.object({ userId: UserId, sid: boundedText(255).min(1) }),
-  'participant.kick_requested': z.object({
-    participantSid: sid,
-    identity: boundedText(256).min(1),
-    by: UserId,
-    reason: optional(Reason),
-  }),
-  'track.mute_requested': z.object({
-    participantSid: sid,
-    identity: boundedText(256).min(1),
-    trackSid: sid,
-    by: UserId,
-    reason: optional(Reason),
-  }),
-  'dead_letter.retried': DeadLetterPosition,
-  'dead_letter.discarded': DeadLetterPosition,
+  'member.added': MemberData.meta({ description: 'This person is a member, exactly so: what is absent falls back to the role.' }),
+  'member.updated': z
+    .object({
+      userId: UserId,
+      role: optional(Role),
+      displayName: DisplayName.nullable().optional(),
+      permissions: PermissionOverrides.nullable().optional(),
+    })
+    .meta({ description: 'Something about a member changed: absent = unchanged, null = cleared (a role cannot be cleared).' }),
+  'member.removed': z
+    .object({ userId: UserId, reason: optional(Reason) })
+    .meta({ description: 'This person is no member any more; live sessions end.' }),
+  'member.banned': z
+    .object({
+      userId: UserId,
+      privilege: Privilege,
+      until: optional(Timestamp),
+      reason: optional(Reason),
+    })
+    .meta({ description: 'One privilege is taken away, until then or for good. A ban outlives membership.' }),
+  'member.unbanned': z
+    .object({ userId: UserId, privilege: Privilege })
+    .meta({ description: 'The ban of that privilege is lifted.' }),
+  'user.disabled': z.object({ userId: UserId }).meta({ description: 'In every room: this person may not enter, and live sessions end.' }),
+  'user.enabled': z.object({ userId: UserId }).meta({ description: 'In every room: this person may enter again where a member.' }),
+  'login.ended': z
+    .object({ userId: UserId, sid: boundedText(255).min(1) })
+    .meta({ description: 'That login (Keycloak `sid`) is over, and with it the calls that were joined by it.' }),
+  'participant.kick_requested': z
+    .object({
+      participantSid: sid,
+      identity: boundedText(256).min(1),
+      by: UserId,
+      reason: optional(Reason),
+    })
+    .meta({ description: 'A moderator ends one session, and no later one. Appended by the moderation route.' }),
+  'track.mute_requested': z
+    .object({
+      participantSid: sid,
+      identity: boundedText(256).min(1),
+      trackSid: sid,
+      by: UserId,
+      reason: optional(Reason),
+    })
+    .meta({ description: 'A moderator mutes one track. Appended by the moderation route.' }),
+  'dead_letter.retried': DeadLetterPosition.meta({ description: "An operator had a dead letter applied again. Appended by operators' tools." }),
+  'dead_letter.discarded': DeadLetterPosition.meta({ description: "An operator gave a dead letter up. Appended by operators' tools." }),
 } as const;
 
 export type RoomEventType = keyof typeof roomEventData;
@@ -149,12 +167,23 @@ export type RoomEventData<T extends RoomEventType> = z.output<(typeof roomEventD
 /** A decoded room event: the type says what `data` is. */
 export type RoomEvent = { [T in RoomEventType]: { readonly type: T; readonly subject: string; readonly data: RoomEventData<T> } }[RoomEventType];
 
-export const roomEventTypes = Object.keys(roomEventData) as RoomEventType[];
+export const roomEventTypes = Object.keys(roomEventData) as [RoomEventType, ...RoomEventType[]];
 export const isRoomEventType = (type: string): type is RoomEventType => Object.hasOwn(roomEventData, type);
 
 /** Facts about a user or a login are keyed by the user; all others by the room. */
 export const isUserEventType = (type: RoomEventType): type is 'user.disabled' | 'user.enabled' | 'login.ended' =>
   type === 'user.disabled' || type === 'user.enabled' || type === 'login.ended';
+
+/**
+ * The schema of a whole event in structured mode, for documents and other languages. `readRoomEvent` is the reader: it
+ * knows one rule more, that the subject of a user's event equals `data.userId`.
+ */
+export const structuredRoomEvent = (type: RoomEventType) =>
+  CloudEventContext.extend({
+    type: z.literal(type),
+    subject: isUserEventType(type) ? UserId : RoomId,
+    data: roomEventData[type],
+  }).meta({ id: `event.${type}`, description: roomEventData[type].description ?? type });
 
 export type RoomEventReading =
   | { readonly kind: 'event'; readonly event: RoomEvent }

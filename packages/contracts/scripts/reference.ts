@@ -1,0 +1,16 @@
+import {
+  contextAttributes,
+  deadLetterTopic,
+  isUserEventType,
+  presenceEventTypes,
+  problemAdvice,
+  problemCodes,
+  problemHeader,
+  problemStatus,
+  problemTitle,
+  problemType,
+  roomEventTypes,
+  structuredPresenceEvent,
+  structuredRoomEvent,
+  topics,
+} from '../src/index.ts';

@@ -1,0 +1,166 @@
+import { z } from 'zod';
+import { CloudEventContext, toBinaryHeaders, Traceparent } from './cloud-event.ts';
+import { faultsOf } from './faults.ts';
+import { type AtLeast, encodeAtLeast, LogOffset, LogPartition, type PositionEntry } from './position.ts';
+import type { ProblemFault } from './problems.ts';
+import { type RoomEventData, type RoomEventReading, type RoomEventType, readRoomEvent } from './room-events.ts';
+import { topics } from './topics.ts';
+
+/** A record as kafkajs and its kin take it. */
+export interface ProducerMessage {
+  key: string;
+  value: string;
+  headers: Record<string, string>;
+}
+
+/** What the publisher needs of a Kafka client; kafkajs' `Producer` is one. It must partition by murmur2, as Java does. */
+export interface MessageProducer {
+  send(request: { topic: string; messages: ProducerMessage[] }): Promise<unknown>;
+}
+
+interface Envelope<T extends RoomEventType> {
+  readonly type: T;
+  /** The room's id; the user's for `user.*` and `login.*`. */
+  readonly subject: string;
+  /** Pass the id of your outbox row, so that publishing it again changes nothing. A random UUID by default. */
+  readonly id?: string | undefined;
+  /** When it happened. Now by default; the order of facts never rests on it. */
+  readonly time?: Date | undefined;
+  /** A monotonic version of the entity (room, member, ban, user), where the producer has one. */
+  readonly sequence?: bigint | number | string | undefined;
+  /** W3C trace context of what caused the fact; left out when it is not valid. */
+  readonly traceparent?: string | undefined;
+}
+
+type Payload<T extends RoomEventType> =
+  undefined extends RoomEventData<T> ? { readonly data?: RoomEventData<T> } : { readonly data: RoomEventData<T> };
+
+/** A fact to publish: the type says what `data` is. */
+export type OutgoingRoomEvent = { [T in RoomEventType]: Envelope<T> & Payload<T> }[RoomEventType];
+
+export interface PublishedRoomEvents {
+  /** The CloudEvents ids, in the order of the events. */
+  readonly ids: readonly string[];
+  /** To hand to clients that join right away; undefined when the producer answered no offsets. */
+  readonly atLeast: AtLeast | undefined;
+}
+
+/** Nothing was sent. `faults` names everything that is wrong, by the event's index and path. */
+export class InvalidRoomEventsError extends Error {
+  override readonly name = 'InvalidRoomEventsError';
+  readonly faults: readonly ProblemFault[];
+
+  constructor(faults: readonly ProblemFault[]) {
+    super(`Invalid room events: ${faults.map(({ path, message }) => `${path} ${message}`).join('; ')}`);
+    this.faults = faults;
+  }
+}
+
+/** kafkajs answers the offset of the first record of each partition. */
+const ProducerAnswer = z.array(z.object({ partition: LogPartition, baseOffset: LogOffset })).length(1);
+
+const AttributesButSubject = CloudEventContext.omit({ subject: true });
+
+/** Faults of the attributes but `subject`, which the reading checks by the type. */
+const contextFaults = (context: CloudEventContext): ProblemFault[] => {
+  const { error } = AttributesButSubject.safeParse(context);
+  return error === undefined ? [] : faultsOf(error);
+};
+
+const readingFaults = (reading: RoomEventReading): readonly ProblemFault[] => {
+  switch (reading.kind) {
+    case 'event':
+      return [];
+    case 'unknown_type':
+      return [{ path: '/type', message: 'must be a known type' }];
+    case 'invalid':
+      return reading.faults;
+  }
+};
+
+const timestampOf = (time: Date): string => (Number.isNaN(time.getTime()) ? String(time) : time.toISOString());
+
+export interface RoomEventPublisherOptions {
+  readonly producer: MessageProducer;
+  /** CloudEvents `source`: who says so, the same for every instance of a service, such as `/services/rooms`. */
+  readonly source: string;
+  readonly now?: () => Date;
+  readonly newId?: () => string;
+}
+
+/** Publishes room events in the binary mode of the CloudEvents Kafka binding, each checked before any is sent. */
+export class RoomEventPublisher {
+  readonly #producer: MessageProducer;
+  readonly #source: string;
+  readonly #now: () => Date;
+  readonly #newId: () => string;
+
+  constructor({ producer, source, now = () => new Date(), newId = () => crypto.randomUUID() }: RoomEventPublisherOptions) {
+    this.#producer = producer;
+    this.#source = source;
+    this.#now = now;
+    this.#newId = newId;
+  }
+
+  /**
+   * Sends one request per room (or user), one after the other, so that the events of a room stay in order and the
+   * position of each is known. Not atomic: after a rejection some rooms' events may stand, and publishing all of them
+   * again *with the same ids* is safe.
+   * @throws {InvalidRoomEventsError} before anything is sent
+   * @throws whatever the producer throws
+   */
+  async publish(events: OutgoingRoomEvent | readonly OutgoingRoomEvent[]): Promise<PublishedRoomEvents> {
+    const messages = this.toMessages([events].flat());
+    const positions: (PositionEntry | undefined)[] = [];
+    for (const ofOneKey of Map.groupBy(messages, ({ key }) => key).values())
+      positions.push(await this.#send(ofOneKey));
+    const known = positions.filter((position) => position !== undefined);
+    return {
+      ids: messages.map(({ headers }) => headers.ce_id as string),
+      atLeast: known.length > 0 && known.length === positions.length ? encodeAtLeast(known) : undefined,
+    };
+  }
+
+  /**
+   * The records of these events, for producers that send in their own way (a transaction, an outbox relay).
+   * @throws {InvalidRoomEventsError}
+   */
+  toMessages(events: readonly OutgoingRoomEvent[]): ProducerMessage[] {
+    const faults: ProblemFault[] = [];
+    const messages: ProducerMessage[] = [];
+    for (const [index, event] of events.entries()) {
+      const context = this.#contextOf(event);
+      const reading = readRoomEvent({ context, data: event.data });
+      const found = [...contextFaults(context), ...readingFaults(reading)];
+      faults.push(...found.map(({ path, message }) => ({ path: `/${index}${path}`, message })));
+      if (reading.kind === 'event')
+        messages.push({
+          key: context.subject,
+          value: JSON.stringify(reading.event.data ?? {}),
+          headers: toBinaryHeaders(context),
+        });
+    }
+    if (faults.length > 0) throw new InvalidRoomEventsError(faults);
+    return messages;
+  }
+
+  #contextOf({ type, subject, id, time, sequence, traceparent }: OutgoingRoomEvent): CloudEventContext {
+    return {
+      specversion: '1.0',
+      id: id ?? this.#newId(),
+      source: this.#source,
+      type,
+      subject,
+      time: timestampOf(time ?? this.#now()),
+      sequence: sequence?.toString(),
+      traceparent: Traceparent.safeParse(traceparent).data,
+    };
+  }
+
+  async #send(messages: ProducerMessage[]): Promise<PositionEntry | undefined> {
+    const answer = ProducerAnswer.safeParse(await this.#producer.send({ topic: topics.roomEvents, messages })).data?.[0];
+    if (answer === undefined) return undefined;
+    const offset = BigInt(answer.baseOffset) + BigInt(messages.length - 1);
+    return { topic: topics.roomEvents, partition: answer.partition, offset };
+  }
+}

@@ -1,0 +1,102 @@
+import { z } from 'zod';
+import { CloudEventContext, contextAttributes, mediaTypes } from './cloud-event.ts';
+import { EventsAccepted } from './http-bodies.ts';
+import { RoomId } from './ids.ts';
+import { JoinRequest, JoinResponse } from './join.ts';
+import type { ProblemCode } from './problems.ts';
+import { roomEventTypes, structuredRoomEvent } from './room-events.ts';
+
+/** A route as the OpenAPI document tells it. */
+export interface Route {
+  readonly operationId: string;
+  readonly method: 'get' | 'post' | 'delete';
+  /** With `{name}` for every entry of `pathParameters`. */
+  readonly path: string;
+  readonly summary: string;
+  readonly description: string;
+  /** The caller's Keycloak token, or a service's with this scope. */
+  readonly security: 'user' | 'realtime:publish' | 'realtime:ops';
+  readonly pathParameters?: Readonly<Record<string, z.ZodType>>;
+  readonly headers?: Readonly<Record<string, z.ZodType>>;
+  readonly body?: { readonly isRequired: boolean; readonly content: Readonly<Record<string, z.ZodType>> };
+  readonly answer: { readonly status: number; readonly description: string; readonly body: z.ZodType };
+  /** The codes of its own; what every route may answer is in `commonProblems`. */
+  readonly problems: readonly ProblemCode[];
+}
+
+/** Any route may refuse with these. */
+export const commonProblems = [
+  'malformed_request',
+  'unauthenticated',
+  'body_too_large',
+  'unsupported_media_type',
+  'invalid_request',
+  'rate_limited',
+  'headers_too_large',
+  'internal',
+  'store_unavailable',
+  'overloaded',
+] as const satisfies readonly ProblemCode[];
+
+const [firstEvent, ...otherEvents] = roomEventTypes;
+
+/** A room event in CloudEvents' structured mode. */
+const RoomCloudEvent = z
+  .discriminatedUnion('type', [structuredRoomEvent(firstEvent), ...otherEvents.map(structuredRoomEvent)])
+  .meta({ id: 'RoomEvent', description: 'A CloudEvent whose `data` fits its `type`.' });
+
+/** The routes that the api serves, and no others. */
+export const routes: readonly Route[] = [
+  {
+    operationId: 'joinRoom',
+    method: 'post',
+    path: '/api/realtime/rooms/{roomId}/join',
+    summary: 'Ask for a LiveKit token',
+    description:
+      'Answers whether the caller may enter this room right now, and if so with a LiveKit token that opens one connection. ' +
+      "The body is LiveKit's TokenSource request with three fields of ours; all of it is optional, and nothing of it is trusted.",
+    security: 'user',
+    pathParameters: { roomId: RoomId },
+    body: { isRequired: false, content: { 'application/json': JoinRequest } },
+    answer: { status: 200, description: 'The caller may enter.', body: JoinResponse },
+    problems: [
+      'banned',
+      'user_disabled',
+      'forbidden',
+      'room_not_found',
+      'device_conflict',
+      'room_full',
+      'room_closed',
+      'room_locked',
+      'room_not_open',
+      'projection_stale',
+      'livekit_unavailable',
+    ],
+  },
+  {
+    operationId: 'publishRoomEvents',
+    method: 'post',
+    path: '/api/realtime/events',
+    summary: 'Publish room events',
+    description:
+      'CloudEvents over HTTP: structured, batch (at most 1,000) or binary (`ce-*` headers). All or nothing: when any event is ' +
+      'bad, none is appended, and the answer names each bad one. After a 503 send the same events with the same ids again; ' +
+      'repeats change nothing.',
+    security: 'realtime:publish',
+    headers: Object.fromEntries(
+      contextAttributes
+        .filter((name) => name !== 'datacontenttype')
+        .map((name) => [`ce-${name}`, CloudEventContext.shape[name].optional().describe('Binary mode only, percent-encoded.')]),
+    ),
+    body: {
+      isRequired: true,
+      content: {
+        [mediaTypes.structured]: RoomCloudEvent,
+        [mediaTypes.batch]: z.array(RoomCloudEvent).min(1).max(1000),
+        'application/json': z.unknown().describe('Binary mode: the `data` alone; its schema follows from the header `ce-type`.'),
+      },
+    },
+    answer: { status: 202, description: 'All events are in the log.', body: EventsAccepted },
+    problems: ['forbidden'],
+  },
+];
