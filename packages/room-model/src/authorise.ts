@@ -43,6 +43,8 @@ export interface Facts {
 export interface Request {
   /** `enter`: desk and door. `stay`: someone inside; what only keeps people from entering throws nobody out. */
   readonly purpose: 'enter' | 'stay';
+  /** The identity that enters or stays: what counts seats must tell a resume from one more device. */
+  readonly identity: string;
   readonly takeOver: boolean;
 }
 
@@ -61,23 +63,25 @@ export type DenyReason =
   | 'device_conflict'
   | 'full';
 
-export type Verdict =
-  | {
-      readonly kind: 'allow';
-      readonly role: Role;
-      readonly displayName: string | null;
-      readonly permissions: Permissions;
-      /** When the answer changes by time alone (a ban ends), milliseconds since the epoch. */
-      readonly changesAtMs: number | null;
-    }
-  | {
-      readonly kind: 'deny';
-      readonly code: ProblemCode;
-      readonly reason: DenyReason;
-      /** `absence`: nothing is known, which a projection that is behind also looks like. `fact`: something says so. */
-      readonly evidence: 'fact' | 'absence';
-      readonly opensAtMs: number | null;
-    };
+export interface Allowed {
+  readonly kind: 'allow';
+  readonly role: Role;
+  readonly displayName: string | null;
+  readonly permissions: Permissions;
+  /** When the answer changes by time alone (a ban ends), milliseconds since the epoch. */
+  readonly changesAtMs: number | null;
+}
+
+export interface Denied {
+  readonly kind: 'deny';
+  readonly code: ProblemCode;
+  readonly reason: DenyReason;
+  /** `absence`: nothing is known, which a projection that is behind also looks like. `fact`: something says so. */
+  readonly evidence: 'fact' | 'absence';
+  readonly opensAtMs: number | null;
+}
+
+export type Verdict = Allowed | Denied;
 
 const denyCode: Readonly<Record<DenyReason, ProblemCode>> = {
   user_disabled: 'user_disabled',
@@ -95,7 +99,7 @@ const denyCode: Readonly<Record<DenyReason, ProblemCode>> = {
   full: 'room_full',
 };
 
-const deny = (reason: DenyReason, opensAtMs: number | null = null): Verdict => ({
+const deny = (reason: DenyReason, opensAtMs: number | null = null): Denied => ({
   kind: 'deny',
   code: denyCode[reason],
   reason,
@@ -103,7 +107,7 @@ const deny = (reason: DenyReason, opensAtMs: number | null = null): Verdict => (
   opensAtMs,
 });
 
-/** Whether the person is inside, or was until a moment ago. */
+/** Whether one of these sessions is inside, or was until a moment ago. */
 const isPresent = (sessions: readonly OwnSession[], nowMs: number): boolean =>
   sessions.some(
     ({ isLive, endedAtMs, wasRemoved }) =>
@@ -120,21 +124,26 @@ const membership = (room: RoomFacts, member: MemberFacts | null): Role | DenyRea
 const isRole = (value: Role | DenyReason): value is Role => Object.hasOwn(roles, value);
 
 /** Reasons that keep people from entering and throw nobody out. */
-const denyEntry = (facts: Facts, room: RoomFacts, permissions: Permissions, request: Request, nowMs: number): Verdict | null => {
-  const { seats } = facts;
-  if (room.closesAtMs !== null && room.closesAtMs <= nowMs) return deny('schedule_over');
-  if (!isPresent(facts.ownSessions, nowMs)) {
+const denyEntry = (facts: Facts, room: RoomFacts, permissions: Permissions, request: Request, nowMs: number): Denied | null => {
+  const { seats, ownSessions } = facts;
+  if (!isPresent(ownSessions, nowMs)) {
+    if (room.closesAtMs !== null && room.closesAtMs <= nowMs) return deny('schedule_over');
     if (facts.isSuspect) return deny('suspect');
     if (room.opensAtMs !== null && room.opensAtMs > nowMs) return deny('not_open', room.opensAtMs);
     if (room.isLocked && !permissions.moderate) return deny('locked');
-    if (seats !== null && room.maxParticipants !== null && seats.takenByOthers >= room.maxParticipants) return deny('full');
   }
-  if (seats !== null && !request.takeOver) {
-    const { devicePolicy } = room;
-    if (devicePolicy.mode === 'single_oldest' && seats.ownOtherDevices > 0) return deny('device_conflict');
-    if (devicePolicy.mode === 'multi' && devicePolicy.max !== undefined && seats.ownOtherDevices >= devicePolicy.max)
-      return deny('device_conflict');
-  }
+  if (seats === null) return null;
+  const sameIdentity = ownSessions.filter(({ identity }) => identity === request.identity);
+  return denySeat(room, seats, request, isPresent(sameIdentity, nowMs));
+};
+
+/** An identity that is inside holds its seat; the person's next device needs one of its own. */
+const denySeat = (room: RoomFacts, seats: Seats, { takeOver }: Request, holdsSeat: boolean): Denied | null => {
+  const { maxParticipants, devicePolicy } = room;
+  if (devicePolicy.mode === 'single_oldest' && seats.ownOtherDevices > 0 && !takeOver) return deny('device_conflict');
+  if (holdsSeat) return null;
+  if (maxParticipants !== null && seats.takenByOthers >= maxParticipants) return deny('full');
+  if (devicePolicy.mode === 'multi' && devicePolicy.max !== undefined && seats.ownOtherDevices >= devicePolicy.max) return deny('device_conflict');
   return null;
 };
 
@@ -148,12 +157,12 @@ export const authorise = (facts: Facts, request: Request, nowMs: number): Verdic
   if (user?.isDisabled) return deny('user_disabled');
   if (facts.isLoginEnded) return deny('login_ended');
   if (room === null || room.state === 'unknown') return deny('unknown_room');
-  const role = membership(room, member);
-  if (!isRole(role)) return deny(role);
-  if (room.state === 'closed') return deny('room_closed');
   const active = facts.bans.filter((ban) => !ban.isLifted && (ban.untilMs === null || ban.untilMs > nowMs));
   const banned = active.map((ban) => ban.privilege);
-  if (banned.includes('join')) return deny('banned');
+  const fact = room.state === 'closed' ? 'room_closed' : banned.includes('join') ? 'banned' : null;
+  const role = membership(room, member);
+  if (!isRole(role)) return fact === null ? deny(role) : { ...deny(role), evidence: 'fact' };
+  if (fact !== null) return deny(fact);
   const overrides = member !== null && !member.isRemoved ? member.permissions : null;
   const permissions = permissionsOf(role, overrides, banned);
   const denied = request.purpose === 'enter' ? denyEntry(facts, room, permissions, request, nowMs) : null;

@@ -25,3 +25,10 @@ export const isNewer = (incoming: Origin, stored: Origin | null): boolean => {
 /** Whether a fact stands later in the log, whatever its sequence. */
 export const isLaterInLog = (incoming: Origin, stored: Origin | null): boolean =>
   stored === null || isNewer({ ...incoming, sequence: null }, stored);
+
+/**
+ * The version that an entity has after a fact: the fact's own. One without a sequence does not make the entity forget
+ * the one that it had, else a late fact could pass for a new one.
+ */
+export const following = (incoming: Origin, stored: Origin | null): Origin =>
+  incoming.sequence === null && stored !== null ? { ...incoming, sequence: stored.sequence } : incoming;

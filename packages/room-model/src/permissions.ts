@@ -65,6 +65,7 @@ export const toVideoGrant = (room: string, permissions: Permissions) => ({
   canPublishSources: permissions.publishSources,
   canUpdateOwnMetadata: false,
   canSubscribeMetrics: false,
+  canManageAgentSession: false,
   hidden: permissions.hidden,
   recorder: false,
   agent: false,
@@ -79,6 +80,7 @@ export const toParticipantPermission = (permissions: Permissions) => ({
   hidden: permissions.hidden,
   canUpdateMetadata: false,
   canSubscribeMetrics: false,
+  canManageAgentSession: false,
   recorder: false,
   agent: false,
 });

@@ -36,10 +36,15 @@ export type PresenceChange =
   | { readonly entity: 'life'; readonly row: RoomLife }
   | { readonly entity: 'session'; readonly row: Session };
 
-/** The lives and sessions that the facts at hand touch. A room's sessions here include all that are live in it. */
+/**
+ * The lives and sessions that the facts at hand touch: of a room those that are live in it, of an identity that a fact
+ * names all, ended ones too.
+ */
 export interface PresenceEntities {
   readonly lives: ReadonlyMap<string, RoomLife>;
   readonly sessionsOf: (roomId: string) => Iterable<Session>;
+  readonly session: (roomId: string, roomSid: string, participantSid: string) => Session | undefined;
+  readonly sessionsOfIdentity: (roomId: string, identity: string) => Iterable<Session>;
 }
 
 /** Names of our own signed attributes in a LiveKit token. */
@@ -91,12 +96,6 @@ const finishLife = (entities: PresenceEntities, room: LivekitRoom, atMs: number)
   return known?.roomSid === room.sid && !known.isLive ? alive : [life, ...alive];
 };
 
-const find = (entities: PresenceEntities, room: LivekitRoom, sid: string): Session | undefined => {
-  for (const session of entities.sessionsOf(room.name))
-    if (session.roomSid === room.sid && session.participantSid === sid) return session;
-  return undefined;
-};
-
 const sessionOf = (room: LivekitRoom, participant: LivekitParticipant, atMs: number): Session => ({
   roomId: room.name,
   roomSid: room.sid,
@@ -116,29 +115,46 @@ const sessionOf = (room: LivekitRoom, participant: LivekitParticipant, atMs: num
   lastFactAtMs: atMs,
 });
 
-/** A participant that is there now. An ended sid stays ended; of one identity, the latest to join is the one that lives. */
-const enter = (entities: PresenceEntities, room: LivekitRoom, participant: LivekitParticipant, isCurrent: boolean, atMs: number): PresenceChange[] => {
-  const stored = find(entities, room, participant.sid);
-  if (stored !== undefined && (!stored.isLive || (participant.version ?? 0) < stored.version)) return [];
-  const entered = sessionOf(room, participant, atMs);
+/** Of one identity the latest to join is the one that lives: whom this one replaced, and whether it was replaced. */
+const supersede = (entities: PresenceEntities, entered: Session, atMs: number): { isSuperseded: boolean; changes: PresenceChange[] } => {
+  const others = [...entities.sessionsOfIdentity(entered.roomId, entered.identity)].filter(
+    ({ roomSid, participantSid }) => roomSid === entered.roomSid && participantSid !== entered.participantSid,
+  );
+  return {
+    isSuperseded: others.some(({ joinedAtMs }) => joinedAtMs > entered.joinedAtMs),
+    changes: endAll(others, ({ joinedAtMs }) => joinedAtMs < entered.joinedAtMs, 'DUPLICATE_IDENTITY', atMs),
+  };
+};
+
+/** What one participant is entered from, and when that was. */
+interface Sighting {
+  readonly atMs: number;
+  /** Whether the room's life is the present one. */
+  readonly isCurrent: boolean;
+  readonly isListed: boolean;
+}
+
+/** That a list left it out is only inferred, and lists can be stale: a later one that names it wins. */
+const isEnded = ({ isLive, endReason, lastFactAtMs }: Session, { isListed, atMs }: Sighting): boolean =>
+  !isLive && !(isListed && endReason === 'not_listed' && lastFactAtMs < atMs);
+
+/** A participant that is there. A sid that left stays ended. */
+const enter = (entities: PresenceEntities, room: LivekitRoom, participant: LivekitParticipant, sighting: Sighting): PresenceChange[] => {
+  const { atMs, isCurrent } = sighting;
+  const stored = entities.session(room.name, room.sid, participant.sid);
+  if (stored !== undefined && (isEnded(stored, sighting) || (participant.version ?? 0) < stored.version)) return [];
+  const entered = sessionOf(room, participant, Math.max(atMs, stored?.lastFactAtMs ?? 0));
   if (!isCurrent) return [{ entity: 'session', row: end(entered, 'room_replaced', atMs) }];
-  const changes: PresenceChange[] = [];
-  let isSuperseded = false;
-  for (const other of entities.sessionsOf(room.name)) {
-    const isSame = other.participantSid === entered.participantSid;
-    if (isSame || other.roomSid !== room.sid || other.identity !== entered.identity) continue;
-    if (other.joinedAtMs > entered.joinedAtMs) isSuperseded = true;
-    else if (other.isLive && other.joinedAtMs < entered.joinedAtMs)
-      changes.push({ entity: 'session', row: end(other, 'DUPLICATE_IDENTITY', atMs) });
-  }
-  changes.push({ entity: 'session', row: isSuperseded ? end(entered, 'DUPLICATE_IDENTITY', atMs) : entered });
-  return changes;
+  const { isSuperseded, changes } = supersede(entities, entered, atMs);
+  return [...changes, { entity: 'session', row: isSuperseded ? end(entered, 'DUPLICATE_IDENTITY', atMs) : entered }];
 };
 
 const leave = (entities: PresenceEntities, room: LivekitRoom, participant: LivekitParticipant, reason: string, atMs: number): PresenceChange[] => {
-  const stored = find(entities, room, participant.sid);
+  const stored = entities.session(room.name, room.sid, participant.sid);
   if (stored !== undefined && !stored.isLive) return [];
-  return [{ entity: 'session', row: end(stored ?? sessionOf(room, participant, atMs), reason, atMs) }];
+  const left = stored ?? sessionOf(room, participant, atMs);
+  // If its own arrival is yet to come, whom it replaced is learnt here: that arrival will change nothing.
+  return [...supersede(entities, left, atMs).changes, { entity: 'session', row: end(left, reason, atMs) }];
 };
 
 /** What a list says: who is listed is there; who is known, older than the list and not listed, is not. */
@@ -162,7 +178,9 @@ const observe = (entities: PresenceEntities, observed: LivekitObserved): Presenc
     'not_listed',
     listedAtMs,
   );
-  const entered = observed.participants.flatMap((participant) => enter(entities, room, participant, isCurrent, listedAtMs));
+  const entered = observed.participants.flatMap((participant) => 
+    enter(entities, room, participant, { atMs: listedAtMs, isCurrent, isListed: true }),
+  );
   return [...changes, ...gone, ...entered];
 };
 
@@ -178,7 +196,7 @@ export const evolvePresence = (entities: PresenceEntities, fact: LivekitFact, re
       return finishLife(entities, fact.room, receivedAtMs);
     case 'participant_joined': {
       const { isCurrent, changes } = enterLife(entities, fact.room, receivedAtMs);
-      return [...changes, ...enter(entities, fact.room, fact.participant, isCurrent, receivedAtMs)];
+      return [...changes, ...enter(entities, fact.room, fact.participant, { atMs: receivedAtMs, isCurrent, isListed: false })];
     }
     case 'participant_left':
     case 'participant_connection_aborted': {

@@ -9,7 +9,7 @@ import type {
   RoomEventData,
   RoomSettings,
 } from '@realtime-service/contracts';
-import { isLaterInLog, isNewer, type Origin } from './origin.ts';
+import { following, isLaterInLog, isNewer, type Origin } from './origin.ts';
 
 export interface RoomHeader {
   readonly roomId: string;
@@ -170,6 +170,10 @@ const heal = (entities: RoomEntities, key: string, origin: Origin): RoomChange[]
   return [{ entity: 'suspect', row: { ...suspect, isHealed: true, origin } }];
 };
 
+/** Full state settles every doubt about a room, but not those about users, who belong to no room. */
+const healRoom = (entities: RoomEntities, roomId: string, origin: Origin): RoomChange[] =>
+  [...entities.suspects].flatMap(([key, suspect]) => (suspect.roomId === roomId ? heal(entities, key, origin) : []));
+
 const changeHeader = (
   entities: RoomEntities,
   roomId: string,
@@ -180,9 +184,16 @@ const changeHeader = (
   if (!isNewer(origin, stored.origin)) return [];
   const state = stored.state === 'closed' ? 'closed' : 'open';
   return [
-    { entity: 'room', row: { ...stored, state, ...change(stored), origin } },
+    { entity: 'room', row: { ...stored, state, ...change(stored), origin: following(origin, stored.origin) } },
     ...heal(entities, keyOf('header', roomId, ''), origin),
   ];
+};
+
+/** Terminal, so a newer header that overtook it takes nothing back. */
+const closeRoom = (entities: RoomEntities, roomId: string, origin: Origin): RoomChange[] => {
+  const stored = entities.rooms.get(roomId);
+  if (stored === undefined || isNewer(origin, stored.origin)) return changeHeader(entities, roomId, origin, () => ({ state: 'closed' }));
+  return stored.state === 'closed' ? [] : [{ entity: 'room', row: { ...stored, state: 'closed' } }];
 };
 
 const memberChange = (entities: RoomEntities, row: Member): RoomChange[] => [
@@ -190,7 +201,7 @@ const memberChange = (entities: RoomEntities, row: Member): RoomChange[] => [
   ...heal(entities, keyOf('member', row.roomId, row.userId), row.origin),
 ];
 
-const addMember = (entities: RoomEntities, roomId: string, data: MemberData, origin: Origin, isAfter = isNewer): RoomChange[] => {
+const addMember = (entities: RoomEntities, roomId: string, data: MemberData, origin: Origin): RoomChange[] => {
   const stored = entities.members.get(keyOf(roomId, data.userId));
   const added: Member = {
     roomId,
@@ -199,9 +210,9 @@ const addMember = (entities: RoomEntities, roomId: string, data: MemberData, ori
     displayName: data.displayName ?? null,
     permissions: data.permissions ?? null,
     isRemoved: false,
-    origin,
+    origin: following(origin, stored?.origin ?? null),
   };
-  if (stored === undefined || isAfter(origin, stored.origin)) return memberChange(entities, added);
+  if (stored === undefined || isNewer(origin, stored.origin)) return memberChange(entities, added);
   // The update overtook the addition: what it said stays, what it did not say comes from here.
   if (stored.role === null && !stored.isRemoved)
     return memberChange(entities, {
@@ -223,50 +234,52 @@ const updateMember = (entities: RoomEntities, roomId: string, data: RoomEventDat
     displayName: patch<string | null>(data.displayName, stored?.displayName ?? null, null),
     permissions: patch<PermissionOverrides | null>(data.permissions, stored?.permissions ?? null, null),
     isRemoved: false,
-    origin,
+    origin: following(origin, stored?.origin ?? null),
   });
 };
 
-const removeMember = (entities: RoomEntities, roomId: string, userId: string, origin: Origin, isAfter = isNewer): RoomChange[] => {
+const removeMember = (entities: RoomEntities, roomId: string, userId: string, origin: Origin): RoomChange[] => {
   const stored = entities.members.get(keyOf(roomId, userId));
-  if (stored !== undefined && !isAfter(origin, stored.origin)) return [];
+  if (stored !== undefined && !isNewer(origin, stored.origin)) return [];
   const blank = { roomId, userId, role: null, displayName: null, permissions: null };
-  return memberChange(entities, { ...blank, ...stored, isRemoved: true, origin });
+  return memberChange(entities, { ...blank, ...stored, isRemoved: true, origin: following(origin, stored?.origin ?? null) });
 };
 
-/** A full state's list: the room's `sequence` says nothing about its members, so the log's order decides. */
+/** A room's `sequence` says nothing about its members: among theirs, the log's order decides. */
+const asMemberOrigin = (origin: Origin): Origin => ({ ...origin, sequence: null });
+
 const replaceMembers = (entities: RoomEntities, roomId: string, members: readonly MemberData[], origin: Origin): RoomChange[] => {
   const named = new Map(members.map((member) => [member.userId, member]));
-  const changes: RoomChange[] = [];
+  const changes: RoomChange[] = healRoom(entities, roomId, origin);
   for (const stored of entities.membersOf(roomId))
-    if (!named.has(stored.userId) && !stored.isRemoved)
-      changes.push(...removeMember(entities, roomId, stored.userId, origin, isLaterInLog));
-  for (const member of named.values()) changes.push(...addMember(entities, roomId, member, origin, isLaterInLog));
-  return [...changes, ...heal(entities, keyOf('room', roomId, ''), origin)];
+    if (!named.has(stored.userId) && !stored.isRemoved) changes.push(...removeMember(entities, roomId, stored.userId, origin));
+  for (const member of named.values()) changes.push(...addMember(entities, roomId, member, origin));
+  return changes;
 };
 
 const createRoom = (entities: RoomEntities, roomId: string, data: RoomEventData<'room.created'>, origin: Origin): RoomChange[] => {
   const header = changeHeader(entities, roomId, origin, (stored) => createdHeader(roomId, data, stored));
   if (data.members === undefined) return header;
-  if (header.length > 0) return [...header, ...replaceMembers(entities, roomId, data.members, origin)];
+  if (header.length > 0) return [...header, ...replaceMembers(entities, roomId, data.members, asMemberOrigin(origin))];
   // Overtaken by a newer header: it is no full state any more, but a person it alone names is still a fact.
   return data.members
     .filter((member) => !entities.members.has(keyOf(roomId, member.userId)))
-    .flatMap((member) => addMember(entities, roomId, member, origin));
+    .flatMap((member) => addMember(entities, roomId, member, asMemberOrigin(origin)));
 };
 
+/** A ban is an entity of its own: it settles no doubt about whether the person is still a member. */
 const changeBan = (entities: RoomEntities, row: Ban): RoomChange[] => {
-  const stored = entities.bans.get(keyOf(row.roomId, row.userId, row.privilege));
-  return stored !== undefined && !isNewer(row.origin, stored.origin)
-    ? []
-    : [{ entity: 'ban', row }, ...heal(entities, keyOf('member', row.roomId, row.userId), row.origin)];
+  const stored = entities.bans.get(keyOf(row.roomId, row.userId, row.privilege))?.origin ?? null;
+  return isNewer(row.origin, stored) ? [{ entity: 'ban', row: { ...row, origin: following(row.origin, stored) } }] : [];
 };
 
 const changeUser = (entities: RoomEntities, row: User): RoomChange[] => {
-  const stored = entities.users.get(row.userId);
-  return stored !== undefined && !isNewer(row.origin, stored.origin)
-    ? []
-    : [{ entity: 'user', row }, ...heal(entities, keyOf('user', '', row.userId), row.origin)];
+  const stored = entities.users.get(row.userId)?.origin ?? null;
+  if (!isNewer(row.origin, stored)) return [];
+  return [
+    { entity: 'user', row: { ...row, origin: following(row.origin, stored) } },
+    ...heal(entities, keyOf('user', '', row.userId), row.origin),
+  ];
 };
 
 /** Folds one room event: the rows that it changes, or none when something newer is known. */
@@ -285,7 +298,7 @@ export const evolveRoom = (entities: RoomEntities, event: RoomEvent, origin: Ori
     case 'room.unlocked':
       return changeHeader(entities, roomId, origin, () => ({ isLocked: false }));
     case 'room.closed':
-      return changeHeader(entities, roomId, origin, () => ({ state: 'closed' }));
+      return closeRoom(entities, roomId, origin);
     case 'member.added':
       return addMember(entities, roomId, event.data, origin);
     case 'member.updated':
@@ -306,8 +319,8 @@ export const evolveRoom = (entities: RoomEntities, event: RoomEvent, origin: Ori
       return changeUser(entities, { userId: event.data.userId, isDisabled: false, origin });
     case 'login.ended': {
       const { userId, sid } = event.data;
-      if (entities.logins.has(keyOf(userId, sid))) return [];
-      return [{ entity: 'login', row: { userId, loginId: sid, origin } }, ...heal(entities, keyOf('user', '', userId), origin)];
+      // Settles no doubt about the user: whoever is disabled is logged out in the same breath.
+      return entities.logins.has(keyOf(userId, sid)) ? [] : [{ entity: 'login', row: { userId, loginId: sid, origin } }];
     }
     case 'participant.kick_requested': {
       const { identity, participantSid, by } = event.data;

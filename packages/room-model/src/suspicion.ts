@@ -1,5 +1,5 @@
 import { isRoomEventType, isUserEventType, RoomId, type RoomEventType, UserId } from '@realtime-service/contracts';
-import type { Origin } from './origin.ts';
+import { isLaterInLog, type Origin } from './origin.ts';
 import { type RoomChange, type RoomEntities, keyOf } from './room.ts';
 
 /** Whether a fact of this type can take a right away. The compiler keeps the table complete. */
@@ -45,21 +45,22 @@ const mayTakeRights = (type: RoomEventType, data: unknown): boolean => {
 
 /**
  * Whom a dead letter leaves in doubt, as narrowly as it can be said: its member; its room where the user cannot be
- * read; nobody where the type takes no rights away or the key is unreadable.
+ * read; nobody where the type is unknown or takes no rights away, or the key is unreadable.
  */
 export const suspectsOf = (fact: UnreadableFact, entities: RoomEntities, origin: Origin): RoomChange[] => {
   const { key, type, data } = fact;
   if (key === null) return [];
-  const isKnownType = type !== undefined && isRoomEventType(type);
-  if (isKnownType && !mayTakeRights(type, data)) return [];
+  if (type !== undefined && !(isRoomEventType(type) && mayTakeRights(type, data))) return [];
   const doubt = (scope: 'room' | 'header' | 'member' | 'user', roomId: string, userId: string): RoomChange[] => {
     const stored = entities.suspects.get(keyOf(scope, roomId, userId));
-    if (stored !== undefined && stored.origin.partition === origin.partition && stored.origin.offset > origin.offset) return [];
+    if (stored !== undefined && !isLaterInLog(origin, stored.origin)) return [];
     return [{ entity: 'suspect', row: { scope, roomId, userId, isHealed: false, origin } }];
   };
-  if (isKnownType && isUserEventType(type)) return UserId.safeParse(key).success ? doubt('user', '', key) : [];
+  const aboutUser = UserId.safeParse(key).success ? doubt('user', '', key) : [];
+  if (type !== undefined && isUserEventType(type)) return aboutUser;
   if (!RoomId.safeParse(key).success) return [];
-  if (!isKnownType) return doubt('room', key, '');
+  // The key may be a room's or a user's: nothing says which.
+  if (type === undefined) return [...doubt('room', key, ''), ...aboutUser];
   if (type === 'room.created' && isRecord(data) && 'members' in data) return doubt('room', key, '');
   if (type.startsWith('room.')) return doubt('header', key, '');
   const userId = isRecord(data) ? UserId.safeParse(data.userId) : undefined;

@@ -17,6 +17,7 @@ export class WorkingSet implements RoomEntities, PresenceEntities {
   readonly edges: Edge[] = [];
   readonly #membersByRoom = new Map<string, Map<string, Member>>();
   readonly #sessionsByRoom = new Map<string, Map<string, Session>>();
+  readonly #sessionsByIdentity = new Map<string, Map<string, Session>>();
 
   membersOf(roomId: string): Iterable<Member> {
     return this.#membersByRoom.get(roomId)?.values() ?? [];
@@ -24,6 +25,14 @@ export class WorkingSet implements RoomEntities, PresenceEntities {
 
   sessionsOf(roomId: string): Iterable<Session> {
     return this.#sessionsByRoom.get(roomId)?.values() ?? [];
+  }
+
+  session(roomId: string, roomSid: string, participantSid: string): Session | undefined {
+    return this.#sessionsByRoom.get(roomId)?.get(keyOf(roomSid, participantSid));
+  }
+
+  sessionsOfIdentity(roomId: string, identity: string): Iterable<Session> {
+    return this.#sessionsByIdentity.get(keyOf(roomId, identity))?.values() ?? [];
   }
 
   put(change: RoomChange | PresenceChange): void {
@@ -56,6 +65,7 @@ export class WorkingSet implements RoomEntities, PresenceEntities {
         return;
       case 'session':
         nested(this.#sessionsByRoom, row.roomId).set(keyOf(row.roomSid, row.participantSid), row);
+        nested(this.#sessionsByIdentity, keyOf(row.roomId, row.identity)).set(keyOf(row.roomSid, row.participantSid), row);
         return;
     }
   }
