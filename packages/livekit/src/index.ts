@@ -1,1 +1,2 @@
+export * from './room-service.ts';
 export * from './settings.ts';

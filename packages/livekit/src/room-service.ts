@@ -1,0 +1,162 @@
+import { camelKeys, LivekitParticipant, LivekitRoom, type MediaSource } from '@realtime-service/contracts';
+import { AccessToken, type VideoGrant } from 'livekit-server-sdk';
+import { z } from 'zod';
+import type { LivekitKey } from './settings.ts';
+
+/** What LiveKit may refuse or fail with. "Not found" never gets here: it is an answer. */
+export class LivekitError extends Error {
+  override readonly name = 'LivekitError';
+  /** `unauthorised`: our key is not LiveKit's. `unavailable`: the same call may go through later. */
+  readonly kind: 'unauthorised' | 'unavailable' | 'refused';
+  /** From `Retry-After`, milliseconds. */
+  readonly retryAfterMs: number | null;
+
+  constructor(kind: LivekitError['kind'], message: string, retryAfterMs: number | null = null, options?: ErrorOptions) {
+    super(message, options);
+    this.kind = kind;
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
+/** A complete permission object, as `UpdateParticipant` takes it and lists show it. */
+export interface ActualPermission {
+  readonly canSubscribe: boolean;
+  readonly canPublish: boolean;
+  readonly canPublishData: boolean;
+  readonly canPublishSources: MediaSource[];
+  readonly hidden: boolean;
+  readonly canUpdateMetadata: boolean;
+  readonly canSubscribeMetrics: boolean;
+  readonly recorder: boolean;
+  readonly agent: boolean;
+}
+
+const flag = z.boolean().default(false);
+
+/** protojson leaves defaults out, or not, as the server is set. Sources that we do not grant keep their name. */
+const Permission = z.object({
+  canSubscribe: flag,
+  canPublish: flag,
+  canPublishData: flag,
+  canPublishSources: z.array(z.string().transform((name) => name.toLowerCase() as MediaSource)).default([]),
+  hidden: flag,
+  canUpdateMetadata: flag,
+  canSubscribeMetrics: flag,
+  recorder: flag,
+  agent: flag,
+});
+
+const Track = z.object({ sid: z.string() });
+
+/** Twirp's servers write proto names by default. */
+const fromProtoNames = <T extends z.ZodType>(schema: T) => z.preprocess((value) => camelKeys(value), schema);
+
+const Participant = fromProtoNames(
+  LivekitParticipant.extend({ permission: Permission.prefault({}), tracks: z.array(Track).default([]) }),
+);
+
+/** A participant as LiveKit lists it now. */
+export type ListedParticipant = z.infer<typeof Participant>;
+
+const Rooms = z.object({ rooms: z.array(fromProtoNames(LivekitRoom)).default([]) });
+const Participants = z.object({ participants: z.array(Participant).default([]) });
+
+export interface RoomOptions {
+  readonly emptyTimeoutSeconds: number;
+  readonly departureTimeoutSeconds: number;
+  readonly metadata?: string;
+}
+
+/** The part of LiveKit's RoomService that we use. Each call is one bounded request, without retries. */
+export interface RoomService {
+  /** Makes the room; changes nothing where it exists. */
+  readonly createRoom: (room: string, options: RoomOptions) => Promise<void>;
+  /** Also where there is no such room. */
+  readonly deleteRoom: (room: string) => Promise<void>;
+  readonly listRooms: () => Promise<LivekitRoom[]>;
+  /** Empty where there is no such room. */
+  readonly listParticipants: (room: string) => Promise<ListedParticipant[]>;
+  /** Null where this identity is not connected. */
+  readonly getParticipant: (room: string, identity: string) => Promise<ListedParticipant | null>;
+  /** False where this identity was not connected. */
+  readonly removeParticipant: (room: string, identity: string) => Promise<boolean>;
+  /** Replaces the whole permission object. False where this identity is not connected. */
+  readonly setPermission: (room: string, identity: string, permission: ActualPermission) => Promise<boolean>;
+  /** False where there is no such track. */
+  readonly muteTrack: (room: string, identity: string, trackSid: string) => Promise<boolean>;
+}
+
+export interface RoomServiceOptions {
+  readonly apiUrl: string;
+  readonly key: LivekitKey;
+  readonly timeoutMs: number;
+}
+
+const tokenTtlSeconds = 60;
+
+/** Seconds or an HTTP date (RFC 9110, 10.2.3); never more than a minute. */
+const readRetryAfter = (header: string | null): number | null => {
+  if (header === null) return null;
+  const delayMs = /^\d+$/.test(header) ? Number(header) * 1000 : Date.parse(header) - Date.now();
+  return Number.isNaN(delayMs) ? null : Math.min(Math.max(delayMs, 0), 60_000);
+};
+
+/**
+ * Twirp with JSON bodies over `fetch`. The SDK's client costs four times as much on lists, and hides the status and
+ * `Retry-After` that retries depend on (livekit/protocol livekit_room.proto, twirp's error codes).
+ */
+export const createRoomService = ({ apiUrl, key, timeoutMs }: RoomServiceOptions): RoomService => {
+  const authorise = async (grant: VideoGrant): Promise<string> => {
+    const token = new AccessToken(key.apiKey, key.secret, { ttl: tokenTtlSeconds });
+    token.addGrant(grant);
+    return `Bearer ${await token.toJwt()}`;
+  };
+
+  /** The answer's JSON, or null for "not found". @throws {LivekitError} */
+  const call = async (method: string, grant: VideoGrant, body: object): Promise<unknown> => {
+    let response: Response;
+    let text: string;
+    try {
+      response = await fetch(`${apiUrl}/twirp/livekit.RoomService/${method}`, {
+        method: 'POST',
+        headers: { authorization: await authorise(grant), 'content-type': 'application/json' },
+        body: JSON.stringify(body),
+        redirect: 'error',
+        signal: AbortSignal.timeout(timeoutMs),
+      });
+      text = await response.text();
+    } catch (cause) {
+      throw new LivekitError('unavailable', `LiveKit did not answer ${method}`, null, { cause });
+    }
+    if (response.ok) return JSON.parse(text);
+    if (response.status === 404 && text.includes('not_found')) return null;
+    const kind = response.status === 401 || response.status === 403 ? 'unauthorised' : response.status >= 500 || response.status === 429 ? 'unavailable' : 'refused';
+    // The body of a refusal can hold the token: only its status is kept.
+    throw new LivekitError(kind, `LiveKit answered ${method} with ${response.status}`, readRetryAfter(response.headers.get('retry-after')));
+  };
+
+  const admin = (room: string): VideoGrant => ({ roomAdmin: true, room });
+
+  return {
+    createRoom: async (room, { emptyTimeoutSeconds, departureTimeoutSeconds, metadata }) => {
+      const body = { name: room, empty_timeout: emptyTimeoutSeconds, departure_timeout: departureTimeoutSeconds, metadata };
+      await call('CreateRoom', { roomCreate: true }, body);
+    },
+    deleteRoom: async (room) => {
+      await call('DeleteRoom', { roomCreate: true }, { room });
+    },
+    listRooms: async () => Rooms.parse(await call('ListRooms', { roomList: true }, {})).rooms,
+    listParticipants: async (room) => Participants.parse((await call('ListParticipants', admin(room), { room })) ?? {}).participants,
+    getParticipant: async (room, identity) => {
+      const found = await call('GetParticipant', admin(room), { room, identity });
+      return found === null ? null : Participant.parse(found);
+    },
+    removeParticipant: async (room, identity) => (await call('RemoveParticipant', admin(room), { room, identity })) !== null,
+    setPermission: async (room, identity, permission) => {
+      const canPublishSources = permission.canPublishSources.map((source) => source.toUpperCase());
+      return (await call('UpdateParticipant', admin(room), { room, identity, permission: { ...permission, canPublishSources } })) !== null;
+    },
+    muteTrack: async (room, identity, trackSid) =>
+      (await call('MutePublishedTrack', admin(room), { room, identity, track_sid: trackSid, muted: true })) !== null,
+  };
+};

@@ -1,0 +1,139 @@
+import { createHash } from 'node:crypto';
+import {
+  type CloudEvent,
+  LivekitObserved,
+  observedType,
+  type ProblemFault,
+  readLivekitWebhook,
+  readRecord,
+  readRoomEvent,
+  topics,
+} from '@realtime-service/contracts';
+import { partitionOf, type StoredRecord } from '@realtime-service/event-log';
+import { attributes, type Origin } from '@realtime-service/room-model';
+import type { ChunkContent, ChunkRecord, DeadLetterReason } from '@realtime-service/room-store';
+
+/** A record as the projection takes it, and what its decoding has to say to those on call. */
+export interface Decoded {
+  readonly stored: StoredRecord;
+  readonly record: ChunkRecord;
+  /** The join that a LiveKit fact leads back to: a link, never a parent. */
+  readonly joinTrace: string | null;
+  /** A producer with another partitioner than murmur2: applied, and alarmed. */
+  readonly isMisplaced: boolean;
+  readonly skipped: 'tombstone' | 'unknown_type' | 'no_state' | null;
+}
+
+const factKeyOf = (source: string, id: string): Buffer =>
+  createHash('sha256').update(source).update('\0').update(id).digest().subarray(0, 16);
+
+const describe = (faults: readonly ProblemFault[]): string =>
+  faults.map(({ path, message }) => `${path || '/'}: ${message}`).join('; ').slice(0, 1_000);
+
+interface Reading {
+  readonly content: ChunkContent;
+  readonly event: CloudEvent | null;
+  readonly skipped: Decoded['skipped'];
+  readonly joinTrace: string | null;
+}
+
+const skip = (skipped: Decoded['skipped'], event: CloudEvent | null): Reading => ({
+  content: { kind: 'skipped' },
+  event,
+  skipped,
+  joinTrace: null,
+});
+
+const dead = (
+  { key, value, headers }: StoredRecord,
+  reason: DeadLetterReason,
+  message: string,
+  event: CloudEvent | null,
+  unreadable: { readonly key: string | null; readonly type: string | undefined; readonly data: unknown },
+): Reading => ({
+  content: { kind: 'dead', dead: { reason, message, key, value, headers }, unreadable },
+  event,
+  skipped: null,
+  joinTrace: null,
+});
+
+/** Facts from LiveKit leave nobody in doubt: the sweep repairs what they would have said. */
+const nobody = { key: null, type: undefined, data: undefined } as const;
+
+const utf8 = new TextDecoder('utf-8', { fatal: true });
+
+const keyTextOf = ({ key }: StoredRecord): string | null => {
+  try {
+    return key === null ? null : utf8.decode(key);
+  } catch {
+    return null;
+  }
+};
+
+const readRoomEventRecord = (stored: StoredRecord): Reading => {
+  const key = keyTextOf(stored);
+  const reading = readRecord(stored);
+  if (reading.kind === 'tombstone') return skip('tombstone', null);
+  if (reading.kind === 'unreadable') {
+    const { why, faults, type, data } = reading;
+    const isEnvelope = why === 'no_cloud_event' || why === 'invalid_context';
+    return dead(stored, isEnvelope ? 'invalid_envelope' : why, describe(faults) || why, null, { key, type, data });
+  }
+  const { event } = reading;
+  const { type, subject } = event.context;
+  const remains = { key, type, data: event.data };
+  const room = readRoomEvent(event);
+  if (room.kind === 'unknown_type') return skip('unknown_type', event);
+  if (key !== subject) return dead(stored, 'key_mismatch', 'the record key is not the subject', event, { ...remains, key: subject });
+  if (room.kind === 'invalid') return dead(stored, 'invalid_data', describe(room.faults), event, remains);
+  return { content: { kind: 'room_event', event: room.event }, event, skipped: null, joinTrace: null };
+};
+
+const readLivekitRecord = (stored: StoredRecord): Reading => {
+  const reading = readRecord(stored);
+  if (reading.kind === 'tombstone') return skip('tombstone', null);
+  if (reading.kind === 'unreadable') return dead(stored, 'invalid_envelope', reading.why, null, nobody);
+  const { event } = reading;
+  if (event.context.type === observedType) {
+    const observed = LivekitObserved.safeParse(event.data);
+    if (!observed.success) return dead(stored, 'invalid_data', observed.error.message.slice(0, 1_000), event, nobody);
+    return { content: { kind: 'livekit', fact: { type: 'observed', observed: observed.data } }, event, skipped: null, joinTrace: null };
+  }
+  const webhook = readLivekitWebhook(event.data);
+  if (webhook.kind === 'ignored') return skip('no_state', event);
+  const { fact } = webhook;
+  const joinTrace = 'participant' in fact ? (fact.participant.attributes?.[attributes.trace] ?? null) : null;
+  return { content: { kind: 'livekit', fact }, event, skipped: null, joinTrace };
+};
+
+const originOf = (stored: StoredRecord, event: CloudEvent | null): Origin => {
+  const { topic, partition, offset, timestampMs } = stored;
+  const { id, time, sequence } = event?.context ?? {};
+  return {
+    eventId: id ?? `${topic}/${partition}/${offset}`,
+    topic,
+    partition,
+    offset,
+    timeMs: time === undefined ? timestampMs : Date.parse(time),
+    sequence: sequence === undefined ? null : BigInt(sequence),
+  };
+};
+
+/** Reads one record of either topic. Never throws: what cannot be read is a dead letter, with the reason. */
+export const decodeRecord = (stored: StoredRecord, partitionCount: number): Decoded => {
+  const reading = stored.topic === topics.roomEvents ? readRoomEventRecord(stored) : readLivekitRecord(stored);
+  const { content, event, skipped, joinTrace } = reading;
+  return {
+    stored,
+    record: {
+      origin: originOf(stored, event),
+      recordedAtMs: stored.timestampMs,
+      factKey: event === null || content.kind === 'dead' ? null : factKeyOf(event.context.source, event.context.id),
+      trace: stored.headers.traceparent?.toString('latin1') ?? event?.context.traceparent ?? null,
+      content,
+    },
+    joinTrace,
+    isMisplaced: stored.key !== null && partitionOf(stored.key, partitionCount) !== stored.partition,
+    skipped,
+  };
+};

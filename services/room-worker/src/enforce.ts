@@ -1,0 +1,178 @@
+import { type ListedParticipant, LivekitError, type RoomService } from '@realtime-service/livekit';
+import { attributes, authorise, type Facts, isSamePermission, toParticipantPermission, type Verdict } from '@realtime-service/room-model';
+import {
+  type ClaimedEdge,
+  claimEdges,
+  claimMarks,
+  type Mark,
+  markIdentities,
+  type Pool,
+  postponeMark,
+  readFacts,
+  settleEdge,
+  settleMark,
+} from '@realtime-service/room-store';
+import { type Logger, withRemoteParent, withSpan } from '@realtime-service/telemetry';
+import type { LaneGate } from './lane-gate.ts';
+import type { WorkerMetrics } from './metrics.ts';
+
+/** Longer than the bounded calls of one answer together. */
+const claimSeconds = 15;
+const batchSize = 32;
+const firstRetryMs = 250;
+const maxRetryMs = 10_000;
+/** A key that LiveKit refuses will not be right a moment later; the alarm is the metric. */
+const unauthorisedRetryMs = 30_000;
+const notCaughtUpRetryMs = 500;
+
+export interface EnforcementDependencies {
+  readonly pool: Pool;
+  readonly livekit: RoomService;
+  readonly gate: LaneGate;
+  /** What to do with rooms that LiveKit has and the domain does not. */
+  readonly unknownRooms: 'observe' | 'close';
+  readonly metrics: WorkerMetrics;
+  readonly logger: Logger;
+}
+
+/** What came of a question. */
+type Answer =
+  | { readonly kind: 'settled'; readonly action: string; readonly reason: string; readonly askAgainAtMs: number | null }
+  | { readonly kind: 'later'; readonly delayMs: number };
+
+const settled = (action: string, reason = '', askAgainAtMs: number | null = null): Answer => ({ kind: 'settled', action, reason, askAgainAtMs });
+
+/** Full jitter above half, so that many retries do not meet again. */
+const retryDelayMs = (attempts: number): number =>
+  Math.min(firstRetryMs * 2 ** Math.min(attempts - 1, 10), maxRetryMs) * (0.5 + Math.random() / 2);
+
+const delayAfter = (error: unknown, attempts: number): number => {
+  if (!(error instanceof LivekitError)) return retryDelayMs(attempts);
+  if (error.kind === 'unauthorised') return unauthorisedRetryMs;
+  return error.retryAfterMs ?? retryDelayMs(attempts);
+};
+
+/** Makes LiveKit agree about one room: a closed one ends in one call; of others every identity is asked about. */
+const answerRoom = async ({ pool, livekit, gate, unknownRooms }: EnforcementDependencies, mark: Mark): Promise<Answer> => {
+  const { roomId } = mark;
+  const [answer] = await readFacts(pool, [{ roomId, userId: '', loginId: null }]);
+  const room = answer?.facts.room ?? null;
+  if (room?.state === 'closed') {
+    await livekit.deleteRoom(roomId);
+    return settled('room_deleted', 'room_closed');
+  }
+  const participants = await livekit.listParticipants(roomId);
+  if (room !== null) {
+    await markIdentities(pool, roomId, participants.map(({ identity }) => identity), mark.cause, mark.causedAtMs);
+    return settled('asked_each');
+  }
+  if (!(await gate.isCaughtUp([roomId]))) return { kind: 'later', delayMs: notCaughtUpRetryMs };
+  if (unknownRooms === 'observe') return settled('observed', 'unknown_room');
+  await livekit.deleteRoom(roomId);
+  return settled('room_deleted', 'unknown_room');
+};
+
+const isPerson = ({ kind }: ListedParticipant): boolean => kind === 'STANDARD';
+
+/** Carries out a verdict about somebody who is inside. */
+const enforce = async (dependencies: EnforcementDependencies, mark: Mark, present: ListedParticipant, verdict: Verdict, userId: string): Promise<Answer> => {
+  const { livekit, gate, unknownRooms } = dependencies;
+  const { roomId, identity } = mark;
+  if (verdict.kind === 'allow') {
+    const wanted = toParticipantPermission(verdict.permissions);
+    if (isSamePermission(wanted, present.permission)) return settled('agreed', '', verdict.changesAtMs);
+    await livekit.setPermission(roomId, identity, wanted);
+    return settled('permissions_set', '', verdict.changesAtMs);
+  }
+  if (verdict.evidence === 'absence') {
+    if (!(await gate.isCaughtUp([roomId, userId]))) return { kind: 'later', delayMs: notCaughtUpRetryMs };
+    if (verdict.reason === 'unknown_room' && unknownRooms === 'observe') return settled('observed', verdict.reason);
+  }
+  await livekit.removeParticipant(roomId, identity);
+  return settled('removed', verdict.reason);
+};
+
+const factsOf = async (pool: Pool, roomId: string, userId: string, loginId: string | null): Promise<{ facts: Facts; nowMs: number }> => {
+  const [answer] = await readFacts(pool, [{ roomId, userId, loginId }]);
+  if (answer === undefined) throw new Error('facts were not answered');
+  return answer;
+};
+
+/**
+ * Makes LiveKit agree about one identity. LiveKit's state is read before the facts: its calls name an identity, not a
+ * session, and whoever was rightfully added again meanwhile must be judged by the newer facts.
+ */
+const answerIdentity = async (dependencies: EnforcementDependencies, mark: Mark): Promise<Answer> => {
+  const { pool, livekit, gate } = dependencies;
+  const { roomId, identity } = mark;
+  const present = await livekit.getParticipant(roomId, identity);
+  if (present === null) return settled('absent');
+  if (!isPerson(present)) return settled('not_a_person', present.kind);
+  const userId = present.attributes?.[attributes.user];
+  if (userId === undefined) return settled('observed', 'not_ours');
+  if (!(await gate.hasReachedStart([roomId, userId]))) return { kind: 'later', delayMs: notCaughtUpRetryMs };
+  const { facts, nowMs } = await factsOf(pool, roomId, userId, present.attributes?.[attributes.login] ?? null);
+  const verdict = authorise(facts, { purpose: 'stay', takeOver: false }, nowMs);
+  return enforce(dependencies, mark, present, verdict, userId);
+};
+
+const answerMark = async (dependencies: EnforcementDependencies, mark: Mark): Promise<void> => {
+  const { pool, metrics, logger } = dependencies;
+  try {
+    const answer = await (mark.identity === '' ? answerRoom(dependencies, mark) : answerIdentity(dependencies, mark));
+    if (answer.kind === 'later') {
+      await postponeMark(pool, mark, answer.delayMs);
+      return;
+    }
+    const { action, reason, askAgainAtMs } = answer;
+    metrics.answers.inc({ action, reason });
+    if (action === 'removed' || (action === 'room_deleted' && mark.identity === '')) {
+      metrics.removalSeconds.observe(Math.max(0, Date.now() - mark.causedAtMs) / 1000);
+      logger.info({ room: mark.roomId, identity: mark.identity, action, reason, cause: mark.cause }, 'session ended');
+    }
+    if (action === 'permissions_set') logger.info({ room: mark.roomId, identity: mark.identity, cause: mark.cause }, 'permissions set');
+    await settleMark(pool, mark, askAgainAtMs);
+  } catch (error) {
+    const kind = error instanceof LivekitError ? error.kind : 'store';
+    metrics.enforcementErrors.inc({ kind });
+    logger.warn({ room: mark.roomId, identity: mark.identity, attempts: mark.attempts, err: error }, 'question could not be answered yet');
+    // Where the database is away too, the claim expires by itself.
+    await postponeMark(pool, mark, delayAfter(error, mark.attempts)).catch(() => {});
+  }
+};
+
+/** Carries out an order that concerns one sid, if that sid is still the one that is there. */
+const carryOutEdge = async ({ pool, livekit, metrics, logger }: EnforcementDependencies, edge: ClaimedEdge): Promise<void> => {
+  try {
+    const present = await livekit.getParticipant(edge.roomId, edge.identity);
+    if (present?.sid === edge.participantSid) {
+      if (edge.kind === 'kick') await livekit.removeParticipant(edge.roomId, edge.identity);
+      else if (edge.trackSid !== null) await livekit.muteTrack(edge.roomId, edge.identity, edge.trackSid);
+      metrics.answers.inc({ action: edge.kind, reason: 'requested' });
+      logger.info({ room: edge.roomId, identity: edge.identity, kind: edge.kind }, 'order carried out');
+    }
+    await settleEdge(pool, edge);
+  } catch (error) {
+    metrics.enforcementErrors.inc({ kind: error instanceof LivekitError ? error.kind : 'store' });
+    logger.warn({ room: edge.roomId, identity: edge.identity, err: error }, 'order could not be carried out yet');
+  }
+};
+
+const inTrace = (name: string, traceparent: string | null, work: () => Promise<void>): Promise<void> =>
+  withRemoteParent(traceparent === null ? {} : { traceparent }, () => withSpan(name, {}, work));
+
+/**
+ * One round: claims what is due and answers all of it. A mark is a question, not an order: facts and LiveKit are read
+ * now, whatever the cause said then. Resolves with how much there was.
+ */
+export const answerDueMarks = async (dependencies: EnforcementDependencies): Promise<number> => {
+  const [marks, edges] = await Promise.all([
+    claimMarks(dependencies.pool, batchSize, claimSeconds),
+    claimEdges(dependencies.pool, batchSize, claimSeconds),
+  ]);
+  await Promise.all([
+    ...marks.map((mark) => inTrace('enforce mark', mark.trace, () => answerMark(dependencies, mark))),
+    ...edges.map((edge) => inTrace('enforce order', edge.trace, () => carryOutEdge(dependencies, edge))),
+  ]);
+  return marks.length + edges.length;
+};

@@ -1,0 +1,52 @@
+import { createMetrics, type Metrics } from '@realtime-service/telemetry';
+import { Counter, Gauge, Histogram } from 'prom-client';
+
+/** What the worker counts. No label ever names a room or a person. */
+export interface WorkerMetrics {
+  readonly registry: Metrics;
+  readonly facts: Counter<'topic' | 'outcome'>;
+  readonly skipped: Counter<'topic' | 'reason'>;
+  readonly misplaced: Counter<'topic'>;
+  readonly deadLetters: Counter<'topic' | 'reason'>;
+  readonly retries: Counter<'topic'>;
+  readonly high: Gauge<'topic' | 'partition'>;
+  readonly next: Gauge<'topic' | 'partition'>;
+  readonly webhooks: Counter<'outcome'>;
+  readonly answers: Counter<'action' | 'reason'>;
+  readonly enforcementErrors: Counter<'kind'>;
+  readonly removalSeconds: Histogram;
+  readonly marksDue: Gauge;
+  readonly markAgeSeconds: Gauge;
+  readonly sweepDifferences: Counter;
+  readonly sweepAlarms: Counter;
+  readonly relayed: Counter<'queue'>;
+}
+
+export const createWorkerMetrics = (): WorkerMetrics => {
+  const registry = createMetrics();
+  const registers = [registry];
+  return {
+    registry,
+    facts: new Counter({ name: 'rt_facts', help: 'Records of the log, by what became of them', labelNames: ['topic', 'outcome'], registers }),
+    skipped: new Counter({ name: 'rt_records_skipped', help: 'Records that say nothing here, by reason', labelNames: ['topic', 'reason'], registers }),
+    misplaced: new Counter({ name: 'rt_records_misplaced', help: 'Records in another partition than murmur2 of their key gives', labelNames: ['topic'], registers }),
+    deadLetters: new Counter({ name: 'rt_dead_letters', help: 'Records that can never be applied, by reason', labelNames: ['topic', 'reason'], registers }),
+    retries: new Counter({ name: 'rt_chunk_retries', help: 'Chunks that failed for a passing reason', labelNames: ['topic'], registers }),
+    high: new Gauge({ name: 'rt_log_high_offset', help: 'The offset that the next record will get', labelNames: ['topic', 'partition'], registers }),
+    next: new Gauge({ name: 'rt_projection_next_offset', help: 'The first offset that is not applied', labelNames: ['topic', 'partition'], registers }),
+    webhooks: new Counter({ name: 'rt_webhooks', help: 'Webhooks from LiveKit, by outcome', labelNames: ['outcome'], registers }),
+    answers: new Counter({ name: 'rt_marks_answered', help: 'Questions about sessions, by what was done', labelNames: ['action', 'reason'], registers }),
+    enforcementErrors: new Counter({ name: 'rt_enforcement_errors', help: 'Questions that could not be answered, by kind of failure', labelNames: ['kind'], registers }),
+    removalSeconds: new Histogram({
+      name: 'rt_removal_seconds',
+      help: "From the fact's time to LiveKit's confirmation of the removal",
+      buckets: [0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2, 5, 15, 60],
+      registers,
+    }),
+    marksDue: new Gauge({ name: 'rt_marks_due', help: 'Questions about sessions that wait for an answer', registers }),
+    markAgeSeconds: new Gauge({ name: 'rt_mark_age_seconds', help: 'How long the oldest question has been due', registers }),
+    sweepDifferences: new Counter({ name: 'rt_sweep_differences', help: 'Rooms whose presence differed from LiveKit on two looks', registers }),
+    sweepAlarms: new Counter({ name: 'rt_sweep_alarms', help: 'Sweeps that found many differences at once', registers }),
+    relayed: new Counter({ name: 'rt_relayed', help: 'Messages published from the database', labelNames: ['queue'], registers }),
+  };
+};

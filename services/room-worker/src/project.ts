@@ -1,0 +1,146 @@
+import type { BatchOutcome, LogBatch } from '@realtime-service/event-log';
+import { applyChunk, type Chunk, type ChunkRecord, type ChunkResult, isUnstorable, type Pool } from '@realtime-service/room-store';
+import { type Logger, withRemoteParent, withSpan } from '@realtime-service/telemetry';
+import { type Decoded, decodeRecord } from './decode.ts';
+import type { WorkerMetrics } from './metrics.ts';
+
+const maxChunkRecords = 500;
+const maxChunkBytes = 1024 * 1024;
+const retryAfterMs = 1_000;
+
+export interface ProjectorDependencies {
+  readonly pool: Pool;
+  readonly projection: string;
+  readonly partitionCount: (topic: string) => number;
+  readonly metrics: WorkerMetrics;
+  readonly logger: Logger;
+}
+
+interface Run {
+  readonly decoded: readonly Decoded[];
+  readonly nextOffset: bigint;
+}
+
+/** Cuts a batch into chunks; the last one ends where the batch does, also where that holds nothing visible. */
+const chunksOf = (batch: LogBatch, partitionCount: number): Run[] => {
+  const runs: Run[] = [];
+  let decoded: Decoded[] = [];
+  let bytes = 0;
+  for (const stored of batch.records) {
+    const size = (stored.value?.length ?? 0) + (stored.key?.length ?? 0);
+    if (decoded.length > 0 && (decoded.length >= maxChunkRecords || bytes + size > maxChunkBytes)) {
+      runs.push({ decoded, nextOffset: stored.offset });
+      decoded = [];
+      bytes = 0;
+    }
+    decoded.push(decodeRecord(stored, partitionCount));
+    bytes += size;
+  }
+  return [...runs, { decoded, nextOffset: batch.nextOffset }];
+};
+
+/** PostgreSQL refused the data itself: the record is a dead letter, alone, and the doubt that it leaves is kept. */
+const asDeadLetter = ({ stored, record }: Decoded, error: unknown): ChunkRecord => {
+  const { content } = record;
+  const { key, value, headers } = stored;
+  const unreadable =
+    content.kind === 'room_event'
+      ? { key: content.event.subject, type: content.event.type, data: content.event.data }
+      : { key: null, type: undefined, data: undefined };
+  const message = error instanceof Error ? error.message : String(error);
+  return { ...record, factKey: null, content: { kind: 'dead', dead: { reason: 'unstorable', message, key, value, headers }, unreadable } };
+};
+
+type Stretch = Omit<Chunk, 'records'> & Run;
+
+const apply = (pool: Pool, { decoded, ...stretch }: Stretch): Promise<ChunkResult> =>
+  applyChunk(pool, { ...stretch, records: decoded.map(({ record }) => record) });
+
+/** Applies a chunk; where its data cannot be stored, in halves, until the one record is found. */
+const applyInHalves = async (pool: Pool, stretch: Stretch): Promise<ChunkResult> => {
+  try {
+    return await apply(pool, stretch);
+  } catch (error) {
+    const { decoded } = stretch;
+    const [first] = decoded;
+    if (!isUnstorable(error) || first === undefined) throw error;
+    if (decoded.length === 1) return apply(pool, { ...stretch, decoded: [{ ...first, record: asDeadLetter(first, error) }] });
+    const right = decoded.slice(decoded.length >> 1);
+    const middle = (right[0] as Decoded).stored.offset;
+    const result = await applyInHalves(pool, { ...stretch, decoded: decoded.slice(0, -right.length), nextOffset: middle });
+    return result.kind === 'behind' ? result : applyInHalves(pool, { ...stretch, decoded: right, fetchedOffset: middle });
+  }
+};
+
+/**
+ * The handler of both topics: decodes a batch, applies it chunk by chunk, and says how far the database has come.
+ * A failure that passes pauses the partition and resumes by timer; nothing is ever skipped.
+ */
+export const createProjector = (dependencies: ProjectorDependencies): ((batch: LogBatch) => Promise<BatchOutcome>) => {
+  const { pool, projection, metrics, logger } = dependencies;
+
+  const observe = (decoded: readonly Decoded[], topic: string, result: ChunkResult): void => {
+    if (result.kind === 'behind') return;
+    for (const [outcome, count] of Object.entries(result.counts)) metrics.facts.inc({ topic, outcome }, count);
+    for (const { skipped, isMisplaced, record } of decoded) {
+      if (skipped !== null) metrics.skipped.inc({ topic, reason: skipped });
+      if (isMisplaced) {
+        metrics.misplaced.inc({ topic });
+        logger.error({ topic, partition: record.origin.partition, offset: record.origin.offset.toString() }, 'producer uses another partitioner than murmur2');
+      }
+      if (record.content.kind !== 'dead') continue;
+      const { reason, message } = record.content.dead;
+      metrics.deadLetters.inc({ topic, reason });
+      logger.warn({ topic, partition: record.origin.partition, offset: record.origin.offset.toString(), reason, message }, 'record became a dead letter');
+    }
+  };
+
+  const applyRun = (batch: LogBatch, { decoded, nextOffset }: Run, fetchedOffset: bigint): Promise<ChunkResult> => {
+    const { topic, partition } = batch;
+    const stretch: Stretch = { projection, topic, partition, fetchedOffset, nextOffset, decoded };
+    if (decoded.length === 0) return apply(pool, stretch);
+    const traces = new Set(decoded.flatMap(({ record }) => record.trace ?? []));
+    const [only] = traces;
+    const links = [...traces, ...decoded.flatMap(({ joinTrace }) => joinTrace ?? [])];
+    const attributes = {
+      'messaging.system': 'kafka',
+      'messaging.operation.name': 'process',
+      'messaging.destination.name': topic,
+      'messaging.destination.partition.id': String(partition),
+      'messaging.batch.message_count': decoded.length,
+    };
+    const run = () =>
+      withSpan(`project ${topic}`, { attributes, links, isRoot: traces.size !== 1 }, async (span) => {
+        const result = await applyInHalves(pool, stretch);
+        if (result.kind === 'applied') for (const [name, count] of Object.entries(result.counts)) span.setAttribute(`rt.${name}`, count);
+        observe(decoded, topic, result);
+        return result;
+      });
+    // A chunk that one trace led to is a part of it; one of several only points to them.
+    return traces.size === 1 && only !== undefined ? withRemoteParent({ traceparent: only }, run) : run();
+  };
+
+  return async (batch) => {
+    const { topic, partition } = batch;
+    let position = batch.fetchedOffset;
+    for (const run of chunksOf(batch, dependencies.partitionCount(topic))) {
+      let result: ChunkResult;
+      try {
+        result = await applyRun(batch, run, position);
+      } catch (error) {
+        logger.error({ topic, partition, err: error }, 'chunk could not be applied, partition is paused');
+        metrics.retries.inc({ topic });
+        return { kind: 'retry', nextOffset: position, afterMs: retryAfterMs };
+      }
+      if (result.kind === 'behind') {
+        logger.warn({ topic, partition, from: position.toString(), to: result.nextOffset.toString() }, 'log was ahead of the database, reading again');
+        return { kind: 'advance', nextOffset: result.nextOffset };
+      }
+      position = result.nextOffset;
+      metrics.high.set({ topic, partition }, Number(batch.high));
+      metrics.next.set({ topic, partition }, Number(position));
+      if (!(await batch.heartbeat())) break;
+    }
+    return { kind: 'advance', nextOffset: position };
+  };
+};
