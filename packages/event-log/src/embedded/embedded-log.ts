@@ -12,7 +12,7 @@ export interface EmbeddedLogOptions {
   readonly writeLog: WriteLog;
 }
 
-const SEND_WITHIN_MS = 5_000;
+const ANSWER_WITHIN_MS = 5_000;
 
 /** Tables and topics must exist: `prepareEmbeddedLog`. */
 export function createEmbeddedLog({ pool, writeLog }: EmbeddedLogOptions): EventLog {
@@ -22,10 +22,13 @@ export function createEmbeddedLog({ pool, writeLog }: EmbeddedLogOptions): Event
 
   async function bounds(topic: string): Promise<PartitionBounds[]> {
     try {
-      const { rows } = await pool.query<{ partition: number; next_offset: string }>(
-        'select partition, next_offset from log_heads where topic = $1 order by partition',
-        [topic],
+      const { rows } = await withClient(pool, (client) =>
+        client.query<{ partition: number; next_offset: string }>(
+          'select partition, next_offset from log_heads where topic = $1 order by partition',
+          [topic],
+        ),
       );
+      if (rows.length === 0) throw new Error('The topic does not exist');
       return rows.map(({ partition, next_offset }) => ({ partition, low: 0n, high: BigInt(next_offset) }));
     } catch (cause) {
       throw new LogUnavailableError(`The bounds of ${topic} cannot be read`, { cause });
@@ -62,7 +65,7 @@ function createSender(pool: Pool): Sender {
   }
 
   return {
-    send: (records) => withClient(pool, SEND_WITHIN_MS, (client) => append(client, records)),
+    send: (records) => withClient(pool, (client) => append(client, records)),
     close: async () => {},
   };
 }
@@ -131,7 +134,7 @@ function encodeHeaders(headers: NewRecord['headers']): string {
 }
 
 /** Runs `work` on a connection that is destroyed when it fails or takes too long, which also rolls back. */
-async function withClient<T>(pool: Pool, deadlineMs: number, work: (client: PoolClient) => Promise<T>): Promise<T> {
+async function withClient<T>(pool: Pool, work: (client: PoolClient) => Promise<T>): Promise<T> {
   const client = await pool.connect();
   let isReleased = false;
   const release = (error?: Error): void => {
@@ -141,7 +144,7 @@ async function withClient<T>(pool: Pool, deadlineMs: number, work: (client: Pool
     client.off('error', release);
     client.release(error);
   };
-  const deadline = setTimeout(() => release(new Error(`No answer within ${deadlineMs} ms`)), deadlineMs);
+  const deadline = setTimeout(() => release(new Error(`No answer within ${ANSWER_WITHIN_MS} ms`)), ANSWER_WITHIN_MS);
   // Without a listener a connection that dies between two queries would end the process.
   client.on('error', release);
   try {

@@ -1,0 +1,413 @@
+/** What every event log promises, as tests that each adapter runs against the real thing. */
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import type { BatchOutcome, EventLog, LogBatch, LogConsumer, LogPosition, NewRecord, StoredRecord } from './event-log.ts';
+import { LogUnavailableError, MAX_RECORD_BYTES, OffsetOutOfRangeError, RecordTooLargeError } from './event-log.ts';
+import { partitionOf } from './partitioner.ts';
+
+export interface EventLogFixture {
+  /** A log with connections of its own, as another process would have. */
+  readonly openLog: () => EventLog;
+  /** A new, empty topic; resolves with its name. */
+  readonly createTopic: (partitions: number) => Promise<string>;
+  /** Writes what our own port never would, as other producers can. */
+  readonly appendForeign: (
+    topic: string,
+    partition: number,
+    record: { readonly key: Buffer | null; readonly value: Buffer | null },
+  ) => Promise<void>;
+  /** The network between the log and its real part: connections stay open, nothing passes. */
+  readonly stall: () => void;
+  readonly heal: () => Promise<void>;
+  readonly close: () => Promise<void>;
+}
+
+const PATIENCE = { timeout: 20_000, interval: 20 };
+const APPEND_WITHIN_MS = 10_000;
+const STOP_WITHIN_MS = 10_000;
+
+export const recordOf = (topic: string, key: string, value = key): NewRecord => ({
+  topic,
+  key,
+  value: Buffer.from(value),
+  headers: {},
+});
+
+/** A handler with a database in memory: it applies what is new, and its own offset is the truth. */
+export function createRecorder() {
+  const applied: StoredRecord[] = [];
+  const batches: LogBatch[] = [];
+  const nextOffsets = new Map<number, bigint>();
+
+  async function onBatch(batch: LogBatch): Promise<BatchOutcome> {
+    batches.push(batch);
+    const expected = nextOffsets.get(batch.partition) ?? 0n;
+    if (batch.fetchedOffset > expected) return { kind: 'advance', nextOffset: expected };
+    applied.push(...batch.records.filter(({ offset }) => offset >= expected));
+    const nextOffset = batch.nextOffset > expected ? batch.nextOffset : expected;
+    nextOffsets.set(batch.partition, nextOffset);
+    return { kind: 'advance', nextOffset };
+  }
+
+  return {
+    applied,
+    batches,
+    nextOffsets,
+    onBatch,
+    keys: () => applied.map(({ key }) => String(key)),
+    untilApplied: (count: number) => vi.waitFor(() => expect(applied).toHaveLength(count), PATIENCE),
+  };
+}
+
+/** Keys of which each falls into the partition of its index. */
+export function keysPerPartition(partitions: number): string[] {
+  const keys: string[] = [];
+  for (let i = 0; Object.keys(keys).length < partitions; i += 1) keys[partitionOf(`key-${i}`, partitions)] ??= `key-${i}`;
+  return keys;
+}
+
+const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
+
+/** To be called inside a suite. */
+export function describeEventLog(start: () => Promise<EventLogFixture>): void {
+  let fixture: EventLogFixture;
+  let log: EventLog;
+  const consumers: LogConsumer[] = [];
+  let groups = 0;
+  const newGroup = (): string => `group-${(groups += 1)}`;
+
+  beforeAll(async () => {
+    fixture = await start();
+    log = fixture.openLog();
+  });
+  afterAll(async () => {
+    await Promise.all(consumers.map((consumer) => consumer.stop(STOP_WITHIN_MS)));
+    await log?.close();
+    await fixture?.close();
+  });
+
+  const append = (records: readonly NewRecord[]): Promise<LogPosition[]> => log.append(records, APPEND_WITHIN_MS);
+
+  function consume(options: Partial<Parameters<EventLog['consume']>[0]> & { topics: string[] }): LogConsumer {
+    const consumer = log.consume({ group: newGroup(), onBatch: createRecorder().onBatch, ...options });
+    consumers.push(consumer);
+    return consumer;
+  }
+
+  describe('append', () => {
+    it('answers with one position per record, in the order given, in the partition of its key', async () => {
+      const topic = await fixture.createTopic(5);
+      const records = range(40).map((i) => recordOf(topic, `room-${i % 13}`, String(i)));
+      const positions = await append(records);
+      const counts = new Map<number, bigint>();
+      for (const [i, { key }] of records.entries()) {
+        const partition = partitionOf(key, 5);
+        const offset = counts.get(partition) ?? 0n;
+        counts.set(partition, offset + 1n);
+        expect(positions[i]).toEqual({ topic, partition, offset });
+      }
+    });
+
+    it('appends to several topics at once', async () => {
+      const topics = [await fixture.createTopic(1), await fixture.createTopic(1)];
+      const positions = await append([...topics, ...topics].map((topic) => recordOf(topic, 'k')));
+      expect(positions).toEqual([0n, 0n, 1n, 1n].map((offset, i) => ({ topic: topics[i % 2], partition: 0, offset })));
+    });
+
+    it('keeps the order of calls for a key, however many are under way', async () => {
+      const topic = await fixture.createTopic(3);
+      const keys = range(7).map((i) => `key-${i}`);
+      const calls = range(700).map((i) => append([recordOf(topic, keys[i % 7] ?? '', String(i))]));
+      const recorder = createRecorder();
+      consume({ topics: [topic], onBatch: recorder.onBatch });
+      await Promise.all(calls);
+      await recorder.untilApplied(700);
+      for (const key of keys) {
+        const values = recorder.applied.filter((record) => String(record.key) === key).map(({ value }) => Number(value));
+        expect(values).toEqual(range(100).map((i) => i * 7 + keys.indexOf(key)));
+      }
+    });
+
+    it('takes more records at once than one batch of it holds', async () => {
+      const topic = await fixture.createTopic(2);
+      const recorder = createRecorder();
+      const positions = await append(range(1_700).map((i) => recordOf(topic, 'k', String(i))));
+      consume({ topics: [topic], onBatch: recorder.onBatch });
+      await recorder.untilApplied(1_700);
+      expect(positions.map(({ offset }) => Number(offset))).toEqual(range(1_700));
+      expect(recorder.applied.map(({ value }) => Number(value))).toEqual(range(1_700));
+    });
+
+    it('takes a record up to the limit and refuses one above it', async () => {
+      const topic = await fixture.createTopic(1);
+      const sized = (bytes: number): NewRecord => ({ topic, key: 'k', value: Buffer.alloc(bytes, 7), headers: {} });
+      await expect(append([sized(MAX_RECORD_BYTES)])).rejects.toThrow(RecordTooLargeError);
+      await append([sized(MAX_RECORD_BYTES - 100)]);
+      expect(await log.bounds(topic)).toEqual([{ partition: 0, low: 0n, high: 1n }]);
+    });
+
+    it('is unavailable for a topic that does not exist', async () => {
+      await expect(log.append([recordOf('no-such-topic', 'k')], 500)).rejects.toThrow(LogUnavailableError);
+      const topic = await fixture.createTopic(1);
+      await append([recordOf(topic, 'k')]);
+    });
+
+    it('refuses after close', async () => {
+      const closed = fixture.openLog();
+      await closed.close();
+      await expect(closed.append([recordOf('any', 'k')], 500)).rejects.toThrow(LogUnavailableError);
+    });
+  });
+
+  describe('bytes', () => {
+    it('come back exactly, in value, key and headers', async () => {
+      const topic = await fixture.createTopic(1);
+      const everyByte = Buffer.from(range(256));
+      const headers = { text: 'ü🎥', 'name with ö': 'x', raw: everyByte, empty: '', ['__proto__']: 'own' };
+      const before = Date.now();
+      await append([
+        { topic, key: 'Raum 🎥', value: everyByte, headers },
+        { topic, key: 'k', value: Buffer.alloc(0), headers: {} },
+      ]);
+      const recorder = createRecorder();
+      consume({ topics: [topic], onBatch: recorder.onBatch });
+      await recorder.untilApplied(2);
+      const [first, second] = recorder.applied;
+      expect(first?.key).toEqual(Buffer.from('Raum 🎥'));
+      expect(first?.value).toEqual(everyByte);
+      expect(Object.entries(first?.headers ?? {})).toEqual(
+        Object.entries(headers).map(([header, value]) => [header, Buffer.from(value)]),
+      );
+      expect(second).toMatchObject({ topic, partition: 0, offset: 1n, value: Buffer.alloc(0), headers: {} });
+      expect(Math.abs((first?.timestampMs ?? 0) - before)).toBeLessThan(10_000);
+    });
+
+    it('may be missing: null keys and values of other producers', async () => {
+      const topic = await fixture.createTopic(1);
+      await fixture.appendForeign(topic, 0, { key: Buffer.from('k'), value: null });
+      await fixture.appendForeign(topic, 0, { key: null, value: Buffer.from('v') });
+      await fixture.appendForeign(topic, 0, { key: null, value: null });
+      const recorder = createRecorder();
+      consume({ topics: [topic], onBatch: recorder.onBatch });
+      await recorder.untilApplied(3);
+      expect(recorder.applied.map(({ key, value }) => [key, value])).toEqual([
+        [Buffer.from('k'), null],
+        [null, Buffer.from('v')],
+        [null, null],
+      ]);
+    });
+  });
+
+  describe('bounds', () => {
+    it('are the first kept and the next offset of every partition', async () => {
+      const topic = await fixture.createTopic(3);
+      const [key = ''] = keysPerPartition(3);
+      await append([recordOf(topic, key), recordOf(topic, key)]);
+      expect(await log.bounds(topic)).toEqual([
+        { partition: 0, low: 0n, high: 2n },
+        { partition: 1, low: 0n, high: 0n },
+        { partition: 2, low: 0n, high: 0n },
+      ]);
+    });
+
+    it('are unavailable for a topic that does not exist', async () => {
+      await expect(log.bounds('no-such-topic')).rejects.toThrow(LogUnavailableError);
+    });
+  });
+
+  describe('consume', () => {
+    it('tells the assignment and becomes ready', async () => {
+      const topics = [await fixture.createTopic(2), await fixture.createTopic(1)];
+      const onAssigned = vi.fn();
+      const consumer = consume({ topics, onAssigned });
+      expect(consumer.isReady()).toBe(false);
+      await vi.waitFor(() => expect(consumer.isReady()).toBe(true), PATIENCE);
+      expect(onAssigned).toHaveBeenCalledWith(new Map([[topics[0], [0, 1]], [topics[1], [0]]]));
+    });
+
+    it('hands out each batch with its range, and goes on where the outcome says', async () => {
+      const topic = await fixture.createTopic(1);
+      const recorder = createRecorder();
+      await append([recordOf(topic, 'a'), recordOf(topic, 'b')]);
+      consume({ topics: [topic], onBatch: recorder.onBatch });
+      await recorder.untilApplied(2);
+      await append([recordOf(topic, 'c')]);
+      await recorder.untilApplied(3);
+      expect(recorder.batches).toMatchObject([
+        { topic, partition: 0, fetchedOffset: 0n, nextOffset: 2n, high: 2n },
+        { topic, partition: 0, fetchedOffset: 2n, nextOffset: 3n, high: 3n },
+      ]);
+      expect(await recorder.batches[0]?.heartbeat()).toBe(true);
+    });
+
+    it('waits with the rest of a partition on retry, hands it out again from there, and lets others go on', async () => {
+      const topic = await fixture.createTopic(2);
+      const [slow = '', quick = ''] = keysPerPartition(2);
+      await append([recordOf(topic, slow, '0'), recordOf(topic, slow, '1'), recordOf(topic, quick, '0')]);
+      const attempts: { offset: bigint; atMs: number }[] = [];
+      const recorder = createRecorder();
+      const onBatch = async (batch: LogBatch): Promise<BatchOutcome> => {
+        if (batch.partition === 0 && attempts.length < 3) {
+          attempts.push({ offset: batch.fetchedOffset, atMs: performance.now() });
+          return { kind: 'retry', nextOffset: 1n, afterMs: 700 };
+        }
+        return recorder.onBatch(batch);
+      };
+      recorder.nextOffsets.set(0, 1n);
+      consume({ topics: [topic], onBatch });
+      await vi.waitFor(() => expect(attempts).toHaveLength(1), PATIENCE);
+      await append([recordOf(topic, quick, '1')]);
+      await vi.waitFor(() => expect(recorder.keys()).toEqual([quick, quick]), PATIENCE);
+      expect(attempts.length).toBeLessThan(3);
+      await recorder.untilApplied(3);
+      expect(attempts.map(({ offset }) => offset)).toEqual([0n, 1n, 1n]);
+      expect(recorder.applied.at(-1)).toMatchObject({ partition: 0, offset: 1n });
+      const [first, second] = attempts;
+      expect((second?.atMs ?? 0) - (first?.atMs ?? 0)).toBeGreaterThanOrEqual(690);
+    });
+
+    it('seeks back and forward as the outcome says', async () => {
+      const topic = await fixture.createTopic(1);
+      await append(range(10).map((i) => recordOf(topic, 'k', String(i))));
+      const seen: bigint[] = [];
+      const jumps = [3n, 8n];
+      const onBatch = async (batch: LogBatch): Promise<BatchOutcome> => {
+        seen.push(batch.fetchedOffset);
+        return { kind: 'advance', nextOffset: jumps.shift() ?? batch.nextOffset };
+      };
+      const consumer = consume({ topics: [topic], onBatch });
+      await vi.waitFor(() => expect(seen).toEqual([0n, 3n, 8n]), PATIENCE);
+      await append([recordOf(topic, 'k')]);
+      await vi.waitFor(() => expect(seen).toEqual([0n, 3n, 8n, 10n]), PATIENCE);
+      expect(consumer.isReady()).toBe(true);
+    });
+
+    it('starts where startAt says, at once, also behind what the group has committed', async () => {
+      const topic = await fixture.createTopic(2);
+      const [zero = '', one = ''] = keysPerPartition(2);
+      await append([recordOf(topic, zero), recordOf(topic, one), recordOf(topic, one), recordOf(topic, one)]);
+      const group = newGroup();
+      const before = createRecorder();
+      const consumer = consume({ group, topics: [topic], onBatch: before.onBatch });
+      await before.untilApplied(4);
+      await consumer.stop(STOP_WITHIN_MS);
+
+      const after = createRecorder();
+      after.nextOffsets.set(0, 1n).set(1, 1n);
+      consume({
+        group,
+        topics: [topic],
+        onBatch: after.onBatch,
+        startAt: async (assigned) => assigned.map(({ partition }) => ({ topic, partition, offset: 1n })),
+      });
+      await after.untilApplied(2);
+      expect(after.batches.map(({ partition, fetchedOffset }) => [partition, fetchedOffset])).toEqual([[1, 1n]]);
+    });
+
+    it('asks again when startAt throws, and hands out nothing meanwhile', async () => {
+      const topic = await fixture.createTopic(1);
+      await append([recordOf(topic, 'k')]);
+      const recorder = createRecorder();
+      const startAt = vi.fn(async () => {
+        if (startAt.mock.calls.length < 2) throw new Error('the database is away');
+        expect(recorder.batches).toHaveLength(0);
+        return [];
+      });
+      consume({ topics: [topic], onBatch: recorder.onBatch, startAt });
+      await recorder.untilApplied(1);
+      expect(startAt).toHaveBeenCalledTimes(2);
+    });
+
+    it('resumes after stop where the handler is', async () => {
+      const topic = await fixture.createTopic(3);
+      const group = newGroup();
+      const recorder = createRecorder();
+      await append(range(30).map((i) => recordOf(topic, `k${i}`)));
+      const first = consume({ group, topics: [topic], onBatch: recorder.onBatch });
+      await recorder.untilApplied(30);
+      await first.stop(STOP_WITHIN_MS);
+      await first.done;
+      expect(first.isReady()).toBe(false);
+
+      await append(range(30).map((i) => recordOf(topic, `k${i}`)));
+      consume({ group, topics: [topic], onBatch: recorder.onBatch });
+      await recorder.untilApplied(60);
+      const byPartition = Map.groupBy(recorder.applied, ({ partition }) => partition);
+      for (const records of byPartition.values()) {
+        expect(records.map(({ offset }) => Number(offset))).toEqual(range(records.length));
+      }
+    });
+
+    it.each<[string, () => Promise<BatchOutcome>]>([
+      ['stop', async () => ({ kind: 'stop', error: new Error('enough') })],
+      ['a throw', () => Promise.reject(new Error('enough'))],
+    ])('ends with the error on %s, and calls the handler no more', async (_, outcome) => {
+      const topic = await fixture.createTopic(1);
+      await append([recordOf(topic, 'a')]);
+      const onBatch = vi.fn(outcome);
+      const consumer = consume({ topics: [topic], onBatch });
+      await expect(consumer.done).rejects.toThrow('enough');
+      expect(consumer.isReady()).toBe(false);
+      await append([recordOf(topic, 'b')]);
+      await consumer.stop(STOP_WITHIN_MS);
+      expect(onBatch).toHaveBeenCalledTimes(1);
+    });
+
+    it('ends when it shall go on beyond the end of the log', async () => {
+      const topic = await fixture.createTopic(1);
+      await append([recordOf(topic, 'a')]);
+      const byOutcome = consume({ topics: [topic], onBatch: async () => ({ kind: 'advance', nextOffset: 2n }) });
+      await expect(byOutcome.done).rejects.toThrow(OffsetOutOfRangeError);
+      const byStart = consume({ topics: [topic], startAt: async () => [{ topic, partition: 0, offset: 2n }] });
+      await expect(byStart.done).rejects.toThrow(OffsetOutOfRangeError);
+    });
+
+    it('stops within its deadline although the handler hangs', async () => {
+      const topic = await fixture.createTopic(1);
+      await append([recordOf(topic, 'a')]);
+      const reached = Promise.withResolvers<void>();
+      const release = Promise.withResolvers<BatchOutcome>();
+      const onBatch = (): Promise<BatchOutcome> => {
+        reached.resolve();
+        return release.promise;
+      };
+      const consumer = log.consume({ group: newGroup(), topics: [topic], onBatch });
+      await reached.promise;
+      const before = performance.now();
+      await consumer.stop(300);
+      await consumer.done;
+      expect(performance.now() - before).toBeLessThan(2_000);
+      release.resolve({ kind: 'advance', nextOffset: 1n });
+    });
+  });
+
+  describe('while the log does not answer', () => {
+    it('append and bounds are unavailable, the consumer is not ready, and all of it heals', async () => {
+      const topic = await fixture.createTopic(1);
+      const recorder = createRecorder();
+      const consumer = consume({ topics: [topic], onBatch: recorder.onBatch });
+      await append([recordOf(topic, 'before')]);
+      await recorder.untilApplied(1);
+      await log.bounds(topic);
+
+      fixture.stall();
+      try {
+        const before = performance.now();
+        const refused = log.append([recordOf(topic, 'lost?')], 500);
+        const unknown = expect(log.bounds(topic)).rejects.toThrow(LogUnavailableError);
+        await expect(refused).rejects.toThrow(LogUnavailableError);
+        expect(performance.now() - before).toBeGreaterThan(490);
+        expect(performance.now() - before).toBeLessThan(1_500);
+        await vi.waitFor(() => expect(consumer.isReady()).toBe(false), PATIENCE);
+        await unknown;
+      } finally {
+        await fixture.heal();
+      }
+
+      await append([recordOf(topic, 'after')]);
+      await vi.waitFor(() => expect(recorder.keys()).toContain('after'), PATIENCE);
+      await vi.waitFor(() => expect(consumer.isReady()).toBe(true), PATIENCE);
+      expect(recorder.keys().filter((key) => key !== 'lost?')).toEqual(['before', 'after']);
+      expect((await log.bounds(topic))[0]?.high).toBe(BigInt(recorder.applied.length));
+    });
+  });
+}

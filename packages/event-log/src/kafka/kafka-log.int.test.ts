@@ -1,0 +1,26 @@
+import { describeWith } from '@realtime-service/dev-stack/vitest';
+import { describeEventLog } from '../contract.ts';
+import { createKafkaLog } from './kafka-log.ts';
+import { kafkajs } from './kafkajs.ts';
+import { startProxiedKafka } from './proxied-kafka.ts';
+
+const silent = (): void => undefined;
+
+describeWith(['kafka'], 'the log on Kafka', () => {
+  describeEventLog(async () => {
+    const { brokers, client, proxy, createTopic, stop } = await startProxiedKafka();
+    return {
+      openLog: () => createKafkaLog({ brokers, clientId: 'contract', sessionTimeoutMs: 6_000, writeLog: silent }),
+      createTopic,
+      appendForeign: async (topic, partition, record) => {
+        const producer = client.producer({ createPartitioner: kafkajs.Partitioners.DefaultPartitioner });
+        await producer.connect();
+        await producer.send({ topic, messages: [{ partition, ...record }] });
+        await producer.disconnect();
+      },
+      stall: proxy.stall,
+      heal: proxy.heal,
+      close: stop,
+    };
+  });
+});

@@ -1,0 +1,175 @@
+import { describe, expect, it, vi } from 'vitest';
+import { LogUnavailableError, MAX_RECORD_BYTES, type NewRecord, RecordTooLargeError } from './event-log.ts';
+import { createMailbox, type Sender } from './mailbox.ts';
+
+const silent = (): void => undefined;
+const record = (key: string, bytes = 1): NewRecord => ({ topic: 't', key, value: Buffer.alloc(bytes), headers: {} });
+const keysOf = (records: readonly NewRecord[]): string[] => records.map(({ key }) => key);
+
+/** A log in memory whose sends finish only when the test says so. */
+function createFakeLog() {
+  const written: string[] = [];
+  const sends: { keys: string[]; finish: () => void; fail: (error: Error) => void }[] = [];
+  let opened = 0;
+  let closed = 0;
+  const open = async (): Promise<Sender> => {
+    opened += 1;
+    return {
+      send: async (records) => {
+        const answer = Promise.withResolvers<void>();
+        sends.push({ keys: keysOf(records), finish: answer.resolve, fail: answer.reject });
+        await answer.promise;
+        return records.map(({ topic, key }) => {
+          written.push(key);
+          return { topic, partition: 0, offset: BigInt(written.length - 1) };
+        });
+      },
+      close: async () => {
+        closed += 1;
+      },
+    };
+  };
+  const nthSend = (n: number) =>
+    vi.waitFor(() => {
+      const send = sends[n];
+      if (send === undefined) throw new Error(`send ${n} has not begun`);
+      return send;
+    });
+  return { open, written, sends, nthSend, counts: () => ({ opened, closed }) };
+}
+
+describe('createMailbox', () => {
+  it('has one send outstanding, and what waits meanwhile travels together and in order', async () => {
+    const log = createFakeLog();
+    const mailbox = createMailbox(log.open, silent);
+    const first = mailbox.append([record('a')], 5_000);
+    await log.nthSend(0);
+    const second = mailbox.append([record('b'), record('c')], 5_000);
+    const third = mailbox.append([record('d')], 5_000);
+    expect(log.sends).toHaveLength(1);
+
+    (await log.nthSend(0)).finish();
+    (await log.nthSend(1)).finish();
+
+    expect(await first).toMatchObject([{ offset: 0n }]);
+    expect(await second).toMatchObject([{ offset: 1n }, { offset: 2n }]);
+    expect(await third).toMatchObject([{ offset: 3n }]);
+    expect(log.sends.map(({ keys }) => keys)).toEqual([['a'], ['b', 'c', 'd']]);
+  });
+
+  it('rejects those in a failed send, throws the connection away, and serves the next over a new one', async () => {
+    const log = createFakeLog();
+    const mailbox = createMailbox(log.open, silent);
+    const cause = new Error('connection cut');
+    const lost = mailbox.append([record('lost')], 5_000);
+    const failed = expect(lost).rejects.toThrow(expect.objectContaining({ name: 'LogUnavailableError', cause }));
+    const waiting = log.nthSend(0).then(() => mailbox.append([record('next')], 5_000));
+    (await log.nthSend(0)).fail(cause);
+    await failed;
+    (await log.nthSend(1)).finish();
+    await waiting;
+    expect(log.written).toEqual(['next']);
+    expect(log.counts()).toEqual({ opened: 2, closed: 1 });
+  });
+
+  it('never writes the rest of an append whose first batch failed', async () => {
+    const log = createFakeLog();
+    const mailbox = createMailbox(log.open, silent);
+    const large = Array.from({ length: 600 }, (_, i) => record(`k${i}`));
+    const append = expect(mailbox.append(large, 5_000)).rejects.toThrow(LogUnavailableError);
+    const other = mailbox.append([record('other')], 5_000);
+    const { keys, fail } = await log.nthSend(0);
+    expect(keys).toHaveLength(500);
+    fail(new Error('cut'));
+    await append;
+    (await log.nthSend(1)).finish();
+    await other;
+    expect(log.written).toEqual(['other']);
+  });
+
+  it('splits by count and by bytes, and resolves with the positions in the order given', async () => {
+    const log = createFakeLog();
+    const mailbox = createMailbox(log.open, silent);
+    const half = MAX_RECORD_BYTES / 2;
+    const append = mailbox.append([record('a', half), record('b', half), record('c', 10)], 5_000);
+    (await log.nthSend(0)).finish();
+    (await log.nthSend(1)).finish();
+    expect(await append).toMatchObject([{ offset: 0n }, { offset: 1n }, { offset: 2n }]);
+    expect(log.sends.map(({ keys }) => keys)).toEqual([['a'], ['b', 'c']]);
+  });
+
+  it('rejects at its own deadline although the send goes on, and does not send what was given up', async () => {
+    const log = createFakeLog();
+    const mailbox = createMailbox(log.open, silent);
+    const stuck = expect(mailbox.append([record('stuck')], 20)).rejects.toThrow(LogUnavailableError);
+    await log.nthSend(0);
+    const givenUp = expect(mailbox.append([record('given up')], 20)).rejects.toThrow('within 20 ms');
+    await Promise.all([stuck, givenUp]);
+    const patient = mailbox.append([record('patient')], 5_000);
+    (await log.nthSend(0)).finish();
+    (await log.nthSend(1)).finish();
+    await patient;
+    expect(log.written).toEqual(['stuck', 'patient']);
+  });
+
+  it('keeps trying to connect until the deadline, whose error names the cause', async () => {
+    const log = createFakeLog();
+    const refusal = new Error('connection refused');
+    let attempts = 0;
+    const mailbox = createMailbox(async () => {
+      attempts += 1;
+      if (attempts < 3) throw refusal;
+      return log.open();
+    }, silent);
+    const hasty = expect(mailbox.append([record('hasty')], 20)).rejects.toMatchObject({ cause: refusal });
+    const patient = mailbox.append([record('patient')], 5_000);
+    await hasty;
+    (await log.nthSend(0)).finish();
+    await patient;
+    expect(log.written).toEqual(['patient']);
+  });
+
+  it('treats a missing acknowledgement as a failure', async () => {
+    const mailbox = createMailbox(async () => ({ send: async () => [], close: async () => {} }), silent);
+    await expect(mailbox.append([record('a')], 5_000)).rejects.toThrow(LogUnavailableError);
+  });
+
+  it('starts again for an append made the moment after the last one ended', async () => {
+    const log = createFakeLog();
+    const mailbox = createMailbox(log.open, silent);
+    for (const depth of [0, 1, 2, 3, 4, 5]) {
+      const append = mailbox.append([record(`r${depth}`)], 5_000);
+      (await log.nthSend(depth)).finish();
+      await append;
+      for (let i = 0; i < depth; i += 1) await Promise.resolve();
+    }
+    expect(log.written).toHaveLength(6);
+  });
+
+  it('refuses a record that is too large before anything is written, and too much that waits', async () => {
+    const log = createFakeLog();
+    const mailbox = createMailbox(log.open, silent);
+    const tooLarge = mailbox.append([record('small'), record('large', MAX_RECORD_BYTES)], 5_000);
+    await expect(tooLarge).rejects.toThrow(RecordTooLargeError);
+    expect(log.sends).toHaveLength(0);
+
+    const filling = Array.from({ length: 67 }, (_, i) => mailbox.append([record(`f${i}`, 999_000)], 100));
+    await expect(mailbox.append([record('above', 999_000)], 100)).rejects.toThrow('Too many records');
+    await Promise.allSettled(filling);
+  });
+
+  it('lets the outstanding send finish when it closes, and refuses the rest', async () => {
+    const log = createFakeLog();
+    const mailbox = createMailbox(log.open, silent);
+    const sent = mailbox.append([record('sent')], 5_000);
+    const send = await log.nthSend(0);
+    const waiting = expect(mailbox.append([record('waiting')], 5_000)).rejects.toThrow(LogUnavailableError);
+    const closed = mailbox.close();
+    await waiting;
+    send.finish();
+    await Promise.all([sent, closed]);
+    await expect(mailbox.append([record('late')], 5_000)).rejects.toThrow(LogUnavailableError);
+    expect(log.written).toEqual(['sent']);
+    expect(log.counts()).toEqual({ opened: 1, closed: 1 });
+  });
+});
