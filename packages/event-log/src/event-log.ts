@@ -9,8 +9,9 @@ export type RecordHeaders = Readonly<Record<string, Buffer>>;
 /** A record to append. The partition follows from the key (murmur2, as Java's default partitioner has it). */
 export interface NewRecord {
   readonly topic: string;
-  readonly key: string;
-  readonly value: Buffer;
+  /** Null only in copies of others' records (dead letters): they stand in partition 0. */
+  readonly key: string | Buffer | null;
+  readonly value: Buffer | null;
   readonly headers: Readonly<Record<string, string | Buffer>>;
 }
 

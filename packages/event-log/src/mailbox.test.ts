@@ -4,7 +4,7 @@ import { createMailbox, type Sender } from './mailbox.ts';
 
 const silent = (): void => undefined;
 const record = (key: string, bytes = 1): NewRecord => ({ topic: 't', key, value: Buffer.alloc(bytes), headers: {} });
-const keysOf = (records: readonly NewRecord[]): string[] => records.map(({ key }) => key);
+const keysOf = (records: readonly NewRecord[]): string[] => records.map(({ key }) => String(key));
 
 /** A log in memory whose sends finish only when the test says so. */
 function createFakeLog() {
@@ -20,7 +20,7 @@ function createFakeLog() {
         sends.push({ keys: keysOf(records), finish: answer.resolve, fail: answer.reject });
         await answer.promise;
         return records.map(({ topic, key }) => {
-          written.push(key);
+          written.push(String(key));
           return { topic, partition: 0, offset: BigInt(written.length - 1) };
         });
       },

@@ -169,7 +169,7 @@ function bytesOf(letters: readonly Letter[]): number {
 }
 
 function sizeOf(record: NewRecord): number {
-  let bytes = RECORD_OVERHEAD_BYTES + Buffer.byteLength(record.key) + record.value.length;
+  let bytes = RECORD_OVERHEAD_BYTES + Buffer.byteLength(record.key ?? '') + (record.value?.length ?? 0);
   for (const [name, value] of Object.entries(record.headers)) {
     bytes += Buffer.byteLength(name) + Buffer.byteLength(value);
   }

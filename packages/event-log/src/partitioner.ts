@@ -3,7 +3,8 @@
  * (`org.apache.kafka.common.utils.Utils.murmur2`, sign bit cleared, modulo the partition count). librdkafka's default
  * differs: its producers must set `partitioner=murmur2_random`.
  */
-export function partitionOf(key: string | Buffer, partitionCount: number): number {
+export function partitionOf(key: string | Buffer | null, partitionCount: number): number {
+  if (key === null) return 0;
   return (murmur2(typeof key === 'string' ? Buffer.from(key) : key) & 0x7fffffff) % partitionCount;
 }
 

@@ -18,19 +18,6 @@ export class LivekitError extends Error {
   }
 }
 
-/** A complete permission object, as `UpdateParticipant` takes it and lists show it. */
-export interface ActualPermission {
-  readonly canSubscribe: boolean;
-  readonly canPublish: boolean;
-  readonly canPublishData: boolean;
-  readonly canPublishSources: MediaSource[];
-  readonly hidden: boolean;
-  readonly canUpdateMetadata: boolean;
-  readonly canSubscribeMetrics: boolean;
-  readonly recorder: boolean;
-  readonly agent: boolean;
-}
-
 const flag = z.boolean().default(false);
 
 /** protojson leaves defaults out, or not, as the server is set. Sources that we do not grant keep their name. */
@@ -42,9 +29,13 @@ const Permission = z.object({
   hidden: flag,
   canUpdateMetadata: flag,
   canSubscribeMetrics: flag,
+  canManageAgentSession: flag,
   recorder: flag,
   agent: flag,
 });
+
+/** A complete permission object, as `UpdateParticipant` takes it and lists show it. */
+export type ActualPermission = z.infer<typeof Permission>;
 
 const Track = z.object({ sid: z.string() });
 

@@ -31,7 +31,7 @@ const livekitUrl = (schemes: Readonly<Record<string, string>>) =>
 const keyPair = /^\s*([\w.-]+)\s*:\s*([\x21-\x7e]+?)\s*$/;
 
 /** `key: secret`, several separated by newlines or commas, as LiveKit's own variable has it. */
-const LivekitKeys = z.string().transform((text, context): [LivekitKey, ...LivekitKey[]] => {
+export const LivekitKeys = z.string().transform((text, context): [LivekitKey, ...LivekitKey[]] => {
   const entries = text.split(/[\n,]/).filter((entry) => entry.trim() !== '');
   const keys = entries.flatMap((entry): LivekitKey[] => {
     const [, apiKey, secret] = keyPair.exec(entry) ?? [];

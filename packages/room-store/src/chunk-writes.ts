@@ -102,7 +102,7 @@ export class ChunkWrites {
         return;
       case 'session':
         this.#sessions.set(keyOf(row.roomId, row.roomSid, row.participantSid), row);
-        this.#announceSession(stored(before, row), row, record);
+        this.#announceSession(before.session(row.roomId, row.roomSid, row.participantSid), row, record);
         return;
     }
   }
@@ -271,12 +271,6 @@ export class ChunkWrites {
 /** LiveKit's reason for a session that RoomService ended. */
 export const removedReason = 'PARTICIPANT_REMOVED';
 const wasRemoved = ({ endReason }: Session): boolean => endReason === removedReason;
-
-const stored = (before: WorkingSet, row: Session): Session | undefined => {
-  for (const session of before.sessionsOf(row.roomId))
-    if (session.roomSid === row.roomSid && session.participantSid === row.participantSid) return session;
-  return undefined;
-};
 
 /** Whether a header's change can concern people who are inside. */
 const changesRights = (before: RoomHeader | undefined, row: RoomHeader): boolean =>

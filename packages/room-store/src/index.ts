@@ -1,7 +1,7 @@
 export * from './apply-chunk.ts';
-export { removedReason } from './chunk-writes.ts';
 export * from './database.ts';
 export * from './leases.ts';
+export * from './listen.ts';
 export * from './marks.ts';
 export * from './migrate.ts';
 export * from './positions.ts';
@@ -9,3 +9,4 @@ export * from './presence.ts';
 export * from './read-facts.ts';
 export * from './relay-queue.ts';
 export * from './settings.ts';
+export { removedReason } from './chunk-writes.ts';

@@ -3,6 +3,7 @@ import { withDeadline } from './deadline.ts';
 import type { Logger } from './logger.ts';
 import type { Metrics } from './metrics.ts';
 import { probeRoutes } from './probes.ts';
+import { traceRoutes } from './routes.ts';
 
 /** Resolves when the dependency answers; rejects or takes longer than the deadline when it does not. */
 export type DependencyCheck = () => Promise<void>;
@@ -33,6 +34,7 @@ export function createOpsServer(options: OpsServerOptions): FastifyInstance {
   const { isAlive = () => true, metrics, info } = options;
   const probe = createReadinessProbe(options);
   const app = Fastify({ requestTimeout: 5_000, connectionTimeout: 10_000 });
+  traceRoutes(app);
 
   for (const url of probeRoutes.alive) {
     app.get(url, (_request, reply) => {

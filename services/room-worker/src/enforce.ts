@@ -18,7 +18,6 @@ import type { WorkerMetrics } from './metrics.ts';
 
 /** Longer than the bounded calls of one answer together. */
 const claimSeconds = 15;
-const batchSize = 32;
 const firstRetryMs = 250;
 const maxRetryMs = 10_000;
 /** A key that LiveKit refuses will not be right a moment later; the alarm is the metric. */
@@ -112,7 +111,7 @@ const answerIdentity = async (dependencies: EnforcementDependencies, mark: Mark)
   if (userId === undefined) return settled('observed', 'not_ours');
   if (!(await gate.hasReachedStart([roomId, userId]))) return { kind: 'later', delayMs: notCaughtUpRetryMs };
   const { facts, nowMs } = await factsOf(pool, roomId, userId, present.attributes?.[attributes.login] ?? null);
-  const verdict = authorise(facts, { purpose: 'stay', takeOver: false }, nowMs);
+  const verdict = authorise(facts, { purpose: 'stay', identity, takeOver: false }, nowMs);
   return enforce(dependencies, mark, present, verdict, userId);
 };
 
@@ -161,18 +160,64 @@ const carryOutEdge = async ({ pool, livekit, metrics, logger }: EnforcementDepen
 const inTrace = (name: string, traceparent: string | null, work: () => Promise<void>): Promise<void> =>
   withRemoteParent(traceparent === null ? {} : { traceparent }, () => withSpan(name, {}, work));
 
+/** How many questions are being answered at once; one that waits for LiveKit's answer delays no other. */
+const concurrency = 32;
+/** A notification can be missed, and marks become due by time alone. */
+const pollEveryMs = 250;
+
+export interface Enforcement {
+  /** New marks may be there. */
+  readonly wake: () => void;
+  /** Claims nothing more and resolves when what is under way is answered. */
+  readonly stop: () => Promise<void>;
+}
+
 /**
- * One round: claims what is due and answers all of it. A mark is a question, not an order: facts and LiveKit are read
- * now, whatever the cause said then. Resolves with how much there was.
+ * Answers marks as they become due, until stopped. A mark is a question, not an order: facts and LiveKit are read when
+ * it is answered, whatever its cause said then. Each is answered on its own, with bounded calls.
  */
-export const answerDueMarks = async (dependencies: EnforcementDependencies): Promise<number> => {
-  const [marks, edges] = await Promise.all([
-    claimMarks(dependencies.pool, batchSize, claimSeconds),
-    claimEdges(dependencies.pool, batchSize, claimSeconds),
-  ]);
-  await Promise.all([
-    ...marks.map((mark) => inTrace('enforce mark', mark.trace, () => answerMark(dependencies, mark))),
-    ...edges.map((edge) => inTrace('enforce order', edge.trace, () => carryOutEdge(dependencies, edge))),
-  ]);
-  return marks.length + edges.length;
+export const startEnforcement = (dependencies: EnforcementDependencies): Enforcement => {
+  const { pool, logger } = dependencies;
+  const underWay = new Set<Promise<void>>();
+  let isStopped = false;
+  let woken = Promise.withResolvers<void>();
+  const wake = (): void => woken.resolve();
+
+  const start = (work: Promise<void>): void => {
+    const done: Promise<void> = work.finally(() => {
+      underWay.delete(done);
+      wake();
+    });
+    underWay.add(done);
+  };
+
+  const claim = async (): Promise<void> => {
+    const free = concurrency - underWay.size;
+    if (free <= 0) return;
+    for (const mark of await claimMarks(pool, free, claimSeconds))
+      start(inTrace('enforce mark', mark.trace, () => answerMark(dependencies, mark)));
+    for (const edge of await claimEdges(pool, free, claimSeconds))
+      start(inTrace('enforce order', edge.trace, () => carryOutEdge(dependencies, edge)));
+  };
+
+  const run = async (): Promise<void> => {
+    while (!isStopped) {
+      woken = Promise.withResolvers();
+      const timer = setTimeout(wake, pollEveryMs);
+      await claim().catch((error: unknown) => logger.warn({ err: error }, 'marks could not be claimed'));
+      await woken.promise;
+      clearTimeout(timer);
+    }
+    await Promise.all(underWay);
+  };
+
+  const running = run();
+  return {
+    wake,
+    stop: () => {
+      isStopped = true;
+      wake();
+      return running;
+    },
+  };
 };

@@ -9,8 +9,7 @@ export interface WorkerMetrics {
   readonly misplaced: Counter<'topic'>;
   readonly deadLetters: Counter<'topic' | 'reason'>;
   readonly retries: Counter<'topic'>;
-  readonly high: Gauge<'topic' | 'partition'>;
-  readonly next: Gauge<'topic' | 'partition'>;
+  readonly lag: Gauge<'consumergroup' | 'topic' | 'partition'>;
   readonly webhooks: Counter<'outcome'>;
   readonly answers: Counter<'action' | 'reason'>;
   readonly enforcementErrors: Counter<'kind'>;
@@ -32,8 +31,7 @@ export const createWorkerMetrics = (): WorkerMetrics => {
     misplaced: new Counter({ name: 'rt_records_misplaced', help: 'Records in another partition than murmur2 of their key gives', labelNames: ['topic'], registers }),
     deadLetters: new Counter({ name: 'rt_dead_letters', help: 'Records that can never be applied, by reason', labelNames: ['topic', 'reason'], registers }),
     retries: new Counter({ name: 'rt_chunk_retries', help: 'Chunks that failed for a passing reason', labelNames: ['topic'], registers }),
-    high: new Gauge({ name: 'rt_log_high_offset', help: 'The offset that the next record will get', labelNames: ['topic', 'partition'], registers }),
-    next: new Gauge({ name: 'rt_projection_next_offset', help: 'The first offset that is not applied', labelNames: ['topic', 'partition'], registers }),
+    lag: new Gauge({ name: 'kafka_consumergroup_lag', help: 'Records that are not applied yet', labelNames: ['consumergroup', 'topic', 'partition'], registers }),
     webhooks: new Counter({ name: 'rt_webhooks', help: 'Webhooks from LiveKit, by outcome', labelNames: ['outcome'], registers }),
     answers: new Counter({ name: 'rt_marks_answered', help: 'Questions about sessions, by what was done', labelNames: ['action', 'reason'], registers }),
     enforcementErrors: new Counter({ name: 'rt_enforcement_errors', help: 'Questions that could not be answered, by kind of failure', labelNames: ['kind'], registers }),

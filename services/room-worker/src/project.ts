@@ -137,8 +137,6 @@ export const createProjector = (dependencies: ProjectorDependencies): ((batch: L
         return { kind: 'advance', nextOffset: result.nextOffset };
       }
       position = result.nextOffset;
-      metrics.high.set({ topic, partition }, Number(batch.high));
-      metrics.next.set({ topic, partition }, Number(position));
       if (!(await batch.heartbeat())) break;
     }
     return { kind: 'advance', nextOffset: position };

@@ -118,7 +118,7 @@ async function appendToPartition(
       topic,
       partition,
       group.length,
-      group.map(({ record }) => Buffer.from(record.key)),
+      group.map(({ record }) => record.key === null ? null : Buffer.from(record.key)),
       group.map(({ record }) => record.value),
       group.map(({ record }) => encodeHeaders(record.headers)),
     ],

@@ -17,7 +17,7 @@ export async function openProducer(kafka: Kafka): Promise<Sender> {
     retry: { retries: RETRIES },
     createPartitioner: () => ({ topic, message, partitionMetadata }) => {
       partitionCounts.set(topic, partitionMetadata.length);
-      return partitionOf(bytesOfKey(message), partitionMetadata.length);
+      return partitionOf(message.key ?? null, partitionMetadata.length);
     },
   });
   try {
@@ -38,11 +38,6 @@ export async function openProducer(kafka: Kafka): Promise<Sender> {
     },
     close: () => producer.disconnect(),
   };
-}
-
-function bytesOfKey({ key }: Message): string | Buffer {
-  if (key === null || key === undefined) throw new TypeError('Every record of ours has a key');
-  return key;
 }
 
 /**

@@ -1,0 +1,159 @@
+import { randomUUID } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
+import { type CloudEventContext, type LivekitObserved, type LivekitRoom, observedType, toBinaryHeaders, topics } from '@realtime-service/contracts';
+import type { EventLog } from '@realtime-service/event-log';
+import type { ListedParticipant, RoomService } from '@realtime-service/livekit';
+import type { RoomLife, Session } from '@realtime-service/room-model';
+import { holdDuty, type Pool, readLivePresence, releaseDuty } from '@realtime-service/room-store';
+import { type Logger, withSpan } from '@realtime-service/telemetry';
+import type { WorkerMetrics } from './metrics.ts';
+
+const dutyName = 'sweep';
+/** A room that differs is looked at again after so long: webhooks may be on their way. */
+const secondLookAfterMs = 1_000;
+/** LiveKit serves joins beside us. */
+const roomsPerSecond = 200;
+const appendTimeoutMs = 5_000;
+/** From here on differences look like an outage of ours or of LiveKit's rather than lost webhooks. */
+const massMinimum = 20;
+const massShare = 0.3;
+
+export interface SweepDependencies {
+  readonly pool: Pool;
+  readonly log: EventLog;
+  readonly livekit: RoomService;
+  readonly intervalMs: number;
+  readonly metrics: WorkerMetrics;
+  readonly logger: Logger;
+}
+
+/** One room as LiveKit has it, and when it was asked. */
+interface Look {
+  readonly roomId: string;
+  readonly listedAtMs: number;
+  readonly room: LivekitRoom | null;
+  readonly participants: readonly ListedParticipant[];
+}
+
+interface Believed {
+  readonly life: RoomLife | undefined;
+  readonly sessions: readonly Session[];
+}
+
+const isThere = ({ state }: ListedParticipant): boolean => state !== 'DISCONNECTED';
+
+/** Whether LiveKit's list and the projection name different lives or sids; a fact received since the look excuses it. */
+const differs = (look: Look, { life, sessions }: Believed): boolean => {
+  if (sessions.some(({ lastFactAtMs }) => lastFactAtMs >= look.listedAtMs)) return false;
+  if (look.room?.sid !== life?.roomSid) return true;
+  const listed = new Set(look.participants.filter(isThere).map(({ sid }) => sid));
+  const believed = sessions.filter(({ roomSid }) => roomSid === look.room?.sid);
+  return listed.size !== believed.length || believed.some(({ participantSid }) => !listed.has(participantSid));
+};
+
+const believedIn = async (pool: Pool, roomIds: readonly string[] | null): Promise<Map<string, Believed>> => {
+  const { lives, sessions } = await readLivePresence(pool, roomIds);
+  const byRoom = Map.groupBy(sessions, ({ roomId }) => roomId);
+  const lifeOf = new Map(lives.map((life) => [life.roomId, life]));
+  const rooms = new Set([...byRoom.keys(), ...lifeOf.keys()]);
+  return new Map([...rooms].map((roomId) => [roomId, { life: lifeOf.get(roomId), sessions: byRoom.get(roomId) ?? [] }]));
+};
+
+const nothing: Believed = { life: undefined, sessions: [] };
+
+/** Looks at rooms: all that LiveKit has and all that are named, at a bounded rate. */
+const lookAt = async (livekit: RoomService, named: Iterable<string>, only: ReadonlySet<string> | null): Promise<Look[]> => {
+  const startedAtMs = Date.now();
+  const rooms = new Map((await livekit.listRooms()).map((room) => [room.name, room]));
+  const looks: Look[] = [];
+  for (const roomId of new Set([...named, ...(only === null ? rooms.keys() : [])])) {
+    const room = rooms.get(roomId) ?? null;
+    if (room === null) {
+      looks.push({ roomId, listedAtMs: startedAtMs, room, participants: [] });
+      continue;
+    }
+    const listedAtMs = Date.now();
+    looks.push({ roomId, listedAtMs, room, participants: await livekit.listParticipants(roomId) });
+    const aheadMs = (looks.length / roomsPerSecond) * 1000 - (Date.now() - startedAtMs);
+    if (aheadMs > 50) await delay(aheadMs);
+  }
+  return looks;
+};
+
+const differencesOf = async ({ pool, livekit }: SweepDependencies, among: ReadonlySet<string> | null): Promise<Look[]> => {
+  const named = among ?? (await believedIn(pool, null)).keys();
+  const looks = await lookAt(livekit, named, among);
+  // Read after the looks: a webhook that arrived meanwhile is part of what is believed.
+  const believed = await believedIn(pool, among === null ? null : [...among]);
+  return looks.filter((look) => differs(look, believed.get(look.roomId) ?? nothing));
+};
+
+const toRecord = (look: Look) => {
+  const observed: LivekitObserved = {
+    roomName: look.roomId,
+    listedAtMs: look.listedAtMs,
+    room: look.room,
+    participants: look.participants.filter(isThere).map(({ tracks: _, permission, ...participant }) => ({ ...participant, permission: { hidden: permission.hidden } })),
+  };
+  const context: CloudEventContext = {
+    specversion: '1.0',
+    id: randomUUID(),
+    source: 'sweep',
+    type: observedType,
+    subject: look.roomId,
+    time: new Date(look.listedAtMs).toISOString(),
+  };
+  return { topic: topics.livekitWebhooks, key: look.roomId, value: Buffer.from(JSON.stringify(observed)), headers: toBinaryHeaders(context) };
+};
+
+/**
+ * One sweep: what LiveKit lists against what is believed. Only differences that two looks a second apart agree on go
+ * into the log; many at once ask for a third look and raise an alarm, and are then applied all the same.
+ */
+export const sweepOnce = async (dependencies: SweepDependencies): Promise<number> => {
+  const { log, metrics, logger, pool } = dependencies;
+  let differing = await differencesOf(dependencies, null);
+  if (differing.length === 0) return 0;
+  await delay(secondLookAfterMs);
+  differing = await differencesOf(dependencies, new Set(differing.map(({ roomId }) => roomId)));
+  const believed = await believedIn(pool, null);
+  if (differing.length >= massMinimum && differing.length > massShare * believed.size) {
+    metrics.sweepAlarms.inc();
+    logger.error({ rooms: differing.length }, 'many rooms differ from LiveKit at once');
+    await delay(secondLookAfterMs);
+    differing = await differencesOf(dependencies, new Set(differing.map(({ roomId }) => roomId)));
+  }
+  if (differing.length === 0) return 0;
+  await log.append(differing.map(toRecord), appendTimeoutMs);
+  metrics.sweepDifferences.inc(differing.length);
+  logger.warn({ rooms: differing.length }, 'presence differed from LiveKit');
+  return differing.length;
+};
+
+/** Sweeps while this process holds the duty. */
+export const startSweep = (dependencies: SweepDependencies): { readonly stop: () => Promise<void> } => {
+  const { pool, intervalMs, logger } = dependencies;
+  const holder = randomUUID();
+  const stopping = new AbortController();
+
+  const run = async (): Promise<void> => {
+    while (!stopping.signal.aborted) {
+      try {
+        if (await holdDuty(pool, dutyName, holder, (2 * intervalMs) / 1000))
+          await withSpan('sweep', { isRoot: true }, () => sweepOnce(dependencies));
+      } catch (error) {
+        logger.warn({ err: error }, 'sweep failed');
+      }
+      await delay(intervalMs, undefined, { signal: stopping.signal }).catch(() => {});
+    }
+    await releaseDuty(pool, dutyName, holder).catch(() => {});
+  };
+
+  const running = run();
+  return {
+    stop: () => {
+      stopping.abort();
+      return running;
+    },
+  };
+};
