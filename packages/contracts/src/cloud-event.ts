@@ -30,10 +30,10 @@ export const CloudEventContext = z
     type: boundedText(128).min(1),
     subject: boundedText(256).min(1),
     time: optional(Timestamp),
-    datacontenttype: optional(z.string().max(128).refine((type) => jsonMediaType.test(type), 'must be JSON')),
+    datacontenttype: optional(boundedText(128).refine((type) => jsonMediaType.test(type), 'must be JSON')),
     sequence: optional(Sequence),
     /** Origin of the trace. Read leniently: tracing never decides whether a fact counts. */
-    traceparent: z.string().max(512).optional().catch(undefined),
+    traceparent: boundedText(512).optional().catch(undefined),
   })
   .meta({ id: 'CloudEventContext' });
 export type CloudEventContext = z.infer<typeof CloudEventContext>;

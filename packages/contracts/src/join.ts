@@ -40,7 +40,6 @@ export const JoinRequest = z
   .meta({ id: 'JoinRequest' });
 export type JoinRequest = z.infer<typeof JoinRequest>;
 
-/** What the role, the overrides and the bans leave; every right said, none left to LiveKit's defaults. */
 export const JoinPermissions = z
   .object({
     publishSources: z.array(MediaSource),
@@ -49,7 +48,10 @@ export const JoinPermissions = z
     hidden: z.boolean(),
     moderate: z.boolean(),
   })
-  .meta({ id: 'JoinPermissions' });
+  .meta({
+    id: 'JoinPermissions',
+    description: "What the role, the overrides and the bans leave; every right said, none left to LiveKit's defaults.",
+  });
 export type JoinPermissions = z.infer<typeof JoinPermissions>;
 
 export const JoinResponse = z

@@ -18,9 +18,13 @@ const EnumName = z.union([boundedText(128), z.number()]).transform(String);
 
 const toCamel = (key: string): string => key.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
 
-/** protojson may be written with proto names; attribute maps keep their keys. What we read lies at most 4 deep. */
+/**
+ * protojson may be written with proto names; attribute maps keep their keys. What we read lies at most 4 deep, and what
+ * lies deeper stays as it is, so that no nesting overflows the stack.
+ */
 export const camelKeys = (value: unknown, depth = 4): unknown => {
-  if (depth === 0 || value === null || typeof value !== 'object' || Array.isArray(value)) return value;
+  if (depth === 0 || value === null || typeof value !== 'object') return value;
+  if (Array.isArray(value)) return value.map((inner) => camelKeys(inner, depth - 1));
   return Object.fromEntries(
     Object.entries(value).map(([key, inner]) => [toCamel(key), key === 'attributes' ? inner : camelKeys(inner, depth - 1)]),
   );
@@ -58,7 +62,7 @@ export const LivekitParticipant = z.object({
   version: Int64.optional(),
   kind: EnumName.optional().catch(undefined).transform(kindOf),
   attributes: Attributes.optional().catch(undefined),
-  permission: z.looseObject({ hidden: z.boolean().optional() }).optional().catch(undefined),
+  permission: z.object({ hidden: z.boolean().optional() }).optional().catch(undefined),
   disconnectReason: EnumName.optional().catch(undefined),
 });
 export type LivekitParticipant = z.infer<typeof LivekitParticipant>;

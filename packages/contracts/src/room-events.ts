@@ -17,7 +17,6 @@ export type Privilege = z.infer<typeof Privilege>;
 export const MediaSource = z.enum(['microphone', 'camera', 'screen_share', 'screen_share_audio']).meta({ id: 'MediaSource' });
 export type MediaSource = z.infer<typeof MediaSource>;
 
-/** Replaces what the role says, field by field. */
 export const PermissionOverrides = z
   .object({
     publishSources: optional(z.array(MediaSource).max(4)),
@@ -26,27 +25,28 @@ export const PermissionOverrides = z
     hidden: optional(z.boolean()),
     dispatchAgents: optional(z.boolean()),
   })
-  .meta({ id: 'PermissionOverrides' });
+  .meta({ id: 'PermissionOverrides', description: 'Replaces what the role says, field by field.' });
 export type PermissionOverrides = z.infer<typeof PermissionOverrides>;
 
-/** `multi` counts devices, `single_newest` lets the newcomer take over, `single_oldest` refuses the newcomer. */
 export const DevicePolicy = z
   .discriminatedUnion('mode', [
     z.object({ mode: z.literal('multi'), max: optional(z.int().min(1).max(100)) }),
     z.object({ mode: z.literal('single_newest') }),
     z.object({ mode: z.literal('single_oldest') }),
   ])
-  .meta({ id: 'DevicePolicy' });
+  .meta({
+    id: 'DevicePolicy',
+    description: '`multi` counts devices, `single_newest` lets the newcomer take over, `single_oldest` refuses the newcomer.',
+  });
 export type DevicePolicy = z.infer<typeof DevicePolicy>;
 
-/** What a client may bring into its own token. All off by default. */
 export const RoomSettings = z
   .object({
     clientName: optional(z.boolean()),
     clientMetadata: optional(z.boolean()),
     clientAttributes: optional(z.boolean()),
   })
-  .meta({ id: 'RoomSettings' });
+  .meta({ id: 'RoomSettings', description: 'What a client may bring into its own token. All off by default.' });
 export type RoomSettings = z.infer<typeof RoomSettings>;
 
 export const RoomAccess = z
@@ -95,10 +95,9 @@ const RoomUpdated = z.object({
 const nothing = optional(z.object({}));
 const sid = boundedText(128).min(1);
 
-/** Where a dead letter stands: the record that could not be applied. */
 export const DeadLetterPosition = z
   .object({ topic: LogTopic, partition: LogPartition, offset: LogOffset })
-  .meta({ id: 'DeadLetterPosition' });
+  .meta({ id: 'DeadLetterPosition', description: 'Where a dead letter stands: the record that could not be applied.' });
 export type DeadLetterPosition = z.infer<typeof DeadLetterPosition>;
 
 /** One data schema per event type. Unknown fields are ignored: producers may be newer than we are. */

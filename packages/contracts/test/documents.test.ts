@@ -1,0 +1,53 @@
+import { Parser } from '@asyncapi/parser';
+import { Validator } from '@seriousme/openapi-schema-validator';
+import { Ajv2020 } from 'ajv/dist/2020.js';
+import addFormats from 'ajv-formats';
+import { describe, expect, it } from 'vitest';
+import { asyncApi } from '../scripts/asyncapi.ts';
+import { jsonSchemas } from '../scripts/json-schema.ts';
+import { openApi } from '../scripts/openapi.ts';
+import { presenceEventTypes, problemCodes, problemStatus, roomEventTypes, topics } from '../src/index.ts';
+import { commonProblems, routes } from '../src/routes.ts';
+
+describe('AsyncAPI', () => {
+  it('has no fault that its parser finds, examples included', async () => {
+    const { document, diagnostics } = await new Parser().parse(JSON.stringify(asyncApi()));
+    expect(diagnostics.filter(({ severity }) => severity === 0)).toEqual([]);
+    const channels = document?.channels().all() ?? [];
+    expect(channels.map((channel) => channel.address())).toEqual(expect.arrayContaining(Object.values(topics)));
+    const names = document?.messages().all().map((message) => message.name());
+    expect(names).toEqual(expect.arrayContaining([...roomEventTypes, ...presenceEventTypes]));
+  });
+});
+
+describe('OpenAPI', () => {
+  const document = openApi();
+
+  it('is valid', async () => {
+    const result = await new Validator().validate(structuredClone(document));
+    expect(result.errors ?? []).toEqual([]);
+    expect(result.valid).toBe(true);
+  });
+
+  it('has each route once, with an operation id of its own', () => {
+    expect(new Set(routes.map(({ operationId }) => operationId)).size).toBe(routes.length);
+    expect(new Set(routes.map(({ method, path }) => `${method} ${path}`)).size).toBe(routes.length);
+  });
+
+  it.each(routes)('$operationId names its path parameters and tells every status that it may answer', (route) => {
+    const inPath = [...route.path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name);
+    expect(Object.keys(route.pathParameters ?? {})).toEqual(inPath);
+    const operation = (document.paths as Record<string, Record<string, { responses: object }>>)[route.path]?.[route.method];
+    const statuses = [route.answer.status, ...[...route.problems, ...commonProblems].map((code) => problemStatus[code])];
+    expect(Object.keys(operation?.responses ?? {})).toEqual([...new Set(statuses)].sort().map(String));
+  });
+
+  it('shows an example of every problem that fits the schema of problems', () => {
+    const ajv = new Ajv2020({ strict: true });
+    addFormats.default(ajv);
+    const validate = ajv.compile(jsonSchemas()['http/Problem.json'] ?? {});
+    const { examples } = document.components as { examples: Record<string, { value: unknown }> };
+    expect(Object.keys(examples)).toEqual(problemCodes);
+    for (const { value } of Object.values(examples)) expect(validate(value), JSON.stringify(validate.errors)).toBe(true);
+  });
+});
