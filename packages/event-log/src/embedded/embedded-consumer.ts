@@ -45,15 +45,15 @@ export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, opti
   const lanes: Lane[] = [];
   const turns = new Set<Promise<void>>();
   let listener: PoolClient | undefined;
+  const done = Promise.withResolvers<void>();
   let wake = Promise.withResolvers<void>();
-  let failure: Error | undefined;
   let isEnded = false;
   let answeredAtMs = Number.NEGATIVE_INFINITY;
 
   function end(error?: Error): void {
     if (isEnded) return;
     isEnded = true;
-    failure = error;
+    if (error !== undefined) done.reject(error);
     wake.resolve();
   }
 
@@ -76,7 +76,6 @@ export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, opti
     }
     await Promise.all(turns);
     stopListening();
-    if (failure !== undefined) throw failure;
   }
 
   /** Until the next fallback look, or until the first paused partition may go on. */
@@ -184,14 +183,13 @@ export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, opti
   }
 
   const supervised = supervise();
-  const stopped = Promise.withResolvers<void>();
   return {
-    done: Promise.race([supervised, stopped.promise]),
+    done: done.promise,
     isReady: () => !isEnded && performance.now() - answeredAtMs < CALLED_SILENT_AFTER_MS,
     stop: async (deadlineMs) => {
       end();
       await within(deadlineMs, supervised);
-      stopped.resolve();
+      done.resolve();
     },
   };
 }

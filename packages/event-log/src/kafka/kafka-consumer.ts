@@ -1,4 +1,4 @@
-import type { Batch, Consumer, EachBatchPayload, IHeaders, Kafka } from 'kafkajs';
+import type { Batch, Consumer, EachBatchPayload, IHeaders, Kafka, TopicPartitions } from 'kafkajs';
 import type {
   BatchOutcome,
   ConsumeOptions,
@@ -40,11 +40,12 @@ const PASSING_ERRORS = new Set(['KafkaJSGroupCoordinatorNotFound', 'KafkaJSLockT
  */
 export function consumeKafka(dependencies: KafkaConsumerDependencies, options: ConsumeOptions): LogConsumer {
   const { createClient, bounds, sessionTimeoutMs, writeLog } = dependencies;
+  const done = Promise.withResolvers<void>();
   const ended = Promise.withResolvers<void>();
   const timers = new Set<NodeJS.Timeout>();
-  let failure: Error | undefined;
   let isEnded = false;
   let isAssigned = false;
+  let assignments = 0;
   let closeWithinMs = CLOSE_WITHIN_MS;
   let answeredAtMs = Number.NEGATIVE_INFINITY;
   let activeAtMs = performance.now();
@@ -52,7 +53,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
   function end(error?: Error): void {
     if (isEnded) return;
     isEnded = true;
-    failure = error;
+    if (error !== undefined) done.reject(error);
     for (const timer of timers) clearTimeout(timer);
     clearInterval(watchdog);
     ended.resolve();
@@ -77,21 +78,18 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
   async function supervise(): Promise<void> {
     while (!isEnded) {
       const crash = await live();
-      if (crash === undefined) break;
-      if (!isPassing(crash)) {
-        end(new Error(`The Kafka consumer cannot go on: ${crash.message}`, { cause: crash }));
-        break;
-      }
+      if (crash === undefined || isEnded) return;
+      if (!isPassing(crash)) return end(new Error(`The Kafka consumer cannot go on: ${crash.message}`, { cause: crash }));
       activeAtMs = performance.now();
       writeLog('warn', 'the Kafka consumer starts anew', { error: crash });
       await Promise.race([ended.promise, new Promise<void>((resolve) => later(RESTART_AFTER_MS, resolve))]);
     }
-    if (failure !== undefined) throw failure;
   }
 
   /** One kafkajs consumer, from connecting to its crash (returned) or to the end of all (undefined). */
   async function live(): Promise<Error | undefined> {
     isAssigned = false;
+    assignments += 1;
     const consumer = createClient().consumer({
       groupId: options.group,
       sessionTimeout: sessionTimeoutMs,
@@ -103,10 +101,15 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
       retry: { restartOnFailure: async () => false },
     });
     const crashed = Promise.withResolvers<Error>();
-    consumer.on(consumer.events.CRASH, ({ payload }) => crashed.resolve(payload.error));
-    consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => enter(consumer, payload.memberAssignment));
-    consumer.on(consumer.events.REQUEST, ({ payload }) => {
+    const { events } = consumer;
+    consumer.on(events.CRASH, ({ payload }) => crashed.resolve(payload.error));
+    consumer.on(events.GROUP_JOIN, ({ payload }) => enter(consumer, payload.memberAssignment));
+    consumer.on(events.REQUEST, ({ payload }) => {
       if (SIGNS_OF_LIFE.has(payload.apiName)) answeredAtMs = activeAtMs = performance.now();
+    });
+    // A broker that is away is not what the watchdog is for.
+    consumer.on(events.REQUEST_TIMEOUT, () => {
+      activeAtMs = performance.now();
     });
     try {
       await consumer.connect();
@@ -129,27 +132,42 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
 
   function enter(consumer: Consumer, assignment: Readonly<Record<string, number[]>>): void {
     const topics = Object.entries(assignment);
-    const assigned = topics.flatMap(([topic, partitions]) => partitions.map((partition) => ({ topic, partition })));
     options.onAssigned?.(new Map(topics));
-    const { startAt } = options;
-    if (startAt === undefined || assigned.length === 0) {
+    assignments += 1;
+    if (options.startAt === undefined || topics.length === 0) {
       isAssigned = true;
       return;
     }
-    consumer.pause(topics.map(([topic, partitions]) => ({ topic, partitions })));
-    const position = async (): Promise<void> => {
-      try {
-        await seek(consumer, await startAt(assigned));
-        if (isEnded) return;
-        consumer.resume(topics.map(([topic, partitions]) => ({ topic, partitions })));
-        isAssigned = true;
-      } catch (error) {
-        if (error instanceof OffsetOutOfRangeError) return end(error);
-        writeLog('warn', 'where to go on is not known yet', { error });
-        later(ASK_AGAIN_AFTER_MS, () => void position());
+    const partitions = topics.map(([topic, ofTopic]) => ({ topic, partitions: ofTopic }));
+    consumer.pause(partitions);
+    void position(consumer, partitions, assignments);
+  }
+
+  async function position(consumer: Consumer, partitions: TopicPartitions[], assignment: number): Promise<void> {
+    const assigned = partitions.flatMap(({ topic, partitions: of }) => of.map((partition) => ({ topic, partition })));
+    try {
+      const starts = (await options.startAt?.(assigned)) ?? [];
+      const held = await boundsOf(starts);
+      if (isEnded || assignment !== assignments) return;
+      for (const start of starts) {
+        assertInside(start, held.get(start.topic));
+        consumer.seek({ ...start, offset: String(start.offset) });
       }
-    };
-    void position();
+      consumer.resume(partitions);
+      isAssigned = true;
+    } catch (error) {
+      if (error instanceof OffsetOutOfRangeError) return end(error);
+      writeLog('warn', 'where to go on is not known yet', { error });
+      later(ASK_AGAIN_AFTER_MS, () => {
+        if (assignment === assignments) void position(consumer, partitions, assignment);
+      });
+    }
+  }
+
+  async function boundsOf(positions: readonly LogPosition[]): Promise<Map<string, PartitionBounds[]>> {
+    const held = new Map<string, PartitionBounds[]>();
+    for (const topic of new Set(positions.map((position) => position.topic))) held.set(topic, await bounds(topic));
+    return held;
   }
 
   async function handle(consumer: Consumer, { batch, heartbeat }: EachBatchPayload): Promise<void> {
@@ -174,32 +192,21 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
 
   async function obey(consumer: Consumer, batch: LogBatch, outcome: BatchOutcome): Promise<void> {
     if (outcome.kind === 'stop') throw outcome.error;
-    const { topic, partition } = batch;
-    const { nextOffset } = outcome;
-    try {
-      if (nextOffset >= batch.fetchedOffset && nextOffset <= batch.nextOffset) {
-        consumer.seek({ topic, partition, offset: String(nextOffset) });
-      } else {
-        await seek(consumer, [{ topic, partition, offset: nextOffset }]);
+    const next = { topic: batch.topic, partition: batch.partition, offset: outcome.nextOffset };
+    if (next.offset < batch.fetchedOffset || next.offset > batch.nextOffset) {
+      // Beyond what was fetched may be beyond the log, where kafkajs would quietly go on at its start.
+      try {
+        assertInside(next, await bounds(next.topic));
+      } catch (error) {
+        if (!(error instanceof LogUnavailableError)) throw error;
+        writeLog('warn', 'a seek cannot be checked yet', { error, ...next });
+        return pause(consumer, batch, ASK_AGAIN_AFTER_MS);
       }
-    } catch (error) {
-      if (!(error instanceof LogUnavailableError)) throw error;
-      writeLog('warn', 'a seek could not be checked yet', { error, topic, partition });
-      return pause(consumer, batch, ASK_AGAIN_AFTER_MS);
     }
+    if (isEnded) return;
+    consumer.seek({ ...next, offset: String(next.offset) });
     if (outcome.kind === 'retry') pause(consumer, batch, outcome.afterMs);
-    if (nextOffset !== batch.fetchedOffset) await mirror(consumer, { topic, partition, offset: nextOffset });
-  }
-
-  /** For what may lie outside the log, where kafkajs would quietly go on at another offset. */
-  async function seek(consumer: Consumer, positions: readonly LogPosition[]): Promise<void> {
-    const topics = new Set(positions.map(({ topic }) => topic));
-    const held = new Map<string, PartitionBounds[]>();
-    for (const topic of topics) held.set(topic, await bounds(topic));
-    for (const { topic, partition, offset } of positions) {
-      assertInside({ topic, partition, offset }, held.get(topic));
-      if (!isEnded) consumer.seek({ topic, partition, offset: String(offset) });
-    }
+    if (next.offset !== batch.fetchedOffset) await mirror(consumer, next);
   }
 
   function pause(consumer: Consumer, { topic, partition }: LogPartition, afterMs: number): void {
@@ -224,15 +231,14 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
   }
 
   const supervised = supervise();
-  const stopped = Promise.withResolvers<void>();
   return {
-    done: Promise.race([supervised, stopped.promise]),
+    done: done.promise,
     isReady: () => !isEnded && isAssigned && performance.now() - answeredAtMs < sessionTimeoutMs,
     stop: async (deadlineMs) => {
       closeWithinMs = deadlineMs;
       end();
       await within(deadlineMs, supervised);
-      stopped.resolve();
+      done.resolve();
     },
   };
 }

@@ -41,10 +41,10 @@ export async function openProducer(kafka: Kafka): Promise<Sender> {
 }
 
 /**
- * One base offset is acknowledged per partition, and the records of a partition follow each other in the order given.
+ * The position of each record, in the order given. One base offset is acknowledged per partition, where its records follow each other.
  * A partition whose leader moves while kafkajs retries can drop out of its requests: no acknowledgement is a failure.
  */
-function positionsOf(
+export function positionsOf(
   records: readonly NewRecord[],
   acknowledged: readonly RecordMetadata[],
   partitionCounts: ReadonlyMap<string, number>,

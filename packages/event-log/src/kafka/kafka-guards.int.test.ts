@@ -1,0 +1,285 @@
+/** One test per behaviour of kafkajs or Kafka that the adapter guards against. */
+import { execFile } from 'node:child_process';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { describeWith } from '@realtime-service/dev-stack/vitest';
+import type { Admin } from 'kafkajs';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import { createRecorder, recordOf } from '../contract.ts';
+import type { BatchOutcome, ConsumeOptions, EventLog, LogBatch, LogConsumer } from '../event-log.ts';
+import { OffsetOutOfRangeError } from '../event-log.ts';
+import { createKafkaLog } from './kafka-log.ts';
+import { kafkajs } from './kafkajs.ts';
+import { startProxiedKafka } from './proxied-kafka.ts';
+
+const run = promisify(execFile);
+const silent = (): void => undefined;
+const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
+const patience = { timeout: 20_000, interval: 20 };
+const sessionTimeoutMs = 2_000;
+
+describeWith(['kafka'], 'the Kafka adapter', () => {
+  let broker: Awaited<ReturnType<typeof startProxiedKafka>>;
+  let log: EventLog;
+  let admin: Admin;
+  let consumers: LogConsumer[] = [];
+  let groups = 0;
+
+  beforeAll(async () => {
+    broker = await startProxiedKafka({ 'group.min.session.timeout.ms': '1000' });
+    log = openLog();
+    admin = broker.client.admin();
+    await admin.connect();
+  });
+  afterEach(async () => {
+    await Promise.all(consumers.map((consumer) => consumer.stop(5_000)));
+    consumers = [];
+  });
+  afterAll(async () => {
+    await admin?.disconnect();
+    await log?.close();
+    await broker?.stop();
+  });
+
+  const openLog = (): EventLog =>
+    createKafkaLog({ brokers: broker.brokers, clientId: 'guards', sessionTimeoutMs, writeLog: silent });
+
+  function consume(options: Partial<ConsumeOptions> & { topics: string[] }): LogConsumer {
+    groups += 1;
+    const consumer = log.consume({ group: `group-${groups}`, onBatch: createRecorder().onBatch, ...options });
+    consumers.push(consumer);
+    return consumer;
+  }
+
+  const untilReady = (consumer: LogConsumer) => vi.waitFor(() => expect(consumer.isReady()).toBe(true), patience);
+  const produceInJava = (topic: string, scenario: string) =>
+    run('java', [
+      ...['-cp', broker.kafka.javaClasspath, join(import.meta.dirname, 'ForeignProducer.java')],
+      ...[String(broker.brokers), topic, scenario],
+    ]);
+
+  async function committed(group: string, topic: string): Promise<bigint> {
+    const [offsets] = await admin.fetchOffsets({ groupId: group, topics: [topic] });
+    return BigInt(offsets?.partitions[0]?.offset ?? -1);
+  }
+
+  describe('reads what others write', () => {
+    it('in each codec of a Java producer, records of 200 KB too', async () => {
+      const topic = await broker.createTopic(1);
+      await produceInJava(topic, 'codecs');
+      const recorder = createRecorder();
+      consume({ topics: [topic], onBatch: recorder.onBatch });
+      await recorder.untilApplied(10);
+      const large = Buffer.from(range(200 * 1024).map((i) => (i * 31 + (i >> 8)) & 0xff));
+      expect(recorder.applied.map(({ key, value }) => [String(key), value?.equals(large) || String(value)])).toEqual(
+        ['none', 'gzip', 'snappy', 'lz4', 'zstd'].flatMap((codec) => [
+          [codec, '{"a":1}'],
+          [codec, true],
+        ]),
+      );
+    });
+
+    it('without aborted records, and passes them and the markers by, so that no lag stays', async () => {
+      const topic = await broker.createTopic(1);
+      const group = 'transactions';
+      const recorder = createRecorder();
+      await untilReady(consume({ group, topics: [topic], onBatch: recorder.onBatch }));
+      await produceInJava(topic, 'transactions');
+      const [bounds] = await log.bounds(topic);
+      await vi.waitFor(() => expect(recorder.nextOffsets.get(0)).toBe(bounds?.high), patience);
+      expect(bounds?.high).toBeGreaterThan(5_000n);
+      expect(recorder.keys()).toEqual(['committed']);
+      expect(recorder.batches.at(-1)?.records).toEqual([]);
+      await vi.waitFor(async () => expect(await committed(group, topic)).toBe(bounds?.high), patience);
+
+      await log.append([recordOf(topic, 'good')], 5_000);
+      await recorder.untilApplied(2);
+      expect(recorder.applied[1]).toMatchObject({ offset: bounds?.high });
+    });
+  });
+
+  describe('appending over a network that breaks', () => {
+    it('loses nothing that was acknowledged, doubles nothing, and keeps the order of each key', async () => {
+      const topic = await broker.createTopic(4);
+      const acknowledged = new Map<string, number[]>();
+      let isWriting = true;
+      const writers = range(32).map(async (w) => {
+        const key = `writer-${w}`;
+        const own: number[] = [];
+        acknowledged.set(key, own);
+        for (let n = 0; isWriting; n += 1) {
+          await log.append([recordOf(topic, key, String(n))], 20_000);
+          own.push(n);
+        }
+      });
+      const count = (): number => [...acknowledged.values()].flat().length;
+      for (let cut = 0; cut < 15; cut += 1) {
+        const before = count();
+        await vi.waitFor(() => expect(count()).toBeGreaterThan(before + 200), { timeout: 20_000, interval: 1 });
+        await broker.proxy.cut();
+        await broker.proxy.heal();
+      }
+      isWriting = false;
+      await Promise.all(writers);
+
+      const recorder = createRecorder();
+      consume({ topics: [topic], onBatch: recorder.onBatch });
+      const high = (await log.bounds(topic)).reduce((sum, bounds) => sum + bounds.high, 0n);
+      await recorder.untilApplied(Number(high));
+      const written = Map.groupBy(recorder.applied, ({ key }) => String(key));
+      for (const [key, numbers] of acknowledged) {
+        expect(written.get(key)?.map(({ value }) => Number(value))).toEqual(numbers);
+      }
+    });
+
+    it('goes on after the broker was killed', async () => {
+      const topic = await broker.createTopic(1);
+      const recorder = createRecorder();
+      const consumer = consume({ topics: [topic], onBatch: recorder.onBatch });
+      await log.append([recordOf(topic, 'before')], 5_000);
+      await recorder.untilApplied(1);
+
+      await broker.kafka.kill();
+      await expect(log.append([recordOf(topic, 'refused')], 300)).rejects.toThrow('within 300 ms');
+      await vi.waitFor(() => expect(consumer.isReady()).toBe(false), patience);
+      await broker.kafka.start();
+
+      await log.append([recordOf(topic, 'after')], 20_000);
+      await vi.waitFor(() => expect(recorder.keys()).toContain('after'), patience);
+      await untilReady(consumer);
+    });
+
+    it('consumes as soon as there is a broker and a topic', async () => {
+      const recorder = createRecorder();
+      await broker.proxy.cut();
+      const consumer = consume({ topics: ['not-yet'], onBatch: recorder.onBatch });
+      const refused = expect(log.bounds('not-yet')).rejects.toThrow('cannot be read');
+      await refused;
+      await broker.proxy.heal();
+      expect(consumer.isReady()).toBe(false);
+      await broker.kafka.createTopics([{ topic: 'not-yet', partitions: 1 }]);
+      await log.append([recordOf('not-yet', 'k')], 10_000);
+      await recorder.untilApplied(1);
+      await untilReady(consumer);
+    });
+  });
+
+  describe('ends visibly', () => {
+    it('when a batch cannot be decoded', async () => {
+      const topic = await broker.createTopic(1);
+      await produceInJava(topic, 'codecs');
+      const { CompressionCodecs, CompressionTypes } = kafkajs;
+      const registered = CompressionCodecs[CompressionTypes.ZSTD];
+      CompressionCodecs[CompressionTypes.ZSTD] = () => {
+        throw new kafkajs.KafkaJSNonRetriableError('ZSTD compression not implemented');
+      };
+      try {
+        const consumer = consume({ topics: [topic] });
+        await expect(consumer.done).rejects.toThrow('ZSTD compression not implemented');
+        expect(consumer.isReady()).toBe(false);
+      } finally {
+        CompressionCodecs[CompressionTypes.ZSTD] = registered;
+      }
+    });
+
+    it('when nothing is heard for three session timeouts: here a handler that hangs', async () => {
+      const topic = await broker.createTopic(1);
+      await log.append([recordOf(topic, 'k')], 5_000);
+      const never = Promise.withResolvers<BatchOutcome>();
+      const before = performance.now();
+      const consumer = consume({ topics: [topic], onBatch: () => never.promise });
+      await expect(consumer.done).rejects.toThrow('has been silent');
+      const tookMs = performance.now() - before;
+      expect(tookMs).toBeGreaterThan(3 * sessionTimeoutMs);
+      expect(tookMs).toBeLessThan(4 * sessionTimeoutMs);
+      never.resolve({ kind: 'advance', nextOffset: 1n });
+    });
+
+    it('when the log has dropped records that the handler has not seen', async () => {
+      const topic = await broker.createTopic(1);
+      await log.append(range(10).map((i) => recordOf(topic, 'k', String(i))), 5_000);
+      await admin.fetchTopicOffsets(topic);
+      await admin.deleteTopicRecords({ topic, partitions: [{ partition: 0, offset: '5' }] });
+      expect(await log.bounds(topic)).toEqual([{ partition: 0, low: 5n, high: 10n }]);
+      const byOutcome = consume({ topics: [topic], onBatch: createRecorder().onBatch });
+      await expect(byOutcome.done).rejects.toThrow(OffsetOutOfRangeError);
+      const startAt = async () => [{ topic, partition: 0, offset: 4n }];
+      const byStart = consume({ topics: [topic], startAt });
+      await expect(byStart.done).rejects.toThrow(OffsetOutOfRangeError);
+    });
+  });
+
+  describe('the group', () => {
+    it('has in Kafka what is durable, and only that', async () => {
+      const topic = await broker.createTopic(1);
+      await log.append(range(4).map((i) => recordOf(topic, 'k', String(i))), 5_000);
+      const outcomes: BatchOutcome[] = [
+        { kind: 'retry', nextOffset: 0n, afterMs: 200 },
+        { kind: 'retry', nextOffset: 3n, afterMs: 60_000 },
+      ];
+      const seen: bigint[] = [];
+      const group = 'mirror';
+      const consumer = consume({
+        group,
+        topics: [topic],
+        onBatch: async (batch) => {
+          seen.push(batch.fetchedOffset);
+          if (seen.length === 2) expect(await committed(group, topic)).toBe(-1n);
+          return outcomes.shift() ?? { kind: 'advance', nextOffset: batch.nextOffset };
+        },
+      });
+      await vi.waitFor(async () => expect(await committed(group, topic)).toBe(3n), patience);
+      await consumer.stop(5_000);
+      expect(await committed(group, topic)).toBe(3n);
+
+      const next = createRecorder();
+      next.nextOffsets.set(0, 3n);
+      consume({ group, topics: [topic], onBatch: next.onBatch });
+      await next.untilApplied(1);
+      expect(next.batches[0]?.fetchedOffset).toBe(3n);
+    });
+
+    it('shares the partitions, and a member that stops hands its own over at once', async () => {
+      const topic = await broker.createTopic(4);
+      const shares: number[][] = [[], []];
+      const members = shares.map((_, i) =>
+        consume({
+          group: 'shared',
+          topics: [topic],
+          onAssigned: (assigned) => {
+            shares[i] = [...(assigned.get(topic) ?? [])];
+          },
+        }),
+      );
+      await vi.waitFor(() => expect(shares.map(({ length }) => length)).toEqual([2, 2]), patience);
+      expect(shares.flat().sort()).toEqual([0, 1, 2, 3]);
+
+      const before = performance.now();
+      await members[0]?.stop(5_000);
+      await vi.waitFor(() => expect(shares[1]).toHaveLength(4), patience);
+      expect(performance.now() - before).toBeLessThan(sessionTimeoutMs + 500);
+    });
+
+    it('tells a member by its heartbeat that its partition has gone, and takes it back', async () => {
+      const topic = await broker.createTopic(1);
+      await log.append([recordOf(topic, 'k')], 5_000);
+      const successor = createRecorder();
+      let answer: boolean | undefined;
+      const onBatch = async (batch: LogBatch): Promise<BatchOutcome> => {
+        if (answer === undefined) {
+          await successor.untilApplied(1);
+          answer = await batch.heartbeat();
+        }
+        return { kind: 'advance', nextOffset: batch.nextOffset };
+      };
+      const slow = consume({ group: 'fenced', topics: [topic], onBatch });
+      await vi.waitFor(async () => {
+        const { groups: [group] } = await admin.describeGroups(['fenced']);
+        expect(group?.state).toBe('Stable');
+      }, patience);
+      consume({ group: 'fenced', topics: [topic], onBatch: successor.onBatch });
+      await vi.waitFor(() => expect(answer).toBe(false), patience);
+      await untilReady(slow);
+    });
+  });
+});

@@ -1,0 +1,71 @@
+import { createRequire } from 'node:module';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import './kafkajs.ts';
+
+const require = createRequire(import.meta.url);
+
+describe('the mended request queue', () => {
+  const RequestQueue = require('kafkajs/src/network/requestQueue/index.js');
+  const nothing = (): void => undefined;
+  const createQueue = (maxInFlightRequests: number | null) =>
+    new RequestQueue({
+      maxInFlightRequests,
+      requestTimeout: 1_000,
+      enforceRequestTimeout: false,
+      clientId: 'test',
+      broker: '127.0.0.1:9092',
+      logger: { debug: nothing, warn: nothing },
+    });
+  const request = (correlationId: number, sent: number[]) => ({
+    entry: { correlationId, resolve: nothing, reject: nothing },
+    expectResponse: true,
+    sendRequest: () => sent.push(correlationId),
+  });
+
+  beforeEach(() => void vi.useFakeTimers());
+  afterEach(() => void vi.useRealTimers());
+
+  it('sets no timer while nothing is pending', () => {
+    const queue = createQueue(null);
+    queue.push(request(1, []));
+    queue.fulfillRequest({ correlationId: 1, payload: Buffer.alloc(0), size: 0 });
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  it('sends what is pending when the throttling is over, and not before', () => {
+    const sent: number[] = [];
+    const queue = createQueue(null);
+    queue.maybeThrottle(500);
+    queue.push(request(1, sent));
+    vi.advanceTimersByTime(490);
+    expect(sent).toEqual([]);
+    vi.advanceTimersByTime(20);
+    expect(sent).toEqual([1]);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  it('sends what is pending when an answer makes room', () => {
+    const sent: number[] = [];
+    const queue = createQueue(1);
+    queue.push(request(1, sent));
+    queue.push(request(2, sent));
+    expect(sent).toEqual([1]);
+    queue.fulfillRequest({ correlationId: 1, payload: Buffer.alloc(0), size: 0 });
+    expect(sent).toEqual([1, 2]);
+  });
+});
+
+describe('the mended batch', () => {
+  const Batch = require('kafkajs/src/consumer/batch.js');
+  const marker = { offset: '7', isControlRecord: true };
+
+  it('is not empty when it holds a marker only, and its last offset is the marker’s', () => {
+    const batch = new Batch('t', '7', { partition: 0, highWatermark: '8', abortedTransactions: [], messages: [marker] });
+    expect([batch.messages, batch.isEmpty(), batch.lastOffset()]).toEqual([[], false, '7']);
+  });
+
+  it('is empty when nothing was fetched', () => {
+    const batch = new Batch('t', '7', { partition: 0, highWatermark: '7', abortedTransactions: [], messages: [] });
+    expect(batch.isEmpty()).toBe(true);
+  });
+});
