@@ -21,7 +21,8 @@ const commands = {
 
 try {
   const [name, ...args] = process.argv.slice(2);
-  if (!Object.hasOwn(commands, name ?? '')) throw new Failure('Usage: node scripts/bootstrap.mjs start|test [arguments]');
+  if (!Object.hasOwn(commands, name ?? ''))
+    throw new Failure('Usage: node scripts/bootstrap.mjs start|test [arguments]');
   await installUnlessCurrent();
   process.exitCode = await commands[name](args);
 } catch (error) {
@@ -40,7 +41,8 @@ async function installUnlessCurrent() {
   if (existsSync(node24) && existsSync(installed) && readFileSync(installed, 'utf8') === wanted) return;
 
   const nodeMajor = Number.parseInt(process.versions.node, 10);
-  if (nodeMajor < 20) throw new Failure(`Node ${process.versions.node} is too old to install the project: it takes 20.`);
+  if (nodeMajor < 20)
+    throw new Failure(`Node ${process.versions.node} is too old to install the project: it takes 20.`);
   console.log('Installing the dependencies (a minute or two the first time) …');
   const exitCode = await run(process.execPath, [...packageManager(), 'install', '--frozen-lockfile']);
   if (exitCode > 128) process.exit(exitCode); // A signal, Ctrl-C most likely: nothing to explain.

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -39,7 +39,10 @@ beforeEach(() => {
     mkdirSync(join(folder, path, '..'), { recursive: true });
     writeFileSync(join(folder, path), text);
   };
-  write('package.json', '{"type":"module","packageManager":"pnpm@1.2.3","scripts":{"start":"node scripts/bootstrap.mjs start"}}');
+  write(
+    'package.json',
+    '{"type":"module","packageManager":"pnpm@1.2.3","scripts":{"start":"node scripts/bootstrap.mjs start"}}',
+  );
   write('pnpm-lock.yaml', 'lockfileVersion: 9');
   write('pnpm-workspace.yaml', 'packages: []');
   write('npm-cli.js', npm);
@@ -60,7 +63,9 @@ function bootstrap(...args: string[]) {
 }
 
 function npmCalls() {
-  return existsSync(join(folder, 'npm-calls')) ? readFileSync(join(folder, 'npm-calls'), 'utf8').trim().split('\n') : [];
+  return existsSync(join(folder, 'npm-calls'))
+    ? readFileSync(join(folder, 'npm-calls'), 'utf8').trim().split('\n')
+    : [];
 }
 
 describe('installing', () => {
@@ -98,23 +103,37 @@ describe('handing over', () => {
     expect(npmCalls()).toEqual([]);
   });
 
-  test.skipIf(process.platform === 'win32').each(['bootstrap', 'npm'])('a SIGTERM to %s ends the program', async (target) => {
-    bootstrap('start');
-    const args = target === 'npm' ? ['start', '--', '--stay'] : ['scripts/bootstrap.mjs', 'start', '--stay'];
-    const child = spawn(target === 'npm' ? 'npm' : process.execPath, args, { cwd: folder, stdio: ['ignore', 'pipe', 'inherit'] });
-    children.push(child);
-    createInterface({ input: child.stdout }).on('line', (line) => line === 'started --stay' && child.kill('SIGTERM'));
-    // The pipe closes when the last process that holds it is gone: no orphan is left.
-    const [code, signal] = await once(child, 'close');
-    expect(signal ?? code).toBe(target === 'npm' ? 'SIGTERM' : 7);
-  });
+  test.skipIf(process.platform === 'win32').each(['bootstrap', 'npm'])(
+    'a SIGTERM to %s ends the program',
+    async (target) => {
+      bootstrap('start');
+      const args = target === 'npm' ? ['start', '--', '--stay'] : ['scripts/bootstrap.mjs', 'start', '--stay'];
+      const child = spawn(target === 'npm' ? 'npm' : process.execPath, args, {
+        cwd: folder,
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
+      children.push(child);
+      createInterface({ input: child.stdout }).on('line', (line) => line === 'started --stay' && child.kill('SIGTERM'));
+      // The pipe closes when the last process that holds it is gone: no orphan is left.
+      const [code, signal] = await once(child, 'close');
+      expect(signal ?? code).toBe(target === 'npm' ? 'SIGTERM' : 7);
+    },
+  );
 });
 
 describe('the closing line of the tests', () => {
   const results = (over: object) =>
     writeFileSync(
       join(folder, 'results.json'),
-      JSON.stringify({ success: true, numPassedTests: 3, numFailedTests: 0, numPendingTests: 0, numTodoTests: 0, testResults: [], ...over }),
+      JSON.stringify({
+        success: true,
+        numPassedTests: 3,
+        numFailedTests: 0,
+        numPendingTests: 0,
+        numTodoTests: 0,
+        testResults: [],
+        ...over,
+      }),
     );
   const lastLine = (text: string) => text.trim().split('\n').at(-1);
 
