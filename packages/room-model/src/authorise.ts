@@ -114,9 +114,14 @@ const isPresent = (sessions: readonly OwnSession[], nowMs: number): boolean =>
       isLive || (endedAtMs !== null && !wasRemoved && nowMs - endedAtMs < recentlyLeftMs),
   );
 
+/** A tombstone is no member, nor is somebody of whom only an update is known. */
+const activeMember = (member: MemberFacts | null): (MemberFacts & { readonly role: Role }) | null =>
+  member !== null && member.role !== null && !member.isRemoved ? { ...member, role: member.role } : null;
+
 /** The role by which this person belongs here, or why there is none. */
 const membership = (room: RoomFacts, member: MemberFacts | null): Role | DenyReason => {
-  if (member !== null && !member.isRemoved && member.role !== null) return member.role;
+  const active = activeMember(member);
+  if (active !== null) return active.role;
   if (room.access === 'authenticated') return room.defaultRole;
   return member?.isRemoved ? 'member_removed' : 'not_a_member';
 };
@@ -163,15 +168,15 @@ export const authorise = (facts: Facts, request: Request, nowMs: number): Verdic
   const role = membership(room, member);
   if (!isRole(role)) return fact === null ? deny(role) : { ...deny(role), evidence: 'fact' };
   if (fact !== null) return deny(fact);
-  const overrides = member !== null && !member.isRemoved ? member.permissions : null;
-  const permissions = permissionsOf(role, overrides, banned);
+  const own = activeMember(member);
+  const permissions = permissionsOf(role, own?.permissions ?? null, banned);
   const denied = request.purpose === 'enter' ? denyEntry(facts, room, permissions, request, nowMs) : null;
   if (denied !== null) return denied;
   const ends = active.flatMap((ban) => (ban.untilMs === null ? [] : [ban.untilMs]));
   return {
     kind: 'allow',
     role,
-    displayName: member !== null && !member.isRemoved ? member.displayName : null,
+    displayName: own?.displayName ?? null,
     permissions,
     changesAtMs: ends.length > 0 ? Math.min(...ends) : null,
   };

@@ -12,19 +12,22 @@ export interface Origin {
   readonly sequence: bigint | null;
 }
 
-/** Whether a fact comes after the one that an entity was last changed by. */
-export const isNewer = (incoming: Origin, stored: Origin | null): boolean => {
-  if (stored === null) return true;
-  if (incoming.sequence !== null && stored.sequence !== null && incoming.sequence !== stored.sequence)
-    return incoming.sequence > stored.sequence;
-  // Offsets of different partitions say nothing about each other; a producer with a wrong partitioner is alarmed.
-  if (incoming.partition !== stored.partition || incoming.topic !== stored.topic) return true;
-  return incoming.offset > stored.offset;
-};
-
-/** Whether a fact stands later in the log, whatever its sequence. */
+/**
+ * Whether a fact stands later in the log. Offsets of different partitions say nothing about each other: there it counts
+ * as later, and the producer's wrong partitioner is alarmed.
+ */
 export const isLaterInLog = (incoming: Origin, stored: Origin | null): boolean =>
-  stored === null || isNewer({ ...incoming, sequence: null }, stored);
+  stored === null || incoming.topic !== stored.topic || incoming.partition !== stored.partition || incoming.offset > stored.offset;
+
+/**
+ * Whether a fact comes after the one that an entity was last changed by. What stands before that one in the log was
+ * told already, or is a dead letter retried too late; of what stands after it an older sequence was overtaken.
+ */
+export const isNewer = (incoming: Origin, stored: Origin | null): boolean => {
+  if (!isLaterInLog(incoming, stored)) return false;
+  const known = stored?.sequence ?? null;
+  return incoming.sequence === null || known === null || incoming.sequence >= known;
+};
 
 /**
  * The version that an entity has after a fact: the fact's own. One without a sequence does not make the entity forget
