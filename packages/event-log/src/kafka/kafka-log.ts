@@ -37,7 +37,8 @@ export function createKafkaLog(options: KafkaLogOptions): EventLog {
       brokers: [...brokers],
       clientId,
       ...(tls === undefined ? {} : { ssl: tls }),
-      ...(sasl === undefined ? {} : { sasl }),
+      // A copy: kafkajs keeps a function with the first password it saw in the object that it is given.
+      ...(sasl === undefined ? {} : { sasl: { ...sasl } }),
       connectionTimeout: CONNECT_WITHIN_MS,
       requestTimeout: ANSWER_WITHIN_MS,
       retry: RETRY,

@@ -18,7 +18,6 @@ const plain: KafkaSasl = { mechanism: 'plain', username: 'app', password: 'app-s
 
 const mechanisms: [KafkaSasl['mechanism'], KafkaSasl][] = [
   ['plain', plain],
-  ['scram-sha-256', { mechanism: 'scram-sha-256', username: 'app', password: 'app-secret' }],
   ['scram-sha-512', { mechanism: 'scram-sha-512', username: 'app', password: 'app-secret' }],
   ['oauthbearer', { mechanism: 'oauthbearer', oauthBearerProvider: async () => ({ value: unsecuredToken() }) }],
 ];
@@ -66,16 +65,16 @@ describeWith(['kafka'], 'Kafka over TLS with SASL', () => {
     ];
     await writeFile(client, lines.join('\n'));
     await run('java', [
-      ...['-cp', kafka.javaClasspath, 'kafka.admin.ConfigCommand'],
+      ...['-cp', kafka.javaClasspath, 'org.apache.kafka.tools.ConfigCommand'],
       ...['--bootstrap-server', String(brokers), '--command-config', client],
       ...['--alter', '--entity-type', 'users', '--entity-name', 'app'],
-      ...['--add-config', 'SCRAM-SHA-256=[password=app-secret],SCRAM-SHA-512=[password=app-secret]'],
+      ...['--add-config', 'SCRAM-SHA-512=[password=app-secret]'],
     ]);
   }
 
   async function createTopic(): Promise<void> {
     const { brokers, tls = false } = options;
-    const client = new kafkajs.Kafka({ brokers: [...brokers], ssl: tls, sasl: plain, logCreator: () => silent });
+    const client = new kafkajs.Kafka({ brokers: [...brokers], ssl: tls, sasl: { ...plain }, logCreator: () => silent });
     const admin = client.admin();
     await admin.connect();
     await admin.createTopics({ waitForLeaders: true, topics: [{ topic: 't', numPartitions: 1 }] });
@@ -123,10 +122,9 @@ function brokerSettings(port: number, controllerPort: number, store: string): Re
     'controller.quorum.voters': `1@127.0.0.1:${controllerPort}`,
     'listener.security.protocol.map': 'SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT',
     'inter.broker.listener.name': 'SASL_SSL',
-    'sasl.enabled.mechanisms': 'PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER',
+    'sasl.enabled.mechanisms': 'PLAIN,SCRAM-SHA-512,OAUTHBEARER',
     'sasl.mechanism.inter.broker.protocol': 'PLAIN',
     'listener.name.sasl_ssl.plain.sasl.jaas.config': `${loginModule('plain.Plain')} required ${users};`,
-    'listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config': `${loginModule('scram.Scram')} required;`,
     'listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config': `${loginModule('scram.Scram')} required;`,
     'listener.name.sasl_ssl.oauthbearer.sasl.jaas.config': `${loginModule('oauthbearer.OAuthBearer')} required;`,
     'ssl.keystore.location': store,
