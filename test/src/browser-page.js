@@ -1,0 +1,29 @@
+// Runs in the browser: what a tab of `browser.ts` can do. LivekitClient is livekit-client's own bundle.
+const { Room, RoomEvent } = LivekitClient;
+const room = new Room();
+let disconnectReason;
+
+room.on(RoomEvent.Disconnected, (reason) => {
+  disconnectReason = reason ?? -1;
+});
+room.on(RoomEvent.TrackSubscribed, (track, _publication, participant) => {
+  const element = track.attach();
+  element.dataset.identity = participant.identity;
+  document.body.append(element);
+});
+
+const countFrames = (video) => video.getVideoPlaybackQuality().totalVideoFrames;
+
+globalThis.tab = {
+  connect: (url, token) => room.connect(url, token),
+  enableCamera: () => room.localParticipant.setCameraEnabled(true),
+  disconnectReason: () => disconnectReason,
+  /** Identities whose frames advance within half a second. */
+  seenPlaying: async () => {
+    const videos = [...document.querySelectorAll('video')];
+    const before = videos.map(countFrames);
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    const playing = videos.filter((video, at) => video.videoWidth > 0 && countFrames(video) > before[at]);
+    return playing.map((video) => video.dataset.identity);
+  },
+};

@@ -1,0 +1,172 @@
+import { fileURLToPath } from 'node:url';
+import { mkdtemp, readFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { deadLetterTopic, type JoinResponse, type OutgoingRoomEvent, RoomEventPublisher, topics } from '@realtime-service/contracts';
+import {
+  createDatabase,
+  freePort,
+  type Kafka,
+  type Livekit,
+  type Part,
+  type Postgres,
+  startKafka,
+  startLivekit,
+  startPostgres,
+  startProcess,
+} from '@realtime-service/dev-stack';
+import { createRoomService, type RoomService } from '@realtime-service/livekit';
+import kafkajs from 'kafkajs';
+import pg from 'pg';
+
+/** How the tests' tokens are made: a real Keycloak, or the dev issuer. */
+export interface Identity {
+  readonly issuer: string;
+  readonly token: (user: string) => Promise<string>;
+}
+
+export interface SystemOptions {
+  readonly identity: Identity;
+  readonly log?: 'kafka' | 'embedded';
+  /** More environment for both services. */
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+export interface Service extends Part {
+  readonly url: string;
+  readonly opsUrl: string;
+  readonly readLog: () => Promise<string>;
+}
+
+/** Everything that the product needs, running for real, and the ways in which tests use it. */
+export interface System {
+  readonly postgres: Postgres;
+  readonly databaseUrl: string;
+  readonly pool: pg.Pool;
+  readonly kafka: Kafka | undefined;
+  readonly livekit: Livekit;
+  readonly rooms: RoomService;
+  readonly api: Service;
+  readonly worker: Service;
+  readonly publish: (...events: OutgoingRoomEvent[]) => Promise<void>;
+  readonly join: (user: string, room: string, body?: object) => Promise<Response>;
+  /** Joins, and fails unless the answer is 200. */
+  readonly enter: (user: string, room: string, body?: object) => Promise<JoinResponse>;
+  readonly stop: () => Promise<void>;
+}
+
+const livekitKey = { apiKey: 'e2e-key', secret: 'e2e-secret-of-no-value-outside-this-test' };
+export { livekitKey };
+
+const startService = async (name: 'api' | 'room-worker', ports: readonly [number, number], env: Record<string, string>): Promise<Service> => {
+  const logFile = join(await mkdtemp(join(tmpdir(), 'rt-e2e-')), `${name}.log`);
+  const [port, opsPort] = ports;
+  const opsUrl = `http://127.0.0.1:${opsPort}`;
+  const part = await startProcess({
+    name,
+    command: process.execPath,
+    args: [fileURLToPath(import.meta.resolve(`../../services/${name}/src/main.ts`))],
+    env,
+    logFile,
+    isReady: async () => (await fetch(`${opsUrl}/readyz`)).ok,
+    startTimeoutMs: 30_000,
+  });
+  return { ...part, url: `http://127.0.0.1:${port}`, opsUrl, readLog: () => readFile(logFile, 'utf8') };
+};
+
+const allTopics = Object.values(topics).flatMap((topic) => [topic, deadLetterTopic(topic)]);
+
+const startBroker = async (): Promise<Kafka> => {
+  const kafka = await startKafka();
+  await kafka.createTopics(allTopics.map((topic) => ({ topic, partitions: 12 })));
+  return kafka;
+};
+
+/** Starts the whole system with its own database, broker and LiveKit. */
+export const startSystem = async ({ identity, log = 'kafka', env = {} }: SystemOptions): Promise<System> => {
+  const [apiPort, apiOpsPort, workerPort, workerOpsPort] = [await freePort(), await freePort(), await freePort(), await freePort()];
+  const [postgres, kafka, livekit] = await Promise.all([
+    startPostgres(),
+    log === 'kafka' ? startBroker() : undefined,
+    startLivekit({ keys: { [livekitKey.apiKey]: livekitKey.secret }, webhookUrl: `http://127.0.0.1:${workerPort}/webhooks/livekit` }),
+  ]);
+  const databaseUrl = await createDatabase(postgres.url);
+  const shared: Record<string, string> = {
+    DATABASE_URL: databaseUrl,
+    LIVEKIT_URL: livekit.url,
+    LIVEKIT_API_URL: livekit.apiUrl,
+    LIVEKIT_KEYS: `${livekitKey.apiKey}: ${livekitKey.secret}`,
+    OIDC_ISSUER: identity.issuer,
+    ...(kafka === undefined ? {} : { KAFKA_BROKERS: kafka.brokers.join(',') }),
+    ...env,
+  };
+  const worker = await startService('room-worker', [workerPort, workerOpsPort], {
+    ...shared,
+    WORKER_PORT: String(workerPort),
+    WORKER_OPS_PORT: String(workerOpsPort),
+  });
+  const api = await startService('api', [apiPort, apiOpsPort], { ...shared, API_PORT: String(apiPort), API_OPS_PORT: String(apiOpsPort) });
+  const pool = new pg.Pool({ connectionString: databaseUrl, max: 4 });
+  pool.on('error', () => undefined);
+
+  const producer = kafka && new kafkajs.Kafka({ brokers: [...kafka.brokers], logLevel: kafkajs.logLevel.NOTHING }).producer({
+    createPartitioner: kafkajs.Partitioners.DefaultPartitioner,
+  });
+  await producer?.connect();
+  const publisher = new RoomEventPublisher({ producer: producer ?? { send: async () => undefined }, source: '/e2e/domain' });
+
+  const publishOverHttp = async (events: readonly OutgoingRoomEvent[]): Promise<void> => {
+    const [batch] = [publisher.toMessages(events)];
+    const body = batch.map(({ headers, value, key }) => ({
+      specversion: '1.0',
+      id: headers['ce_id'],
+      source: headers['ce_source'],
+      type: headers['ce_type'],
+      subject: key,
+      data: JSON.parse(value),
+    }));
+    const response = await fetch(`${api.url}/api/realtime/events`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${await identity.token('domain')}`, 'content-type': 'application/cloudevents-batch+json' },
+      body: JSON.stringify(body),
+    });
+    if (response.status !== 202) throw new Error(`events were answered ${response.status}: ${await response.text()}`);
+  };
+
+  const join = async (user: string, room: string, body?: object): Promise<Response> =>
+    fetch(`${api.url}/api/realtime/rooms/${encodeURIComponent(room)}/join`, {
+      method: 'POST',
+      headers: {
+        authorization: `Bearer ${await identity.token(user)}`,
+        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+      },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+
+  return {
+    postgres,
+    databaseUrl,
+    pool,
+    kafka,
+    livekit,
+    rooms: createRoomService({ apiUrl: livekit.apiUrl, key: livekitKey, timeoutMs: 2_000 }),
+    api,
+    worker,
+    publish: async (...events) => {
+      if (producer === undefined) await publishOverHttp(events);
+      else await publisher.publish(events);
+    },
+    join,
+    enter: async (user, room, body) => {
+      const response = await join(user, room, body);
+      if (response.status !== 200) throw new Error(`join was answered ${response.status}: ${await response.text()}`);
+      return (await response.json()) as JoinResponse;
+    },
+    stop: async () => {
+      await producer?.disconnect();
+      await Promise.all([api.stop(), worker.stop()]);
+      await pool.end();
+      await Promise.all([livekit.stop(), kafka?.stop(), postgres.stop()]);
+    },
+  };
+};
