@@ -131,8 +131,8 @@ describeWith(['postgres'], 'applying a chunk', () => {
   }, 60_000);
 
   test('two lanes over the same rooms in opposite orders do not deadlock', async () => {
-    const width = 60;
-    const rounds = 30;
+    const width = 400;
+    const rounds = 20;
     for (let round = 0; round < rounds; round += 1) {
       // New rooms each time: both lanes want to make and to lock them at once.
       const rooms = Array.from({ length: width }, (_, at) => `room-${round}-${at}`);
