@@ -1,5 +1,6 @@
 import { Parser } from '@asyncapi/parser';
 import { Validator } from '@seriousme/openapi-schema-validator';
+import { Ajv } from 'ajv';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
 import { describe, expect, it } from 'vitest';
@@ -10,13 +11,29 @@ import { presenceEventTypes, problemCodes, problemStatus, roomEventTypes, topics
 import { commonProblems, routes } from '../src/routes.ts';
 
 describe('AsyncAPI', () => {
-  it('has no fault that its parser finds, examples included', async () => {
-    const { document, diagnostics } = await new Parser().parse(JSON.stringify(asyncApi()));
+  const source = asyncApi();
+
+  it('has no fault that its parser finds, and every topic and type', async () => {
+    const { document, diagnostics } = await new Parser().parse(JSON.stringify(source));
     expect(diagnostics.filter(({ severity }) => severity === 0)).toEqual([]);
     const channels = document?.channels().all() ?? [];
     expect(channels.map((channel) => channel.address())).toEqual(expect.arrayContaining(Object.values(topics)));
     const names = document?.messages().all().map((message) => message.name());
     expect(names).toEqual(expect.arrayContaining([...roomEventTypes, ...presenceEventTypes]));
+  });
+
+  it.each([...roomEventTypes, ...presenceEventTypes])('shows an example of %s that fits its headers and its payload', (type) => {
+    const ajv = new Ajv({ strict: false, validateSchema: false });
+    addFormats.default(ajv);
+    ajv.addSchema(source, 'asyncapi');
+    const { messages } = source.components as { messages: Record<string, { examples: [{ headers: unknown; payload: unknown }] }> };
+    const [example] = messages[type]?.examples ?? [];
+    const faultsAt = (path: string, value: unknown) => {
+      ajv.validate({ $ref: `asyncapi#/components/${path}` }, value);
+      return ajv.errors ?? [];
+    };
+    expect(faultsAt('messageTraits/cloudEvent/headers', example?.headers)).toEqual([]);
+    expect(faultsAt(`messages/${type}/payload`, example?.payload)).toEqual([]);
   });
 });
 
