@@ -1,0 +1,2 @@
+export { type Api, startApi } from './api.ts';
+export { ApiSettings } from './config.ts';

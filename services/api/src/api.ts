@@ -1,0 +1,142 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { deadLetterTopic, topics } from '@realtime-service/contracts';
+import { openEventLog, prepareEmbeddedLog } from '@realtime-service/event-log';
+import { createRoomService } from '@realtime-service/livekit';
+import { createFactsReader, createPool, decideWithSeat, migrate, type Pool, readPositions } from '@realtime-service/room-store';
+import { createOpsServer, type Logger } from '@realtime-service/telemetry';
+import { createApp } from './app.ts';
+import type { ApiSettings } from './config.ts';
+import { createFreshness } from './freshness.ts';
+import { createRoomMaker } from './join/make-room.ts';
+import { createTokenSigner } from './join/sign-token.ts';
+import { createKeySet } from './key-set.ts';
+import { createApiMetrics, watchState } from './metrics.ts';
+
+/** The tables that serve. */
+const projection = 'active';
+const livekitTimeoutMs = 2_000;
+const prepareAgainMs = 1_000;
+
+export interface Api {
+  readonly url: string;
+  readonly opsUrl: string;
+  readonly stop: () => Promise<void>;
+}
+
+/** Builds the api and starts it. It listens at once: what it depends on may come later, and readiness says what is missing. */
+export const startApi = async (settings: ApiSettings, logger: Logger): Promise<Api> => {
+  const { database, livekit } = settings;
+  const pool = createPool({
+    ...database,
+    applicationName: 'api',
+    onError: (error) => logger.warn({ err: error }, 'idle database connection failed'),
+  });
+  const log = openEventLog(settings, {
+    clientId: 'api',
+    pool,
+    writeLog: (level, message, { error, ...fields }) => logger[level]({ ...fields, err: error }, message),
+  });
+  const rooms = createRoomService({ apiUrl: livekit.apiUrl, key: livekit.keys[0], timeoutMs: livekitTimeoutMs });
+  const keys = createKeySet({ url: settings.oidc.jwksUri, logger });
+  const freshness = createFreshness({
+    bounds: log.bounds,
+    readPositions: () => readPositions(pool, projection),
+    maxAgeMs: settings.projectionMaxAgeMs,
+    logger,
+  });
+  const metrics = createApiMetrics();
+  watchState(metrics.registry, { freshness, keys, consumerGroup: settings.consumerGroup });
+  const schema = prepareSchema(settings, pool, logger);
+
+  const ops = createOpsServer({
+    checks: {
+      database: async () => {
+        if (!schema.isReady()) throw new Error('the schema is not prepared');
+        await pool.query('select 1');
+      },
+      identity: async () => {
+        if (keys.ageMs() === undefined) throw new Error('there are no keys to verify tokens with');
+      },
+    },
+    optionalChecks: {
+      log: async () => void (await log.bounds(topics.roomEvents)),
+      livekit: async () => void (await rooms.listRooms()),
+    },
+    metrics: metrics.registry,
+    info: { service: 'api', log: settings.log.kind },
+    logger,
+  });
+  const app = await createApp({
+    settings,
+    keys,
+    store: { readFacts: createFactsReader(pool), takeSeat: (request, decide) => decideWithSeat(pool, request, decide) },
+    freshness,
+    makeRoom: settings.makesRooms ? createRoomMaker({ createRoom: rooms.createRoom, tokenTtlSeconds: settings.tokenTtlSeconds }) : async () => {},
+    signToken: createTokenSigner(livekit.keys[0], settings.tokenTtlSeconds),
+    tokenTtlSeconds: settings.tokenTtlSeconds,
+    serverUrl: livekit.publicUrl,
+    append: log.append,
+    metrics,
+    logger,
+    now: Date.now,
+  });
+
+  const opsUrl = await ops.listen({ host: settings.host, port: settings.opsPort });
+  await keys.start();
+  freshness.start();
+  const url = await app.listen({ host: settings.host, port: settings.port });
+  if (isPlainAndRemote(livekit.publicUrl)) logger.warn({ server_url: livekit.publicUrl }, 'clients are sent to LiveKit without TLS');
+  logger.info({ url, ops: opsUrl, log: settings.log.kind }, 'api is up');
+
+  return {
+    url,
+    opsUrl,
+    stop: async () => {
+      await app.close();
+      await Promise.all([freshness.stop(), schema.stop()]);
+      keys.stop();
+      await log.close();
+      await ops.close();
+      await pool.end();
+    },
+  };
+};
+
+/** Browsers refuse it on a page that came over https, except on the machine itself. */
+const isPlainAndRemote = (url: string): boolean => {
+  const { protocol, hostname } = new URL(url);
+  return protocol === 'ws:' && !/^(?:localhost|127(?:\.\d+){3}|\[::1\])$/.test(hostname);
+};
+
+/** Migrates in the background, as often as it takes. */
+const prepareSchema = ({ migrates, database, log }: ApiSettings, pool: Pool, logger: Logger) => {
+  const stopping = new AbortController();
+  let isReady = false;
+
+  const prepare = async (): Promise<void> => {
+    const applied = migrates ? await migrate(database.directUrl) : [];
+    if (applied.length > 0) logger.info({ migrations: applied }, 'schema migrated');
+    if (log.kind === 'embedded') await prepareEmbeddedLog(pool, Object.values(topics).flatMap((topic) => [topic, deadLetterTopic(topic)]));
+    isReady = true;
+  };
+
+  const untilPrepared = async (): Promise<void> => {
+    while (!isReady && !stopping.signal.aborted) {
+      try {
+        await prepare();
+      } catch (error) {
+        logger.warn({ err: error }, 'the schema could not be prepared yet');
+        await delay(prepareAgainMs, undefined, { signal: stopping.signal }).catch(() => {});
+      }
+    }
+  };
+  const done = untilPrepared();
+
+  return {
+    isReady: () => isReady,
+    stop: async () => {
+      stopping.abort();
+      await done;
+    },
+  };
+};

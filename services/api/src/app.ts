@@ -1,0 +1,132 @@
+import { dirname } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import fastifyCors from '@fastify/cors';
+import fastifyHelmet from '@fastify/helmet';
+import fastifyRateLimit from '@fastify/rate-limit';
+import fastifySwagger from '@fastify/swagger';
+import fastifySwaggerUi from '@fastify/swagger-ui';
+import fastifyUnderPressure from '@fastify/under-pressure';
+import { trace } from '@opentelemetry/api';
+import { measureRoutes, traceRoutes } from '@realtime-service/telemetry';
+import Fastify, { type FastifyInstance, type FastifyRequest, type onRequestAsyncHookHandler } from 'fastify';
+import { registerAuthentication } from './authenticate.ts';
+import type { ApiSettings } from './config.ts';
+import { type EventsDependencies, registerEvents } from './events/events-route.ts';
+import { type JoinDependencies, registerJoin } from './join/join-route.ts';
+import type { KeySet } from './key-set.ts';
+import { createClientErrorHandler, createProblemHandler, type OnProblem, ProblemError } from './problem.ts';
+import { parseStrictJson } from './strict-json.ts';
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** Names a route in metrics. */
+    operation?: string;
+  }
+}
+
+export interface ApiDependencies extends JoinDependencies, EventsDependencies {
+  readonly settings: Omit<ApiSettings, 'database' | 'log' | 'livekit'>;
+  readonly keys: Pick<KeySet, 'find'>;
+  readonly now: () => number;
+}
+
+const clientBodyLimit = 16_384;
+const minuteMs = 60_000;
+
+/** The api, ready to listen or to be asked by `inject`. */
+export const createApp = async (dependencies: ApiDependencies): Promise<FastifyInstance> => {
+  const { settings, keys, metrics, logger, now } = dependencies;
+  const answerProblem = createProblemHandler(noteProblem(dependencies));
+  const app = Fastify({
+    bodyLimit: clientBodyLimit,
+    requestTimeout: 5_000,
+    connectionTimeout: 10_000,
+    keepAliveTimeout: 72_000,
+    forceCloseConnections: 'idle',
+    return503OnClosing: false,
+    // Deadlines are looked at every second, not every 30.
+    http: { maxHeaderSize: settings.maxHeaderBytes, headersTimeout: 5_000, connectionsCheckingInterval: 1_000 },
+    // Ids of any length reach the schema, which says what is wrong with them.
+    routerOptions: { maxParamLength: settings.maxHeaderBytes },
+    trustProxy: settings.trustProxy,
+    frameworkErrors: answerProblem,
+    clientErrorHandler: createClientErrorHandler(logger),
+  });
+  app.setErrorHandler(answerProblem);
+  app.setNotFoundHandler(() => {
+    throw new ProblemError('route_not_found');
+  });
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, async (request: FastifyRequest, body: Buffer) => parseStrictJson(request, body));
+  traceRoutes(app);
+  measureRoutes(app, metrics.registry);
+
+  await guard(app, settings);
+  const authenticate = await registerAuthentication(app, { keys, oidc: settings.oidc, now });
+  const callerOnly = [authenticate, limitCaller(app, settings)];
+  registerJoin(app, callerOnly, dependencies);
+  await registerEvents(app, callerOnly, dependencies);
+  await serveDocs(app);
+  return app;
+};
+
+/** What stands before every route. */
+const guard = async (app: FastifyInstance, settings: ApiDependencies['settings']): Promise<void> => {
+  await app.register(fastifyUnderPressure, { maxEventLoopDelay: settings.maxEventLoopDelayMs, retryAfter: 1 });
+  await app.register(fastifyCors, {
+    origin: settings.corsOrigins.length > 0 ? [...settings.corsOrigins] : false,
+    methods: ['GET', 'POST', 'DELETE'],
+    allowedHeaders: ['authorization', 'content-type', 'traceparent', 'tracestate'],
+    exposedHeaders: ['retry-after'],
+    maxAge: 600,
+    strictPreflight: false,
+  });
+  await app.register(fastifyHelmet);
+  await app.register(fastifyRateLimit, {
+    max: settings.addressRequestsPerMinute,
+    timeWindow: minuteMs,
+    cache: 10_000,
+    addHeaders: noRateHeaders,
+    addHeadersOnExceeding: noRateHeaders,
+    errorResponseBuilder: (_request, { ttl }) => tooMany('address', ttl),
+  });
+};
+
+const noRateHeaders = { 'x-ratelimit-limit': false, 'x-ratelimit-remaining': false, 'x-ratelimit-reset': false };
+
+const tooMany = (reason: 'address' | 'caller', ttlMs: number): ProblemError =>
+  new ProblemError('rate_limited', { reason, retryAfterSeconds: ttlMs / 1000 });
+
+/** The second limit: per caller, once it is known. */
+const limitCaller = (app: FastifyInstance, settings: ApiDependencies['settings']): onRequestAsyncHookHandler => {
+  const count = app.createRateLimit({
+    max: settings.userRequestsPerMinute,
+    timeWindow: minuteMs,
+    keyGenerator: (request) => request.user.userId,
+  });
+  return async (request) => {
+    const state = await count(request);
+    if (!state.isAllowed && state.isExceeded) throw tooMany('caller', state.ttl);
+  };
+};
+
+/** The reason of a refusal goes to the log, the span and a metric label, and nowhere else. */
+const noteProblem =
+  ({ metrics, logger }: ApiDependencies): OnProblem =>
+  ({ code, reason, cause }, request) => {
+    const operation = request.routeOptions?.config?.operation ?? 'none';
+    metrics.requests.inc({ operation, outcome: code, reason });
+    trace.getActiveSpan()?.setAttributes({ 'realtime.outcome': code, 'realtime.reason': reason });
+    const fields = { operation, code, reason };
+    if (code === 'internal') logger.error({ ...fields, err: cause }, 'request failed');
+    else if (isOurs.has(code)) logger.warn({ ...fields, err: cause }, 'request failed');
+    else logger.info(fields, 'request refused');
+  };
+
+const isOurs: ReadonlySet<string> = new Set(['store_unavailable', 'livekit_unavailable']);
+
+const serveDocs = async (app: FastifyInstance): Promise<void> => {
+  const path = fileURLToPath(import.meta.resolve('@realtime-service/contracts/openapi.json'));
+  await app.register(fastifySwagger, { mode: 'static', specification: { path, baseDir: dirname(path) } });
+  await app.register(fastifySwaggerUi, { routePrefix: '/docs', staticCSP: true });
+};

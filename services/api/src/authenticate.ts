@@ -1,0 +1,225 @@
+import fastifyJwt from '@fastify/jwt';
+import { boundedText, UserId } from '@realtime-service/contracts';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { z } from 'zod';
+import type { ApiSettings } from './config.ts';
+import type { KeySet } from './key-set.ts';
+import { ProblemError } from './problem.ts';
+
+/** Who asks. The roles of a room come from the projection, never from here. */
+export interface Caller {
+  readonly userId: string;
+  /** Keycloak's `sid`: the login that the token comes from. */
+  readonly loginId: string | null;
+  readonly scopes: ReadonlySet<string>;
+}
+
+declare module '@fastify/jwt' {
+  interface FastifyJWT {
+    user: Caller;
+  }
+}
+
+/** Why a token does not count. For operators only; the caller always gets the same answer. */
+export type RefusalReason =
+  | 'no_token'
+  | 'malformed'
+  | 'header'
+  | 'algorithm'
+  | 'unknown_key'
+  | 'no_keys'
+  | 'signature'
+  | 'expired'
+  | 'not_yet_valid'
+  | 'issuer'
+  | 'no_audience'
+  | 'audience'
+  | 'authorised_party'
+  | 'token_type'
+  | 'no_subject'
+  | 'lifetime'
+  | 'claims';
+
+const refused = (reason: RefusalReason, cause?: unknown): ProblemError => new ProblemError('unauthenticated', { reason, cause });
+
+const maxTokenBytes = 16_384;
+const maxLifeSeconds = 86_400;
+const clockToleranceSeconds = 5;
+const cacheForMs = 60_000;
+const maxCachedTokens = 10_000;
+const maxCachedCharacters = 32 * 1024 * 1024;
+
+const bearer = /^Bearer ([\w-]+\.[\w-]+\.[\w-]+)$/i;
+
+/** @throws {ProblemError} */
+const bearerOf = ({ headers: { authorization } }: FastifyRequest): string => {
+  if (authorization === undefined) throw refused('no_token');
+  // Not a verdict on the token: nothing was read of it.
+  if (authorization.length > maxTokenBytes + 'Bearer '.length) throw new ProblemError('headers_too_large', { reason: 'token_too_long' });
+  const token = bearer.exec(authorization)?.[1];
+  if (token === undefined) throw refused('malformed');
+  return token;
+};
+
+/** `jku`, `jwk`, `x5u` and `x5c` are not looked at: keys come from the configured address alone. */
+const Header = z.object({
+  alg: z.string(),
+  kid: z.string().min(1).max(256),
+  typ: z.string().regex(/^(?:JWT|at\+jwt)$/i),
+  crit: z.undefined().optional(),
+});
+
+const NumericDate = z.int().min(0);
+const Text = z.string().min(1);
+
+/** What is used of an access token; Keycloak's roles are not. */
+const Claims = z.object({
+  iss: Text,
+  sub: UserId.optional(),
+  aud: z.union([Text, z.array(Text)]).optional(),
+  azp: Text.optional(),
+  typ: Text,
+  exp: NumericDate,
+  iat: NumericDate,
+  nbf: NumericDate.optional(),
+  sid: boundedText(255).min(1).optional(),
+  scope: z.string().optional(),
+});
+type Claims = z.infer<typeof Claims>;
+
+type OidcSettings = ApiSettings['oidc'];
+
+/** Signature, algorithm, `exp` and `nbf` have been verified. */
+const refusalOf = (claims: Claims, oidc: OidcSettings, nowMs: number): RefusalReason | undefined => {
+  const audiences = [claims.aud ?? []].flat();
+  if (claims.iss !== oidc.issuer) return 'issuer';
+  if (claims.typ !== 'Bearer') return 'token_type';
+  if (audiences.length === 0) return 'no_audience';
+  if (!audiences.includes(oidc.audience)) return 'audience';
+  if (oidc.authorisedParties !== undefined && !oidc.authorisedParties.includes(claims.azp ?? '')) return 'authorised_party';
+  if (claims.sub === undefined) return 'no_subject';
+  if (claims.iat > nowMs / 1000 + clockToleranceSeconds) return 'not_yet_valid';
+  const lifeSeconds = claims.exp - claims.iat;
+  return lifeSeconds <= 0 || lifeSeconds > maxLifeSeconds ? 'lifetime' : undefined;
+};
+
+/** What the verifier says by its error codes (fast-jwt, `TOKEN_ERROR_CODES`); anything else is malformed. */
+const verifierReasons: Readonly<Record<string, RefusalReason>> = {
+  FST_JWT_AUTHORIZATION_TOKEN_EXPIRED: 'expired',
+  FST_JWT_AUTHORIZATION_TOKEN_INVALID: 'signature',
+  FAST_JWT_INACTIVE: 'not_yet_valid',
+  FAST_JWT_INVALID_ALGORITHM: 'algorithm',
+  FAST_JWT_INVALID_CLAIM_TYPE: 'claims',
+};
+
+const reasonOf = (error: unknown): RefusalReason => {
+  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+  return verifierReasons[code] ?? 'malformed';
+};
+
+interface Verified {
+  readonly caller: Caller;
+  readonly untilMs: number;
+}
+
+/** Bounded in number and in characters; the oldest go first. Never past a token's end, and never longer than 60 s. */
+const createVerifiedCache = () => {
+  const entries = new Map<string, Verified>();
+  let characters = 0;
+
+  const remove = (token: string): void => {
+    if (entries.delete(token)) characters -= token.length;
+  };
+
+  return {
+    get: (token: string, nowMs: number): Caller | undefined => {
+      const entry = entries.get(token);
+      if (entry === undefined) return undefined;
+      if (entry.untilMs > nowMs) return entry.caller;
+      remove(token);
+      return undefined;
+    },
+    set: (token: string, entry: Verified): void => {
+      remove(token);
+      entries.set(token, entry);
+      characters += token.length;
+      for (const oldest of entries.keys()) {
+        if (entries.size <= maxCachedTokens && characters <= maxCachedCharacters) break;
+        remove(oldest);
+      }
+    },
+  };
+};
+
+interface AuthenticateOptions {
+  readonly keys: Pick<KeySet, 'find'>;
+  readonly oidc: OidcSettings;
+  readonly now: () => number;
+}
+
+/**
+ * Registers the verification of callers' access tokens and returns the hook that does it: afterwards `request.user` is
+ * the caller. It runs before the body is read. Every refusal is the same 401.
+ */
+export const registerAuthentication = async (app: FastifyInstance, { keys, oidc, now }: AuthenticateOptions) => {
+  const verified = createVerifiedCache();
+
+  const findKey = async ({ header, payload }: { header: unknown; payload: unknown }): Promise<string> => {
+    const parsed = Header.safeParse(header);
+    if (!parsed.success) throw refused('header', parsed.error);
+    // Before a key is looked for: a stranger's token must not lead to a fetch.
+    if (!isFrom(payload, oidc.issuer)) throw refused('issuer');
+    if (!(oidc.algorithms as readonly string[]).includes(parsed.data.alg)) throw refused('algorithm');
+    const { alg, kid } = parsed.data;
+    const found = await keys.find({ alg, kid });
+    if ('refused' in found) throw refused(found.refused);
+    return found.pem;
+  };
+
+  await app.register(fastifyJwt, {
+    secret: (_request: FastifyRequest, token: unknown) => findKey(token as { header: unknown; payload: unknown }),
+    decode: { complete: true },
+    verify: {
+      algorithms: oidc.algorithms,
+      requiredClaims: ['exp'],
+      clockTolerance: clockToleranceSeconds * 1000,
+      cache: false,
+      extractToken: (request) => bearerOf(request as FastifyRequest),
+    },
+  });
+
+  const verify = async (request: FastifyRequest): Promise<{ caller: Caller; untilMs: number }> => {
+    const payload = await request.jwtVerify<object>().catch((error: unknown) => {
+      throw error instanceof ProblemError ? error : refused(reasonOf(error), error);
+    });
+    const claims = Claims.safeParse(payload);
+    if (!claims.success) throw refused('claims', claims.error);
+    const reason = refusalOf(claims.data, oidc, now());
+    if (reason !== undefined) throw refused(reason);
+    const { sub: userId, sid, scope, exp } = claims.data as Claims & { sub: string };
+    return {
+      caller: { userId, loginId: sid ?? null, scopes: new Set(scope?.split(' ')) },
+      untilMs: Math.min(exp * 1000, now() + cacheForMs),
+    };
+  };
+
+  return async (request: FastifyRequest): Promise<void> => {
+    const token = bearerOf(request);
+    const known = verified.get(token, now());
+    if (known !== undefined) {
+      request.user = known;
+      return;
+    }
+    const entry = await verify(request);
+    verified.set(token, entry);
+    request.user = entry.caller;
+  };
+};
+
+const isFrom = (payload: unknown, issuer: string): boolean =>
+  typeof payload === 'object' && payload !== null && 'iss' in payload && payload.iss === issuer;
+
+/** @throws {ProblemError} 403 when the caller's token has none of these scopes */
+export const requireScope = ({ scopes }: Caller, accepted: readonly string[]): void => {
+  if (!accepted.some((scope) => scopes.has(scope))) throw new ProblemError('forbidden', { reason: 'scope' });
+};

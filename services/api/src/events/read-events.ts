@@ -1,0 +1,78 @@
+import {
+  type CloudEvent,
+  type CloudEventContext,
+  faultsOf,
+  fromHttpBinary,
+  fromStructured,
+  mediaTypes,
+  type ProblemFault,
+  type RoomEventType,
+  readRoomEvent,
+} from '@realtime-service/contracts';
+import type { FastifyRequest } from 'fastify';
+import { z } from 'zod';
+import { ProblemError } from '../problem.ts';
+
+export const maxEvents = 1_000;
+
+/** A well-formed event that this caller may publish; the data as the producer wrote them, fields of newer versions too. */
+export interface ReadEvent {
+  readonly context: CloudEventContext;
+  readonly data: unknown;
+}
+
+/** Facts about facts: operators' tools and the moderation routes append them. */
+const operatorsOnly: ReadonlySet<RoomEventType> = new Set<RoomEventType>([
+  'participant.kick_requested',
+  'track.mute_requested',
+  'dead_letter.retried',
+  'dead_letter.discarded',
+]);
+export const publisherScope = 'realtime:publish';
+export const operatorScope = 'realtime:ops';
+
+type Reading = { readonly event: ReadEvent } | { readonly faults: readonly ProblemFault[] };
+
+const Batch = z.array(z.unknown()).min(1).max(maxEvents);
+
+const invalid = (faults: readonly ProblemFault[]): ProblemError => new ProblemError('invalid_request', { reason: 'schema', faults });
+
+const readEvent = (open: () => CloudEvent, scopes: ReadonlySet<string>): Reading => {
+  let event: CloudEvent;
+  try {
+    event = open();
+  } catch (error) {
+    if (!(error instanceof z.ZodError)) throw error;
+    return { faults: faultsOf(error) };
+  }
+  const reading = readRoomEvent(event);
+  if (reading.kind === 'unknown_type') return { faults: [{ path: '/type', message: 'must be a known type' }] };
+  if (reading.kind === 'invalid') return { faults: reading.faults };
+  const scope = operatorsOnly.has(reading.event.type) ? operatorScope : publisherScope;
+  if (!scopes.has(scope)) return { faults: [{ path: '/type', message: `needs the scope ${scope}` }] };
+  return { event };
+};
+
+const mediaTypeOf = (request: FastifyRequest): string | undefined => request.headers['content-type']?.split(';', 1)[0]?.trim().toLowerCase();
+
+/**
+ * The events of a request in any of the three modes of the CloudEvents HTTP binding, all of them good.
+ * @throws {ProblemError} 422 naming each fault, in a batch by the event's index
+ */
+export const readEvents = (request: FastifyRequest, scopes: ReadonlySet<string>): ReadEvent[] => {
+  const { body, headers } = request;
+  const mediaType = mediaTypeOf(request);
+  if (mediaType !== mediaTypes.batch) {
+    const reading = readEvent(() => (mediaType === mediaTypes.structured ? fromStructured(body) : fromHttpBinary(headers, body)), scopes);
+    if ('faults' in reading) throw invalid(reading.faults);
+    return [reading.event];
+  }
+  const batch = Batch.safeParse(body);
+  if (!batch.success) throw invalid(faultsOf(batch.error));
+  const readings = batch.data.map((element) => readEvent(() => fromStructured(element), scopes));
+  const faults = readings.flatMap((reading, index) =>
+    'faults' in reading ? reading.faults.map(({ path, message }) => ({ path: `/${index}${path}`, message })) : [],
+  );
+  if (faults.length > 0) throw invalid(faults);
+  return readings.flatMap((reading) => ('event' in reading ? [reading.event] : []));
+};

@@ -1,0 +1,164 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { PositionEntry } from '@realtime-service/contracts';
+import { topics } from '@realtime-service/contracts';
+import { type EventLog, partitionOf } from '@realtime-service/event-log';
+import type { PartitionPosition } from '@realtime-service/room-store';
+import type { Logger } from '@realtime-service/telemetry';
+
+const lookEveryMs = 1_000;
+const waitAtMostMs = 1_000;
+const pollEveryMs = 20;
+/** Observations kept per partition, one a second at most. */
+const maxUnreached = 600;
+
+/** A high position that was seen and has not been applied yet. */
+interface Observation {
+  high: bigint;
+  readonly seenAtMs: number;
+}
+
+interface PartitionState {
+  readonly topic: string;
+  readonly partition: number;
+  high: bigint;
+  applied: bigint;
+  readonly unreached: Observation[];
+}
+
+export interface PartitionFreshness {
+  readonly topic: string;
+  readonly partition: number;
+  /** Records that are not applied. */
+  readonly lag: bigint;
+  /** Time since the oldest high position that is not reached was first seen; 0 without lag. */
+  readonly ageMs: number;
+}
+
+export interface Freshness {
+  /** False while the room's partition is older than the limit. What is not known is no reason to refuse. */
+  readonly isCurrent: (roomId: string) => boolean;
+  /** Waits up to a second until the projection has applied these positions. False when it has not. */
+  readonly reaches: (positions: readonly PositionEntry[]) => Promise<boolean>;
+  readonly partitions: () => PartitionFreshness[];
+  /** Whether the log's high positions could be read at the last look. */
+  readonly isLogKnown: () => boolean;
+  readonly start: () => void;
+  readonly stop: () => Promise<void>;
+}
+
+interface FreshnessOptions {
+  readonly bounds: EventLog['bounds'];
+  readonly readPositions: () => Promise<PartitionPosition[]>;
+  readonly maxAgeMs: number;
+  readonly logger: Logger;
+  readonly now?: () => number;
+}
+
+const keyOf = (topic: string, partition: number): string => `${topic}/${partition}`;
+
+/** The lanes that the projection is folded from. Only the first one carries rights. */
+const watched = [topics.roomEvents, topics.livekitWebhooks];
+
+/** How far the projection is behind the log, looked at once a second. */
+export const createFreshness = ({ bounds, readPositions, maxAgeMs, logger, now = Date.now }: FreshnessOptions): Freshness => {
+  const states = new Map<string, PartitionState>();
+  const partitionCounts = new Map<string, number>();
+  const stopping = new AbortController();
+  let isLogKnown = false;
+  let looking: Promise<void> | undefined;
+  let polling: Promise<void> | undefined;
+
+  const stateOf = (topic: string, partition: number): PartitionState => {
+    const key = keyOf(topic, partition);
+    const known = states.get(key) ?? { topic, partition, high: 0n, applied: 0n, unreached: [] };
+    states.set(key, known);
+    return known;
+  };
+
+  const readApplied = async (): Promise<void> => {
+    for (const { topic, partition, nextOffset } of await readPositions()) {
+      const state = stateOf(topic, partition);
+      state.applied = nextOffset;
+      while (state.unreached[0] !== undefined && state.unreached[0].high <= nextOffset) state.unreached.shift();
+    }
+  };
+
+  const readHigh = async (topic: string): Promise<void> => {
+    const partitions = await bounds(topic);
+    partitionCounts.set(topic, partitions.length);
+    for (const { partition, high } of partitions) {
+      const state = stateOf(topic, partition);
+      const last = state.unreached.at(-1);
+      state.high = high;
+      if (high <= (last?.high ?? state.applied)) continue;
+      if (last !== undefined && state.unreached.length === maxUnreached) last.high = high;
+      else state.unreached.push({ high, seenAtMs: now() });
+    }
+  };
+
+  const note = (isKnown: boolean, error?: unknown): void => {
+    if (isKnown !== isLogKnown && !isKnown) logger.warn({ err: error }, 'high positions of the log are unknown');
+    isLogKnown = isKnown;
+  };
+
+  const look = async (): Promise<void> => {
+    await Promise.all(watched.map(readHigh)).then(
+      () => note(true),
+      (error: unknown) => note(false, error),
+    );
+    await readApplied().catch((error: unknown) => logger.debug({ err: error }, 'applied positions could not be read'));
+  };
+
+  const lookAgainAndAgain = async (): Promise<void> => {
+    while (!stopping.signal.aborted) {
+      await look();
+      await delay(lookEveryMs, undefined, { signal: stopping.signal }).catch(() => {});
+    }
+  };
+
+  const ageMs = ({ unreached: [oldest] }: PartitionState): number => (oldest === undefined ? 0 : now() - oldest.seenAtMs);
+
+  const isReached = (positions: readonly PositionEntry[]): boolean =>
+    positions.every(({ topic, partition, offset }) => (states.get(keyOf(topic, partition))?.applied ?? 0n) > offset);
+
+  /** All who wait share one query at a time. */
+  const poll = (): Promise<void> => {
+    polling ??= Promise.all([readApplied(), delay(pollEveryMs)])
+      .then(() => {})
+      .finally(() => {
+        polling = undefined;
+      });
+    return polling;
+  };
+
+  return {
+    isCurrent: (roomId) => {
+      const count = partitionCounts.get(topics.roomEvents);
+      const state = count === undefined ? undefined : states.get(keyOf(topics.roomEvents, partitionOf(roomId, count)));
+      return state === undefined || ageMs(state) <= maxAgeMs;
+    },
+    reaches: async (positions) => {
+      const deadlineMs = now() + waitAtMostMs;
+      while (!isReached(positions)) {
+        if (now() >= deadlineMs) return false;
+        await poll();
+      }
+      return true;
+    },
+    partitions: () =>
+      [...states.values()].map((state) => ({
+        topic: state.topic,
+        partition: state.partition,
+        lag: state.high > state.applied ? state.high - state.applied : 0n,
+        ageMs: ageMs(state),
+      })),
+    isLogKnown: () => isLogKnown,
+    start: () => {
+      looking ??= lookAgainAndAgain();
+    },
+    stop: async () => {
+      stopping.abort();
+      await looking;
+    },
+  };
+};

@@ -1,0 +1,79 @@
+import { type Allowed, authorise, type Denied, identityOf, needsSeat, type RoomFacts, unknownRoom, type Verdict } from '@realtime-service/room-model';
+import type { FactsAnswer, FactsQuery, SeatRequest } from '@realtime-service/room-store';
+import type { Caller } from '../authenticate.ts';
+import { ProblemError } from '../problem.ts';
+import { type AskedJoin, faultsOfChoice } from './join-request.ts';
+
+/** Where decisions get their facts. */
+export interface Store {
+  readonly readFacts: (query: FactsQuery) => Promise<FactsAnswer>;
+  /** Reads facts and seats, decides and takes the seat as one step. */
+  readonly takeSeat: (request: SeatRequest, decide: (answer: FactsAnswer) => Verdict) => Promise<{ answer: FactsAnswer; verdict: Verdict }>;
+}
+
+/** Somebody may enter, now. */
+export interface Admission {
+  readonly room: RoomFacts;
+  readonly identity: string;
+  readonly verdict: Allowed;
+  readonly isRoomLive: boolean;
+  /** The database's clock at the decision. */
+  readonly nowMs: number;
+}
+
+/** Clients give up soon after; a connection that hangs must not hold them. */
+const storeDeadlineMs = 2_500;
+/** LiveKit takes a token for a minute after its end, and clocks differ. */
+const leaseBeyondTokenSeconds = 80;
+const roomFullRetryAfterSeconds = 5;
+
+/** @throws {ProblemError} 503 when the store fails or does not answer in time */
+const fromStore = async <T>(work: Promise<T>): Promise<T> => {
+  let timer: NodeJS.Timeout | undefined;
+  const deadline = new Promise<never>((_resolve, reject) => {
+    timer = setTimeout(() => reject(new Error(`No answer within ${storeDeadlineMs} ms`)), storeDeadlineMs);
+  });
+  try {
+    return await Promise.race([work, deadline]);
+  } catch (cause) {
+    throw new ProblemError('store_unavailable', { cause });
+  } finally {
+    clearTimeout(timer);
+  }
+};
+
+const refusalOf = ({ code, reason, opensAtMs }: Denied, nowMs: number): ProblemError => {
+  if (opensAtMs !== null) return new ProblemError(code, { reason, opensAtMs, retryAfterSeconds: (opensAtMs - nowMs) / 1000 });
+  return new ProblemError(code, { reason, ...(code === 'room_full' && { retryAfterSeconds: roomFullRetryAfterSeconds }) });
+};
+
+/** @throws {ProblemError} where the verdict is no */
+const allowedBy = (verdict: Verdict, nowMs: number): Allowed => {
+  if (verdict.kind === 'deny') throw refusalOf(verdict, nowMs);
+  return verdict;
+};
+
+/**
+ * Facts, verdict, and the seat where the room counts them.
+ * @throws {ProblemError} with the verdict's code, 422 for what the caller may not choose, 503 without facts
+ */
+export const decideJoin = async (store: Store, caller: Caller, asked: AskedJoin, tokenTtlSeconds: number): Promise<Admission> => {
+  const query: FactsQuery = { roomId: asked.roomId, userId: caller.userId, loginId: caller.loginId };
+  const deviceId = asked.device_id ?? null;
+  const takeOver = asked.take_over ?? false;
+
+  const first = await fromStore(store.readFacts(query));
+  const { facts, isRoomLive, nowMs } = first;
+  const identity = identityOf(facts.room ?? unknownRoom(asked.roomId), caller.userId, deviceId);
+  const decide = (answer: FactsAnswer): Verdict => authorise(answer.facts, { purpose: 'enter', identity, takeOver }, answer.nowMs);
+  const verdict = allowedBy(decide(first), nowMs);
+  // Nobody is allowed into a room that is not there.
+  const room = facts.room as RoomFacts;
+  const faults = faultsOfChoice(asked, { identity, settings: room.settings, permissions: verdict.permissions });
+  if (faults.length > 0) throw new ProblemError('invalid_request', { reason: 'choice', faults });
+  if (!needsSeat(room)) return { room, identity, verdict, isRoomLive, nowMs };
+
+  const leaseSeconds = tokenTtlSeconds + leaseBeyondTokenSeconds;
+  const seated = await fromStore(store.takeSeat({ ...query, identity, deviceId, leaseSeconds }, decide));
+  return { room, identity, verdict: allowedBy(seated.verdict, seated.answer.nowMs), isRoomLive, nowMs: seated.answer.nowMs };
+};

@@ -1,0 +1,119 @@
+import type { JoinResponse } from '@realtime-service/contracts';
+import { attributes, type Permissions } from '@realtime-service/room-model';
+import { currentTraceparent, type Logger } from '@realtime-service/telemetry';
+import type { FastifyInstance, onRequestAsyncHookHandler } from 'fastify';
+import type { Caller } from '../authenticate.ts';
+import type { Freshness } from '../freshness.ts';
+import type { ApiMetrics } from '../metrics.ts';
+import { ProblemError, refuseOtherMethods, traceIdOf } from '../problem.ts';
+import { type Admission, decideJoin, type Store } from './decide-join.ts';
+import { type AskedJoin, readJoin } from './join-request.ts';
+import type { MakeRoom } from './make-room.ts';
+import { maxLivekitTokenLength, type SignedToken, type SignToken } from './sign-token.ts';
+
+export interface JoinDependencies {
+  readonly store: Store;
+  readonly freshness: Pick<Freshness, 'isCurrent' | 'reaches'>;
+  readonly makeRoom: MakeRoom;
+  readonly signToken: SignToken;
+  readonly tokenTtlSeconds: number;
+  /** Where clients reach LiveKit. */
+  readonly serverUrl: string;
+  readonly metrics: ApiMetrics;
+  readonly logger: Logger;
+}
+
+const url = '/api/realtime/rooms/:roomId/join';
+
+/** The life of a join: bytes → caller → facts → verdict → room → token. */
+export const registerJoin = (app: FastifyInstance, callerOnly: onRequestAsyncHookHandler[], dependencies: JoinDependencies): void => {
+  const { store, freshness, signToken, tokenTtlSeconds, serverUrl, metrics, logger } = dependencies;
+
+  app.post<{ Params: { roomId: string } }>(url, { onRequest: callerOnly, config: { operation: 'join' } }, async (request, reply) => {
+    const caller = request.user;
+    const asked = readJoin(request.params.roomId, request.body);
+    await assertFresh(freshness, asked);
+    const admission = await decideJoin(store, caller, asked, tokenTtlSeconds);
+    await ensureRoom(dependencies, asked, admission);
+    const name = nameOf(asked, admission);
+    const { token, expiresAt } = sign(signToken, { caller, asked, admission, name });
+    const { role, permissions } = admission.verdict;
+    metrics.requests.inc({ operation: 'join', outcome: 'allowed', reason: role });
+    logger.info({ room: asked.roomId, user: caller.userId, role }, 'join allowed');
+    reply.header('cache-control', 'no-store');
+    return {
+      server_url: serverUrl,
+      participant_token: token,
+      room_name: asked.roomId,
+      participant_identity: admission.identity,
+      participant_name: name,
+      expires_at: expiresAt.toISOString(),
+      role,
+      permissions: toJoinPermissions(permissions),
+      trace_id: traceIdOf(request),
+    } satisfies JoinResponse;
+  });
+  refuseOtherMethods(app, url, ['POST']);
+};
+
+/** The caller's own facts, where it names their position, and the room's partition. */
+const assertFresh = async (freshness: JoinDependencies['freshness'], { atLeast, roomId }: AskedJoin): Promise<void> => {
+  if (atLeast.length > 0 && !(await freshness.reaches(atLeast))) throw new ProblemError('projection_stale', { reason: 'position_not_reached' });
+  if (!freshness.isCurrent(roomId)) throw new ProblemError('projection_stale', { reason: 'partition_too_old' });
+};
+
+/** A room that is live needs no making: LiveKit's API may be away while its media runs. */
+const ensureRoom = async ({ makeRoom, metrics, logger }: JoinDependencies, { roomId }: AskedJoin, { isRoomLive }: Admission): Promise<void> => {
+  try {
+    await makeRoom(roomId);
+  } catch (cause) {
+    metrics.roomsNotMade.inc();
+    if (!isRoomLive) throw new ProblemError('livekit_unavailable', { cause });
+    logger.warn({ err: cause, room: roomId }, 'room could not be made, but is live');
+  }
+};
+
+const nameOf = ({ participant_name }: AskedJoin, { room, verdict }: Admission): string =>
+  (room.settings.clientName ? participant_name : undefined) ?? verdict.displayName ?? '';
+
+interface TokenParts {
+  readonly caller: Caller;
+  readonly asked: AskedJoin;
+  readonly admission: Admission;
+  readonly name: string;
+}
+
+const sign = (signToken: SignToken, { caller, asked, admission, name }: TokenParts): SignedToken => {
+  const trace = currentTraceparent();
+  const signed = signToken(
+    {
+      room: asked.roomId,
+      identity: admission.identity,
+      name,
+      metadata: asked.participant_metadata,
+      attributes: {
+        ...asked.participant_attributes,
+        [attributes.user]: caller.userId,
+        ...(asked.device_id !== undefined && { [attributes.device]: asked.device_id }),
+        ...(caller.loginId !== null && { [attributes.login]: caller.loginId }),
+        ...(trace !== undefined && { [attributes.trace]: trace }),
+      },
+      permissions: admission.verdict.permissions,
+    },
+    Date.now(),
+  );
+  if (signed.token.length > maxLivekitTokenLength)
+    throw new ProblemError('invalid_request', {
+      reason: 'token_too_long',
+      faults: [{ path: '/participant_attributes', message: 'must be shorter, as must the metadata: the token would exceed 4 KB' }],
+    });
+  return signed;
+};
+
+const toJoinPermissions = ({ publishSources, subscribe, publishData, hidden, moderate }: Permissions) => ({
+  publishSources,
+  subscribe,
+  publishData,
+  hidden,
+  moderate,
+});

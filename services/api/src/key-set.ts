@@ -1,0 +1,131 @@
+import { createLocalJWKSet, exportSPKI, type JSONWebKeySet } from 'jose';
+import { z } from 'zod';
+import type { Logger } from '@realtime-service/telemetry';
+
+/** At most one fetch in this time, whatever the provider does and however many unknown keys callers name. */
+const fetchSpacingMs = 30_000;
+/** With the life of a verified token in the cache (60 s) a withdrawn key is refused within 5 minutes. */
+const refreshEveryMs = 200_000;
+const fetchTimeoutMs = 500;
+const maxBytes = 262_144;
+/** How long the last good set serves while the provider is down. */
+const maxAgeMs = 24 * 3_600_000;
+
+/** Only what may sign; Keycloak lists its encryption key beside it. Entries that we cannot read are none of ours. */
+const SigningKey = z.looseObject({ kty: z.enum(['RSA', 'EC', 'OKP']), kid: z.string().min(1), use: z.literal('sig').optional() });
+const Document = z.object({ keys: z.array(z.unknown()).max(100) });
+
+/** What of a token's header names a key. */
+export type KeyHeader = {
+  readonly alg: string;
+  readonly kid: string;
+};
+
+export type KeyLookup = { readonly pem: string } | { readonly refused: 'unknown_key' | 'no_keys' };
+
+export interface KeySet {
+  /** The public key that a token's header names, of the type that its algorithm needs. Never throws. */
+  readonly find: (header: KeyHeader) => Promise<KeyLookup>;
+  /** Fetches the set now and from then on every few minutes. */
+  readonly start: () => Promise<void>;
+  readonly stop: () => void;
+  /** Time since the last good fetch; undefined before it, and once the set is too old to serve. */
+  readonly ageMs: () => number | undefined;
+}
+
+interface KeySetOptions {
+  readonly url: string;
+  readonly logger: Logger;
+  readonly now?: () => number;
+}
+
+type Resolve = ReturnType<typeof createLocalJWKSet>;
+
+/** @throws when the answer is anything but a small JSON document with at least one signing key */
+const fetchKeys = async (url: string): Promise<Resolve> => {
+  const response = await fetch(url, {
+    headers: { accept: 'application/json' },
+    redirect: 'error',
+    signal: AbortSignal.timeout(fetchTimeoutMs),
+  });
+  if (response.status !== 200 || response.body === null) throw new Error(`The key address answered ${response.status}`);
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of response.body) {
+    bytes += chunk.length;
+    if (bytes > maxBytes) throw new Error(`The key set is larger than ${maxBytes} bytes`);
+    chunks.push(chunk);
+  }
+  const document = Document.parse(JSON.parse(Buffer.concat(chunks).toString('utf8')));
+  const keys = document.keys.flatMap((key) => SigningKey.safeParse(key).data ?? []);
+  if (keys.length === 0) throw new Error('The key set holds no signing key');
+  return createLocalJWKSet({ keys } as JSONWebKeySet);
+};
+
+/** The issuer's signing keys (RFC 7517), kept so that neither the provider's troubles nor made-up key ids do harm. */
+export const createKeySet = ({ url, logger, now = Date.now }: KeySetOptions): KeySet => {
+  let keys: { readonly resolve: Resolve; readonly pems: Map<string, string>; readonly fetchedAtMs: number } | undefined;
+  let attemptedAtMs = -Infinity;
+  let underWay: Promise<void> | undefined;
+  let timer: NodeJS.Timeout | undefined;
+
+  const current = () => (keys !== undefined && now() - keys.fetchedAtMs < maxAgeMs ? keys : undefined);
+
+  const refresh = async (): Promise<void> => {
+    attemptedAtMs = now();
+    try {
+      keys = { resolve: await fetchKeys(url), pems: new Map(), fetchedAtMs: now() };
+    } catch (error) {
+      logger.warn({ err: error, has_keys: current() !== undefined }, 'identity keys could not be fetched');
+    }
+  };
+
+  /** Joins the fetch that is under way, or begins one where the spacing allows it. */
+  const tryRefresh = (): Promise<void> => {
+    if (underWay === undefined && now() - attemptedAtMs >= fetchSpacingMs)
+      underWay = refresh().finally(() => {
+        underWay = undefined;
+      });
+    return underWay ?? Promise.resolve();
+  };
+
+  const lookUp = async (header: KeyHeader): Promise<string | undefined> => {
+    const held = current();
+    if (held === undefined) return undefined;
+    const name = `${header.alg} ${header.kid}`;
+    const known = held.pems.get(name);
+    if (known !== undefined) return known;
+    try {
+      const pem = await exportSPKI(await held.resolve(header));
+      held.pems.set(name, pem);
+      return pem;
+    } catch {
+      // No key of this id and type, several of them, or one that cannot be imported.
+      return undefined;
+    }
+  };
+
+  const keepFresh = async (): Promise<void> => {
+    await tryRefresh();
+    const isGood = keys !== undefined && now() - keys.fetchedAtMs < fetchSpacingMs;
+    timer = setTimeout(() => void keepFresh(), isGood ? refreshEveryMs : fetchSpacingMs);
+    timer.unref();
+  };
+
+  return {
+    find: async (header) => {
+      const known = await lookUp(header);
+      if (known !== undefined) return { pem: known };
+      await tryRefresh();
+      const found = await lookUp(header);
+      if (found !== undefined) return { pem: found };
+      return { refused: current() === undefined ? 'no_keys' : 'unknown_key' };
+    },
+    start: keepFresh,
+    stop: () => clearTimeout(timer),
+    ageMs: () => {
+      const held = current();
+      return held === undefined ? undefined : now() - held.fetchedAtMs;
+    },
+  };
+};

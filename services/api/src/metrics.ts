@@ -1,0 +1,76 @@
+import { createMetrics, type Metrics } from '@realtime-service/telemetry';
+import { Counter, Gauge } from 'prom-client';
+import type { Freshness } from './freshness.ts';
+import type { KeySet } from './key-set.ts';
+
+/** What the api counts. Labels are closed lists: ids of rooms and people are never among them. */
+export interface ApiMetrics {
+  readonly registry: Metrics;
+  /** `outcome` is `allowed`, `accepted` or a problem code; `reason` is what decided. */
+  readonly requests: Counter<'operation' | 'outcome' | 'reason'>;
+  readonly roomsNotMade: Counter;
+  readonly eventsAccepted: Counter;
+}
+
+export const createApiMetrics = (): ApiMetrics => {
+  const registry = createMetrics();
+  const registers = [registry];
+  return {
+    registry,
+    requests: new Counter({
+      name: 'realtime_requests',
+      help: 'Requests by operation, outcome and what decided it',
+      labelNames: ['operation', 'outcome', 'reason'],
+      registers,
+    }),
+    roomsNotMade: new Counter({ name: 'realtime_rooms_not_made', help: 'Rooms that LiveKit could not be asked to make', registers }),
+    eventsAccepted: new Counter({ name: 'realtime_events_accepted', help: 'Room events appended for producers', registers }),
+  };
+};
+
+interface Watched {
+  readonly freshness: Freshness;
+  readonly keys: KeySet;
+  readonly consumerGroup: string;
+}
+
+/** Gauges of what this process watches: read when they are scraped. */
+export const watchState = (registry: Metrics, { freshness, keys, consumerGroup }: Watched): void => {
+  const registers = [registry];
+  new Gauge({
+    name: 'kafka_consumergroup_lag',
+    help: 'Records of a partition that the projection has not applied',
+    labelNames: ['consumergroup', 'topic', 'partition'],
+    registers,
+    collect() {
+      for (const { topic, partition, lag } of freshness.partitions())
+        this.set({ consumergroup: consumerGroup, topic, partition: String(partition) }, Number(lag));
+    },
+  });
+  new Gauge({
+    name: 'realtime_projection_age_seconds',
+    help: 'Time since the oldest unapplied high position of a partition was first seen',
+    labelNames: ['topic', 'partition'],
+    registers,
+    collect() {
+      for (const { topic, partition, ageMs } of freshness.partitions()) this.set({ topic, partition: String(partition) }, ageMs / 1000);
+    },
+  });
+  new Gauge({
+    name: 'realtime_log_positions_known',
+    help: '1 while the high positions of the log can be read',
+    registers,
+    collect() {
+      this.set(freshness.isLogKnown() ? 1 : 0);
+    },
+  });
+  new Gauge({
+    name: 'realtime_identity_keys_age_seconds',
+    help: 'Time since the identity provider last gave its keys; NaN when there are none',
+    registers,
+    collect() {
+      const ageMs = keys.ageMs();
+      this.set(ageMs === undefined ? Number.NaN : ageMs / 1000);
+    },
+  });
+};

@@ -1,0 +1,47 @@
+import type { FastifyRequest } from 'fastify';
+import { ProblemError } from './problem.ts';
+
+const utf8 = new TextDecoder('utf-8', { fatal: true });
+const maxDepth = 64;
+const stringInJson = /"(?:[^"\\]|\\.)*"(\s*:)?/g;
+
+const malformed = (reason: string, cause?: unknown): ProblemError => new ProblemError('malformed_request', { reason, cause });
+
+/** How many members all objects have together. @throws {ProblemError} for what no reader of ours should meet */
+const countMembers = (value: unknown, depth = 0): number => {
+  if (typeof value !== 'object' || value === null) return 0;
+  if (depth === maxDepth) throw malformed('json_too_deep');
+  if (Array.isArray(value)) return value.reduce((sum: number, element) => sum + countMembers(element, depth + 1), 0);
+  return Object.entries(value).reduce((sum, [name, member]) => {
+    if (name === '__proto__') throw malformed('json_proto');
+    return sum + 1 + countMembers(member, depth + 1);
+  }, 0);
+};
+
+/** In valid JSON a string before a colon is a member's name, and nothing else is. */
+const countNames = (text: string): number => {
+  let names = 0;
+  for (const [, colon] of text.matchAll(stringInJson)) if (colon !== undefined) names += 1;
+  return names;
+};
+
+/**
+ * JSON that every reader understands alike (RFC 8259, 4; RFC 7493): UTF-8 without broken bytes, no name twice in an
+ * object, no `__proto__`, at most 64 levels. An empty body is no body.
+ * @throws {ProblemError}
+ */
+export const parseStrictJson = (request: FastifyRequest, body: Buffer): unknown => {
+  const { 'content-encoding': encoding } = request.headers;
+  if (encoding !== undefined && encoding !== 'identity') throw new ProblemError('unsupported_media_type', { reason: 'content_encoding' });
+  if (body.length === 0) return undefined;
+  let text: string;
+  let value: unknown;
+  try {
+    text = utf8.decode(body);
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw malformed('not_json', cause);
+  }
+  if (countMembers(value) !== countNames(text)) throw malformed('json_duplicate_name');
+  return value;
+};
