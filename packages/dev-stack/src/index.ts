@@ -1,6 +1,18 @@
+export { chromiumFlags, findChromium } from './chromium.ts';
 export { type FaultProxy, startFaultProxy } from './fault-proxy.ts';
 export { type Kafka, type KafkaOptions, startKafka, type TopicToCreate } from './kafka.ts';
+export {
+  type Keycloak,
+  type KeycloakOptions,
+  keycloakAdmin,
+  keycloakToken,
+  startKeycloak,
+  type TokenRequest,
+} from './keycloak.ts';
 export { type Livekit, type LivekitOptions, type LivekitPorts, startLivekit } from './livekit.ts';
+export { type NginxOptions, startNginx } from './nginx.ts';
 export { type Part, PartAbsent, type Report } from './part.ts';
 export { freePort } from './ports.ts';
 export { createDatabase, type Postgres, type PostgresOptions, startPostgres } from './postgres.ts';
+export { type ProcessSpec, runDirectory, startProcess } from './process-part.ts';
+export { startZipkin, type Zipkin, type ZipkinOptions } from './zipkin.ts';

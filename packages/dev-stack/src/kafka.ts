@@ -55,12 +55,7 @@ export async function startKafka(options: KafkaOptions = {}): Promise<Kafka> {
   const part = await startProcess({
     name: `Kafka ${kafkaVersion}`,
     command: java,
-    args: [
-      '-Xmx512m',
-      '-XX:+UseSerialGC',
-      '-XX:TieredStopAtLevel=1',
-      ...['-cp', classpath, 'kafka.Kafka', properties],
-    ],
+    args: ['-Xmx512m', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', ...['-cp', classpath, 'kafka.Kafka', properties]],
     logFile: join(run, 'kafka.log'),
     isReady: () => acceptsConnections(port),
     startTimeoutMs: 90_000,
@@ -74,11 +69,11 @@ async function kafkaProgram(report: Report): Promise<{ java: string; javaClasspa
   const java = await findProgram('java');
   const maven = await findProgram('mvn');
   if (java === undefined || maven === undefined) {
-    throw new PartAbsent(
-      'Kafka',
-      'it needs Java 17 or newer and Maven (`java` and `mvn`) on the PATH.',
-      'What needs a real broker is left out.',
-    );
+    throw new PartAbsent({
+      part: 'Kafka',
+      missing: 'it needs Java 17 or newer and Maven (`java` and `mvn`) on the PATH.',
+      consequence: 'What needs a real broker is left out.',
+    });
   }
   const jars = await cached(`kafka-${kafkaVersion}`, report, async (directory) => {
     report(`fetching Kafka ${kafkaVersion} (54 MB), once …`);

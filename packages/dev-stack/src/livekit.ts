@@ -64,6 +64,7 @@ export async function startLivekit(options: LivekitOptions): Promise<Livekit> {
     logFile: join(run, 'livekit.log'),
     isReady: async () => (await fetch(apiUrl)).ok,
     startTimeoutMs: 20_000,
+    // It would wait for everybody to leave.
     stopTimeoutMs: 3_000,
   });
   return {
@@ -86,11 +87,11 @@ async function livekitProgram(report: Report): Promise<string> {
 
   const go = await findProgram('go');
   if (go === undefined) {
-    throw new PartAbsent(
-      'LiveKit',
-      'there is no `livekit-server` on the PATH, and no Go to build it with.',
-      'Tokens are still issued, but nobody can connect with them.',
-    );
+    throw new PartAbsent({
+      part: 'LiveKit',
+      missing: 'there is no `livekit-server` on the PATH, and no Go to build it with.',
+      consequence: 'Tokens are still issued, but nobody can connect with them.',
+    });
   }
   const executable = process.platform === 'win32' ? '.exe' : '';
   const directory = await cached(`livekit-${livekitVersion}`, report, async (unfinished) => {

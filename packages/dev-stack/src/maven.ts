@@ -6,9 +6,29 @@ import { runCommand } from './process-part.ts';
 export type MavenCoordinates = string;
 
 /** Copies artifacts with everything that they need at run time into `directory`, from Maven's repositories. */
-export async function fetchWithDependencies(
-  artifacts: readonly MavenCoordinates[],
+export async function fetchWithDependencies(artifacts: readonly MavenCoordinates[], directory: string): Promise<void> {
+  const goal = ['dependency:copy-dependencies', `-DoutputDirectory=${directory}`, '-DincludeScope=runtime'];
+  await maven(directory, goal, artifacts);
+}
+
+/** Copies one artifact alone into `directory`, under the name `fileName`. */
+export async function fetchArtifact(coordinates: MavenCoordinates, directory: string, fileName: string): Promise<void> {
+  const [, artifactId, version, packaging = 'jar', classifier] = coordinates.split(':');
+  await maven(directory, ['dependency:copy', `-Dartifact=${coordinates}`, `-DoutputDirectory=${directory}`]);
+  const suffix = classifier === undefined ? '' : `-${classifier}`;
+  await rename(join(directory, `${artifactId}-${version}${suffix}.${packaging}`), join(directory, fileName));
+}
+
+/** Unpacks an archive artifact into `directory`. */
+export async function unpackArtifact(coordinates: MavenCoordinates, directory: string): Promise<void> {
+  await maven(directory, ['dependency:unpack', `-Dartifact=${coordinates}`, `-DoutputDirectory=${directory}`]);
+}
+
+/** Runs a goal on a project that is made for it in `directory` and leaves nothing behind but what the goal fetched. */
+async function maven(
   directory: string,
+  goal: readonly string[],
+  artifacts: readonly MavenCoordinates[] = [],
 ): Promise<void> {
   const dependencies = artifacts.map((coordinates) => {
     const [groupId, artifactId, version] = coordinates.split(':');
@@ -21,23 +41,7 @@ export async function fetchWithDependencies(
 <groupId>realtime-service</groupId><artifactId>fetch</artifactId><version>1</version>
 <dependencies>${dependencies.join('\n')}</dependencies></project>`,
   );
-  await maven(['dependency:copy-dependencies', `-DoutputDirectory=${directory}`, '-DincludeScope=runtime', '-f', pom]);
+  await runCommand('mvn', ['--quiet', '--batch-mode', '-f', pom, ...goal]);
   await rm(pom);
-}
-
-/** Copies one artifact alone into `directory`, under the name `fileName`. */
-export async function fetchArtifact(coordinates: MavenCoordinates, directory: string, fileName: string): Promise<void> {
-  const [, artifactId, version, packaging = 'jar', classifier] = coordinates.split(':');
-  await maven([
-    'dependency:copy',
-    `-Dartifact=${coordinates}`,
-    `-DoutputDirectory=${directory}`,
-    '-Dmdep.useBaseVersion=true',
-  ]);
-  const suffix = classifier === undefined ? '' : `-${classifier}`;
-  await rename(join(directory, `${artifactId}-${version}${suffix}.${packaging}`), join(directory, fileName));
-}
-
-async function maven(args: readonly string[]): Promise<void> {
-  await runCommand(process.platform === 'win32' ? 'mvn.cmd' : 'mvn', ['--quiet', '--batch-mode', ...args]);
+  await rm(join(directory, 'target'), { recursive: true, force: true });
 }

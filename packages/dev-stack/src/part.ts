@@ -24,11 +24,11 @@ export class PartAbsent extends Error {
   readonly missing: string;
   readonly consequence: string;
 
-  constructor(part: string, missing: string, consequence: string) {
-    super(`${part} is absent: ${missing} ${consequence}`);
+  constructor(absence: Pick<PartAbsent, 'part' | 'missing' | 'consequence'>, options?: ErrorOptions) {
+    super(`${absence.part} is absent: ${absence.missing} ${absence.consequence}`, options);
     this.name = 'PartAbsent';
-    this.part = part;
-    this.missing = missing;
-    this.consequence = consequence;
+    this.part = absence.part;
+    this.missing = absence.missing;
+    this.consequence = absence.consequence;
   }
 }

@@ -1,18 +1,26 @@
+/** Each part is started, used for real, killed, and used again with what it had. */
+import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
+import { createServer, type Server } from 'node:http';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import kafkajs from 'kafkajs';
+import { AccessToken, RoomServiceClient } from 'livekit-server-sdk';
 import pg from 'pg';
+import { chromium } from 'playwright-core';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { chromiumFlags } from './chromium.ts';
+import { type Kafka, startKafka } from './kafka.ts';
+import { type Keycloak, keycloakAdmin, startKeycloak } from './keycloak.ts';
+import { type Livekit, startLivekit } from './livekit.ts';
+import { startNginx } from './nginx.ts';
+import type { Part } from './part.ts';
+import { freePort } from './ports.ts';
 import { createDatabase, type Postgres, startPostgres } from './postgres.ts';
+import { runDirectory } from './process-part.ts';
 import { describeWith } from './vitest.ts';
-
-async function valueOf(url: string, sql: string): Promise<unknown> {
-  const client = new pg.Client({ connectionString: url });
-  await client.connect();
-  try {
-    const { rows } = await client.query({ text: sql, rowMode: 'array' });
-    return rows[0]?.[0];
-  } finally {
-    await client.end();
-  }
-}
+import { startZipkin, type Zipkin } from './zipkin.ts';
 
 describeWith(['postgres'], 'PostgreSQL', () => {
   let postgres: Postgres;
@@ -24,10 +32,312 @@ describeWith(['postgres'], 'PostgreSQL', () => {
 
   test('keeps committed rows over a crash', async () => {
     const url = await createDatabase(postgres.url);
-    await valueOf(url, 'create table kept as select 42 as answer');
+    await firstValue(url, 'create table kept as select 42 as answer');
     await postgres.kill();
-    await expect(valueOf(url, 'select 1')).rejects.toThrow('ECONNREFUSED');
+    await expect(firstValue(url, 'select 1')).rejects.toThrow('ECONNREFUSED');
     await postgres.start();
-    expect(await valueOf(url, 'select answer from kept')).toBe(42);
+    expect(await firstValue(url, 'select answer from kept')).toBe(42);
+  });
+
+  test('gives each test an empty database', async () => {
+    const urls = [await createDatabase(postgres.url), await createDatabase(postgres.url)];
+    for (const url of urls) {
+      await firstValue(url, 'create table only_here ()');
+      expect(await firstValue(url, "select count(*)::int from pg_tables where schemaname = 'public'")).toBe(1);
+    }
+  });
+
+  test('keeps a data directory that it was given for the next start', async () => {
+    const dataDir = join(runDirectory('postgres-test'), 'data');
+    const first = await startPostgres({ dataDir });
+    await firstValue(first.url, 'create table kept as select 42 as answer');
+    await expect(startPostgres({ dataDir })).rejects.toThrow('Is another postmaster');
+    await first.stop();
+    const second = await startPostgres({ dataDir });
+    expect(await firstValue(second.url, 'select answer from kept')).toBe(42);
+    await second.stop();
+  });
+
+  test('says what the server said when it does not start', async () => {
+    await expect(startPostgres({ settings: { no_such_setting: '1' } })).rejects.toThrow(
+      /PostgreSQL ended with 1 while starting.*no_such_setting/s,
+    );
   });
 });
+
+describeWith(['kafka'], 'Kafka', () => {
+  let kafka: Kafka;
+
+  beforeAll(async () => {
+    kafka = await startKafka();
+    await kafka.createTopics([{ topic: 'kept', partitions: 3, config: { 'retention.ms': '-1' } }]);
+  });
+  afterAll(() => kafka.stop());
+
+  test('keeps acknowledged records over a crash', async () => {
+    const client = new kafkajs.Kafka({ brokers: [...kafka.brokers], logLevel: kafkajs.logLevel.NOTHING });
+    const producer = client.producer({ idempotent: true });
+    await producer.connect();
+    await producer.send({ topic: 'kept', acks: -1, messages: [{ key: 'room', value: 'before the crash' }] });
+    await producer.disconnect();
+
+    await kafka.kill();
+    await kafka.start();
+
+    const consumer = client.consumer({ groupId: 'parts' });
+    await consumer.connect();
+    await consumer.subscribe({ topic: 'kept', fromBeginning: true });
+    const received = await new Promise((resolve, reject) => {
+      const eachMessage = async ({ message }: kafkajs.EachMessagePayload) => resolve(message.value?.toString());
+      consumer.run({ eachMessage }).catch(reject);
+    });
+    await consumer.disconnect();
+    expect(received).toBe('before the crash');
+  });
+
+  test('answers nothing while it is paused', async () => {
+    kafka.pause();
+    const socket = connect({ port: kafka.port, host: '127.0.0.1' });
+    await once(socket, 'connect');
+    // ApiVersions, the first request of every client.
+    socket.write(Buffer.from('0000000a0012000000000001ffff', 'hex'));
+    const answer = once(socket, 'data').then(() => 'answer');
+    await expect(Promise.race([answer, nothingFor(300)])).resolves.toBe('nothing');
+    kafka.resume();
+    await expect(answer).resolves.toBe('answer');
+    socket.destroy();
+  });
+});
+
+describeWith(['livekit'], 'LiveKit', () => {
+  const [key, secret] = ['test-key', 'test-secret-of-no-value-outside-this-test'];
+  const webhooks: string[] = [];
+  let receiver: Server;
+  let webhookUrl: string;
+  let livekit: Livekit;
+  let rooms: RoomServiceClient;
+
+  beforeAll(async () => {
+    receiver = createServer(async (request, response) => {
+      request.setEncoding('utf8');
+      webhooks.push(JSON.parse((await request.toArray()).join('')).event);
+      response.end();
+    });
+    webhookUrl = `http://127.0.0.1:${await listen(receiver)}/webhooks/livekit`;
+    livekit = await startLivekit({ keys: { [key]: secret }, webhookUrl });
+    rooms = new RoomServiceClient(livekit.apiUrl, key, secret);
+  });
+  afterAll(async () => {
+    await livekit.stop();
+    receiver.close();
+  });
+
+  test('makes a room with the timeouts of livekit.yaml and tells the webhook receiver', async () => {
+    const told = once(receiver, 'request');
+    expect(await rooms.createRoom({ name: 'standup' })).toMatchObject({ emptyTimeout: 300, departureTimeout: 180 });
+    await told;
+    await expect.poll(() => webhooks).toEqual(['room_started']);
+  });
+
+  test('refuses a token for a room that nobody made', async () => {
+    const response = await fetch(`${livekit.apiUrl}/rtc/validate?access_token=${await joinToken(key, secret, 'none')}`);
+    expect(response.status).toBe(404);
+  });
+
+  test('forgets its rooms in a crash and serves at the same address again', async () => {
+    await rooms.createRoom({ name: 'lost' });
+    await livekit.kill();
+    await expect(rooms.listRooms()).rejects.toThrow('fetch failed');
+    await livekit.start();
+    expect(await rooms.listRooms()).toEqual([]);
+  });
+
+  test('runs twice side by side', async () => {
+    const other = await startLivekit({ keys: { [key]: secret } });
+    await new RoomServiceClient(other.apiUrl, key, secret).createRoom({ name: 'elsewhere' });
+    expect((await rooms.listRooms()).map(({ name }) => name)).not.toContain('elsewhere');
+    await other.stop();
+  });
+});
+
+describeWith(['keycloak'], 'Keycloak', () => {
+  let keycloak: Keycloak;
+
+  beforeAll(async () => {
+    const realmFile = join(runDirectory('realm'), 'realm.json');
+    await writeFile(realmFile, JSON.stringify(tinyRealm));
+    keycloak = await startKeycloak({ realmFile });
+  });
+  afterAll(() => keycloak.stop());
+
+  test('gives a user a token with the audience of the realm file', async () => {
+    const token = await keycloak.token({ clientId: 'web', username: 'ann', password: 'ann' });
+    expect(claimsOf(token)).toMatchObject({ iss: keycloak.issuer, azp: 'web', aud: 'realtime-service' });
+  });
+
+  test('gives a client a token for its secret, and none for another one', async () => {
+    const token = await keycloak.token({ clientId: 'domain', clientSecret: 'domain-secret' });
+    expect(claimsOf(token)).toMatchObject({ azp: 'domain' });
+    await expect(keycloak.token({ clientId: 'domain', clientSecret: 'guess' })).rejects.toThrow('401');
+  });
+
+  test('keeps its keys over a crash', async () => {
+    const certificates = async () => (await fetch(`${keycloak.issuer}/protocol/openid-connect/certs`)).json();
+    const before = await certificates();
+    await keycloak.kill();
+    await keycloak.start();
+    expect(await certificates()).toEqual(before);
+  });
+
+  test('obeys its administrator', async () => {
+    const response = await keycloakAdmin(keycloak.url, '/realms/tiny/users?username=ann');
+    expect(await response.json()).toMatchObject([{ username: 'ann' }]);
+  });
+});
+
+describeWith(['zipkin'], 'Zipkin', () => {
+  let zipkin: Zipkin;
+
+  beforeAll(async () => {
+    zipkin = await startZipkin();
+  });
+  afterAll(() => zipkin.stop());
+
+  test('returns the span that was posted', async () => {
+    const span = { traceId: 'a'.repeat(32), id: 'b'.repeat(16), name: 'join', timestamp: Date.now() * 1_000 };
+    const headers = { 'content-type': 'application/json' };
+    const posted = await fetch(`${zipkin.url}/api/v2/spans`, { method: 'POST', headers, body: JSON.stringify([span]) });
+    expect(posted.status).toBe(202);
+    const found = await fetch(`${zipkin.url}/api/v2/trace/${span.traceId}`);
+    expect(await found.json()).toMatchObject([span]);
+  });
+
+  test('starts again after a crash, without the spans', async () => {
+    await zipkin.kill();
+    await zipkin.start();
+    const found = await fetch(`${zipkin.url}/api/v2/trace/${'a'.repeat(32)}`);
+    expect(found.status).toBe(404);
+  });
+});
+
+describeWith(['chromium'], 'Chromium', ({ chromium: { executablePath } }) => {
+  test('opens a page and has a camera', async () => {
+    const server = createServer((_, response) => {
+      response.setHeader('content-type', 'text/html').end('<title>lobby</title>');
+    });
+    const port = await listen(server);
+    const browser = await chromium.launch({ executablePath, args: [...chromiumFlags] });
+    const page = await browser.newPage();
+    await page.goto(`http://127.0.0.1:${port}/`);
+    expect(await page.title()).toBe('lobby');
+    const tracks =
+      'navigator.mediaDevices.getUserMedia({ video: true, audio: true }).then((s) => s.getTracks().length)';
+    expect(await page.evaluate(tracks)).toBe(2);
+    await browser.close();
+    server.close();
+  });
+});
+
+describeWith(['nginx'], 'nginx', () => {
+  let upstream: Server;
+  let upstreamPort: number;
+  let port: number;
+  let nginx: Part;
+  let configFile: string;
+
+  beforeAll(async () => {
+    upstream = createServer((request, response) => response.end(`upstream saw ${request.url}`));
+    upstreamPort = await listen(upstream);
+    port = await freePort();
+    configFile = join(runDirectory('nginx-test'), 'proxy.conf');
+    await writeFile(configFile, 'server { listen 80; location / { proxy_pass http://api:8080; } }');
+    const replacements = { 'listen 80': `listen 127.0.0.1:${port}`, 'api:8080': `127.0.0.1:${upstreamPort}` };
+    nginx = await startNginx({ configFile, replacements, port });
+  });
+  afterAll(async () => {
+    await nginx.stop();
+    upstream.close();
+  });
+
+  test('serves the given configuration with the addresses exchanged', async () => {
+    const response = await fetch(`http://127.0.0.1:${port}/rooms`);
+    expect(await response.text()).toBe('upstream saw /rooms');
+  });
+
+  test('serves again after a crash', async () => {
+    await nginx.kill();
+    await expect(fetch(`http://127.0.0.1:${port}/`)).rejects.toThrow('fetch failed');
+    await nginx.start();
+    expect((await fetch(`http://127.0.0.1:${port}/`)).status).toBe(200);
+  });
+
+  test('refuses to start when an address to exchange is not in the file', async () => {
+    const replacements = { 'worker:8090': '127.0.0.1:1' };
+    await expect(startNginx({ configFile, replacements, port })).rejects.toThrow('does not contain worker:8090');
+  });
+});
+
+/** The first column of the first row. */
+async function firstValue(url: string, sql: string): Promise<unknown> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  try {
+    const { rows } = await client.query({ text: sql, rowMode: 'array' });
+    return rows[0]?.[0];
+  } finally {
+    await client.end();
+  }
+}
+
+async function listen(server: Server): Promise<number> {
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  if (address === null || typeof address === 'string') throw new Error('not a TCP server');
+  return address.port;
+}
+
+async function nothingFor(delayMs: number): Promise<'nothing'> {
+  return delay(delayMs, 'nothing');
+}
+
+async function joinToken(key: string, secret: string, room: string): Promise<string> {
+  const token = new AccessToken(key, secret, { identity: 'ann' });
+  token.addGrant({ roomJoin: true, room });
+  return token.toJwt();
+}
+
+function claimsOf(token: string): unknown {
+  return JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString());
+}
+
+const tinyRealm = {
+  realm: 'tiny',
+  enabled: true,
+  clients: [
+    {
+      clientId: 'web',
+      publicClient: true,
+      directAccessGrantsEnabled: true,
+      protocolMappers: [
+        {
+          name: 'audience',
+          protocol: 'openid-connect',
+          protocolMapper: 'oidc-audience-mapper',
+          config: { 'included.custom.audience': 'realtime-service', 'access.token.claim': 'true' },
+        },
+      ],
+    },
+    { clientId: 'domain', secret: 'domain-secret', serviceAccountsEnabled: true, standardFlowEnabled: false },
+  ],
+  users: [
+    {
+      username: 'ann',
+      enabled: true,
+      email: 'ann@example.org',
+      firstName: 'Ann',
+      lastName: 'Archer',
+      credentials: [{ type: 'password', value: 'ann' }],
+    },
+  ],
+};

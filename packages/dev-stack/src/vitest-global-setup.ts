@@ -1,13 +1,21 @@
 /** Starts the parts that test files share, before the first of them runs. `REAL_PARTS=postgres,kafka` limits which. */
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import type { TestProject } from 'vitest/node';
+import { findChromium } from './chromium.ts';
 import { startKafka } from './kafka.ts';
+import { startKeycloak } from './keycloak.ts';
 import { prepareLivekit } from './livekit.ts';
 import { PartAbsent } from './part.ts';
 import { startPostgres } from './postgres.ts';
+import { findProgram } from './programs.ts';
 import type { RealPartName, RealParts, StartedPart } from './vitest.ts';
+import { startZipkin } from './zipkin.ts';
 
-type Starters = { readonly [Name in RealPartName]: (stops: Stops) => Promise<RealParts[Name]> };
 type Stops = (() => Promise<void>)[];
+type Starters = { readonly [Name in RealPartName]: (stops: Stops) => Promise<RealParts[Name]> };
+
+const realmFile = fileURLToPath(new URL('../../../deploy/keycloak/realm-dev.json', import.meta.url));
 
 const starters: Starters = {
   postgres: async (stops) => {
@@ -20,22 +28,51 @@ const starters: Starters = {
     stops.push(stop);
     return { brokers, port, javaClasspath };
   },
+  keycloak: async (stops) => {
+    if (!existsSync(realmFile))
+      throw new PartAbsent({
+        part: 'Keycloak',
+        missing: `${realmFile} is missing.`,
+        consequence: 'Its tests are left out.',
+      });
+    const { url, port, issuer, stop } = await startKeycloak({ realmFile, report });
+    stops.push(stop);
+    return { url, port, issuer };
+  },
+  zipkin: async (stops) => {
+    const { url, stop } = await startZipkin({ report });
+    stops.push(stop);
+    return { url };
+  },
   livekit: async () => {
     await prepareLivekit(report);
     return { isInstalled: true };
   },
+  chromium: async () => {
+    const executablePath = await findChromium();
+    if (executablePath !== undefined) return { executablePath };
+    throw new PartAbsent({
+      part: 'Chromium',
+      missing: 'there is neither Chromium nor Chrome.',
+      consequence: 'No browser joins a call.',
+    });
+  },
+  nginx: async () => {
+    const executablePath = await findProgram('nginx');
+    if (executablePath !== undefined) return { executablePath };
+    throw new PartAbsent({
+      part: 'nginx',
+      missing: 'it is not on the PATH.',
+      consequence: 'The proxy in front of LiveKit is not tested.',
+    });
+  },
 };
 
 export default async function startSharedParts(project: TestProject): Promise<() => Promise<void>> {
+  const isWanted = wantedParts();
   const stops: Stops = [];
-  const wanted = process.env['REAL_PARTS']?.split(',').map((name) => name.trim());
-  const unknown = wanted?.filter((name) => !(name in starters)) ?? [];
-  if (unknown.length > 0) {
-    throw new Error(`REAL_PARTS names ${unknown.join(', ')}; there are ${Object.keys(starters).join(', ')}`);
-  }
 
-  const isWanted = (name: RealPartName) => wanted === undefined || wanted.includes(name);
-  const start = async <Name extends RealPartName>(name: Name): Promise<StartedPart<Name>> => {
+  async function start<Name extends RealPartName>(name: Name): Promise<StartedPart<Name>> {
     if (!isWanted(name)) return { absent: `${name} is left out by REAL_PARTS.` };
     try {
       return { running: await starters[name](stops) };
@@ -43,13 +80,31 @@ export default async function startSharedParts(project: TestProject): Promise<()
       if (error instanceof PartAbsent) return { absent: error.message };
       throw error;
     }
-  };
-  const [postgres, kafka, livekit] = await Promise.all([start('postgres'), start('kafka'), start('livekit')]);
-  project.provide('startedParts', { postgres, kafka, livekit });
+  }
+
+  const [postgres, kafka, keycloak, zipkin, livekit, chromium, nginx] = await Promise.all([
+    start('postgres'),
+    start('kafka'),
+    start('keycloak'),
+    start('zipkin'),
+    start('livekit'),
+    start('chromium'),
+    start('nginx'),
+  ]);
+  project.provide('startedParts', { postgres, kafka, keycloak, zipkin, livekit, chromium, nginx });
 
   return async () => {
     await Promise.all(stops.map((stop) => stop()));
   };
+}
+
+function wantedParts(): (name: RealPartName) => boolean {
+  const wanted = process.env['REAL_PARTS']?.split(',').map((name) => name.trim());
+  const unknown = wanted?.filter((name) => !(name in starters)) ?? [];
+  if (unknown.length > 0) {
+    throw new Error(`REAL_PARTS names ${unknown.join(', ')}; there are ${Object.keys(starters).join(', ')}`);
+  }
+  return (name) => wanted === undefined || wanted.includes(name);
 }
 
 function report(line: string): void {

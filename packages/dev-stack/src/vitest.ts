@@ -5,8 +5,12 @@ import { describe, inject, test } from 'vitest';
 export interface RealParts {
   readonly postgres: { readonly url: string; readonly port: number };
   readonly kafka: { readonly brokers: readonly string[]; readonly port: number; readonly javaClasspath: string };
-  /** Not shared, since each test file needs its own webhooks: `startLivekit` works. */
+  readonly keycloak: { readonly url: string; readonly port: number; readonly issuer: string };
+  readonly zipkin: { readonly url: string };
+  /** Not shared, since each test file needs its own webhooks; `startLivekit` is quick. */
   readonly livekit: { readonly isInstalled: true };
+  readonly chromium: { readonly executablePath: string };
+  readonly nginx: { readonly executablePath: string };
 }
 
 export type RealPartName = keyof RealParts;
@@ -33,10 +37,7 @@ export function describeWith<Name extends RealPartName>(
   title: string,
   suite: (parts: Pick<RealParts, Name>) => void,
 ): void {
-  const reasons = names.flatMap((name) => {
-    const part = inject('startedParts')[name];
-    return 'absent' in part ? [part.absent] : [];
-  });
+  const reasons = absences(names);
   if (reasons.length === 0) {
     describe(title, () => suite(realParts(names)));
   } else if (process.env['REQUIRE_REAL_PARTS'] === '1') {
@@ -55,11 +56,20 @@ export function describeWith<Name extends RealPartName>(
 
 /** The addresses of shared parts, outside of a suite. Throws when one of them is absent. */
 export function realParts<Name extends RealPartName>(names: readonly Name[]): Pick<RealParts, Name> {
+  const reasons = absences(names);
+  if (reasons.length > 0) throw new Error(reasons.join('\n'));
   const started = inject('startedParts');
-  const entries = names.map((name) => {
+  const running = names.map((name) => {
     const part = started[name];
-    if ('absent' in part) throw new Error(part.absent);
-    return [name, part.running];
+    return [name, 'running' in part ? part.running : undefined];
   });
-  return Object.fromEntries(entries) as Pick<RealParts, Name>;
+  return Object.fromEntries(running) as Pick<RealParts, Name>;
+}
+
+function absences(names: readonly RealPartName[]): string[] {
+  const started = inject('startedParts');
+  return names.flatMap((name) => {
+    const part = started[name];
+    return 'absent' in part ? [part.absent] : [];
+  });
 }

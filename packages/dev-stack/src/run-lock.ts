@@ -1,0 +1,80 @@
+import { once } from 'node:events';
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { acceptsConnections } from './process-part.ts';
+import { hasEnded } from './signals.ts';
+import { StartFailure } from './start-failure.ts';
+
+const fileName = 'start.lock';
+
+export interface RunLock {
+  /** An earlier start ended without giving it back: what it ran may still be on its way out. */
+  readonly isAfterCrash: boolean;
+  release(): Promise<void>;
+}
+
+/**
+ * Sees to it that one start at a time uses the directory. The holder's number alone would not do: after a crash another
+ * program may have got it. So the holder also listens, and the file says where.
+ * @throws {StartFailure} when another one runs
+ */
+export async function takeRunLock(dataDir: string): Promise<RunLock> {
+  // Started by root, PostgreSQL runs as somebody else and must find its way to its data.
+  await mkdir(dataDir, { recursive: true, mode: 0o711 });
+  const file = join(dataDir, fileName);
+  const server = createServer((socket) => socket.destroy()).unref();
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  if (address === null || typeof address === 'string') throw new Error('the lock does not listen on a TCP port');
+
+  const content = `${process.pid} ${address.port}\n`;
+  const isFree = await writeNew(file, content);
+  if (!isFree) {
+    const [pid = 0, port = 0] = (await readFile(file, 'utf8')).split(' ').map(Number);
+    if (await isHeld(pid, port)) {
+      server.close();
+      throw new StartFailure(
+        `This is running already, as process ${pid}, with the data in ${dataDir}. ` +
+          `End it with Ctrl-C where it runs, or from here: ${endCommand(pid)}`,
+      );
+    }
+    await writeFile(file, content);
+  }
+  return {
+    isAfterCrash: !isFree,
+    release: async () => {
+      server.close();
+      await rm(file, { force: true });
+    },
+  };
+}
+
+/** Removes everything in the directory but the lock; who calls holds it. */
+export async function emptyDirectory(dataDir: string): Promise<void> {
+  const entries = await readdir(dataDir);
+  for (const entry of entries.filter((name) => name !== fileName)) {
+    await rm(join(dataDir, entry), { recursive: true, force: true, maxRetries: 5 });
+  }
+}
+
+/** How a person ends a process. */
+export function endCommand(pid: number): string {
+  return process.platform === 'win32' ? `taskkill /PID ${pid} /F` : `kill ${pid}`;
+}
+
+async function isHeld(pid: number, port: number): Promise<boolean> {
+  if (pid === 0 || port === 0 || hasEnded(pid)) return false;
+  return acceptsConnections(port).catch(() => false);
+}
+
+async function writeNew(file: string, content: string): Promise<boolean> {
+  try {
+    await writeFile(file, content, { flag: 'wx' });
+    return true;
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'EEXIST') return false;
+    throw error;
+  }
+}
