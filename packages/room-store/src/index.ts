@@ -7,6 +7,7 @@ export * from './migrate.ts';
 export * from './positions.ts';
 export * from './presence.ts';
 export * from './read-facts.ts';
+export * from './read-projection.ts';
 export * from './relay-queue.ts';
 export * from './settings.ts';
 export { removedReason } from './chunk-writes.ts';
