@@ -16,8 +16,8 @@ import {
   Sequence,
   Timestamp,
   Traceparent,
-  topics,
   toBinaryHeaders,
+  topics,
   UserId,
 } from '../src/index.ts';
 import { exampleOf } from './fixtures.ts';
@@ -26,12 +26,22 @@ import { type Json, type JsonObject, schemaConverter } from './json-schema.ts';
 const weekMs = 604_800_000;
 const bindingVersion = '0.5.0';
 
-const channel = (address: string, description: string, retentionMs: number, messages: readonly string[]): JsonObject => ({
+const channel = (
+  address: string,
+  description: string,
+  retentionMs: number,
+  messages: readonly string[],
+): JsonObject => ({
   address,
   description,
   messages: Object.fromEntries(messages.map((name) => [name, { $ref: `#/components/messages/${name}` }])),
   bindings: {
-    kafka: { partitions: defaultPartitionCount, replicas: 3, topicConfiguration: { 'retention.ms': retentionMs }, bindingVersion },
+    kafka: {
+      partitions: defaultPartitionCount,
+      replicas: 3,
+      topicConfiguration: { 'retention.ms': retentionMs },
+      bindingVersion,
+    },
   },
 });
 
@@ -87,7 +97,12 @@ export const asyncApi = (): JsonObject => {
     ...Object.fromEntries(
       roomEventTypes.map((type) => [
         type,
-        eventMessage(type, convert(roomEventData[type]), isUserEventType(type) ? userKey : roomKey, exampleOf(`room-events/${type}`)),
+        eventMessage(
+          type,
+          convert(roomEventData[type]),
+          isUserEventType(type) ? userKey : roomKey,
+          exampleOf(`room-events/${type}`),
+        ),
       ]),
     ),
     'livekit.webhook': eventMessage(
@@ -96,7 +111,8 @@ export const asyncApi = (): JsonObject => {
         type: 'object',
         required: ['event'],
         properties: { event: { type: 'string' } },
-        description: "A verified webhook of LiveKit without its secrets; `ce_type` is `livekit.` and LiveKit's event name.",
+        description:
+          "A verified webhook of LiveKit without its secrets; `ce_type` is `livekit.` and LiveKit's event name.",
       },
       roomKey,
     ),
@@ -138,19 +154,47 @@ export const asyncApi = (): JsonObject => {
       },
     },
     channels: {
-      roomEvents: channel(topics.roomEvents, 'Facts from domain services. Kept for ever, since a rebuild replays them.', -1, roomEventTypes),
-      livekitWebhooks: channel(topics.livekitWebhooks, "What LiveKit said and what the sweep saw. Internal.", weekMs, ['livekit.webhook', observedType]),
-      presence: channel(topics.presence, 'Who is live. At least once, in order per room, with one id per real change.', weekMs, presenceEventTypes),
-      roomEventsDeadLetters: channel(deadLetterTopic(topics.roomEvents), 'Room events that can never be applied.', -1, ['deadLetter']),
-      livekitWebhooksDeadLetters: channel(deadLetterTopic(topics.livekitWebhooks), 'Facts of LiveKit that can never be applied.', weekMs, ['deadLetter']),
+      roomEvents: channel(
+        topics.roomEvents,
+        'Facts from domain services. Kept for ever, since a rebuild replays them.',
+        -1,
+        roomEventTypes,
+      ),
+      livekitWebhooks: channel(topics.livekitWebhooks, 'What LiveKit said and what the sweep saw. Internal.', weekMs, [
+        'livekit.webhook',
+        observedType,
+      ]),
+      presence: channel(
+        topics.presence,
+        'Who is live. At least once, in order per room, with one id per real change.',
+        weekMs,
+        presenceEventTypes,
+      ),
+      roomEventsDeadLetters: channel(deadLetterTopic(topics.roomEvents), 'Room events that can never be applied.', -1, [
+        'deadLetter',
+      ]),
+      livekitWebhooksDeadLetters: channel(
+        deadLetterTopic(topics.livekitWebhooks),
+        'Facts of LiveKit that can never be applied.',
+        weekMs,
+        ['deadLetter'],
+      ),
     },
     operations: {
       receiveRoomEvents: operation('receive', 'roomEvents', 'Project the facts of domain services.'),
-      sendRoomEvents: operation('send', 'roomEvents', 'Append what came over HTTP: events of producers without Kafka, and moderation.'),
+      sendRoomEvents: operation(
+        'send',
+        'roomEvents',
+        'Append what came over HTTP: events of producers without Kafka, and moderation.',
+      ),
       sendLivekitFacts: operation('send', 'livekitWebhooks', 'Append verified webhooks and observed differences.'),
       receiveLivekitFacts: operation('receive', 'livekitWebhooks', 'Project who is live.'),
       sendPresence: operation('send', 'presence', 'Tell domain services who is live.'),
-      sendRoomEventsDeadLetters: operation('send', 'roomEventsDeadLetters', 'Show producers what could not be applied.'),
+      sendRoomEventsDeadLetters: operation(
+        'send',
+        'roomEventsDeadLetters',
+        'Show producers what could not be applied.',
+      ),
       sendLivekitDeadLetters: operation('send', 'livekitWebhooksDeadLetters', 'Keep what could not be applied.'),
     },
     components: {

@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync
 import { dirname, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { asyncApi } from './asyncapi.ts';
-import { jsonSchemas, type JsonObject } from './json-schema.ts';
+import { type JsonObject, jsonSchemas } from './json-schema.ts';
 import { openApi } from './openapi.ts';
 import { eventsReference, problemsReference } from './reference.ts';
 
@@ -15,12 +15,16 @@ const json = (value: JsonObject): string => `${JSON.stringify(value, null, 2)}\n
 const files = new Map([
   [`${generated}asyncapi.json`, json(asyncApi())],
   [`${generated}openapi.json`, json(openApi())],
-  ...Object.entries(jsonSchemas()).map(([name, schema]): [string, string] => [`${generated}json-schema/${name}`, json(schema)]),
+  ...Object.entries(jsonSchemas()).map(([name, schema]): [string, string] => [
+    `${generated}json-schema/${name}`,
+    json(schema),
+  ]),
   [`${reference}events.md`, eventsReference()],
   [`${reference}problems.md`, problemsReference()],
 ]);
 
-const isStale = ([path, content]: readonly [string, string]): boolean => !existsSync(path) || readFileSync(path, 'utf8') !== content;
+const isStale = ([path, content]: readonly [string, string]): boolean =>
+  !existsSync(path) || readFileSync(path, 'utf8') !== content;
 const stale = [...files].filter(isStale);
 const leftOver = existsSync(generated)
   ? readdirSync(generated, { recursive: true, withFileTypes: true })
@@ -30,7 +34,8 @@ const leftOver = existsSync(generated)
   : [];
 
 if (process.argv.includes('--check')) {
-  for (const path of [...stale.map(([path]) => path), ...leftOver]) console.error(`stale: ${relative(process.cwd(), path)}`);
+  for (const path of [...stale.map(([path]) => path), ...leftOver])
+    console.error(`stale: ${relative(process.cwd(), path)}`);
   process.exitCode = stale.length + leftOver.length > 0 ? 1 : 0;
 } else {
   for (const [path, content] of stale) {

@@ -1,8 +1,17 @@
 import type { z } from 'zod';
 import manifest from '../package.json' with { type: 'json' };
-import { Problem, type ProblemCode, problemAdvice, problemCodes, problemHeader, problemStatus, problemTitle, problemType } from '../src/index.ts';
+import {
+  Problem,
+  type ProblemCode,
+  problemAdvice,
+  problemCodes,
+  problemHeader,
+  problemStatus,
+  problemTitle,
+  problemType,
+} from '../src/index.ts';
 import { commonProblems, type Route, routes } from '../src/routes.ts';
-import { type Json, type JsonObject, schemaConverter } from './json-schema.ts';
+import { type JsonObject, schemaConverter } from './json-schema.ts';
 
 const exampleTraceId = '4bf92f3577b34da6a3ce929d0e0e4736';
 
@@ -49,23 +58,22 @@ const problemResponses = (codes: readonly ProblemCode[]): JsonObject => {
   );
 };
 
-const security: Readonly<Record<Route['security'], Json>> = {
-  user: [{ user: [] }],
-  'realtime:publish': [{ service: ['realtime:publish'] }],
-  'realtime:ops': [{ service: ['realtime:ops'] }],
-};
-
 const operation = (route: Route, convert: (schema: z.ZodType) => JsonObject): JsonObject => {
   const parameters = (place: 'path' | 'header', schemas: Readonly<Record<string, z.ZodType>> = {}): JsonObject[] =>
-    Object.entries(schemas).map(([name, schema]) => ({ name, in: place, required: place === 'path', schema: convert(schema) }));
+    Object.entries(schemas).map(([name, schema]) => ({
+      name,
+      in: place,
+      required: place === 'path',
+      schema: convert(schema),
+    }));
   const content = (schemas: Readonly<Record<string, z.ZodType>>): JsonObject =>
     Object.fromEntries(Object.entries(schemas).map(([mediaType, schema]) => [mediaType, { schema: convert(schema) }]));
-  const { operationId, summary, description, body, answer } = route;
+  const { operationId, summary, description, scopes, body, answer } = route;
   return {
     operationId,
     summary,
     description,
-    security: security[route.security],
+    security: scopes.length === 0 ? [{ user: [] }] : scopes.map((scope) => ({ service: [scope] })),
     parameters: [...parameters('path', route.pathParameters), ...parameters('header', route.headers)],
     ...(body && { requestBody: { required: body.isRequired, content: content(body.content) } }),
     responses: {
@@ -90,15 +98,28 @@ export const openApi = (): JsonObject => {
     },
     servers: [{ url: '/' }],
     paths: Object.fromEntries(
-      [...paths].map(([path, ofPath]) => [path, Object.fromEntries(ofPath.map((route) => [route.method, operation(route, convert)]))]),
+      [...paths].map(([path, ofPath]) => [
+        path,
+        Object.fromEntries(ofPath.map((route) => [route.method, operation(route, convert)])),
+      ]),
     ),
     components: {
       schemas: components,
       headers: headerDocs,
       examples: Object.fromEntries(problemCodes.map((code) => [code, problemExample(code)])),
       securitySchemes: {
-        user: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT', description: 'The access token of a person, from Keycloak.' },
-        service: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT', description: 'The access token of a service; its scopes say what it may.' },
+        user: {
+          type: 'http',
+          scheme: 'bearer',
+          bearerFormat: 'JWT',
+          description: 'The access token of a person, from Keycloak.',
+        },
+        service: {
+          type: 'http',
+          scheme: 'bearer',
+          bearerFormat: 'JWT',
+          description: 'The access token of a service; its scopes say what it may.',
+        },
       },
     },
   };

@@ -37,13 +37,15 @@ interface Schema {
 }
 
 const code = (text: string): string => `\`${text}\``;
-const row = (...cells: readonly string[]): string => `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`;
+const row = (...cells: readonly string[]): string =>
+  `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`;
 const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
   [row(...head), row(...head.map(() => '---')), ...rows.map((cells) => row(...cells))].join('\n');
 
 /** Null is left out: what it means is said once, above the tables. */
 const withoutNull = (schema: Schema): Schema => {
-  if (Array.isArray(schema.type)) return { ...schema, type: schema.type.filter((type) => type !== 'null').join(' or ') };
+  if (Array.isArray(schema.type))
+    return { ...schema, type: schema.type.filter((type) => type !== 'null').join(' or ') };
   const others = schema.anyOf?.filter(({ type }) => type !== 'null') ?? [];
   return others.length === 1 && others[0] !== undefined ? others[0] : schema;
 };
@@ -59,8 +61,11 @@ const typeOf = (given: Schema): string => {
   if (schema.items !== undefined) return `list of ${typeOf(schema.items)}`;
   if (schema.oneOf !== undefined) return schema.oneOf.map(typeOf).join(' or ');
   if (schema.type === 'object')
-    return `{ ${Object.entries(schema.properties ?? {}).map(([name, inner]) => `${name}: ${typeOf(inner)}`).join(', ')} }`;
-  if (schema.type === 'integer') return `integer from ${schema.minimum}${schema.maximum === Number.MAX_SAFE_INTEGER ? '' : ` to ${schema.maximum}`}`;
+    return `{ ${Object.entries(schema.properties ?? {})
+      .map(([name, inner]) => `${name}: ${typeOf(inner)}`)
+      .join(', ')} }`;
+  if (schema.type === 'integer')
+    return `integer from ${schema.minimum}${schema.maximum === Number.MAX_SAFE_INTEGER ? '' : ` to ${schema.maximum}`}`;
   return schema.maxLength === undefined ? `${schema.type}` : `${schema.type}, at most ${schema.maxLength} bytes`;
 };
 
@@ -89,7 +94,8 @@ const eventSection = (type: string, schema: z.ZodType, fields: Schema, group: st
 
 export const eventsReference = (): string => {
   const { components, convert } = schemaConverter('draft-2020-12');
-  const section = (type: string, schema: z.ZodType, group: string) => eventSection(type, schema, convert(schema) as Schema, group);
+  const section = (type: string, schema: z.ZodType, group: string) =>
+    eventSection(type, schema, convert(schema) as Schema, group);
   const roomSections = roomEventTypes.map((type) => section(type, roomEventData[type], 'room-events'));
   const presenceSections = presenceEventTypes.map((type) => section(type, presenceEventData[type], 'presence-events'));
   return [
@@ -101,12 +107,24 @@ The schema of each event stands in \`packages/contracts/generated/json-schema\`,
     table(
       ['attribute', 'header', 'rule'],
       [
-        ['`id`', '`ce_id`', 'Required, unique per `source`. A repeated pair changes nothing: publish again with the same id.'],
+        [
+          '`id`',
+          '`ce_id`',
+          'Required, unique per `source`. A repeated pair changes nothing: publish again with the same id.',
+        ],
         ['`source`', '`ce_source`', 'Required. Who says so, such as `/services/rooms`.'],
         ['`type`', '`ce_type`', 'Required. An unknown type is skipped and counted.'],
-        ['`subject`', '`ce_subject`', 'Required, equal to the record key: the room id, or the user id for `user.*` and `login.*`.'],
+        [
+          '`subject`',
+          '`ce_subject`',
+          'Required, equal to the record key: the room id, or the user id for `user.*` and `login.*`.',
+        ],
         ['`time`', '`ce_time`', 'RFC 3339 with offset. Order never rests on it.'],
-        ['`sequence`', '`ce_sequence`', 'A version per entity (room, member, ban, user), decimal digits. Where both facts have one it decides which is newer, else the position in the log does.'],
+        [
+          '`sequence`',
+          '`ce_sequence`',
+          'A version per entity (room, member, ban, user), decimal digits. Where both facts have one it decides which is newer, else the position in the log does.',
+        ],
         ['`traceparent`', '`ce_traceparent`', 'Where the trace began. The Kafka header `traceparent` is the last hop.'],
       ],
     ),
@@ -131,7 +149,9 @@ for byte; bounds on text count bytes of UTF-8, and NUL and lone surrogates are r
     ...Object.entries(components as Record<string, Schema>)
       .sort(([one], [other]) => (one < other ? -1 : 1))
       .map(valueSection),
-  ].join('\n\n').concat('\n');
+  ]
+    .join('\n\n')
+    .concat('\n');
 };
 
 export const problemsReference = (): string =>
@@ -147,7 +167,15 @@ codes is closed. The \`type\` of a code is \`${problemType('banned').replace('ba
         .toSorted((one, other) => problemStatus[one] - problemStatus[other])
         .map((name) => {
           const header = problemHeader[name];
-          return [String(problemStatus[name]), code(name), problemTitle[name], problemAdvice[name], header === undefined ? '' : code(header)];
+          return [
+            String(problemStatus[name]),
+            code(name),
+            problemTitle[name],
+            problemAdvice[name],
+            header === undefined ? '' : code(header),
+          ];
         }),
     ),
-  ].join('\n\n').concat('\n');
+  ]
+    .join('\n\n')
+    .concat('\n');

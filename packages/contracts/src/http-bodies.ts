@@ -4,9 +4,7 @@ import { AtLeast } from './position.ts';
 import { Privilege, Role, RoomAccess } from './room-events.ts';
 
 /** Answer of the event route and of the moderation routes: the fact is in the log, at this position. */
-export const EventsAccepted = z
-  .object({ accepted: z.int().min(0), at_least: AtLeast })
-  .meta({ id: 'EventsAccepted' });
+export const EventsAccepted = z.object({ accepted: z.int().min(0), at_least: AtLeast }).meta({ id: 'EventsAccepted' });
 export type EventsAccepted = z.infer<typeof EventsAccepted>;
 
 export const ModerationAccepted = z.object({ at_least: AtLeast }).meta({ id: 'ModerationAccepted' });

@@ -16,20 +16,30 @@ export const JoinRequest = z
   .object({
     room_name: optional(RoomId),
     participant_identity: optional(boundedText(256).min(1)),
-    participant_name: optional(boundedText(512).refine((name) => [...name].length <= 128, 'must be at most 128 characters')),
+    participant_name: optional(
+      boundedText(512).refine((name) => [...name].length <= 128, 'must be at most 128 characters'),
+    ),
     participant_metadata: optional(boundedText(2048)),
     participant_attributes: optional(
       z
         .record(boundedText(128).min(1), boundedText(maxAttributesBytes))
         .refine((attributes) => Object.keys(attributes).length <= 16, 'must have at most 16 keys')
-        .refine((attributes) => utf8.encode(JSON.stringify(attributes)).length <= maxAttributesBytes, 'must be at most 2 KiB in all')
-        .refine((attributes) => !Object.keys(attributes).some((key) => reserved.test(key)), 'keys beginning with rt. or lk. are reserved')
+        .refine(
+          (attributes) => utf8.encode(JSON.stringify(attributes)).length <= maxAttributesBytes,
+          'must be at most 2 KiB in all',
+        )
+        .refine(
+          (attributes) => !Object.keys(attributes).some((key) => reserved.test(key)),
+          'keys beginning with rt. or lk. are reserved',
+        )
         .meta({ maxProperties: 16 }),
     ),
     room_config: optional(
       z.strictObject({
         agents: optional(
-          z.array(z.strictObject({ agent_name: boundedText(128).min(1), metadata: optional(boundedText(1024)) })).max(8),
+          z
+            .array(z.strictObject({ agent_name: boundedText(128).min(1), metadata: optional(boundedText(1024)) }))
+            .max(8),
         ),
       }),
     ),

@@ -26,7 +26,10 @@ export const camelKeys = (value: unknown, depth = 4): unknown => {
   if (depth === 0 || value === null || typeof value !== 'object') return value;
   if (Array.isArray(value)) return value.map((inner) => camelKeys(inner, depth - 1));
   return Object.fromEntries(
-    Object.entries(value).map(([key, inner]) => [toCamel(key), key === 'attributes' ? inner : camelKeys(inner, depth - 1)]),
+    Object.entries(value).map(([key, inner]) => [
+      toCamel(key),
+      key === 'attributes' ? inner : camelKeys(inner, depth - 1),
+    ]),
   );
 };
 
@@ -48,10 +51,20 @@ export const LivekitRoom = z.object({
 });
 export type LivekitRoom = z.infer<typeof LivekitRoom>;
 
-export const ParticipantKind = z.enum(['STANDARD', 'INGRESS', 'EGRESS', 'SIP', 'AGENT', 'CONNECTOR', 'BRIDGE', 'UNKNOWN']);
+export const ParticipantKind = z.enum([
+  'STANDARD',
+  'INGRESS',
+  'EGRESS',
+  'SIP',
+  'AGENT',
+  'CONNECTOR',
+  'BRIDGE',
+  'UNKNOWN',
+]);
 export type ParticipantKind = z.infer<typeof ParticipantKind>;
 
-const kindOf = (value: string | undefined): ParticipantKind => ParticipantKind.catch('UNKNOWN').parse(value ?? 'STANDARD');
+const kindOf = (value: string | undefined): ParticipantKind =>
+  ParticipantKind.catch('UNKNOWN').parse(value ?? 'STANDARD');
 
 export const LivekitParticipant = z.object({
   sid: boundedText(128).min(1),
@@ -103,7 +116,15 @@ export type LivekitFact =
   | { readonly type: 'observed'; readonly observed: LivekitObserved };
 
 /** Events that are known and change no state of ours. */
-const uninteresting = new Set(['track_published', 'track_unpublished', 'egress_started', 'egress_updated', 'egress_ended', 'ingress_started', 'ingress_ended']);
+const uninteresting = new Set([
+  'track_published',
+  'track_unpublished',
+  'egress_started',
+  'egress_updated',
+  'egress_ended',
+  'ingress_started',
+  'ingress_ended',
+]);
 
 export type LivekitReading =
   | { readonly kind: 'fact'; readonly fact: LivekitFact }
@@ -118,7 +139,9 @@ export const readLivekitWebhook = (value: unknown): LivekitReading => {
     case 'room_started':
     case 'room_finished': {
       const room = LivekitRoom.safeParse(webhook.data.room);
-      return room.success ? { kind: 'fact', fact: { type: event, room: room.data } } : { kind: 'ignored', why: 'incomplete' };
+      return room.success
+        ? { kind: 'fact', fact: { type: event, room: room.data } }
+        : { kind: 'ignored', why: 'incomplete' };
     }
     case 'participant_joined':
     case 'participant_left':

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import type { z } from 'zod';
 
 /**
  * A field that may be left out. Null counts as left out: Java's and C#'s writers spell it so, and CloudEvents demands

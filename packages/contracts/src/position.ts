@@ -19,7 +19,15 @@ export const LogOffset = z
   .refine((digits) => BigInt(digits) <= maxInt64, 'must fit 64 bits');
 
 const Vector = z
-  .array(z.tuple([LogTopic, z.array(z.tuple([LogPartition, LogOffset])).min(1).max(256)]))
+  .array(
+    z.tuple([
+      LogTopic,
+      z
+        .array(z.tuple([LogPartition, LogOffset]))
+        .min(1)
+        .max(256),
+    ]),
+  )
   .min(1)
   .max(8);
 

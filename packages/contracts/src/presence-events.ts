@@ -13,10 +13,16 @@ const session = z.object({
 
 /** What we tell domain services, so that they never parse LiveKit's webhooks. At least once, in order per room. */
 export const presenceEventData = {
-  'room.live_started': z.object({ roomSid: z.string() }).meta({ description: 'LiveKit opened the room: a call begins.' }),
-  'room.live_ended': z.object({ roomSid: z.string() }).meta({ description: 'LiveKit closed the room: the call is over.' }),
+  'room.live_started': z
+    .object({ roomSid: z.string() })
+    .meta({ description: 'LiveKit opened the room: a call begins.' }),
+  'room.live_ended': z
+    .object({ roomSid: z.string() })
+    .meta({ description: 'LiveKit closed the room: the call is over.' }),
   'participant.joined': session.meta({ description: 'A session is live. One person with two devices has two.' }),
-  'participant.left': session.extend({ reason: z.string() }).meta({ description: "A session ended by itself; `reason` is LiveKit's." }),
+  'participant.left': session
+    .extend({ reason: z.string() })
+    .meta({ description: "A session ended by itself; `reason` is LiveKit's." }),
   'participant.removed': session.extend({ reason: z.string(), latencyMs: z.int().min(0).optional() }).meta({
     description: 'A session was ended by us; `latencyMs` counts from the fact that took the right away.',
   }),

@@ -1,5 +1,13 @@
 import { describe, expect, it } from 'vitest';
-import { decodeAtLeast, InvalidRoomEventsError, type OutgoingRoomEvent, type ProducerMessage, RoomEventPublisher, readRecord, topics } from './index.ts';
+import {
+  decodeAtLeast,
+  InvalidRoomEventsError,
+  type OutgoingRoomEvent,
+  type ProducerMessage,
+  RoomEventPublisher,
+  readRecord,
+  topics,
+} from './index.ts';
 
 interface Sent {
   readonly topic: string;
@@ -69,7 +77,9 @@ describe('what is sent', () => {
   it('is what the service reads', () => {
     const [message] = new RoomEventPublisher({ producer: recorder(), ...fixed }).toMessages([locked('r1')]);
     const headers = Object.entries(message?.headers ?? {}).map(([name, text]) => [name, Buffer.from(text)]);
-    expect(readRecord({ value: Buffer.from(message?.value ?? ''), headers: Object.fromEntries(headers) })).toMatchObject({
+    expect(
+      readRecord({ value: Buffer.from(message?.value ?? ''), headers: Object.fromEntries(headers) }),
+    ).toMatchObject({
       kind: 'event',
       event: { context: { id: 'id-1', subject: 'r1', type: 'room.locked' }, data: {} },
     });
@@ -92,10 +102,9 @@ describe('order and positions', () => {
     const producer = recorder();
     const events: OutgoingRoomEvent[] = [locked('a1'), locked('b2'), { type: 'room.unlocked', subject: 'a1' }];
     const { ids, atLeast } = await new RoomEventPublisher({ producer, ...fixed }).publish(events);
-    expect(producer.sent.map(({ messages }) => messages.map(({ key, headers }) => `${key} ${headers.ce_type}`))).toEqual([
-      ['a1 room.locked', 'a1 room.unlocked'],
-      ['b2 room.locked'],
-    ]);
+    expect(
+      producer.sent.map(({ messages }) => messages.map(({ key, headers }) => `${key} ${headers.ce_type}`)),
+    ).toEqual([['a1 room.locked', 'a1 room.unlocked'], ['b2 room.locked']]);
     expect(ids).toHaveLength(3);
     expect(decodeAtLeast(atLeast ?? '')).toEqual([
       { topic: topics.roomEvents, partition: 1, offset: 101n },
@@ -107,7 +116,13 @@ describe('order and positions', () => {
     ['nothing', undefined],
     ['no offset', [{ partition: 1, errorCode: 0 }]],
     ['an offset that was not assigned', [{ partition: 1, baseOffset: '-1' }]],
-    ['several partitions for one key', [{ partition: 1, baseOffset: '1' }, { partition: 2, baseOffset: '1' }]],
+    [
+      'several partitions for one key',
+      [
+        { partition: 1, baseOffset: '1' },
+        { partition: 2, baseOffset: '1' },
+      ],
+    ],
   ])('no position when the producer answers %s', async (_, answer) => {
     const publisher = new RoomEventPublisher({ producer: { send: async () => answer }, ...fixed });
     expect(await publisher.publish(locked('r1'))).toEqual({ ids: ['id-1'], atLeast: undefined });
@@ -146,7 +161,16 @@ describe('invalid events', () => {
     const error = await publisher.publish(events).catch((thrown: unknown) => thrown);
     expect(error).toBeInstanceOf(InvalidRoomEventsError);
     const { faults, message } = error as InvalidRoomEventsError;
-    const paths = ['/1/id', '/1/subject', '/1/data/userId', '/1/data/role', '/2/subject', '/3/type', '/4/time', '/4/sequence'];
+    const paths = [
+      '/1/id',
+      '/1/subject',
+      '/1/data/userId',
+      '/1/data/role',
+      '/2/subject',
+      '/3/type',
+      '/4/time',
+      '/4/sequence',
+    ];
     expect([...new Set(faults.map(({ path }) => path))]).toEqual(paths);
     for (const path of paths) expect(message).toContain(path);
     expect(producer.sent).toEqual([]);

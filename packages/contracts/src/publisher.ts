@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { CloudEventContext, toBinaryHeaders, Traceparent } from './cloud-event.ts';
+import { CloudEventContext, Traceparent, toBinaryHeaders } from './cloud-event.ts';
 import { faultsOf } from './faults.ts';
 import { type AtLeast, encodeAtLeast, LogOffset, LogPartition, type PositionEntry } from './position.ts';
 import type { ProblemFault } from './problems.ts';
@@ -95,7 +95,12 @@ export class RoomEventPublisher {
   readonly #now: () => Date;
   readonly #newId: () => string;
 
-  constructor({ producer, source, now = () => new Date(), newId = () => crypto.randomUUID() }: RoomEventPublisherOptions) {
+  constructor({
+    producer,
+    source,
+    now = () => new Date(),
+    newId = () => crypto.randomUUID(),
+  }: RoomEventPublisherOptions) {
     this.#producer = producer;
     this.#source = source;
     this.#now = now;
@@ -112,8 +117,7 @@ export class RoomEventPublisher {
   async publish(events: OutgoingRoomEvent | readonly OutgoingRoomEvent[]): Promise<PublishedRoomEvents> {
     const messages = this.toMessages([events].flat());
     const positions: (PositionEntry | undefined)[] = [];
-    for (const ofOneKey of Map.groupBy(messages, ({ key }) => key).values())
-      positions.push(await this.#send(ofOneKey));
+    for (const ofOneKey of Map.groupBy(messages, ({ key }) => key).values()) positions.push(await this.#send(ofOneKey));
     const known = positions.filter((position) => position !== undefined);
     return {
       ids: messages.map(({ headers }) => headers.ce_id as string),
@@ -158,7 +162,8 @@ export class RoomEventPublisher {
   }
 
   async #send(messages: ProducerMessage[]): Promise<PositionEntry | undefined> {
-    const answer = ProducerAnswer.safeParse(await this.#producer.send({ topic: topics.roomEvents, messages })).data?.[0];
+    const answer = ProducerAnswer.safeParse(await this.#producer.send({ topic: topics.roomEvents, messages }))
+      .data?.[0];
     if (answer === undefined) return undefined;
     const offset = BigInt(answer.baseOffset) + BigInt(messages.length - 1);
     return { topic: topics.roomEvents, partition: answer.partition, offset };

@@ -14,7 +14,9 @@ export const Privilege = z
   .meta({ id: 'Privilege', description: 'What a ban takes away.' });
 export type Privilege = z.infer<typeof Privilege>;
 
-export const MediaSource = z.enum(['microphone', 'camera', 'screen_share', 'screen_share_audio']).meta({ id: 'MediaSource' });
+export const MediaSource = z
+  .enum(['microphone', 'camera', 'screen_share', 'screen_share_audio'])
+  .meta({ id: 'MediaSource' });
 export type MediaSource = z.infer<typeof MediaSource>;
 
 export const PermissionOverrides = z
@@ -36,7 +38,8 @@ export const DevicePolicy = z
   ])
   .meta({
     id: 'DevicePolicy',
-    description: '`multi` counts devices, `single_newest` lets the newcomer take over, `single_oldest` refuses the newcomer.',
+    description:
+      '`multi` counts devices, `single_newest` lets the newcomer take over, `single_oldest` refuses the newcomer.',
   });
 export type DevicePolicy = z.infer<typeof DevicePolicy>;
 
@@ -103,15 +106,20 @@ export type DeadLetterPosition = z.infer<typeof DeadLetterPosition>;
 /** One data schema per event type. Unknown fields are ignored: producers may be newer than we are. */
 export const roomEventData = {
   'room.created': RoomCreated.meta({
-    description: 'The room exists, with these properties. With `members` it is full state: members not named become removed.',
+    description:
+      'The room exists, with these properties. With `members` it is full state: members not named become removed.',
   }),
   'room.updated': RoomUpdated.meta({ description: 'Some properties changed: absent = unchanged, null = cleared.' }),
-  'room.locked': nothing.meta({ description: 'From now on only those who are live in it, hosts and moderators may enter.' }),
+  'room.locked': nothing.meta({
+    description: 'From now on only those who are live in it, hosts and moderators may enter.',
+  }),
   'room.unlocked': nothing.meta({ description: 'The lock is lifted.' }),
   'room.closed': optional(z.object({ reason: optional(Reason) })).meta({
     description: 'The room is over, for good: its call ends and joins answer `room_closed`.',
   }),
-  'member.added': MemberData.meta({ description: 'This person is a member, exactly so: what is absent falls back to the role.' }),
+  'member.added': MemberData.meta({
+    description: 'This person is a member, exactly so: what is absent falls back to the role.',
+  }),
   'member.updated': z
     .object({
       userId: UserId,
@@ -119,7 +127,9 @@ export const roomEventData = {
       displayName: DisplayName.nullable().optional(),
       permissions: PermissionOverrides.nullable().optional(),
     })
-    .meta({ description: 'Something about a member changed: absent = unchanged, null = cleared (a role cannot be cleared).' }),
+    .meta({
+      description: 'Something about a member changed: absent = unchanged, null = cleared (a role cannot be cleared).',
+    }),
   'member.removed': z
     .object({ userId: UserId, reason: optional(Reason) })
     .meta({ description: 'This person is no member any more; live sessions end.' }),
@@ -134,8 +144,12 @@ export const roomEventData = {
   'member.unbanned': z
     .object({ userId: UserId, privilege: Privilege })
     .meta({ description: 'The ban of that privilege is lifted.' }),
-  'user.disabled': z.object({ userId: UserId }).meta({ description: 'In every room: this person may not enter, and live sessions end.' }),
-  'user.enabled': z.object({ userId: UserId }).meta({ description: 'In every room: this person may enter again where a member.' }),
+  'user.disabled': z
+    .object({ userId: UserId })
+    .meta({ description: 'In every room: this person may not enter, and live sessions end.' }),
+  'user.enabled': z
+    .object({ userId: UserId })
+    .meta({ description: 'In every room: this person may enter again where a member.' }),
   'login.ended': z
     .object({ userId: UserId, sid: boundedText(255).min(1) })
     .meta({ description: 'That login (Keycloak `sid`) is over, and with it the calls that were joined by it.' }),
@@ -156,15 +170,21 @@ export const roomEventData = {
       reason: optional(Reason),
     })
     .meta({ description: 'A moderator mutes one track. Appended by the moderation route.' }),
-  'dead_letter.retried': DeadLetterPosition.meta({ description: "An operator had a dead letter applied again. Appended by operators' tools." }),
-  'dead_letter.discarded': DeadLetterPosition.meta({ description: "An operator gave a dead letter up. Appended by operators' tools." }),
+  'dead_letter.retried': DeadLetterPosition.meta({
+    description: "An operator had a dead letter applied again. Appended by operators' tools.",
+  }),
+  'dead_letter.discarded': DeadLetterPosition.meta({
+    description: "An operator gave a dead letter up. Appended by operators' tools.",
+  }),
 } as const;
 
 export type RoomEventType = keyof typeof roomEventData;
 export type RoomEventData<T extends RoomEventType> = z.output<(typeof roomEventData)[T]>;
 
 /** A decoded room event: the type says what `data` is. */
-export type RoomEvent = { [T in RoomEventType]: { readonly type: T; readonly subject: string; readonly data: RoomEventData<T> } }[RoomEventType];
+export type RoomEvent = {
+  [T in RoomEventType]: { readonly type: T; readonly subject: string; readonly data: RoomEventData<T> };
+}[RoomEventType];
 
 export const roomEventTypes = Object.keys(roomEventData) as [RoomEventType, ...RoomEventType[]];
 export const isRoomEventType = (type: string): type is RoomEventType => Object.hasOwn(roomEventData, type);
@@ -200,7 +220,10 @@ export const readRoomEvent = ({ context, data }: CloudEvent): RoomEventReading =
   if (!parsed.success) faults.push(...faultsOf(parsed.error, '/data'));
   if (faults.length > 0 || !parsed.success) return { kind: 'invalid', faults };
   const event = { type, subject, data: parsed.data } as RoomEvent;
-  if ((event.type === 'user.disabled' || event.type === 'user.enabled' || event.type === 'login.ended') && event.data.userId !== subject)
+  if (
+    (event.type === 'user.disabled' || event.type === 'user.enabled' || event.type === 'login.ended') &&
+    event.data.userId !== subject
+  )
     return { kind: 'invalid', faults: [{ path: '/subject', message: 'must equal data.userId' }] };
   return { kind: 'event', event };
 };

@@ -14,8 +14,8 @@ export interface Route {
   readonly path: string;
   readonly summary: string;
   readonly description: string;
-  /** The caller's Keycloak token, or a service's with this scope. */
-  readonly security: 'user' | 'realtime:publish' | 'realtime:ops';
+  /** Empty for a person's token; else a service's token must have one of them. */
+  readonly scopes: readonly ('realtime:publish' | 'realtime:ops')[];
   readonly pathParameters?: Readonly<Record<string, z.ZodType>>;
   readonly headers?: Readonly<Record<string, z.ZodType>>;
   readonly body?: { readonly isRequired: boolean; readonly content: Readonly<Record<string, z.ZodType>> };
@@ -55,7 +55,7 @@ export const routes: readonly Route[] = [
     description:
       'Answers whether the caller may enter this room right now, and if so with a LiveKit token that opens one connection. ' +
       "The body is LiveKit's TokenSource request with three fields of ours; all of it is optional, and nothing of it is trusted.",
-    security: 'user',
+    scopes: [],
     pathParameters: { roomId: RoomId },
     body: { isRequired: false, content: { 'application/json': JoinRequest } },
     answer: { status: 200, description: 'The caller may enter.', body: JoinResponse },
@@ -81,19 +81,25 @@ export const routes: readonly Route[] = [
     description:
       'CloudEvents over HTTP: structured, batch (at most 1,000) or binary (`ce-*` headers). All or nothing: when any event is ' +
       'bad, none is appended, and the answer names each bad one. After a 503 send the same events with the same ids again; ' +
-      'repeats change nothing.',
-    security: 'realtime:publish',
+      'repeats change nothing. Facts about facts (`participant.kick_requested`, `track.mute_requested`, `dead_letter.*`) need ' +
+      'the scope `realtime:ops`, all others `realtime:publish`.',
+    scopes: ['realtime:publish', 'realtime:ops'],
     headers: Object.fromEntries(
       contextAttributes
         .filter((name) => name !== 'datacontenttype')
-        .map((name) => [`ce-${name}`, CloudEventContext.shape[name].optional().describe('Binary mode only, percent-encoded.')]),
+        .map((name) => [
+          `ce-${name}`,
+          CloudEventContext.shape[name].optional().describe('Binary mode only, percent-encoded.'),
+        ]),
     ),
     body: {
       isRequired: true,
       content: {
         [mediaTypes.structured]: RoomCloudEvent,
         [mediaTypes.batch]: z.array(RoomCloudEvent).min(1).max(1000),
-        'application/json': z.unknown().describe('Binary mode: the `data` alone; its schema follows from the header `ce-type`.'),
+        'application/json': z
+          .unknown()
+          .describe('Binary mode: the `data` alone; its schema follows from the header `ce-type`.'),
       },
     },
     answer: { status: 202, description: 'All events are in the log.', body: EventsAccepted },

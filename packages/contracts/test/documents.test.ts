@@ -18,23 +18,31 @@ describe('AsyncAPI', () => {
     expect(diagnostics.filter(({ severity }) => severity === 0)).toEqual([]);
     const channels = document?.channels().all() ?? [];
     expect(channels.map((channel) => channel.address())).toEqual(expect.arrayContaining(Object.values(topics)));
-    const names = document?.messages().all().map((message) => message.name());
+    const names = document
+      ?.messages()
+      .all()
+      .map((message) => message.name());
     expect(names).toEqual(expect.arrayContaining([...roomEventTypes, ...presenceEventTypes]));
   });
 
-  it.each([...roomEventTypes, ...presenceEventTypes])('shows an example of %s that fits its headers and its payload', (type) => {
-    const ajv = new Ajv({ strict: false, validateSchema: false });
-    addFormats.default(ajv);
-    ajv.addSchema(source, 'asyncapi');
-    const { messages } = source.components as { messages: Record<string, { examples: [{ headers: unknown; payload: unknown }] }> };
-    const [example] = messages[type]?.examples ?? [];
-    const faultsAt = (path: string, value: unknown) => {
-      ajv.validate({ $ref: `asyncapi#/components/${path}` }, value);
-      return ajv.errors ?? [];
-    };
-    expect(faultsAt('messageTraits/cloudEvent/headers', example?.headers)).toEqual([]);
-    expect(faultsAt(`messages/${type}/payload`, example?.payload)).toEqual([]);
-  });
+  it.each([...roomEventTypes, ...presenceEventTypes])(
+    'shows an example of %s that fits its headers and its payload',
+    (type) => {
+      const ajv = new Ajv({ strict: false, validateSchema: false });
+      addFormats.default(ajv);
+      ajv.addSchema(source, 'asyncapi');
+      const { messages } = source.components as {
+        messages: Record<string, { examples: [{ headers: unknown; payload: unknown }] }>;
+      };
+      const [example] = messages[type]?.examples ?? [];
+      const faultsAt = (path: string, value: unknown) => {
+        ajv.validate({ $ref: `asyncapi#/components/${path}` }, value);
+        return ajv.errors ?? [];
+      };
+      expect(faultsAt('messageTraits/cloudEvent/headers', example?.headers)).toEqual([]);
+      expect(faultsAt(`messages/${type}/payload`, example?.payload)).toEqual([]);
+    },
+  );
 });
 
 describe('OpenAPI', () => {
@@ -54,8 +62,13 @@ describe('OpenAPI', () => {
   it.each(routes)('$operationId names its path parameters and tells every status that it may answer', (route) => {
     const inPath = [...route.path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name);
     expect(Object.keys(route.pathParameters ?? {})).toEqual(inPath);
-    const operation = (document.paths as Record<string, Record<string, { responses: object }>>)[route.path]?.[route.method];
-    const statuses = [route.answer.status, ...[...route.problems, ...commonProblems].map((code) => problemStatus[code])];
+    const operation = (document.paths as Record<string, Record<string, { responses: object }>>)[route.path]?.[
+      route.method
+    ];
+    const statuses = [
+      route.answer.status,
+      ...[...route.problems, ...commonProblems].map((code) => problemStatus[code]),
+    ];
     expect(Object.keys(operation?.responses ?? {})).toEqual([...new Set(statuses)].sort().map(String));
   });
 
@@ -65,6 +78,7 @@ describe('OpenAPI', () => {
     const validate = ajv.compile(jsonSchemas()['http/Problem.json'] ?? {});
     const { examples } = document.components as { examples: Record<string, { value: unknown }> };
     expect(Object.keys(examples)).toEqual(problemCodes);
-    for (const { value } of Object.values(examples)) expect(validate(value), JSON.stringify(validate.errors)).toBe(true);
+    for (const { value } of Object.values(examples))
+      expect(validate(value), JSON.stringify(validate.errors)).toBe(true);
   });
 });

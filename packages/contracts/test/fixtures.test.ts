@@ -7,7 +7,15 @@ import { ZodError } from 'zod';
 import { readFixtures } from '../scripts/fixtures.ts';
 import { jsonSchemas } from '../scripts/json-schema.ts';
 import { contractObjects } from '../scripts/objects.ts';
-import { faultsOf, fromStructured, type ProblemFault, readLivekitWebhook, readRecord, readRoomEvent, toBinaryHeaders } from '../src/index.ts';
+import {
+  faultsOf,
+  fromStructured,
+  type ProblemFault,
+  readLivekitWebhook,
+  readRecord,
+  readRoomEvent,
+  toBinaryHeaders,
+} from '../src/index.ts';
 
 type Reading = { readonly value: unknown } | { readonly paths: readonly string[] };
 
@@ -81,9 +89,12 @@ describe('room events in binary mode', () => {
 });
 
 describe("LiveKit's webhooks", () => {
-  it.each(readJson('livekit/webhooks') as { name: string; value: unknown; reading: unknown }[])('$name', ({ value, reading }) => {
-    expect(readLivekitWebhook(value)).toEqual(reading);
-  });
+  it.each(readJson('livekit/webhooks') as { name: string; value: unknown; reading: unknown }[])(
+    '$name',
+    ({ value, reading }) => {
+      expect(readLivekitWebhook(value)).toEqual(reading);
+    },
+  );
 });
 
 describe('records', () => {
