@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
-import { findChromium } from '@realtime-service/dev-stack';
+import { chromiumFlags, findChromium } from '@realtime-service/dev-stack';
 import { chromium } from 'playwright-core';
 
 /** A person in Chromium, with livekit-client and a fake camera. */
@@ -18,18 +18,6 @@ export interface Chromium {
   readonly connect: (serverUrl: string, token: string) => Promise<BrowserParticipant>;
   readonly stop: () => Promise<void>;
 }
-
-const flags = [
-  '--no-sandbox',
-  '--disable-gpu',
-  '--use-fake-device-for-media-stream',
-  '--use-fake-ui-for-media-stream',
-  '--allow-loopback-in-peer-connection',
-  '--no-first-run',
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-sync',
-];
 
 const html = '<!doctype html><script src="/livekit-client.js"></script><body><script src="/page.js"></script>';
 
@@ -56,7 +44,7 @@ export const startChromium = async (): Promise<Chromium> => {
   const executablePath = await findChromium();
   if (executablePath === undefined) throw new Error('Chromium is not installed');
   const served = await servePage();
-  const browser = await chromium.launch({ executablePath, headless: true, args: flags });
+  const browser = await chromium.launch({ executablePath, headless: true, args: [...chromiumFlags] });
   return {
     connect: async (serverUrl, token) => {
       const page = await browser.newPage();

@@ -1,45 +1,33 @@
-import { fileURLToPath } from 'node:url';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Keycloak, startKeycloak } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { permissionsOf, toParticipantPermission } from '@realtime-service/room-model';
 import { TokenVerifier } from 'livekit-server-sdk';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Chromium, startChromium } from './browser.ts';
+import { type Identity, startKeycloakIdentity } from './identity.ts';
 import { connect } from './participant.ts';
 import { signalIn } from './signal-client.ts';
 import { livekitKey, startSystem, type System } from './system.ts';
 import { until } from './until.ts';
 
-const realmFile = fileURLToPath(import.meta.resolve('../../deploy/keycloak/realm-dev.json'));
-
-/** `sub` of a token: what domain services call the user. */
-const subjectOf = (token: string): string => JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString()).sub;
-
 describeWith(['postgres', 'kafka', 'livekit', 'keycloak', 'chromium'], 'the main job, with Keycloak, Kafka, LiveKit and real clients', () => {
-  let keycloak: Keycloak;
+  let identity: Identity;
   let system: System;
   let chromium: Chromium;
-  const users: Record<string, string> = {};
 
   beforeAll(async () => {
-    keycloak = await startKeycloak({ realmFile });
-    const token = (user: string) =>
-      user === 'domain'
-        ? keycloak.token({ clientId: 'domain', clientSecret: 'domain-secret' })
-        : keycloak.token({ clientId: 'web', username: user, password: user });
-    system = await startSystem({ identity: { issuer: keycloak.issuer, token } });
+    identity = await startKeycloakIdentity();
+    system = await startSystem({ identity });
     chromium = await startChromium();
-    for (const user of ['ann', 'bob', 'cleo', 'dan']) users[user] = subjectOf(await token(user));
   }, 240_000);
 
   afterAll(async () => {
     await chromium?.stop();
     await system?.stop();
-    await keycloak?.stop();
+    await identity?.stop();
   }, 60_000);
 
-  const idOf = (user: string): string => users[user] ?? '';
+  const idOf = (user: string): string => identity.subjectOf(user);
 
   /** A room that the projection knows, with these members. */
   const createRoom = async (room: string, members: Record<string, 'host' | 'speaker' | 'listener'>): Promise<void> => {

@@ -18,12 +18,7 @@ import {
 import { createRoomService, type RoomService } from '@realtime-service/livekit';
 import kafkajs from 'kafkajs';
 import pg from 'pg';
-
-/** How the tests' tokens are made: a real Keycloak, or the dev issuer. */
-export interface Identity {
-  readonly issuer: string;
-  readonly token: (user: string) => Promise<string>;
-}
+import type { Identity } from './identity.ts';
 
 export interface SystemOptions {
   readonly identity: Identity;
@@ -55,8 +50,7 @@ export interface System {
   readonly stop: () => Promise<void>;
 }
 
-const livekitKey = { apiKey: 'e2e-key', secret: 'e2e-secret-of-no-value-outside-this-test' };
-export { livekitKey };
+export const livekitKey = { apiKey: 'e2e-key', secret: 'e2e-secret-of-no-value-outside-this-test' };
 
 const startService = async (name: 'api' | 'room-worker', ports: readonly [number, number], env: Record<string, string>): Promise<Service> => {
   const logFile = join(await mkdtemp(join(tmpdir(), 'rt-e2e-')), `${name}.log`);
@@ -97,6 +91,8 @@ export const startSystem = async ({ identity, log = 'kafka', env = {} }: SystemO
     LIVEKIT_API_URL: livekit.apiUrl,
     LIVEKIT_KEYS: `${livekitKey.apiKey}: ${livekitKey.secret}`,
     OIDC_ISSUER: identity.issuer,
+    RATE_LIMIT_USER_PER_MINUTE: '100000',
+    RATE_LIMIT_ADDRESS_PER_MINUTE: '1000000',
     ...(kafka === undefined ? {} : { KAFKA_BROKERS: kafka.brokers.join(',') }),
     ...env,
   };

@@ -1,0 +1,94 @@
+import { topics, type OutgoingRoomEvent } from '@realtime-service/contracts';
+import { describeWith } from '@realtime-service/dev-stack/vitest';
+import { snapshotOf } from '@realtime-service/room-model';
+import { readPositions, readProjection } from '@realtime-service/room-store';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { type Identity, startDevIdentity } from './identity.ts';
+import { foldLog, highOffsets } from './log-reader.ts';
+import { connect, type Participant } from './participant.ts';
+import { startSystem, type System } from './system.ts';
+import { until } from './until.ts';
+
+const eventCount = 2_000;
+const liveCount = 50;
+const roomCount = 10;
+const batchSize = 50;
+
+describeWith(['postgres', 'kafka', 'livekit'], 'a worker that is killed', () => {
+  let identity: Identity;
+  let system: System;
+  let inside: Participant[] = [];
+
+  beforeAll(async () => {
+    identity = await startDevIdentity();
+    system = await startSystem({ identity, env: { SWEEP_INTERVAL_SECONDS: '3' } });
+  }, 120_000);
+  afterAll(async () => {
+    await Promise.all(inside.map(({ leave }) => leave()));
+    await system?.stop();
+    await identity?.stop();
+  }, 60_000);
+
+  const roomOf = (at: number): string => `room-${at % roomCount}`;
+
+  /** Members come, change and go; ann, who is inside, stays. */
+  const eventAt = (at: number): OutgoingRoomEvent => {
+    const subject = roomOf(at);
+    const userId = `u-${(at * 7) % 40}`;
+    switch (at % 4) {
+      case 0:
+        return { type: 'member.added', subject, data: { userId, role: 'listener' } };
+      case 1:
+        return { type: 'member.updated', subject, data: { userId, role: 'speaker' } };
+      case 2:
+        return { type: 'member.removed', subject, data: { userId } };
+      default:
+        return { type: 'member.banned', subject, data: { userId, privilege: 'data', until: '2040-01-01T00:00:00Z' } };
+    }
+  };
+
+  const isCaughtUp = async (): Promise<boolean> => {
+    const brokers = system.kafka?.brokers ?? [];
+    const next = new Map((await readPositions(system.pool, 'active')).map((each) => [`${each.topic} ${each.partition}`, each.nextOffset]));
+    for (const topic of [topics.roomEvents, topics.livekitWebhooks])
+      for (const [partition, high] of await highOffsets(brokers, topic)) if (next.get(`${topic} ${partition}`) !== high) return false;
+    return true;
+  };
+
+  test('in the middle of 2,000 events and 50 live joins applies every event once and finds presence again', async () => {
+    const members = [{ userId: identity.subjectOf('ann'), role: 'host' as const }];
+    for (let at = 0; at < roomCount; at += 1) await system.publish({ type: 'room.created', subject: roomOf(at), data: { members } });
+    await until('rooms are there', async () => (await system.join('ann', roomOf(roomCount - 1))).status === 200);
+
+    const publishing = (async () => {
+      for (let at = 0; at < eventCount; at += batchSize)
+        await system.publish(...Array.from({ length: batchSize }, (_, offset) => eventAt(at + offset)));
+    })();
+    const joining = (async () => {
+      for (let at = 0; at < liveCount; at += 1) {
+        const { server_url, participant_token } = await system.enter('ann', roomOf(at), { device_id: `d${at}` });
+        inside = [...inside, await connect(server_url, participant_token)];
+      }
+    })();
+    await until('some of each is under way', async () => {
+      const { rows } = await system.pool.query('select count(*)::int as applied from applied_facts');
+      return rows[0].applied > 500 && inside.length > 5;
+    }, 60_000);
+    await system.worker.kill();
+    await Promise.all([publishing, joining]);
+    await system.worker.start();
+    await until('the worker has caught up', isCaughtUp, 60_000);
+
+    const { rows } = await system.pool.query(`select count(*)::int as applied from applied_facts where topic = $1`, [topics.roomEvents]);
+    expect(rows[0].applied).toBe(eventCount + roomCount);
+    expect(snapshotOf(await readProjection(system.pool))).toEqual(snapshotOf(await foldLog(system.kafka?.brokers ?? [])));
+
+    await until('live sessions equal LiveKit\'s list', async () => {
+      const listed: string[] = [];
+      for (const { name } of await system.rooms.listRooms())
+        for (const { sid } of await system.rooms.listParticipants(name)) listed.push(`${name} ${sid}`);
+      const { rows: live } = await system.pool.query(`select room_id || ' ' || participant_sid as session from sessions where is_live`);
+      return listed.length === liveCount && JSON.stringify(live.map(({ session }) => session).sort()) === JSON.stringify(listed.sort());
+    }, 30_000);
+  }, 180_000);
+});

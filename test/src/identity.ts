@@ -1,0 +1,45 @@
+import { fileURLToPath } from 'node:url';
+import { type Keycloak, keycloakToken, startIssuer, startKeycloak } from '@realtime-service/dev-stack';
+
+/** How a test's tokens are made: a real Keycloak, or the dev issuer. Both have the realm of `deploy/keycloak`. */
+export interface Identity {
+  readonly issuer: string;
+  /** An access token: of a user, or of the client `domain`. Made anew each time. */
+  readonly token: (user: string) => Promise<string>;
+  /** The user's `sub`: what domain services call the user. */
+  readonly subjectOf: (user: string) => string;
+  readonly stop: () => Promise<void>;
+}
+
+export const realmFile = fileURLToPath(import.meta.resolve('../../deploy/keycloak/realm-dev.json'));
+const people = ['ann', 'bob', 'cleo', 'dan'];
+
+const claimsOf = (token: string): { sub: string } => JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString());
+
+const identityAt = async (issuer: string, stop: () => Promise<void>): Promise<Identity> => {
+  const token = (user: string): Promise<string> =>
+    user === 'domain'
+      ? keycloakToken(issuer, { clientId: 'domain', clientSecret: 'domain-secret' })
+      : keycloakToken(issuer, { clientId: 'web', username: user, password: user });
+  const subjects = new Map(await Promise.all(people.map(async (user) => [user, claimsOf(await token(user)).sub] as const)));
+  return {
+    issuer,
+    token,
+    subjectOf: (user) => {
+      const subject = subjects.get(user);
+      if (subject === undefined) throw new Error(`there is no user ${user}`);
+      return subject;
+    },
+    stop,
+  };
+};
+
+export const startDevIdentity = async (): Promise<Identity> => {
+  const { issuer, stop } = await startIssuer({});
+  return identityAt(issuer, stop);
+};
+
+export const startKeycloakIdentity = async (): Promise<Identity & { readonly keycloak: Keycloak }> => {
+  const keycloak = await startKeycloak({ realmFile });
+  return { ...(await identityAt(keycloak.issuer, keycloak.stop)), keycloak };
+};
