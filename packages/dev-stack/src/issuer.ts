@@ -216,7 +216,9 @@ async function tokens(issuing: Issuing, { client, user, sid }: Grant) {
     .filter(({ attributes }) => attributes['include.in.token.scope'] === 'true')
     .map(({ name }) => name)
     .join(' ');
-  const mappers = new Map(scopes.flatMap(({ protocolMappers }) => protocolMappers).map((it) => [it.protocolMapper, it]));
+  const mappers = new Map(
+    scopes.flatMap(({ protocolMappers }) => protocolMappers).map((it) => [it.protocolMapper, it]),
+  );
   const audience = mappers.get('oidc-audience-mapper')?.config['included.custom.audience'];
   const login = { azp: client.clientId, scope, ...(sid !== undefined && { sid }) };
   const access = {
