@@ -1,5 +1,6 @@
 export { chromiumFlags, findChromium } from './chromium.ts';
 export { type FaultProxy, startFaultProxy } from './fault-proxy.ts';
+export { type Issuer, type IssuerOptions, startIssuer } from './issuer.ts';
 export { type Kafka, type KafkaOptions, startKafka, type TopicToCreate } from './kafka.ts';
 export {
   type Keycloak,

@@ -1,5 +1,6 @@
 import { copyFile, cp, mkdir, readFile, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { cached } from './cache.ts';
 import { unpackArtifact } from './maven.ts';
 import { type Part, PartAbsent, type Report, silently } from './part.ts';
@@ -8,11 +9,12 @@ import { type ProcessSpec, runCommand, runDirectory, startProcess } from './proc
 import { findProgram } from './programs.ts';
 
 const keycloakVersion = '26.7.3';
+const developmentRealm = fileURLToPath(new URL('../../../deploy/keycloak/realm-dev.json', import.meta.url));
 const administrator = { username: 'admin', password: 'admin' };
 
 export interface KeycloakOptions {
-  /** A realm in Keycloak's export format. */
-  readonly realmFile: string;
+  /** A realm in Keycloak's export format; the development realm by default. */
+  readonly realmFile?: string;
   readonly port?: number;
   readonly report?: Report;
 }
@@ -37,17 +39,18 @@ export interface TokenRequest {
 }
 
 /** A Keycloak on 127.0.0.1 with its own database and one imported realm. */
-export async function startKeycloak(options: KeycloakOptions): Promise<Keycloak> {
+export async function startKeycloak(options: KeycloakOptions = {}): Promise<Keycloak> {
   const report = options.report ?? silently;
   const { java, home: installed } = await keycloakProgram(report);
-  const realm: unknown = JSON.parse(await readFile(options.realmFile, 'utf8')).realm;
-  if (typeof realm !== 'string') throw new Error(`${options.realmFile} is no realm`);
+  const realmFile = options.realmFile ?? developmentRealm;
+  const realm: unknown = JSON.parse(await readFile(realmFile, 'utf8')).realm;
+  if (typeof realm !== 'string') throw new Error(`${realmFile} is no realm`);
   const port = options.port ?? (await freePort());
 
   const run = runDirectory('keycloak');
   const home = await privateHome(installed, join(run, 'home'));
   await mkdir(join(home, 'data', 'import'), { recursive: true });
-  await copyFile(options.realmFile, join(home, 'data', 'import', `${realm}.json`));
+  await copyFile(realmFile, join(home, 'data', 'import', `${realm}.json`));
 
   const part = await startProcess(await server({ java, home, port, logFile: join(run, 'keycloak.log') }));
   const url = `http://127.0.0.1:${port}`;

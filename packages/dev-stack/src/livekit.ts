@@ -113,7 +113,8 @@ async function configuration(options: LivekitOptions, ports: LivekitPorts): Prom
     port: ports.http,
     bind_addresses: ['127.0.0.1'],
     prometheus: { port: ports.metrics },
-    rtc: { ...base.rtc, tcp_port: ports.tcp, udp_port: ports.udp },
+    // On this machine's own address alone.
+    rtc: { ...base.rtc, tcp_port: ports.tcp, udp_port: ports.udp, ips: { includes: ['127.0.0.1/32'] } },
     keys: options.keys,
     ...(options.webhookUrl === undefined
       ? {}

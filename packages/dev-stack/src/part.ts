@@ -11,6 +11,8 @@ export interface Part {
   /** Freezes it: connections stay open, nothing answers. Not on Windows. */
   pause(): void;
   resume(): void;
+  /** Takes what it prints, from its last start on. */
+  readonly logFile: string;
 }
 
 /** Told what is going on whenever something takes longer than a moment. */

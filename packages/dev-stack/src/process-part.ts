@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Part } from './part.ts';
-import { signalGroup } from './signals.ts';
+import { hasEnded, signalProcess, signalTree } from './signals.ts';
 
 export interface ProcessSpec {
   /** For messages: "PostgreSQL 18". */
@@ -28,12 +28,13 @@ export interface ProcessSpec {
   readonly stopTimeoutMs?: number;
 }
 
-const readyPollMs = 25;
+const pollMs = 25;
 const logTailLines = 25;
 
 /** Starts a process without a shell and resolves when it is ready. It ends with this process, however that ends. */
 export async function startProcess(spec: ProcessSpec): Promise<Part> {
   let child: ChildProcess | undefined;
+  let isFrozen = false;
 
   async function start(): Promise<void> {
     if (child !== undefined) return;
@@ -52,23 +53,32 @@ export async function startProcess(spec: ProcessSpec): Promise<Part> {
     started.unref();
   }
 
+  /** Resolves when it has ended; with SIGKILL, all that it had started as well. */
   async function end(signal: NodeJS.Signals): Promise<void> {
     const ending = child;
     if (ending?.pid === undefined) return;
-    const pid = ending.pid;
+    const { pid } = ending;
+    let killed: readonly number[] = [];
+    const kill = () => {
+      killed = signalTree(pid, 'SIGKILL');
+    };
+
     ending.ref();
     const exited = once(ending, 'exit');
-    signalGroup(pid, signal);
-    // A frozen process takes no signal but SIGKILL until it goes on.
-    if (signal !== 'SIGKILL') signalGroup(pid, 'SIGCONT');
-    const insist = setTimeout(() => signalGroup(pid, 'SIGKILL'), spec.stopTimeoutMs ?? 15_000);
+    if (signal === 'SIGKILL') kill();
+    else signalProcess(pid, signal);
+    // A frozen process does not see the signal.
+    if (isFrozen) freeze(false);
+    const insist = setTimeout(kill, spec.stopTimeoutMs ?? 15_000);
     await exited;
     clearTimeout(insist);
+    while (!killed.every(hasEnded)) await delay(pollMs);
   }
 
-  function signal(name: NodeJS.Signals): void {
+  function freeze(isToFreeze: boolean): void {
     if (child?.pid === undefined) throw new Error(`${spec.name} is not running`);
-    signalGroup(child.pid, name);
+    signalTree(child.pid, isToFreeze ? 'SIGSTOP' : 'SIGCONT');
+    isFrozen = isToFreeze;
   }
 
   await start();
@@ -76,8 +86,9 @@ export async function startProcess(spec: ProcessSpec): Promise<Part> {
     start,
     stop: () => end(spec.stopSignal ?? 'SIGTERM'),
     kill: () => end('SIGKILL'),
-    pause: () => signal('SIGSTOP'),
-    resume: () => signal('SIGCONT'),
+    pause: () => freeze(true),
+    resume: () => freeze(false),
+    logFile: spec.logFile,
   };
 }
 
@@ -153,7 +164,7 @@ async function ready(spec: ProcessSpec, child: ChildProcess): Promise<void> {
       const log = await readFile(spec.logFile, 'utf8');
       throw new Error(`${spec.name} ${failure}. The end of its log:\n${tail(log)}`);
     }
-    await delay(readyPollMs);
+    await delay(pollMs);
   }
 }
 

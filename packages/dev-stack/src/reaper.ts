@@ -6,7 +6,7 @@
 import { rm } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
-import { hasEnded, signalGroup } from './signals.ts';
+import { hasEnded, signalProcess, signalTree } from './signals.ts';
 
 const gracePeriodMs = 5_000;
 const pollMs = 50;
@@ -20,8 +20,8 @@ for await (const line of createInterface({ input: process.stdin })) {
   else children.delete(pid);
 }
 
-for (const pid of children) signalGroup(pid, 'SIGTERM');
+for (const pid of children) signalProcess(pid, 'SIGTERM');
 const deadline = Date.now() + gracePeriodMs;
 while (Date.now() < deadline && ![...children].every(hasEnded)) await delay(pollMs);
-for (const pid of children) signalGroup(pid, 'SIGKILL');
+for (const pid of children) if (!hasEnded(pid)) signalTree(pid, 'SIGKILL');
 if (runDirectory !== undefined) await rm(runDirectory, { recursive: true, force: true, maxRetries: 5 });

@@ -1,6 +1,4 @@
 /** Starts the parts that test files share, before the first of them runs. `REAL_PARTS=postgres,kafka` limits which. */
-import { existsSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import type { TestProject } from 'vitest/node';
 import { findChromium } from './chromium.ts';
 import { startKafka } from './kafka.ts';
@@ -15,8 +13,6 @@ import { startZipkin } from './zipkin.ts';
 type Stops = (() => Promise<void>)[];
 type Starters = { readonly [Name in RealPartName]: (stops: Stops) => Promise<RealParts[Name]> };
 
-const realmFile = fileURLToPath(new URL('../../../deploy/keycloak/realm-dev.json', import.meta.url));
-
 const starters: Starters = {
   postgres: async (stops) => {
     const { url, port, stop } = await startPostgres();
@@ -29,13 +25,7 @@ const starters: Starters = {
     return { brokers, port, javaClasspath };
   },
   keycloak: async (stops) => {
-    if (!existsSync(realmFile))
-      throw new PartAbsent({
-        part: 'Keycloak',
-        missing: `${realmFile} is missing.`,
-        consequence: 'Its tests are left out.',
-      });
-    const { url, port, issuer, stop } = await startKeycloak({ realmFile, report });
+    const { url, port, issuer, stop } = await startKeycloak({ report });
     stops.push(stop);
     return { url, port, issuer };
   },
