@@ -32,9 +32,18 @@ describe('readTelemetryConfig', () => {
   it.each([
     [{}, { isParentBased: true, root: 'always_on', ratio: 1 }],
     [{ OTEL_TRACES_SAMPLER: 'always_off' }, { isParentBased: false, root: 'always_off', ratio: 1 }],
-    [{ OTEL_TRACES_SAMPLER: 'parentbased_traceidratio', OTEL_TRACES_SAMPLER_ARG: '0.1' }, { isParentBased: true, root: 'traceidratio', ratio: 0.1 }],
-    [{ OTEL_TRACES_SAMPLER: 'traceidratio', OTEL_TRACES_SAMPLER_ARG: '0' }, { isParentBased: false, root: 'traceidratio', ratio: 0 }],
-    [{ OTEL_TRACES_SAMPLER: 'traceidratio', OTEL_TRACES_SAMPLER_ARG: '7' }, { isParentBased: false, root: 'traceidratio', ratio: 1 }],
+    [
+      { OTEL_TRACES_SAMPLER: 'parentbased_traceidratio', OTEL_TRACES_SAMPLER_ARG: '0.1' },
+      { isParentBased: true, root: 'traceidratio', ratio: 0.1 },
+    ],
+    [
+      { OTEL_TRACES_SAMPLER: 'traceidratio', OTEL_TRACES_SAMPLER_ARG: '0' },
+      { isParentBased: false, root: 'traceidratio', ratio: 0 },
+    ],
+    [
+      { OTEL_TRACES_SAMPLER: 'traceidratio', OTEL_TRACES_SAMPLER_ARG: '7' },
+      { isParentBased: false, root: 'traceidratio', ratio: 1 },
+    ],
     [{ OTEL_TRACES_SAMPLER: 'jaeger_remote' }, { isParentBased: true, root: 'always_on', ratio: 1 }],
   ])('given %o, then the sampler is %o', (env, sampler) => {
     expect(readTelemetryConfig(env, script).sampler).toEqual(sampler);

@@ -33,7 +33,8 @@ function isExporting(env: Environment): boolean {
 
 /** `OTEL_TRACES_SAMPLER` as the specification defines it; anything unknown is its default, `parentbased_always_on`. */
 function readSampler(env: Environment): TelemetryConfig['sampler'] {
-  const [, parentBased, root] = /^(parentbased_)?(always_on|always_off|traceidratio)$/.exec(env['OTEL_TRACES_SAMPLER'] ?? '') ?? [];
+  const [, parentBased, root] =
+    /^(parentbased_)?(always_on|always_off|traceidratio)$/.exec(env['OTEL_TRACES_SAMPLER'] ?? '') ?? [];
   const ratio = Number(env['OTEL_TRACES_SAMPLER_ARG'] || 1);
   return {
     isParentBased: root === undefined || parentBased !== undefined,

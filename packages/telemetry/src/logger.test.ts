@@ -11,7 +11,11 @@ afterAll(() => context.disable());
 
 function given(level?: string) {
   const lines: Record<string, unknown>[] = [];
-  const logger = createLogger({ service: 'api', ...(level !== undefined && { level }), destination: { write: (line) => lines.push(JSON.parse(line)) } });
+  const logger = createLogger({
+    service: 'api',
+    ...(level !== undefined && { level }),
+    destination: { write: (line) => lines.push(JSON.parse(line)) },
+  });
   return { logger, lines };
 }
 
@@ -19,7 +23,15 @@ describe('createLogger', () => {
   it('when a line is written, then it has level, time, service and fields', () => {
     const { logger, lines } = given();
     logger.info({ room: 'room-42' }, 'joined');
-    expect(lines).toEqual([{ level: 'info', time: expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/), service: 'api', room: 'room-42', msg: 'joined' }]);
+    expect(lines).toEqual([
+      {
+        level: 'info',
+        time: expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/),
+        service: 'api',
+        room: 'room-42',
+        msg: 'joined',
+      },
+    ]);
   });
 
   it('when the level is higher, then lower lines are not written', () => {
@@ -38,19 +50,36 @@ describe('createLogger', () => {
 
   it('when a child carries secrets, then its lines do not', () => {
     const { logger, lines } = given();
-    logger.child({ headers: { authorization: 'Bearer abc' } }).info({ nested: { participant_token: jwt, ok: true } }, 'asked');
-    expect(lines).toMatchObject([{ headers: { authorization: '[redacted]' }, nested: { participant_token: '[redacted]', ok: true } }]);
+    logger
+      .child({ headers: { authorization: 'Bearer abc' } })
+      .info({ nested: { participant_token: jwt, ok: true } }, 'asked');
+    expect(lines).toMatchObject([
+      { headers: { authorization: '[redacted]' }, nested: { participant_token: '[redacted]', ok: true } },
+    ]);
   });
 
   it('when an error quotes a token, then message, stack and causes are scrubbed', () => {
     const { logger, lines } = given();
     logger.error({ err: new Error(`refused ${jwt}`, { cause: new TypeError(`because of ${jwt}`) }) }, 'removal failed');
-    expect(lines).toMatchObject([{ err: { type: 'Error', message: 'refused [jwt]', stack: expect.stringContaining('Error: refused [jwt]\n'), cause: { type: 'TypeError', message: 'because of [jwt]' } } }]);
+    expect(lines).toMatchObject([
+      {
+        err: {
+          type: 'Error',
+          message: 'refused [jwt]',
+          stack: expect.stringContaining('Error: refused [jwt]\n'),
+          cause: { type: 'TypeError', message: 'because of [jwt]' },
+        },
+      },
+    ]);
   });
 
   it('when a client hangs its request on an error, then it is left out', () => {
     const { logger, lines } = given();
-    const error = Object.assign(new Error('no'), { code: 'ECONNREFUSED', config: { data: 'private' }, detail: 'Key (email)=(ann)' });
+    const error = Object.assign(new Error('no'), {
+      code: 'ECONNREFUSED',
+      config: { data: 'private' },
+      detail: 'Key (email)=(ann)',
+    });
     logger.error({ err: error }, 'request failed');
     expect(lines).toMatchObject([{ err: { code: 'ECONNREFUSED' } }]);
     expect(JSON.stringify(lines)).not.toMatch(/private|ann/);

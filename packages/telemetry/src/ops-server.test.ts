@@ -12,7 +12,14 @@ function given(options: Partial<Parameters<typeof createOpsServer>[0]> = {}) {
   const lines: Record<string, unknown>[] = [];
   const logger = createLogger({ service: 'api', destination: { write: (line) => lines.push(JSON.parse(line)) } });
   const metrics = createMetrics();
-  const app = createOpsServer({ checks: { store: up }, metrics, info: { version: '0.1.0' }, logger, checkTimeoutMs: 20, ...options });
+  const app = createOpsServer({
+    checks: { store: up },
+    metrics,
+    info: { version: '0.1.0' },
+    logger,
+    checkTimeoutMs: 20,
+    ...options,
+  });
   return { app, lines, metrics };
 }
 
@@ -25,7 +32,12 @@ describe.each(['/readyz', '/actuator/health/readiness', '/actuator/health'])('GE
   it.each([
     ['fails', down],
     ['hangs', silent],
-    ['fails at once', () => { throw new Error('not started'); }],
+    [
+      'fails at once',
+      () => {
+        throw new Error('not started');
+      },
+    ],
   ])('503 when something needed %s', async (_case, check) => {
     const response = await given({ checks: { store: up, log: check } }).app.inject(url);
     expect([response.statusCode, response.json().status]).toEqual([503, 'DOWN']);
@@ -37,19 +49,36 @@ describe('readiness', () => {
   it('tells each dependency with its latency and since when it is so', async () => {
     let isUp = true;
     const times = ['2026-01-01T10:00:00.000Z', '2026-01-01T10:05:00.000Z'];
-    const { app, lines } = given({ checks: { store: async () => (isUp ? undefined : down()) }, now: () => new Date(times.shift() ?? 'never') });
+    const { app, lines } = given({
+      checks: { store: async () => (isUp ? undefined : down()) },
+      now: () => new Date(times.shift() ?? 'never'),
+    });
     const ask = async () => (await app.inject('/readyz')).json().dependencies.store;
     expect(await ask()).toEqual({ ok: true, latencyMs: expect.any(Number), since: '2026-01-01T10:00:00.000Z' });
     expect(await ask()).toMatchObject({ ok: true, since: '2026-01-01T10:00:00.000Z' });
     isUp = false;
     expect(await ask()).toMatchObject({ ok: false, since: '2026-01-01T10:05:00.000Z' });
     expect(await ask()).toMatchObject({ ok: false, since: '2026-01-01T10:05:00.000Z' });
-    expect(lines).toMatchObject([{ level: 'warn', dependency: 'store', err: { message: 'connect postgres://[redacted]@db failed' }, msg: 'dependency is down' }]);
+    expect(lines).toMatchObject([
+      {
+        level: 'warn',
+        dependency: 'store',
+        err: { message: 'connect postgres://[redacted]@db failed' },
+        msg: 'dependency is down',
+      },
+    ]);
   });
 
   it('asks a dependency that hangs only once, however often it is asked itself', async () => {
     let asked = 0;
-    const { app } = given({ checks: { store: () => { asked += 1; return silent(); } } });
+    const { app } = given({
+      checks: {
+        store: () => {
+          asked += 1;
+          return silent();
+        },
+      },
+    });
     await Promise.all([app.inject('/readyz'), app.inject('/readyz')]);
     await app.inject('/readyz');
     expect(asked).toBe(1);
@@ -67,15 +96,27 @@ describe('readiness', () => {
   });
 
   it('speaks Spring’s shape at /actuator/health', async () => {
-    const response = await given({ checks: { store: up }, optionalChecks: { collector: down } }).app.inject('/actuator/health');
-    expect(response.json()).toMatchObject({ status: 'UP', components: { store: { status: 'UP' }, collector: { status: 'DOWN' } } });
+    const response = await given({ checks: { store: up }, optionalChecks: { collector: down } }).app.inject(
+      '/actuator/health',
+    );
+    expect(response.json()).toMatchObject({
+      status: 'UP',
+      components: { store: { status: 'UP' }, collector: { status: 'DOWN' } },
+    });
   });
 });
 
 describe.each(['/livez', '/actuator/health/liveness'])('GET %s', (url) => {
   it('200 whatever the dependencies do', async () => {
     let asked = 0;
-    const { app } = given({ checks: { store: () => { asked += 1; return silent(); } } });
+    const { app } = given({
+      checks: {
+        store: () => {
+          asked += 1;
+          return silent();
+        },
+      },
+    });
     const response = await app.inject(url);
     expect([response.statusCode, response.json(), asked]).toEqual([200, { status: 'UP' }, 0]);
   });

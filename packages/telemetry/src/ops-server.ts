@@ -50,7 +50,9 @@ export function createOpsServer(options: OpsServerOptions): FastifyInstance {
   }
   app.get(probeRoutes.health, async (_request, reply) => {
     const { isReady, dependencies } = await probe();
-    return reply.code(isReady ? 200 : 503).send({ status: isReady ? 'UP' : 'DOWN', components: toSpringComponents(dependencies) });
+    return reply
+      .code(isReady ? 200 : 503)
+      .send({ status: isReady ? 'UP' : 'DOWN', components: toSpringComponents(dependencies) });
   });
   for (const url of probeRoutes.metrics) {
     app.get(url, async (_request, reply) => reply.type(metrics.contentType).send(await metrics.metrics()));
@@ -60,15 +62,25 @@ export function createOpsServer(options: OpsServerOptions): FastifyInstance {
 }
 
 function toSpringComponents(dependencies: Record<string, DependencyStatus>): object {
-  return Object.fromEntries(Object.entries(dependencies).map(([name, { ok, ...details }]) => [name, { status: ok ? 'UP' : 'DOWN', details }]));
+  return Object.fromEntries(
+    Object.entries(dependencies).map(([name, { ok, ...details }]) => [name, { status: ok ? 'UP' : 'DOWN', details }]),
+  );
 }
 
 function createReadinessProbe(options: OpsServerOptions): () => Promise<Readiness> {
   const required = Object.entries(options.checks).map(([name, check]) => createDependencyProbe(name, check, options));
-  const optional = Object.entries(options.optionalChecks ?? {}).map(([name, check]) => createDependencyProbe(name, check, options));
+  const optional = Object.entries(options.optionalChecks ?? {}).map(([name, check]) =>
+    createDependencyProbe(name, check, options),
+  );
   return async () => {
-    const [needed, wanted] = await Promise.all([Promise.all(required.map((probe) => probe())), Promise.all(optional.map((probe) => probe()))]);
-    return { isReady: needed.every(([, status]) => status.ok), dependencies: Object.fromEntries([...needed, ...wanted]) };
+    const [needed, wanted] = await Promise.all([
+      Promise.all(required.map((probe) => probe())),
+      Promise.all(optional.map((probe) => probe())),
+    ]);
+    return {
+      isReady: needed.every(([, status]) => status.ok),
+      dependencies: Object.fromEntries([...needed, ...wanted]),
+    };
   };
 }
 
@@ -76,7 +88,11 @@ function createReadinessProbe(options: OpsServerOptions): () => Promise<Readines
  * Probes that come while a check is under way wait for that one: a dependency that hangs is asked once, however often
  * the orchestrator asks us. The reason of a failure is logged when it begins and never served.
  */
-function createDependencyProbe(name: string, check: DependencyCheck, options: OpsServerOptions): () => Promise<[string, DependencyStatus]> {
+function createDependencyProbe(
+  name: string,
+  check: DependencyCheck,
+  options: OpsServerOptions,
+): () => Promise<[string, DependencyStatus]> {
   const { logger, checkTimeoutMs = 2_000, now = () => new Date() } = options;
   let underWay: Promise<void> | undefined;
   let last: { ok: boolean; since: string } | undefined;
@@ -91,13 +107,18 @@ function createDependencyProbe(name: string, check: DependencyCheck, options: Op
 
   return async () => {
     const startedAtMs = performance.now();
-    underWay ??= Promise.resolve().then(check).finally(() => {
-      underWay = undefined;
-    });
+    underWay ??= Promise.resolve()
+      .then(check)
+      .finally(() => {
+        underWay = undefined;
+      });
     const state = await withDeadline(underWay, checkTimeoutMs).then(
       () => record(true),
       (error: unknown) => record(false, error),
     );
-    return [name, { ok: state.ok, latencyMs: Math.round((performance.now() - startedAtMs) * 10) / 10, since: state.since }];
+    return [
+      name,
+      { ok: state.ok, latencyMs: Math.round((performance.now() - startedAtMs) * 10) / 10, since: state.since },
+    ];
   };
 }

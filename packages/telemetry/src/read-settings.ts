@@ -39,7 +39,9 @@ export const settingsOf = (schema: Schema): Field[] => {
 const helpText = (service: string, summary: string, schema: Schema): string => {
   const fields = settingsOf(schema).filter(({ description }) => description !== '');
   const width = Math.max(...fields.map(({ name }) => name.length));
-  const lines = fields.map(({ name, description, fallback }) => `  ${name.padEnd(width)}  ${description} [${fallback}]`);
+  const lines = fields.map(
+    ({ name, description, fallback }) => `  ${name.padEnd(width)}  ${description} [${fallback}]`,
+  );
   return `${service}: ${summary}\n\nSettings, from the environment:\n${lines.join('\n')}\n`;
 };
 
@@ -59,6 +61,8 @@ export const readSettings = <T extends z.ZodType>(service: string, summary: stri
   const environment = Object.fromEntries(Object.entries(process.env).filter(([, value]) => value !== ''));
   const settings = schema.safeParse(environment);
   if (settings.success) return settings.data;
-  process.stderr.write(`${service} cannot start, its settings are wrong:\n${describeFaults(settings.error)}\nSee --help for all settings.\n`);
+  process.stderr.write(
+    `${service} cannot start, its settings are wrong:\n${describeFaults(settings.error)}\nSee --help for all settings.\n`,
+  );
   process.exit(2);
 };

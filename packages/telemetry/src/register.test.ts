@@ -10,6 +10,9 @@ const given = { trace: '4bf92f3577b34da6a3ce929d0e0e4736', span: '00f067aa0ba902
 const traceparent = `00-${given.trace}-${given.span}-01`;
 const token = 'eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1LTcifQ.c2lnbmF0dXJl';
 
+/** A fault comes to light within a test, not after ten seconds. */
+const impatient = { OTEL_BSP_SCHEDULE_DELAY: '20', OTEL_EXPORTER_OTLP_TIMEOUT: '200', OTEL_BSP_EXPORT_TIMEOUT: '400' };
+
 const running: { stop(): Promise<unknown> }[] = [];
 
 afterEach(async () => {
@@ -29,7 +32,11 @@ async function service(env: Record<string, string>, nodeArguments: string[] = []
 }
 
 async function join(url: string, headers: Record<string, string> = {}, query = ''): Promise<string | null> {
-  const response = await fetch(`${url}/rooms/room-42/join${query}`, { method: 'POST', body: '{}', headers: { 'content-type': 'application/json', ...headers } });
+  const response = await fetch(`${url}/rooms/room-42/join${query}`, {
+    method: 'POST',
+    body: '{}',
+    headers: { 'content-type': 'application/json', ...headers },
+  });
   const body: unknown = await response.json();
   return (body as { traceparent: string | null }).traceparent;
 }
@@ -37,15 +44,18 @@ async function join(url: string, headers: Record<string, string> = {}, query = '
 describe('a service started without flags', () => {
   it('when asked 20 times, then there are 20 server spans, named by route, within the callers’ trace', async () => {
     const sink = await collector();
-    const started = await service({ OTEL_EXPORTER_OTLP_ENDPOINT: sink.url });
+    const started = await service({ OTEL_EXPORTER_OTLP_ENDPOINT: sink.url, OTEL_METRIC_EXPORT_INTERVAL: '20' });
     for (let n = 0; n < 20; n += 1) await join(started.url, { traceparent });
     await fetch(`${started.url}/no/such/route`);
     await fetch(`${started.url}/livez?verbose`);
     await started.stop();
 
     const [unknown, ...joins] = sink.spans.filter((span) => span.kind === 2).toReversed();
-    expect(joins.map((span) => [span.name, span.traceId, span.parentSpanId])).toEqual(Array.from({ length: 20 }, () => ['POST /rooms/:roomId/join', given.trace, given.span]));
+    expect(joins.map((span) => [span.name, span.traceId, span.parentSpanId])).toEqual(
+      Array.from({ length: 20 }, () => ['POST /rooms/:roomId/join', given.trace, given.span]),
+    );
     expect(unknown?.name).toBe('GET');
+    expect([...sink.paths]).toEqual(['/v1/traces']);
     expect(sink.resource()['service.name']).toBe('realtime-service-telemetry');
     expect(started.errorOutput()).toBe('');
   });
@@ -58,7 +68,10 @@ describe('a service started without flags', () => {
     }).listen(0, '127.0.0.1');
     await once(peer, 'listening');
     const sink = await collector();
-    const started = await service({ OTEL_EXPORTER_OTLP_ENDPOINT: sink.url, PEER_URL: `http://127.0.0.1:${(peer.address() as AddressInfo).port}` });
+    const started = await service({
+      OTEL_EXPORTER_OTLP_ENDPOINT: sink.url,
+      PEER_URL: `http://127.0.0.1:${(peer.address() as AddressInfo).port}`,
+    });
     await join(started.url, { traceparent, authorization: `Bearer ${token}` }, `?access_token=${token}`);
     await started.stop();
     peer.close();
@@ -66,7 +79,10 @@ describe('a service started without flags', () => {
     const server = sink.spans.find((span) => span.kind === 2);
     const clients = sink.spans.filter((span) => span.kind === 3);
     expect(clients.map((span) => span.parentSpanId)).toEqual([server?.spanId, server?.spanId]);
-    expect(seen.map((headers) => headers['traceparent'])).toEqual(clients.map((span) => `00-${given.trace}-${span.spanId}-01`));
+    expect(seen.flatMap((headers) => Object.keys(headers)).filter((name) => name.includes('b3'))).toEqual([]);
+    expect(seen.map((headers) => headers['traceparent'])).toEqual(
+      clients.map((span) => `00-${given.trace}-${span.spanId}-01`),
+    );
     const everything = JSON.stringify(sink.spans);
     expect(everything).not.toContain('eyJ');
     expect(everything).not.toContain('outgoing-secret');
@@ -78,12 +94,19 @@ describe('a service started without flags', () => {
     await join(started.url, { traceparent });
     const line = await started.line(({ msg }) => msg === 'joined');
     await started.stop();
-    expect(line).toMatchObject({ trace_id: given.trace, span_id: sink.spans.find((span) => span.kind === 2)?.spanId, room: 'room-42' });
+    expect(line).toMatchObject({
+      trace_id: given.trace,
+      span_id: sink.spans.find((span) => span.kind === 2)?.spanId,
+      room: 'room-42',
+    });
   });
 
   it('when preloaded by --import as well, then nothing is traced twice', async () => {
     const sink = await collector();
-    const started = await service({ OTEL_EXPORTER_OTLP_ENDPOINT: sink.url }, ['--import', '@realtime-service/telemetry/register']);
+    const started = await service({ OTEL_EXPORTER_OTLP_ENDPOINT: sink.url }, [
+      '--import',
+      '@realtime-service/telemetry/register',
+    ]);
     await join(started.url, { traceparent });
     await started.stop();
     expect(sink.spans.map((span) => span.name)).toEqual(['POST /rooms/:roomId/join']);
@@ -118,7 +141,7 @@ describe('a service started without flags', () => {
   });
 
   it('when no exporter is configured, then ids are real and nothing is said', async () => {
-    const started = await service({});
+    const started = await service({ ...impatient });
     const answer = await join(started.url);
     const line = await started.line(({ msg }) => msg === 'joined');
     await started.stop();
@@ -137,8 +160,6 @@ describe('a service started without flags', () => {
 });
 
 describe('a collector that is away', () => {
-  const impatient = { OTEL_BSP_SCHEDULE_DELAY: '20', OTEL_EXPORTER_OTLP_TIMEOUT: '200', OTEL_BSP_EXPORT_TIMEOUT: '400' };
-
   it('when it refuses, then one line says so, requests are served, and export resumes by itself', async () => {
     const sink = await collector();
     sink.behave('refuse');

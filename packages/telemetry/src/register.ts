@@ -43,7 +43,8 @@ new NodeSDK({
     new UndiciInstrumentation({
       startSpanHook: ({ origin, path }) => ({ 'url.full': origin + pathOf(path), 'url.query': undefined }),
     }),
-    new PgInstrumentation({ requireParentSpan: true, ignoreConnectSpans: true }),
+    // With `ignoreConnectSpans` a query that waited for a connection would run in the context of whoever released it.
+    new PgInstrumentation({ requireParentSpan: true }),
     new KafkaJsInstrumentation(),
   ],
 }).start();
@@ -65,5 +66,7 @@ function createPropagator(): TextMapPropagator {
     inject: () => {},
     fields: () => b3.fields(),
   };
-  return new CompositePropagator({ propagators: [b3Reader, new W3CTraceContextPropagator(), new W3CBaggagePropagator()] });
+  return new CompositePropagator({
+    propagators: [b3Reader, new W3CTraceContextPropagator(), new W3CBaggagePropagator()],
+  });
 }

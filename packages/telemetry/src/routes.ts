@@ -1,11 +1,24 @@
 import { context, trace, TraceFlags } from '@opentelemetry/api';
 import { getRPCMetadata, RPCType } from '@opentelemetry/core';
-import type { FastifyBaseLogger, FastifyInstance, FastifyTypeProvider, RawReplyDefaultExpression, RawRequestDefaultExpression, RawServerDefault } from 'fastify';
+import type {
+  FastifyBaseLogger,
+  FastifyInstance,
+  FastifyTypeProvider,
+  RawReplyDefaultExpression,
+  RawRequestDefaultExpression,
+  RawServerDefault,
+} from 'fastify';
 import { Histogram } from 'prom-client';
 import type { Metrics } from './metrics.ts';
 
 /** A Fastify app with any logger and any type provider. */
-type App<L extends FastifyBaseLogger, P extends FastifyTypeProvider> = FastifyInstance<RawServerDefault, RawRequestDefaultExpression, RawReplyDefaultExpression, L, P>;
+type App<L extends FastifyBaseLogger, P extends FastifyTypeProvider> = FastifyInstance<
+  RawServerDefault,
+  RawRequestDefaultExpression,
+  RawReplyDefaultExpression,
+  L,
+  P
+>;
 
 /**
  * Names each request's server span after its route template (`POST /rooms/:roomId/join`) and sets `http.route`.
@@ -25,7 +38,10 @@ export function traceRoutes<L extends FastifyBaseLogger, P extends FastifyTypePr
  * Measures each request under the names that Spring's dashboards know: `http_server_requests_seconds{method,uri,status}`,
  * where `uri` is the route template, never a path. A bucket's exemplar is the trace of a request that fell into it.
  */
-export function measureRoutes<L extends FastifyBaseLogger, P extends FastifyTypeProvider>(app: App<L, P>, metrics: Metrics): void {
+export function measureRoutes<L extends FastifyBaseLogger, P extends FastifyTypeProvider>(
+  app: App<L, P>,
+  metrics: Metrics,
+): void {
   const requests = new Histogram({
     name: 'http_server_requests_seconds',
     help: 'HTTP requests by method, route template and status.',

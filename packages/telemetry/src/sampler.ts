@@ -1,5 +1,13 @@
 import { type Attributes, type Context, type Link, SpanKind } from '@opentelemetry/api';
-import { AlwaysOffSampler, AlwaysOnSampler, ParentBasedSampler, type Sampler, SamplingDecision, type SamplingResult, TraceIdRatioBasedSampler } from '@opentelemetry/sdk-trace';
+import {
+  AlwaysOffSampler,
+  AlwaysOnSampler,
+  ParentBasedSampler,
+  type Sampler,
+  SamplingDecision,
+  type SamplingResult,
+  TraceIdRatioBasedSampler,
+} from '@opentelemetry/sdk-trace';
 import type { TelemetryConfig } from './config.ts';
 
 /** The configured sampler, less the spans that nobody can read. */
@@ -25,9 +33,21 @@ function createRootSampler({ root, ratio }: TelemetryConfig['sampler']): Sampler
  */
 function withoutRecordSpans(sampler: Sampler): Sampler {
   return {
-    shouldSample(context: Context, traceId: string, name: string, kind: SpanKind, attributes: Attributes, links: Link[]): SamplingResult {
-      const isRecordSpan = kind === SpanKind.CONSUMER && attributes['messaging.system'] === 'kafka' && attributes['messaging.operation.type'] === 'process';
-      return isRecordSpan ? { decision: SamplingDecision.NOT_RECORD } : sampler.shouldSample(context, traceId, name, kind, attributes, links);
+    shouldSample(
+      context: Context,
+      traceId: string,
+      name: string,
+      kind: SpanKind,
+      attributes: Attributes,
+      links: Link[],
+    ): SamplingResult {
+      const isRecordSpan =
+        kind === SpanKind.CONSUMER &&
+        attributes['messaging.system'] === 'kafka' &&
+        attributes['messaging.operation.type'] === 'process';
+      return isRecordSpan
+        ? { decision: SamplingDecision.NOT_RECORD }
+        : sampler.shouldSample(context, traceId, name, kind, attributes, links);
     },
     toString: () => `WithoutRecordSpans{${sampler.toString()}}`,
   };

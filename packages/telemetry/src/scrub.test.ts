@@ -17,9 +17,12 @@ describe('scrub', () => {
     expect(scrub(text)).toBe(scrubbed);
   });
 
-  it.each(['room-42 is closed', 'keyJob.one.two', 'see https://example.test/a:b@c', 'time 12:30:01.5'])('leaves %j alone', (text) => {
-    expect(scrub(text)).toBe(text);
-  });
+  it.each(['room-42 is closed', 'keyJob.one.two', 'see https://example.test/a:b@c', 'time 12:30:01.5'])(
+    'leaves %j alone',
+    (text) => {
+      expect(scrub(text)).toBe(text);
+    },
+  );
 });
 
 describe('scrubLine', () => {
@@ -27,8 +30,17 @@ describe('scrubLine', () => {
     [{ authorization: 'x' }],
     [{ req: { headers: { Authorization: ['x', 'y'] } } }],
     [{ a: [{ b: { c: { d: { turnPassword: 'x' } } } }] }],
-    [{ streamKey: 'a"b\\' , other: 1 }],
-    [{ access_token: 'x', accessToken: 'x', participantToken: 'x', apiSecret: 'x', client_secret: 'x', logout_token: 'x' }],
+    [{ streamKey: 'a"b\\', other: 1 }],
+    [
+      {
+        access_token: 'x',
+        accessToken: 'x',
+        participantToken: 'x',
+        apiSecret: 'x',
+        client_secret: 'x',
+        logout_token: 'x',
+      },
+    ],
     [{ user: { password: 'x', email: 'ann@example.test' } }],
   ])('given %j, then no secret and still JSON of the same shape', (value) => {
     const parsed: unknown = JSON.parse(scrubLine(JSON.stringify(value)));
@@ -36,9 +48,12 @@ describe('scrubLine', () => {
     expect(keysOf(parsed)).toEqual(keysOf(value));
   });
 
-  it.each([{ tokenExpiresAt: 'soon' }, { room: 'token' }, { secretary: 'bob' }, { msg: 'token refused', tokens: 3 }])('leaves %j alone', (value) => {
-    expect(scrubLine(JSON.stringify(value))).toBe(JSON.stringify(value));
-  });
+  it.each([{ tokenExpiresAt: 'soon' }, { room: 'token' }, { secretary: 'bob' }, { msg: 'token refused', tokens: 3 }])(
+    'leaves %j alone',
+    (value) => {
+      expect(scrubLine(JSON.stringify(value))).toBe(JSON.stringify(value));
+    },
+  );
 
   it('given a megabyte of almost-secrets, then it takes no longer than the length', () => {
     const startedAtMs = performance.now();

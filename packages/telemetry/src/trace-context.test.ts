@@ -49,7 +49,8 @@ describe('linkTo', () => {
 });
 
 describe('withRemoteParent', () => {
-  const inTrace = (carrier: Record<string, unknown>) => withRemoteParent(carrier, () => withSpan('step', {}, async () => currentTraceparent()));
+  const inTrace = (carrier: Record<string, unknown>) =>
+    withRemoteParent(carrier, () => withSpan('step', {}, async () => currentTraceparent()));
 
   it.each([
     ['text', traceparent],
@@ -78,8 +79,15 @@ describe('currentTraceparent', () => {
   });
 
   it('given an active span, then what linkTo understands', async () => {
-    const current = await withSpan('step', {}, async (span) => ({ context: span.spanContext(), traceparent: currentTraceparent() }));
-    expect(linkTo(current.traceparent)?.context).toMatchObject({ traceId: current.context.traceId, spanId: current.context.spanId, traceFlags: 1 });
+    const current = await withSpan('step', {}, async (span) => ({
+      context: span.spanContext(),
+      traceparent: currentTraceparent(),
+    }));
+    expect(linkTo(current.traceparent)?.context).toMatchObject({
+      traceId: current.context.traceId,
+      spanId: current.context.spanId,
+      traceFlags: 1,
+    });
   });
 });
 

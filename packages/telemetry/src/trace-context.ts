@@ -1,4 +1,17 @@
-import { type Attributes, type Link, ROOT_CONTEXT, type Span, type SpanContext, type SpanKind, SpanStatusCode, type TextMapGetter, TraceFlags, context, propagation, trace } from '@opentelemetry/api';
+import {
+  type Attributes,
+  type Link,
+  ROOT_CONTEXT,
+  type Span,
+  type SpanContext,
+  type SpanKind,
+  SpanStatusCode,
+  type TextMapGetter,
+  TraceFlags,
+  context,
+  propagation,
+  trace,
+} from '@opentelemetry/api';
 import { scrub } from './scrub.ts';
 
 /** Most links that a span carries. A chunk of 500 records has up to 500 origins; backends cut or refuse that. */

@@ -15,12 +15,14 @@ export type CollectedSpan = {
 };
 
 type ExportRequest = {
-  resourceSpans: { resource: { attributes: CollectedSpan['attributes'] }; scopeSpans: { spans: CollectedSpan[] }[] }[];
+  resourceSpans?: { resource: { attributes: CollectedSpan['attributes'] }; scopeSpans: { spans: CollectedSpan[] }[] }[];
 };
 
 export type Collector = {
   url: string;
   spans: CollectedSpan[];
+  /** What was posted to: traces, metrics, logs. */
+  paths: Set<string | undefined>;
   resource(): Record<string, unknown>;
   /** How it answers from now on; `hang` accepts and never replies. */
   behave(how: 'accept' | 'refuse' | 'hang'): void;
@@ -31,12 +33,14 @@ export type Collector = {
 /** An OTLP collector in small: takes OTLP as JSON over HTTP and keeps the spans. */
 export async function startCollector(): Promise<Collector> {
   const spans: CollectedSpan[] = [];
+  const paths = new Set<string | undefined>();
   let resource: CollectedSpan['attributes'] = [];
   let behaviour: 'accept' | 'refuse' | 'hang' = 'accept';
   let requests = 0;
   const server = createServer(async (request, response) => {
     requests += 1;
-    const { resourceSpans }: ExportRequest = JSON.parse(Buffer.concat(await request.toArray()).toString());
+    paths.add(request.url);
+    const { resourceSpans = [] }: ExportRequest = JSON.parse(Buffer.concat(await request.toArray()).toString());
     if (behaviour === 'hang') return;
     if (behaviour === 'accept') {
       for (const each of resourceSpans) {
@@ -51,6 +55,7 @@ export async function startCollector(): Promise<Collector> {
   return {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     spans,
+    paths,
     resource: () => valuesOf(resource),
     behave: (how) => {
       behaviour = how;

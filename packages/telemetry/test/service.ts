@@ -1,7 +1,13 @@
 /** A service in small, started as real ones are: `node service.ts` without a flag, telemetry first, static imports. */
 import '@realtime-service/telemetry/register';
 import { request as httpRequest } from 'node:http';
-import { createLogger, currentTraceparent, shutdownTelemetry, traceRoutes, withSpan } from '@realtime-service/telemetry';
+import {
+  createLogger,
+  currentTraceparent,
+  shutdownTelemetry,
+  traceRoutes,
+  withSpan,
+} from '@realtime-service/telemetry';
 import Fastify from 'fastify';
 import { Kafka, logLevel } from 'kafkajs';
 import { Pool } from 'pg';
@@ -30,7 +36,10 @@ app.post<{ Params: { topic: string }; Body: { count: number } }>('/relay/:topic'
   const { topic } = request.params;
   const producer = kafka.producer();
   await producer.connect();
-  await producer.send({ topic, messages: Array.from({ length: request.body.count }, (_, n) => ({ key: 'room-42', value: String(n) })) });
+  await producer.send({
+    topic,
+    messages: Array.from({ length: request.body.count }, (_, n) => ({ key: 'room-42', value: String(n) })),
+  });
   await producer.disconnect();
   const consumer = kafka.consumer({ groupId: `relay-${topic}` });
   await consumer.connect();
@@ -50,7 +59,9 @@ app.post<{ Params: { topic: string }; Body: { count: number } }>('/relay/:topic'
 
 function getByHttp(url: string): Promise<void> {
   return new Promise((resolve, reject) => {
-    httpRequest(url, (response) => response.resume().on('end', resolve)).on('error', reject).end();
+    httpRequest(url, (response) => response.resume().on('end', resolve))
+      .on('error', reject)
+      .end();
   });
 }
 
