@@ -1,11 +1,12 @@
 import { readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
+import { PartAbsent } from './part.ts';
 import { acceptsConnections } from './process-part.ts';
+import { StartFailure } from './start-failure.ts';
 
 /** What the stack needs to know of something that runs. */
 export interface StackPart {
-  readonly name: string;
-  /** Watched: once nothing accepts connections here any more, the part has ended. */
+  /** Watched: once connections are refused here, the part has ended. */
   readonly port?: number;
   readonly logFile?: string;
   stop(): Promise<void>;
@@ -13,46 +14,80 @@ export interface StackPart {
   kill?(): Promise<void>;
 }
 
+export interface NamedPart extends StackPart {
+  readonly name: string;
+}
+
 export interface Stack {
-  /** Starts a part and says how long that took. */
+  /**
+   * Starts a part and says how long that took.
+   * @throws {PartAbsent} @throws {StartFailure} that names the part
+   */
   add<T extends StackPart>(name: string, start: () => Promise<T>): Promise<T>;
+  /** Does something that leaves nothing to be stopped, and says how long that took. @throws {StartFailure} */
+  perform<T>(name: string, action: () => Promise<T>): Promise<T>;
   /** Resolves with the first part that ended although nobody asked it to. */
-  firstToEnd(): Promise<StackPart>;
-  /** Ends all parts, the newest first, each before the next: none loses what it still needs. */
+  firstToEnd(): Promise<NamedPart>;
+  /**
+   * Ends all parts, the newest first, each before the next, so that none loses what it still needs. One that is being
+   * started is waited for, within reason.
+   */
   stop(): Promise<void>;
   kill(): Promise<void>;
 }
 
 const watchIntervalMs = 500;
+const startingPatienceMs = 3_000;
 
 export function createStack(say: (line: string) => void): Stack {
-  const parts: StackPart[] = [];
-  const ending = new AbortController();
+  const parts: NamedPart[] = [];
+  let underWay: Promise<unknown> = Promise.resolve();
+  let isEnding = false;
+
+  async function perform<T>(name: string, action: () => Promise<T>): Promise<T> {
+    if (isEnding) return forever();
+    const startedAtMs = performance.now();
+    try {
+      const running = action();
+      underWay = running;
+      const result = await running;
+      say(`  ${name.padEnd(13)}${((performance.now() - startedAtMs) / 1000).toFixed(1)} s`);
+      return result;
+    } catch (error) {
+      if (error instanceof PartAbsent) throw error;
+      throw new StartFailure(`${name} could not be started: ${readable(error)}`, { cause: error });
+    }
+  }
 
   return {
-    add: async (name, start) => {
-      const startedAtMs = performance.now();
-      const part = await start();
-      parts.push(part);
-      say(`  ${name.padEnd(14)} ${((performance.now() - startedAtMs) / 1000).toFixed(1)} s`);
-      return part;
-    },
+    perform,
+    add: (name, start) =>
+      perform(name, async () => {
+        const part = await start();
+        parts.push({ ...part, name });
+        return part;
+      }),
     firstToEnd: async () => {
       for (;;) {
         await delay(watchIntervalMs);
-        const ended = await Promise.all(parts.map(hasEnded));
-        const first = parts[ended.indexOf(true)];
-        if (ending.signal.aborted) return new Promise<never>(() => undefined);
+        const watched = [...parts];
+        const ended = await Promise.all(watched.map(hasEnded));
+        const first = watched[ended.indexOf(true)];
+        if (isEnding) return forever();
         if (first !== undefined) return first;
       }
     },
     stop: async () => {
-      ending.abort();
-      for (const part of parts.splice(0).reverse()) await part.stop();
+      isEnding = true;
+      await Promise.race([underWay.catch(() => undefined), delay(startingPatienceMs, undefined, { ref: false })]);
+      for (let part = parts.at(-1); part !== undefined; part = parts.at(-1)) {
+        await part.stop();
+        parts.pop();
+      }
     },
     kill: async () => {
-      ending.abort();
-      await Promise.all(parts.splice(0).map((part) => (part.kill ?? part.stop)()));
+      isEnding = true;
+      await Promise.all(parts.map((part) => (part.kill ?? part.stop)()));
     },
   };
 }
@@ -65,14 +100,25 @@ async function hasEnded({ port }: StackPart): Promise<boolean> {
   );
 }
 
+function forever(): Promise<never> {
+  return new Promise(() => undefined);
+}
+
 /** The end of a part's log, JSON lines made readable. */
 export async function logTail(logFile: string, lines: number): Promise<string> {
   const text = await readFile(logFile, 'utf8').catch(() => '');
   return text.trimEnd().split('\n').slice(-lines).map(readableLine).join('\n');
 }
 
+/** An error's message may hold the end of a log. */
+function readable(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const cause = error.cause instanceof Error ? `\n${error.cause.message}` : '';
+  return `${error.message}${cause}`.split('\n').map(readableLine).join('\n');
+}
+
 /** `12:00:01 error consumer ended {"topic":"…"}` of a line that pino wrote; other lines stay as they are. */
-export function readableLine(line: string): string {
+function readableLine(line: string): string {
   const entry = parseEntry(line);
   if (entry === undefined) return line;
   const { time, level, msg, service: _, trace_id: __, span_id: ___, ...fields } = entry;
@@ -83,7 +129,7 @@ export function readableLine(line: string): string {
 function parseEntry(line: string): Record<string, unknown> | undefined {
   if (!line.startsWith('{')) return undefined;
   try {
-    return JSON.parse(line) as Record<string, unknown>;
+    return JSON.parse(line);
   } catch {
     return undefined;
   }

@@ -1,0 +1,162 @@
+import { randomBytes } from 'node:crypto';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type StartSettings, workspaceRoot } from './config.ts';
+import { createDemoDomain } from './demo/demo-domain.ts';
+import { startDemoServer } from './demo/demo-server.ts';
+import { connectIssuer } from './demo/issuer-client.ts';
+import { startIssuer } from './issuer.ts';
+import { startLivekit } from './livekit.ts';
+import { PartAbsent, type Report } from './part.ts';
+import { startPostgres } from './postgres.ts';
+import { startProcess } from './process-part.ts';
+import type { Stack } from './stack.ts';
+
+/** Brings everything up, in the order in which it is needed, and tells where it is. */
+export async function bringUp(settings: StartSettings, stack: Stack, say: Report): Promise<void> {
+  const startedAtMs = performance.now();
+  await mkdir(logFolder(settings), { recursive: true });
+  say(`Starting; data, keys and logs are kept in ${settings.DATA_DIR}`);
+
+  const databaseUrl = settings.DATABASE_URL ?? (await stack.add('PostgreSQL', () => startDatabase(settings))).url;
+  const issuer = settings.OIDC_ISSUER ?? (await stack.add('dev issuer', () => startDevIssuer(settings))).issuer;
+  const livekit = await addLivekit(settings, stack, say);
+  const env = { ...livekit, DATABASE_URL: databaseUrl, OIDC_ISSUER: issuer, ...serviceEnvironment(settings) };
+  await stack.add('api', () => startService('api', settings, env));
+  await stack.add('room-worker', () => startService('room-worker', settings, env));
+  const tokenUrl = await addDemo(settings, stack, { issuer, livekitUrl: livekit.LIVEKIT_URL });
+
+  const seconds = ((performance.now() - startedAtMs) / 1000).toFixed(1);
+  say(`\nReady after ${seconds} s.\n\n${addresses(settings, issuer, livekit.LIVEKIT_URL)}`);
+  say(`\n${joinByHand(settings, tokenUrl)}\n\nCtrl-C ends everything.`);
+}
+
+function startDatabase({ DATA_DIR, POSTGRES_PORT }: StartSettings) {
+  return startPostgres({ dataDir: join(DATA_DIR, 'postgres'), port: POSTGRES_PORT });
+}
+
+function startDevIssuer({ DATA_DIR, ISSUER_PORT }: StartSettings) {
+  return startIssuer({ port: ISSUER_PORT, keysFile: join(DATA_DIR, 'issuer-keys.json') });
+}
+
+interface LivekitEnvironment {
+  readonly LIVEKIT_URL: string;
+  readonly [setting: string]: string;
+}
+
+/** What the services are told of LiveKit. Where it cannot be had, that is said, and the rest goes on without it. */
+async function addLivekit(settings: StartSettings, stack: Stack, say: Report): Promise<LivekitEnvironment> {
+  if (settings.LIVEKIT_URL !== undefined) return { LIVEKIT_URL: settings.LIVEKIT_URL };
+  const key = await readOrMakeKey(join(settings.DATA_DIR, 'livekit-key.json'));
+  const ports = { http: settings.LIVEKIT_PORT, tcp: settings.LIVEKIT_TCP_PORT, udp: settings.LIVEKIT_UDP_PORT };
+  const environment = { LIVEKIT_URL: `ws://127.0.0.1:${ports.http}`, LIVEKIT_KEYS: `${key.name}: ${key.secret}` };
+  const webhookUrl = `${local(settings.WORKER_PORT)}/webhooks/livekit`;
+  try {
+    await stack.add('LiveKit', async () => {
+      const livekit = await startLivekit({
+        keys: { [key.name]: key.secret },
+        webhookUrl,
+        ports,
+        report: (line) => say(`  ${line}`),
+      });
+      return { ...livekit, port: ports.http };
+    });
+    return environment;
+  } catch (error) {
+    if (!(error instanceof PartAbsent)) throw error;
+    say(`  ${error.message}`);
+    return { ...environment, LIVEKIT_MAKE_ROOMS: 'false' };
+  }
+}
+
+async function readOrMakeKey(file: string): Promise<{ name: string; secret: string }> {
+  const known = await readFile(file, 'utf8').catch(() => undefined);
+  if (known !== undefined) return JSON.parse(known);
+  const made = { name: 'dev', secret: randomBytes(32).toString('base64url') };
+  await writeFile(file, JSON.stringify(made), { mode: 0o600 });
+  return made;
+}
+
+function serviceEnvironment(settings: StartSettings) {
+  return {
+    HOST: '127.0.0.1',
+    CORS_ORIGINS: process.env['CORS_ORIGINS'] || pageOrigins(settings).join(','),
+    API_PORT: String(settings.API_PORT),
+    API_OPS_PORT: String(settings.API_OPS_PORT),
+    WORKER_PORT: String(settings.WORKER_PORT),
+    WORKER_OPS_PORT: String(settings.WORKER_OPS_PORT),
+  };
+}
+
+/** Both spellings are one page to people, and two origins to browsers. */
+function pageOrigins({ DEMO_PORT }: StartSettings): readonly string[] {
+  return [local(DEMO_PORT), `http://localhost:${DEMO_PORT}`];
+}
+
+async function startService(name: 'api' | 'room-worker', settings: StartSettings, env: NodeJS.ProcessEnv) {
+  const [port, opsPort] =
+    name === 'api' ? [settings.API_PORT, settings.API_OPS_PORT] : [settings.WORKER_PORT, settings.WORKER_OPS_PORT];
+  const part = await startProcess({
+    name,
+    command: process.execPath,
+    args: [join(workspaceRoot, 'services', name, 'src', 'main.ts')],
+    env,
+    cwd: workspaceRoot,
+    logFile: join(logFolder(settings), `${name}.log`),
+    isReady: async () => (await fetch(`${local(opsPort)}/readyz`)).ok,
+    startTimeoutMs: 60_000,
+  });
+  return { ...part, port };
+}
+
+/** The demo room and its page. Returns where the issuer gives tokens. */
+async function addDemo(
+  settings: StartSettings,
+  stack: Stack,
+  where: { issuer: string; livekitUrl: string },
+): Promise<string> {
+  const apiUrl = local(settings.API_PORT);
+  const issuer = await connectIssuer(where.issuer);
+  const domain = await createDemoDomain(apiUrl, issuer);
+  await stack.perform('demo room', domain.createRoom);
+  await stack.add('demo page', () =>
+    startDemoServer({ port: settings.DEMO_PORT, apiUrl, livekitUrl: where.livekitUrl, issuer, domain }),
+  );
+  return issuer.tokenUrl;
+}
+
+function addresses(settings: StartSettings, issuer: string, livekitUrl: string): string {
+  return Object.entries({
+    'demo page': `${local(settings.DEMO_PORT)}  (in two windows, as Ann and as Bob)`,
+    api: local(settings.API_PORT),
+    'api docs': `${local(settings.API_PORT)}/docs`,
+    'api ops': `${local(settings.API_OPS_PORT)}/readyz`,
+    'room-worker': `${local(settings.WORKER_PORT)}/webhooks/livekit`,
+    'worker ops': `${local(settings.WORKER_OPS_PORT)}/readyz`,
+    issuer,
+    LiveKit: livekitUrl,
+    logs: logFolder(settings),
+  })
+    .map(([what, address]) => `  ${what.padEnd(13)}${address}`)
+    .join('\n');
+}
+
+/** Two lines for a POSIX shell, without any tool but curl and sed. */
+function joinByHand(settings: StartSettings, tokenUrl: string): string {
+  const form = ['grant_type', 'client_id', 'username', 'password'];
+  const values = ['password', 'web', 'ann', 'ann'];
+  const data = form.map((name, index) => `-d ${name}=${values[index]}`).join(' ');
+  const shell = process.platform === 'win32' ? ' (in Git Bash or WSL)' : '';
+  return `Join the room standup as ann${shell}:
+
+  TOKEN=$(curl -s ${tokenUrl} ${data} | sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/')
+  curl -s -X POST ${local(settings.API_PORT)}/api/realtime/rooms/standup/join -H "Authorization: Bearer $TOKEN"`;
+}
+
+function logFolder({ DATA_DIR }: StartSettings): string {
+  return join(DATA_DIR, 'logs');
+}
+
+function local(port: number): string {
+  return `http://127.0.0.1:${port}`;
+}
