@@ -53,6 +53,7 @@ describe('who is live', () => {
     { why: 'a late room_finished of an older life ends nothing', given: [joined(second, bob), finished(first)], then: ['PA_3'] },
     { why: 'a late join in an older life is over', given: [joined(second, bob), joined(first, ann)], then: ['PA_3'] },
     { why: 'one identity in two lives', given: [joined(second, participant('PA_9', 'ann', 1)), joined(first, annAgain)], then: ['PA_9'] },
+    { why: 'one identity in two lives, whatever their clocks say', given: [joined(second, participant('PA_9', 'ann', 1)), left(first, annAgain)], then: ['PA_9'] },
     {
       why: 'a room without its times is no newer one',
       given: [joined(second, bob), joined({ sid: 'RM_0', name: theRoom }, ann)],
@@ -60,7 +61,7 @@ describe('who is live', () => {
     },
     {
       why: 'seconds where there are no milliseconds',
-      given: [joined({ sid: 'RM_0', name: theRoom, creationTime: 1000 }, ann), joined({ sid: 'RM_9', name: theRoom, creationTime: 1001 }, bob)],
+      given: [joined({ sid: 'RM_9', name: theRoom, creationTime: 1001 }, bob), joined({ sid: 'RM_0', name: theRoom, creationTime: 1000 }, ann)],
       then: ['PA_3'],
     },
   ])('$why', ({ given, then }) => {
@@ -103,6 +104,7 @@ describe('what a session remembers', () => {
     { given: [joined(first, ann), started(second)], reason: 'room_replaced' },
     { given: [joined(first, ann), observed(after, first, [])], reason: 'not_listed' },
     { given: [joined(first, ann), observed(after, null)], reason: 'not_listed' },
+    { given: [joined(first, ann), observed(after, first, [annAgain])], reason: 'DUPLICATE_IDENTITY' },
   ])('why it ended: $reason', ({ given, reason }) => {
     expect(sessionIn(hear(given), first, 'PA_1')).toMatchObject({ isLive: false, endReason: reason, endedAtMs: expect.any(Number) });
   });
@@ -132,7 +134,7 @@ describe('what a list says', () => {
     { why: 'of one identity the latest to join', given: [joined(first, ann), observed(before, first, [annAgain])], then: ['PA_2'] },
     { why: 'a stale list is made good by the next', given: [joined(first, ann), observed(after, first, []), observed(after + 1, first, [ann])], then: ['PA_1'] },
     { why: 'a stale list is not made good by an older one', given: [joined(first, ann), observed(after, first, []), observed(after - 1, first, [ann])], then: [] },
-    { why: 'nor by a webhook that was late', given: [joined(first, ann), observed(after, first, []), joined(first, ann)], then: [] },
+    { why: 'nor by a webhook that was late', given: [joined(first, ann), observed(now + 1, first, []), joined(first, ann)], then: [] },
   ])('$why', ({ given, then }) => {
     expect(sids(hear(given))).toEqual(then);
   });

@@ -171,15 +171,16 @@ const observe = (entities: PresenceEntities, observed: LivekitObserved): Presenc
     ];
   }
   const { isCurrent, changes } = enterLife(entities, room, listedAtMs);
-  const listed = new Set(observed.participants.map(({ sid }) => sid));
+  const entered = observed.participants.flatMap((participant) =>
+    enter(entities, room, participant, { atMs: listedAtMs, isCurrent, isListed: true }),
+  );
+  const settled = new Set(observed.participants.map(({ sid }) => sid));
+  for (const { entity, row } of entered) if (entity === 'session') settled.add(row.participantSid);
   const gone = endAll(
     sessions,
-    (session) => session.roomSid === room.sid && !listed.has(session.participantSid) && isOlder(session),
+    (session) => session.roomSid === room.sid && !settled.has(session.participantSid) && isOlder(session),
     'not_listed',
     listedAtMs,
-  );
-  const entered = observed.participants.flatMap((participant) => 
-    enter(entities, room, participant, { atMs: listedAtMs, isCurrent, isListed: true }),
   );
   return [...changes, ...gone, ...entered];
 };

@@ -248,23 +248,27 @@ const removeMember = (entities: RoomEntities, roomId: string, userId: string, or
 /** A room's `sequence` says nothing about its members: among theirs, the log's order decides. */
 const asMemberOrigin = (origin: Origin): Origin => ({ ...origin, sequence: null });
 
-const replaceMembers = (entities: RoomEntities, roomId: string, members: readonly MemberData[], origin: Origin): RoomChange[] => {
-  const named = new Map(members.map((member) => [member.userId, member]));
-  const changes: RoomChange[] = healRoom(entities, roomId, origin);
-  for (const stored of entities.membersOf(roomId))
-    if (!named.has(stored.userId) && !stored.isRemoved) changes.push(...removeMember(entities, roomId, stored.userId, origin));
-  for (const member of named.values()) changes.push(...addMember(entities, roomId, member, origin));
-  return changes;
+const replaceMembers = (entities: RoomEntities, roomId: string, named: ReadonlyMap<string, MemberData>, origin: Origin): RoomChange[] => {
+  const unnamed = [...entities.membersOf(roomId)].filter(({ userId, isRemoved }) => !named.has(userId) && !isRemoved);
+  return [
+    ...unnamed.flatMap(({ userId }) => removeMember(entities, roomId, userId, origin)),
+    ...[...named.values()].flatMap((member) => addMember(entities, roomId, member, origin)),
+  ];
 };
 
 const createRoom = (entities: RoomEntities, roomId: string, data: RoomEventData<'room.created'>, origin: Origin): RoomChange[] => {
   const header = changeHeader(entities, roomId, origin, (stored) => createdHeader(roomId, data, stored));
   if (data.members === undefined) return header;
-  if (header.length > 0) return [...header, ...replaceMembers(entities, roomId, data.members, asMemberOrigin(origin))];
+  const named = new Map(data.members.map((member) => [member.userId, member]));
+  const memberOrigin = asMemberOrigin(origin);
+  if (header.length > 0) {
+    const changes = [...header, ...replaceMembers(entities, roomId, named, memberOrigin)];
+    return [...changes.filter(({ entity }) => entity !== 'suspect'), ...healRoom(entities, roomId, origin)];
+  }
   // Overtaken by a newer header: it is no full state any more, but a person it alone names is still a fact.
-  return data.members
-    .filter((member) => !entities.members.has(keyOf(roomId, member.userId)))
-    .flatMap((member) => addMember(entities, roomId, member, asMemberOrigin(origin)));
+  return [...named.values()]
+    .filter(({ userId }) => !entities.members.has(keyOf(roomId, userId)))
+    .flatMap((member) => addMember(entities, roomId, member, memberOrigin));
 };
 
 /** A ban is an entity of its own: it settles no doubt about whether the person is still a member. */

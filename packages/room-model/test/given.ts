@@ -14,8 +14,8 @@ import fc from 'fast-check';
 import type { BanFacts, Facts, MemberFacts, OwnSession, Request, RoomFacts, Verdict } from '../src/authorise.ts';
 import { authorise } from '../src/authorise.ts';
 import type { Origin } from '../src/origin.ts';
-import { evolvePresence } from '../src/presence.ts';
-import { evolveRoom, keyOf, unknownRoom } from '../src/room.ts';
+import { evolvePresence, type PresenceChange } from '../src/presence.ts';
+import { evolveRoom, keyOf, type RoomChange, unknownRoom } from '../src/room.ts';
 import { suspectsOf, type UnreadableFact } from '../src/suspicion.ts';
 import { WorkingSet } from '../src/working-set.ts';
 
@@ -74,6 +74,35 @@ export const placed = (told: readonly Told[]): Told[] => {
   });
 };
 
+const keyOfChange = ({ entity, row }: RoomChange | PresenceChange): string => {
+  switch (entity) {
+    case 'room':
+    case 'life':
+      return keyOf(entity, row.roomId);
+    case 'member':
+      return keyOf(entity, row.roomId, row.userId);
+    case 'ban':
+      return keyOf(entity, row.roomId, row.userId, row.privilege);
+    case 'user':
+      return keyOf(entity, row.userId);
+    case 'login':
+      return keyOf(entity, row.userId, row.loginId);
+    case 'suspect':
+      return keyOf(entity, row.scope, row.roomId, row.userId);
+    case 'edge':
+      return keyOf(entity, row.kind, row.participantSid);
+    case 'session':
+      return keyOf(entity, row.roomId, row.roomSid, row.participantSid);
+  }
+};
+
+/** Takes what one fact changed: never two rows of one entity, which would be two events of one change. */
+const put = (set: WorkingSet, changes: readonly (RoomChange | PresenceChange)[]): void => {
+  const keys = changes.map(keyOfChange);
+  if (new Set(keys).size < keys.length) throw new Error(`two rows of one entity: ${keys.join(', ')}`);
+  for (const change of changes) set.put(change);
+};
+
 /** Folds records in the order in which they are handed over, and answers how many rows changed. */
 export const tell = (set: WorkingSet, told: readonly Told[]): number => {
   let changed = 0;
@@ -81,7 +110,7 @@ export const tell = (set: WorkingSet, told: readonly Told[]): number => {
     const origin = originOf(each.at);
     const changes = each.kind === 'fact' ? evolveRoom(set, each.event, origin) : suspectsOf(each.unreadable, set, origin);
     changed += changes.length;
-    for (const change of changes) set.put(change);
+    put(set, changes);
   }
   return changed;
 };
@@ -177,7 +206,7 @@ export const participant = (
 /** Folds LiveKit facts, each received so many milliseconds after the other, and answers the set. */
 export const hear = (facts: readonly LivekitFact[], set = new WorkingSet(), firstAtMs = now): WorkingSet => {
   for (const [at, each] of facts.entries())
-    for (const change of evolvePresence(set, each, firstAtMs + at)) set.put(change);
+    put(set, evolvePresence(set, each, firstAtMs + at));
   return set;
 };
 
