@@ -1,0 +1,32 @@
+# Both services: docker build --target api . and docker build --target room-worker .
+# The TypeScript sources run as they are. They stay outside of node_modules, where Node does not strip types.
+
+# Manifests alone, so that a change of the sources does not install anew.
+FROM node:24-slim AS manifests
+WORKDIR /srv
+COPY . .
+RUN find . -type f ! -name package.json ! -name 'pnpm-*.yaml' -delete
+
+FROM node:24-slim AS dependencies
+WORKDIR /srv
+COPY --from=manifests /srv .
+RUN npx --yes "$(node -p "require('./package.json').packageManager")" install --prod --frozen-lockfile \
+      --filter-prod '{./services/*}...'
+
+FROM node:24-slim AS runtime
+WORKDIR /srv
+COPY --from=dependencies /srv .
+COPY packages packages
+COPY services services
+ENV HOST=0.0.0.0
+USER node
+
+FROM runtime AS api
+EXPOSE 8080 8081
+HEALTHCHECK --interval=5s --start-period=20s CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.API_OPS_PORT || 8081}/livez`).then(({ ok }) => process.exit(ok ? 0 : 1), () => process.exit(1))"]
+CMD ["node", "services/api/src/main.ts"]
+
+FROM runtime AS room-worker
+EXPOSE 8090 8091
+HEALTHCHECK --interval=5s --start-period=20s CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.WORKER_OPS_PORT || 8091}/livez`).then(({ ok }) => process.exit(ok ? 0 : 1), () => process.exit(1))"]
+CMD ["node", "services/room-worker/src/main.ts"]

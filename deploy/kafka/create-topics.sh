@@ -1,0 +1,19 @@
+#!/bin/sh
+# Creates the topics, once: create-topics.sh <bootstrap server>. Their partition count is fixed for their life.
+# In production set REPLICATION_FACTOR=3.
+set -eu
+
+days() { echo $(($1 * 24 * 60 * 60 * 1000)); }
+
+# A rebuild of the projections replays the room events: they are kept for ever.
+create() {
+  kafka-topics.sh --bootstrap-server "$bootstrap" --create --if-not-exists --topic "$1" \
+    --partitions 12 --replication-factor "${REPLICATION_FACTOR:-1}" --config "retention.ms=$2"
+}
+
+bootstrap=$1
+create realtime.room-events.v1 -1
+create realtime.room-events.v1-dlt "$(days 30)"
+create realtime.livekit-webhooks.v1 "$(days 7)"
+create realtime.livekit-webhooks.v1-dlt "$(days 30)"
+create realtime.presence.v1 "$(days 7)"

@@ -1,0 +1,106 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { deadLetterTopic, defaultPartitionCount, topics } from '@realtime-service/contracts';
+import { Ajv } from 'ajv';
+import addFormats from 'ajv-formats';
+import { describe, expect, test } from 'vitest';
+import { parse } from 'yaml';
+
+const root = fileURLToPath(new URL('../../', import.meta.url));
+const read = (path: string) => readFileSync(join(root, path), 'utf8');
+
+interface Service {
+  readonly image?: string;
+  readonly build?: { readonly target: string };
+  readonly environment?: Record<string, string>;
+  readonly ports?: readonly string[];
+  readonly volumes?: readonly string[];
+  readonly healthcheck?: object;
+  readonly depends_on?: Record<string, { readonly condition: string }>;
+}
+
+const compose: { services: Record<string, Service>; volumes: object } = parse(read('docker-compose.dev.yml'), {
+  merge: true,
+});
+const services = Object.entries(compose.services);
+
+describe('docker-compose.dev.yml', () => {
+  test('follows the Compose Specification', () => {
+    const { resolve } = createRequire(import.meta.url);
+    // Its $schema is spelled with https, which is no name that ajv knows.
+    const { $schema: _, ...schema } = JSON.parse(
+      readFileSync(join(dirname(resolve('docker-compose/package.json')), 'schema', 'compose-spec.json'), 'utf8'),
+    );
+    const ajv = new Ajv({ strict: false, allErrors: true });
+    addFormats.default(ajv);
+    const validate = ajv.compile(schema);
+    validate(compose);
+    expect(validate.errors).toBeNull();
+  });
+
+  // A job that others wait for has ended when they start.
+  const isJob = (name: string) =>
+    services.some(([, { depends_on }]) => depends_on?.[name]?.condition === 'service_completed_successfully');
+
+  test.each(services.filter(([name]) => !isJob(name)))('%s says whether it is healthy', (_, { healthcheck, build }) => {
+    const stage =
+      build &&
+      read('Dockerfile')
+        .split(/^FROM /m)
+        .find((text) => text.split('\n')[0]?.endsWith(` AS ${build.target}`));
+    expect(healthcheck !== undefined || stage?.includes('HEALTHCHECK')).toBe(true);
+  });
+
+  test.each(services)('%s publishes ports on loopback alone', (_, { ports = [] }) => {
+    for (const port of ports) expect(port).toMatch(/^127\.0\.0\.1:\d+:\d+(\/udp)?$/);
+  });
+
+  test('publishes no port twice', () => {
+    const published = services.flatMap(([, { ports = [] }]) => ports.map((port) => port.split(':')[1]));
+    expect(published).toEqual([...new Set(published)]);
+  });
+
+  test.each(services)('%s mounts what is there', (_, { volumes = [] }) => {
+    for (const [source = ''] of volumes.map((volume) => volume.split(':'))) {
+      expect(source.startsWith('./') ? existsSync(join(root, source)) : source in compose.volumes).toBe(true);
+    }
+  });
+
+  test.each(services)('%s waits only for services that are there', (_, { depends_on = {} }) => {
+    for (const name of Object.keys(depends_on)) expect(compose.services).toHaveProperty(name);
+  });
+
+  test.each(services.filter(([, { image }]) => image))('%s has a pinned image', (_, { image }) => {
+    expect(image).toMatch(/:v?\d+(\.\d+)*(-[a-z]+)?$/);
+  });
+
+  test.each(['api', 'room-worker'])('%s knows the keys of livekit.yaml', (name) => {
+    const keys: Record<string, string> = parse(read('livekit.yaml')).keys;
+    const given = Object.entries(keys).map(([key, secret]) => `${key}: ${secret}`);
+    expect(compose.services[name]?.environment?.['LIVEKIT_KEYS']?.split('\n')).toEqual(given);
+  });
+
+  test('lets the api expect the issuer that Keycloak writes into its tokens', () => {
+    const realm = JSON.parse(read('deploy/keycloak/realm-dev.json')).realm;
+    const address = compose.services['keycloak']?.environment?.['KC_HOSTNAME'];
+    expect(compose.services['api']?.environment?.['OIDC_ISSUER']).toBe(`${address}/realms/${realm}`);
+  });
+});
+
+test('the topic script creates every topic of the contracts', () => {
+  const script = read('deploy/kafka/create-topics.sh');
+  const created = [...script.matchAll(/^create (\S+) /gm)].map(([, topic]) => topic);
+  const { roomEvents, livekitWebhooks } = topics;
+  expect(created.sort()).toEqual(
+    [...Object.values(topics), deadLetterTopic(roomEvents), deadLetterTopic(livekitWebhooks)].sort(),
+  );
+  expect(script).toContain(`--partitions ${defaultPartitionCount} `);
+});
+
+test('the images run the main files that are there', () => {
+  const commands = [...read('Dockerfile').matchAll(/^CMD \["node", "(.+)"\]$/gm)].map(([, main = '']) => main);
+  expect(commands).toEqual(['services/api/src/main.ts', 'services/room-worker/src/main.ts']);
+  for (const main of commands) expect(existsSync(join(root, main))).toBe(true);
+});
