@@ -49,8 +49,8 @@ export async function startKafka(options: KafkaOptions = {}): Promise<Kafka> {
   await writeFile(join(run, 'log4j2.properties'), lines(loggingSettings));
   const classpath = [javaClasspath, run].join(delimiter);
   const storageTool = ['-cp', classpath, 'kafka.tools.StorageTool'];
-  const clusterId = (await runCommand(java, [...storageTool, 'random-uuid'])).trim();
-  await runCommand(java, [...storageTool, 'format', '-t', clusterId, '-c', properties]);
+  const clusterId = (await runCommand({ command: java, args: [...storageTool, 'random-uuid'] })).trim();
+  await runCommand({ command: java, args: [...storageTool, 'format', '-t', clusterId, '-c', properties] });
 
   const part = await startProcess({
     name: `Kafka ${kafkaVersion}`,

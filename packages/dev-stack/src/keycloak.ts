@@ -102,7 +102,7 @@ async function keycloakProgram(report: Report): Promise<{ java: string; home: st
     await unpackArtifact(`org.keycloak:keycloak-quarkus-dist:${keycloakVersion}:zip`, unfinished);
     const unpacked = join(unfinished, `keycloak-${keycloakVersion}`);
     const build = ['build', '--db=dev-file', '--health-enabled=true'];
-    await runCommand(java, keycloakArguments(unpacked, build));
+    await runCommand({ command: java, args: keycloakArguments(unpacked, build) });
     // With the schema and the master realm in place every later start saves ten seconds.
     const port = await freePort();
     const primed = await startProcess(

@@ -97,7 +97,7 @@ async function livekitProgram(report: Report): Promise<string> {
   const directory = await cached(`livekit-${livekitVersion}`, report, async (unfinished) => {
     report(`building LiveKit ${livekitVersion} with Go, about 3 minutes, once …`);
     const source = `github.com/livekit/livekit-server/cmd/server@v${livekitVersion}`;
-    await runCommand(go, ['install', source], { env: { GOBIN: unfinished } });
+    await runCommand({ command: go, args: ['install', source], env: { GOBIN: unfinished } });
     await rename(join(unfinished, `server${executable}`), join(unfinished, `livekit-server${executable}`));
   });
   return join(directory, `livekit-server${executable}`);

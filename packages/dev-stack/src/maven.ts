@@ -41,7 +41,7 @@ async function maven(
 <groupId>realtime-service</groupId><artifactId>fetch</artifactId><version>1</version>
 <dependencies>${dependencies.join('\n')}</dependencies></project>`,
   );
-  await runCommand('mvn', ['--quiet', '--batch-mode', '-f', pom, ...goal]);
+  await runCommand({ command: 'mvn', args: ['--quiet', '--batch-mode', '-f', pom, ...goal] });
   await rm(pom);
   await rm(join(directory, 'target'), { recursive: true, force: true });
 }

@@ -1,6 +1,6 @@
 /** Each part is started, used for real, killed, and used again with what it had. */
 import { once } from 'node:events';
-import { writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import { connect } from 'node:net';
 import { join } from 'node:path';
@@ -84,6 +84,14 @@ describeWith(['postgres'], 'PostgreSQL', () => {
     const second = await startPostgres({ dataDir });
     expect(await firstValue(second.url, 'select answer from kept')).toBe(42);
     await second.stop();
+  });
+
+  test('finds its way to data that are closed to everybody else, also when root starts it', async () => {
+    const closed = join(runDirectory('postgres-test'), 'home');
+    await mkdir(closed, { mode: 0o700 });
+    const hidden = await startPostgres({ dataDir: join(closed, 'data') });
+    expect(await firstValue(hidden.url, 'select 1')).toBe(1);
+    await hidden.stop();
   });
 
   test('says what the server said when it does not start', async () => {
@@ -315,6 +323,8 @@ describeWith(['nginx'], 'nginx', () => {
 /** The first column of the first row. */
 async function firstValue(url: string, sql: string): Promise<unknown> {
   const client = new pg.Client({ connectionString: url });
+  // A connection that breaks rejects its query as well.
+  client.on('error', () => undefined);
   await client.connect();
   try {
     const { rows } = await client.query({ text: sql, rowMode: 'array' });

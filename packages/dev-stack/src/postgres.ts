@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto';
-import { chown, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { chown, mkdir, readFile, realpath, rm, stat, writeFile } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
 import pg from 'pg';
 import { type Part, PartAbsent } from './part.ts';
 import { freePort } from './ports.ts';
-import { acceptsConnections, runCommand, runDirectory, startProcess } from './process-part.ts';
+import { acceptsConnections, type ProcessSpec, runCommand, runDirectory, startProcess } from './process-part.ts';
+import { findProgram } from './programs.ts';
 
 export interface PostgresOptions {
   /** Kept between runs, and written durably. Without it the data live as long as this process, and are not synced. */
@@ -31,7 +32,7 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
   const port = options.port ?? (await freePort());
   const run = runDirectory('postgres');
   const dataDir = resolve(options.dataDir ?? join(run, 'data'));
-  const user = await unprivilegedUser();
+  const user = await serverUser();
 
   const password = await initialise(binaries.initdb, dataDir, user);
   const settings: Record<string, string> = {
@@ -43,11 +44,10 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
     ...options.settings,
   };
   const url = `postgres://${superuser}:${password}@127.0.0.1:${port}/postgres`;
+  const args = ['-D', dataDir, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])];
   const part = await startProcess({
     name: 'PostgreSQL',
-    command: binaries.postgres,
-    args: ['-D', dataDir, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])],
-    ...(user === undefined ? {} : { user }),
+    ...(await asUser(user, binaries.postgres, { args, paths: [dataDir] })),
     logFile: join(run, 'postgres.log'),
     isReady: async () => (await acceptsConnections(port)) && (await answers(url)),
     startTimeoutMs: 60_000,
@@ -74,6 +74,8 @@ export async function createDatabase(url: string): Promise<string> {
 
 const notDurable = { fsync: 'off', synchronous_commit: 'on', full_page_writes: 'off' };
 
+type ServerUser = NonNullable<ProcessSpec['user']>;
+
 interface PostgresBinaries {
   readonly postgres: string;
   readonly initdb: string;
@@ -95,8 +97,8 @@ async function postgresBinaries(): Promise<PostgresBinaries> {
   }
 }
 
-/** PostgreSQL refuses to run as root. Any user that the system knows will do instead; it gets nothing but its data. */
-async function unprivilegedUser(): Promise<{ uid: number; gid: number } | undefined> {
+/** PostgreSQL refuses to run as root. Any other user that the system knows will do; it owns the data directory. */
+async function serverUser(): Promise<ServerUser | undefined> {
   if (process.getuid?.() !== 0) return undefined;
   const accounts = (await readFile('/etc/passwd', 'utf8')).split('\n').map((line) => line.split(':'));
   const account = ['postgres', 'nobody']
@@ -112,11 +114,43 @@ async function unprivilegedUser(): Promise<{ uid: number; gid: number } | undefi
   return { uid: Number(account[2]), gid: Number(account[3]) };
 }
 
-async function initialise(
-  initdb: string,
-  dataDir: string,
-  user: { uid: number; gid: number } | undefined,
-): Promise<string> {
+/**
+ * The command as that user. A checkout in root's home is closed to everybody else; there the process keeps, of all that
+ * root may do, the right to pass through.
+ */
+async function asUser(
+  user: ServerUser | undefined,
+  command: string,
+  { args, paths }: { readonly args: readonly string[]; readonly paths: readonly string[] },
+): Promise<Pick<ProcessSpec, 'command' | 'args' | 'user'>> {
+  if (user === undefined) return { command, args };
+  const closed = await closedDirectory([command, ...paths]);
+  if (closed === undefined) return { command, args, user };
+  const setpriv = await findProgram('setpriv');
+  if (setpriv === undefined) {
+    throw new PartAbsent({
+      part: 'PostgreSQL',
+      missing: `it does not run as root, and nobody else may enter ${closed}.`,
+      consequence: 'Start as an ordinary user, or from another directory.',
+    });
+  }
+  const identity = [`--reuid=${user.uid}`, `--regid=${user.gid}`, '--clear-groups'];
+  const capability = ['--inh-caps=+dac_override', '--ambient-caps=+dac_override'];
+  return { command: setpriv, args: [...identity, ...capability, '--', command, ...args] };
+}
+
+/** The first directory above one of the paths that not everybody may pass through. */
+async function closedDirectory(paths: readonly string[]): Promise<string | undefined> {
+  for (const path of paths) {
+    for (let folder = dirname(await realpath(path)); folder !== dirname(folder); folder = dirname(folder)) {
+      const isOpen = ((await stat(folder)).mode & 0o001) !== 0;
+      if (!isOpen) return folder;
+    }
+  }
+  return undefined;
+}
+
+async function initialise(initdb: string, dataDir: string, user: ServerUser | undefined): Promise<string> {
   const passwordFile = `${dataDir}.password`;
   const known = await readFile(passwordFile, 'utf8').catch(() => undefined);
   if (known !== undefined) return known;
@@ -130,22 +164,19 @@ async function initialise(
     await chown(dataDir, user.uid, user.gid);
     await chown(unfinished, user.uid, user.gid);
   }
-  await runCommand(
-    initdb,
-    [
-      `--pgdata=${dataDir}`,
-      `--username=${superuser}`,
-      `--pwfile=${unfinished}`,
-      '--auth=scram-sha-256',
-      '--encoding=UTF8',
-      '--locale=C',
-      '--locale-provider=builtin',
-      '--builtin-locale=C.UTF-8',
-      '--no-sync',
-      '--no-instructions',
-    ],
-    user === undefined ? {} : { user },
-  );
+  const args = [
+    `--pgdata=${dataDir}`,
+    `--username=${superuser}`,
+    `--pwfile=${unfinished}`,
+    '--auth=scram-sha-256',
+    '--encoding=UTF8',
+    '--locale=C',
+    '--locale-provider=builtin',
+    '--builtin-locale=C.UTF-8',
+    '--no-sync',
+    '--no-instructions',
+  ];
+  await runCommand(await asUser(user, initdb, { args, paths: [dataDir] }));
   await writeFile(passwordFile, password, { mode: 0o600 });
   await rm(unfinished);
   return password;

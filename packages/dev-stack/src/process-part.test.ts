@@ -131,11 +131,13 @@ describe('when the process that started them dies', () => {
 
 describe('a command', () => {
   test('returns what it printed', async () => {
-    expect(await runCommand(process.execPath, ['-p', '6 * 7'])).toBe('42\n');
+    expect(await runCommand({ command: process.execPath, args: ['-p', '6 * 7'] })).toBe('42\n');
   });
 
   test('that fails throws what it said', async () => {
     const script = `console.error('bad luck'); process.exit(1)`;
-    await expect(runCommand(process.execPath, ['-e', script])).rejects.toThrow(/ended with 1:\nbad luck/);
+    await expect(runCommand({ command: process.execPath, args: ['-e', script] })).rejects.toThrow(
+      /ended with 1:\nbad luck/,
+    );
   });
 });

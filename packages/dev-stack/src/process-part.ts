@@ -10,15 +10,19 @@ import { fileURLToPath } from 'node:url';
 import type { Part } from './part.ts';
 import { hasEnded, signalProcess, signalTree } from './signals.ts';
 
-export interface ProcessSpec {
-  /** For messages: "PostgreSQL 18". */
-  readonly name: string;
+export interface Command {
   readonly command: string;
   readonly args: readonly string[];
+  /** Above this process's own. */
   readonly env?: NodeJS.ProcessEnv;
   readonly cwd?: string;
   /** Run as somebody else; only root can ask for that. */
   readonly user?: { readonly uid: number; readonly gid: number };
+}
+
+export interface ProcessSpec extends Command {
+  /** For messages: "PostgreSQL 18". */
+  readonly name: string;
   /** Takes everything that the process prints; its tail is in the message when a start fails. */
   readonly logFile: string;
   /** Asked again and again until it is true. A rejection counts as "not yet". */
@@ -93,13 +97,9 @@ export async function startProcess(spec: ProcessSpec): Promise<Part> {
 }
 
 /** Runs a command to its end; throws with what it printed when it fails. Returns its standard output. */
-export async function runCommand(
-  command: string,
-  args: readonly string[],
-  options: Pick<ProcessSpec, 'env' | 'cwd' | 'user'> = {},
-): Promise<string> {
-  const child = spawn(command, args, {
-    ...spawnOptions(options),
+export async function runCommand(spec: Command): Promise<string> {
+  const child = spawn(spec.command, spec.args, {
+    ...spawnOptions(spec),
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   const stdout: string[] = [];
@@ -112,7 +112,7 @@ export async function runCommand(
   watch(child);
   const [code, signal] = await once(child, 'close');
   if (code !== 0) {
-    throw new Error(`${command} ended with ${String(signal ?? code)}:\n${tail(all.join(''))}`);
+    throw new Error(`${spec.command} ended with ${String(signal ?? code)}:\n${tail(all.join(''))}`);
   }
   return stdout.join('');
 }
@@ -168,7 +168,7 @@ async function ready(spec: ProcessSpec, child: ChildProcess): Promise<void> {
   }
 }
 
-function spawnOptions({ env, cwd, user }: Pick<ProcessSpec, 'env' | 'cwd' | 'user'>) {
+function spawnOptions({ env, cwd, user }: Command) {
   return {
     env: { ...process.env, ...env },
     ...(cwd === undefined ? {} : { cwd }),
