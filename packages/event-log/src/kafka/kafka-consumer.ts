@@ -30,8 +30,22 @@ const CLOSE_WITHIN_MS = 5_000;
 const SILENT_SESSIONS = 3;
 /** Answers to these show that the broker serves this member, not merely that it is there. */
 const SIGNS_OF_LIFE = new Set(['Fetch', 'Heartbeat', 'JoinGroup', 'SyncGroup']);
-/** kafkajs calls these final although they pass, e.g. while a broker starts. */
-const PASSING_ERRORS = new Set(['KafkaJSGroupCoordinatorNotFound', 'KafkaJSLockTimeout', 'KafkaJSTimeout']);
+/** kafkajs calls these final although a new connection or a little time heals them, e.g. while a broker starts. */
+const PASSING_NAMES = new Set([
+  'KafkaJSGroupCoordinatorNotFound',
+  'KafkaJSInvariantViolation',
+  'KafkaJSLockTimeout',
+  'KafkaJSTimeout',
+]);
+const PASSING_TYPES = new Set([
+  'BROKER_NOT_AVAILABLE',
+  'ILLEGAL_GENERATION',
+  'REBALANCE_IN_PROGRESS',
+  'UNKNOWN',
+  'UNKNOWN_MEMBER_ID',
+]);
+/** The one plain error that kafkajs throws while a network is broken. */
+const NOT_CONNECTED = 'Broker not connected';
 
 /**
  * Consumes with a succession of kafkajs consumers: each lives until it crashes, and after an error that passes a new
@@ -243,11 +257,15 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
   };
 }
 
-/** True where a new connection or a little time may help; false for what a supervisor must hear about. */
-function isPassing(error: Error): boolean {
+/**
+ * True where a new connection or a little time may help. False for what a supervisor must hear about: no permission,
+ * wrong credentials, a batch that cannot be decoded, a defect.
+ */
+export function isPassing(error: Error): boolean {
   const root = rootOf(error);
-  if (!(root instanceof kafkajs.KafkaJSError)) return false;
-  return root.retriable || PASSING_ERRORS.has(root.name);
+  if (!(root instanceof kafkajs.KafkaJSError)) return root.message === NOT_CONNECTED;
+  if (root instanceof kafkajs.KafkaJSProtocolError && PASSING_TYPES.has(root.type)) return true;
+  return root.retriable || PASSING_NAMES.has(root.name);
 }
 
 function rootOf(error: Error): Error {

@@ -1,0 +1,35 @@
+import { createRequire } from 'node:module';
+import { describe, expect, it } from 'vitest';
+import { isPassing } from './kafka-consumer.ts';
+
+const require = createRequire(import.meta.url);
+const { createErrorFromCode, errorCodes } = require('kafkajs/src/protocol/error.js');
+const errors = require('kafkajs/src/errors.js');
+
+const protocolError = (type: string): Error =>
+  createErrorFromCode(errorCodes.find((error: { type: string }) => error.type === type).code);
+const wrapped = (cause: Error): Error => new errors.KafkaJSNonRetriableError(cause, { cause });
+
+describe('isPassing', () => {
+  it.each<[string, Error]>([
+    ['a connection that broke', new errors.KafkaJSConnectionError('Connection error: ECONNREFUSED')],
+    ['a request without an answer', new errors.KafkaJSRequestTimeoutError('Request Fetch timed out')],
+    ['retries that ran out over one', new errors.KafkaJSNumberOfRetriesExceeded(protocolError('LEADER_NOT_AVAILABLE'), {})],
+    ['a coordinator that is not there yet', new errors.KafkaJSGroupCoordinatorNotFound('Failed to find')],
+    ['a membership that is over', wrapped(protocolError('UNKNOWN_MEMBER_ID'))],
+    ['a topic that is not there yet', protocolError('UNKNOWN_TOPIC_OR_PARTITION')],
+    ['a broker object without a connection', new Error('Broker not connected')],
+  ])('is true for %s', (_, error) => {
+    expect(isPassing(error)).toBe(true);
+  });
+
+  it.each<[string, Error]>([
+    ['a missing permission', protocolError('TOPIC_AUTHORIZATION_FAILED')],
+    ['wrong credentials', new errors.KafkaJSSASLAuthenticationError('SASL PLAIN authentication failed')],
+    ['an unknown codec', wrapped(new errors.KafkaJSNotImplemented('ZSTD compression not implemented'))],
+    ['a batch that cannot be unpacked', wrapped(new Error('Data corruption detected'))],
+    ['a defect', wrapped(new TypeError('x is not a function'))],
+  ])('is false for %s', (_, error) => {
+    expect(isPassing(error)).toBe(false);
+  });
+});
