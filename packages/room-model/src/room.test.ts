@@ -232,6 +232,10 @@ describe('room.created with members is full state', () => {
     expect(memberIn(fold([added('u7', 'speaker'), fact('room.created', {})]), 'u7')?.isRemoved).toBe(false);
   });
 
+  test('whoever was removed before stays as that removal left them', () => {
+    expect(memberIn(fold([added('u7', 'speaker'), removed('u7'), fact('room.created', { members: [] })]), 'u7')?.origin.offset).toBe(1n);
+  });
+
   test('other rooms and bans are left alone', () => {
     const set = fold([added('u7', 'speaker', { room: 'room-43' }), banned('u8', 'join'), fact('room.created', { members })]);
     expect(memberIn(set, 'u7', 'room-43')?.isRemoved).toBe(false);
