@@ -23,7 +23,9 @@ const html = '<!doctype html><script src="/livekit-client.js"></script><body><sc
 
 /** A loopback page, which browsers trust with cameras. */
 const servePage = async () => {
-  const umd = createRequire(import.meta.url).resolve('livekit-client').replace(/[^/\\]+$/, 'livekit-client.umd.js');
+  const umd = createRequire(import.meta.url)
+    .resolve('livekit-client')
+    .replace(/[^/\\]+$/, 'livekit-client.umd.js');
   const scripts: Readonly<Record<string, string>> = {
     '/livekit-client.js': await readFile(umd, 'utf8'),
     '/page.js': await readFile(new URL('browser-page.js', import.meta.url), 'utf8'),

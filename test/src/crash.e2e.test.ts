@@ -1,4 +1,4 @@
-import { topics, type OutgoingRoomEvent } from '@realtime-service/contracts';
+import { type OutgoingRoomEvent, topics } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { snapshotOf } from '@realtime-service/room-model';
 import { readPositions, readProjection } from '@realtime-service/room-store';
@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Identity, startDevIdentity } from './identity.ts';
 import { foldLog, highOffsets } from './log-reader.ts';
 import { connect, type Participant } from './participant.ts';
-import { startSystem, type System } from './system.ts';
+import { type System, startSystem } from './system.ts';
 import { until } from './until.ts';
 
 const eventCount = 2_000;
@@ -49,15 +49,19 @@ describeWith(['postgres', 'kafka', 'livekit'], 'a worker that is killed', () => 
 
   const isCaughtUp = async (): Promise<boolean> => {
     const brokers = system.kafka?.brokers ?? [];
-    const next = new Map((await readPositions(system.pool, 'active')).map((each) => [`${each.topic} ${each.partition}`, each.nextOffset]));
+    const next = new Map(
+      (await readPositions(system.pool, 'active')).map((each) => [`${each.topic} ${each.partition}`, each.nextOffset]),
+    );
     for (const topic of [topics.roomEvents, topics.livekitWebhooks])
-      for (const [partition, high] of await highOffsets(brokers, topic)) if (next.get(`${topic} ${partition}`) !== high) return false;
+      for (const [partition, high] of await highOffsets(brokers, topic))
+        if (next.get(`${topic} ${partition}`) !== high) return false;
     return true;
   };
 
   test('in the middle of 2,000 events and 50 live joins applies every event once and finds presence again', async () => {
     const members = [{ userId: identity.subjectOf('ann'), role: 'host' as const }];
-    for (let at = 0; at < roomCount; at += 1) await system.publish({ type: 'room.created', subject: roomOf(at), data: { members } });
+    for (let at = 0; at < roomCount; at += 1)
+      await system.publish({ type: 'room.created', subject: roomOf(at), data: { members } });
     await until('rooms are there', async () => (await system.join('ann', roomOf(roomCount - 1))).status === 200);
 
     const publishing = (async () => {
@@ -70,25 +74,42 @@ describeWith(['postgres', 'kafka', 'livekit'], 'a worker that is killed', () => 
         inside = [...inside, await connect(server_url, participant_token)];
       }
     })();
-    await until('some of each is under way', async () => {
-      const { rows } = await system.pool.query('select count(*)::int as applied from applied_facts');
-      return rows[0].applied > 500 && inside.length > 5;
-    }, 60_000);
+    await until(
+      'some of each is under way',
+      async () => {
+        const { rows } = await system.pool.query('select count(*)::int as applied from applied_facts');
+        return rows[0].applied > 500 && inside.length > 5;
+      },
+      60_000,
+    );
     await system.worker.kill();
     await Promise.all([publishing, joining]);
     await system.worker.start();
     await until('the worker has caught up', isCaughtUp, 60_000);
 
-    const { rows } = await system.pool.query(`select count(*)::int as applied from applied_facts where topic = $1`, [topics.roomEvents]);
+    const { rows } = await system.pool.query(`select count(*)::int as applied from applied_facts where topic = $1`, [
+      topics.roomEvents,
+    ]);
     expect(rows[0].applied).toBe(eventCount + roomCount);
-    expect(snapshotOf(await readProjection(system.pool))).toEqual(snapshotOf(await foldLog(system.kafka?.brokers ?? [])));
+    expect(snapshotOf(await readProjection(system.pool))).toEqual(
+      snapshotOf(await foldLog(system.kafka?.brokers ?? [])),
+    );
 
-    await until('live sessions equal LiveKit\'s list', async () => {
-      const listed: string[] = [];
-      for (const { name } of await system.rooms.listRooms())
-        for (const { sid } of await system.rooms.listParticipants(name)) listed.push(`${name} ${sid}`);
-      const { rows: live } = await system.pool.query(`select room_id || ' ' || participant_sid as session from sessions where is_live`);
-      return listed.length === liveCount && JSON.stringify(live.map(({ session }) => session).sort()) === JSON.stringify(listed.sort());
-    }, 30_000);
+    await until(
+      "live sessions equal LiveKit's list",
+      async () => {
+        const listed: string[] = [];
+        for (const { name } of await system.rooms.listRooms())
+          for (const { sid } of await system.rooms.listParticipants(name)) listed.push(`${name} ${sid}`);
+        const { rows: live } = await system.pool.query(
+          `select room_id || ' ' || participant_sid as session from sessions where is_live`,
+        );
+        return (
+          listed.length === liveCount &&
+          JSON.stringify(live.map(({ session }) => session).sort()) === JSON.stringify(listed.sort())
+        );
+      },
+      30_000,
+    );
   }, 180_000);
 });

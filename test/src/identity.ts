@@ -14,14 +14,17 @@ export interface Identity {
 export const realmFile = fileURLToPath(import.meta.resolve('../../deploy/keycloak/realm-dev.json'));
 const people = ['ann', 'bob', 'cleo', 'dan'];
 
-const claimsOf = (token: string): { sub: string } => JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString());
+const claimsOf = (token: string): { sub: string } =>
+  JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString());
 
 const identityAt = async (issuer: string, stop: () => Promise<void>): Promise<Identity> => {
   const token = (user: string): Promise<string> =>
     user === 'domain'
       ? keycloakToken(issuer, { clientId: 'domain', clientSecret: 'domain-secret' })
       : keycloakToken(issuer, { clientId: 'web', username: user, password: user });
-  const subjects = new Map(await Promise.all(people.map(async (user) => [user, claimsOf(await token(user)).sub] as const)));
+  const subjects = new Map(
+    await Promise.all(people.map(async (user) => [user, claimsOf(await token(user)).sub] as const)),
+  );
   return {
     issuer,
     token,

@@ -20,7 +20,9 @@ export const foldLog = async (brokers: readonly string[]): Promise<WorkingSet> =
   const highs = await highOffsets(brokers, topics.roomEvents);
   const seen = new Set<string>();
   const open = new Set([...highs].filter(([, high]) => high > 0n).map(([partition]) => partition));
-  const consumer = new kafkajs.Kafka({ brokers: [...brokers], logLevel: kafkajs.logLevel.NOTHING }).consumer({ groupId: `fold-${Date.now()}` });
+  const consumer = new kafkajs.Kafka({ brokers: [...brokers], logLevel: kafkajs.logLevel.NOTHING }).consumer({
+    groupId: `fold-${Date.now()}`,
+  });
   const finished = Promise.withResolvers<void>();
   if (open.size === 0) finished.resolve();
   await consumer.connect();
@@ -28,7 +30,9 @@ export const foldLog = async (brokers: readonly string[]): Promise<WorkingSet> =
   await consumer.run({
     autoCommit: false,
     eachMessage: async ({ partition, message }) => {
-      const headers = Object.fromEntries(Object.entries(message.headers ?? {}).map(([name, value]) => [name, Buffer.from(String(value))]));
+      const headers = Object.fromEntries(
+        Object.entries(message.headers ?? {}).map(([name, value]) => [name, Buffer.from(String(value))]),
+      );
       const reading = readRecord({ value: message.value, headers });
       if (reading.kind === 'event') {
         const { context } = reading.event;

@@ -7,146 +7,192 @@ import { type Chromium, startChromium } from './browser.ts';
 import { type Identity, startKeycloakIdentity } from './identity.ts';
 import { connect } from './participant.ts';
 import { signalIn } from './signal-client.ts';
-import { livekitKey, startSystem, type System } from './system.ts';
+import { livekitKey, type System, startSystem } from './system.ts';
 import { until } from './until.ts';
 
-describeWith(['postgres', 'kafka', 'livekit', 'keycloak', 'chromium'], 'the main job, with Keycloak, Kafka, LiveKit and real clients', () => {
-  let identity: Identity;
-  let system: System;
-  let chromium: Chromium;
+describeWith(
+  ['postgres', 'kafka', 'livekit', 'keycloak', 'chromium'],
+  'the main job, with Keycloak, Kafka, LiveKit and real clients',
+  () => {
+    let identity: Identity;
+    let system: System;
+    let chromium: Chromium;
 
-  beforeAll(async () => {
-    identity = await startKeycloakIdentity();
-    system = await startSystem({ identity });
-    chromium = await startChromium();
-  }, 240_000);
+    beforeAll(async () => {
+      identity = await startKeycloakIdentity();
+      system = await startSystem({ identity });
+      chromium = await startChromium();
+    }, 240_000);
 
-  afterAll(async () => {
-    await chromium?.stop();
-    await system?.stop();
-    await identity?.stop();
-  }, 60_000);
-
-  const idOf = (user: string): string => identity.subjectOf(user);
-
-  /** A room that the projection knows, with these members. */
-  const createRoom = async (room: string, members: Record<string, 'host' | 'speaker' | 'listener'>): Promise<void> => {
-    const data = { members: Object.entries(members).map(([user, role]) => ({ userId: idOf(user), role, displayName: user })) };
-    await system.publish({ type: 'room.created', subject: room, data });
-    const [first] = Object.keys(members);
-    await until(`${room} is projected`, async () => (await system.join(first ?? '', room)).status === 200);
-  };
-
-  const remove = (user: string, room: string) => system.publish({ type: 'member.removed', subject: room, data: { userId: idOf(user) } });
-  const liveSids = async (room: string) => (await system.rooms.listParticipants(room)).map(({ sid }) => sid);
-
-  test('a member joins; rtc-node and Chromium connect with the token and see each other', async () => {
-    await createRoom('see-each-other', { ann: 'host', bob: 'speaker' });
-    const [forAnn, forBob] = [await system.enter('ann', 'see-each-other'), await system.enter('bob', 'see-each-other')];
-    const claims = await new TokenVerifier(livekitKey.apiKey, livekitKey.secret).verify(forBob.participant_token);
-    expect(claims).toMatchObject({ sub: idOf('bob'), attributes: { 'rt.user': idOf('bob') } });
-
-    const ann = await chromium.connect(forAnn.server_url, forAnn.participant_token);
-    await ann.enableCamera();
-    const bob = await connect(forBob.server_url, forBob.participant_token);
-    await bob.publishVideo();
-    await until('ann sees bob', async () => (await ann.seenPlaying()).includes(idOf('bob')), 20_000);
-    await until('bob is subscribed to ann', () =>
-      [...bob.room.remoteParticipants.values()].some(({ trackPublications }) => [...trackPublications.values()].some(({ subscribed }) => subscribed)),
-    );
-
-    const cleoTab = await chromium.connect(forAnn.server_url, (await system.enter('bob', 'see-each-other', { device_id: 'tab' })).participant_token);
-    await until('a second tab sees ann', async () => (await cleoTab.seenPlaying()).includes(idOf('ann')), 20_000);
-    await bob.leave();
-  }, 90_000);
-
-  test('a stranger and an unknown room are answered alike', async () => {
-    await createRoom('closed-circle', { ann: 'host' });
-    const answers = await Promise.all([system.join('dan', 'closed-circle'), system.join('dan', 'no-such-room')]);
-    const bodies = await Promise.all(answers.map(async (answer) => ({ status: answer.status, ...((await answer.json()) as object), trace_id: '' })));
-    expect(bodies[0]).toMatchObject({ status: 404, code: 'room_not_found' });
-    expect(bodies[1]).toEqual(bodies[0]);
-  });
-
-  describe('removal', () => {
-    test('ends both devices, and every later entry with the tokens that were kept', async () => {
-      const room = 'removal';
-      await createRoom(room, { ann: 'host', bob: 'speaker' });
-      const joined = [await system.enter('bob', room, { device_id: 'phone' }), await system.enter('bob', room, { device_id: 'desk' })];
-      const devices = await Promise.all(joined.map(({ server_url, participant_token }) => connect(server_url, participant_token)));
-      const kept = [
-        ...joined.map(({ participant_token }) => participant_token),
-        ...(await until('refresh tokens came', () => {
-          const tokens = devices.map(({ room: { token } }) => token ?? '');
-          return tokens.every((token, at) => token !== '' && token !== joined[at]?.participant_token) && tokens;
-        })),
-      ];
-
-      await remove('bob', room);
-      await Promise.all(devices.map(({ out }) => out));
-      expect((await system.join('bob', room)).status).toBe(404);
-
-      const endsAtMs = performance.now() + 60_000;
-      const staysMs: number[] = [];
-      while (performance.now() < endsAtMs) {
-        for (const token of kept) {
-          const client = await signalIn(system.livekit.url, token).catch(() => undefined);
-          if (client === undefined) continue;
-          const enteredAtMs = performance.now();
-          staysMs.push((await client.closed) - enteredAtMs);
-        }
-        await delay(1_000);
-      }
-      expect(staysMs.length).toBeGreaterThan(0);
-      expect(Math.max(...staysMs)).toBeLessThan(1_000);
-      expect(await liveSids(room)).toEqual([]);
-    }, 120_000);
-
-    test('of one person touches nobody else', async () => {
-      const room = 'removal-of-one';
-      await createRoom(room, { ann: 'host', bob: 'speaker' });
-      const [forAnn, forBob] = [await system.enter('ann', room), await system.enter('bob', room)];
-      const [ann, bob] = [await connect(forAnn.server_url, forAnn.participant_token), await connect(forBob.server_url, forBob.participant_token)];
-      await remove('bob', room);
-      await bob.out;
-      expect((await system.rooms.listParticipants(room)).map(({ identity }) => identity)).toEqual([idOf('ann')]);
-      await ann.leave();
+    afterAll(async () => {
+      await chromium?.stop();
+      await system?.stop();
+      await identity?.stop();
     }, 60_000);
-  });
 
-  test('a changed role changes the live permissions, and back', async () => {
-    const room = 'demotion';
-    await createRoom(room, { ann: 'host', bob: 'speaker' });
-    const { server_url, participant_token } = await system.enter('bob', room);
-    const bob = await connect(server_url, participant_token);
-    await bob.publishVideo();
-    const present = async () => system.rooms.getParticipant(room, idOf('bob'));
-    await until('bob publishes', async () => (await present())?.tracks.length === 1);
+    const idOf = (user: string): string => identity.subjectOf(user);
 
-    const becomes = async (role: 'listener' | 'speaker') => {
-      await system.publish({ type: 'member.updated', subject: room, data: { userId: idOf('bob'), role } });
-      const wanted = toParticipantPermission(permissionsOf(role, null, []));
-      await until(`bob is ${role}`, async () => (await present())?.permission.canPublish === wanted.canPublish);
-      expect((await present())?.permission).toEqual({ ...wanted, canPublishSources: expect.arrayContaining(wanted.canPublishSources) });
+    /** A room that the projection knows, with these members. */
+    const createRoom = async (
+      room: string,
+      members: Record<string, 'host' | 'speaker' | 'listener'>,
+    ): Promise<void> => {
+      const data = {
+        members: Object.entries(members).map(([user, role]) => ({ userId: idOf(user), role, displayName: user })),
+      };
+      await system.publish({ type: 'room.created', subject: room, data });
+      const [first] = Object.keys(members);
+      await until(`${room} is projected`, async () => (await system.join(first ?? '', room)).status === 200);
     };
-    await becomes('listener');
-    await until('the SFU unpublished', async () => (await present())?.tracks.length === 0);
-    await becomes('speaker');
-    await bob.publishVideo();
-    await until('bob publishes again', async () => (await present())?.tracks.length === 1);
-    await bob.leave();
-  }, 60_000);
 
-  test('a closed room empties, refuses joins, and an old token finds no room', async () => {
-    const room = 'closing';
-    await createRoom(room, { ann: 'host', bob: 'speaker' });
-    const joined = [await system.enter('ann', room), await system.enter('bob', room)];
-    const inside = await Promise.all(joined.map(({ server_url, participant_token }) => connect(server_url, participant_token)));
-    await system.publish({ type: 'room.closed', subject: room });
-    await Promise.all(inside.map(({ out }) => out));
-    const refused = await system.join('ann', room);
-    expect({ status: refused.status, code: ((await refused.json()) as { code: string }).code }).toEqual({ status: 410, code: 'room_closed' });
-    await expect(signalIn(system.livekit.url, joined[0]?.participant_token ?? '')).rejects.toThrow();
-    expect((await system.rooms.listRooms()).map(({ name }) => name)).not.toContain(room);
-  }, 60_000);
-});
+    const remove = (user: string, room: string) =>
+      system.publish({ type: 'member.removed', subject: room, data: { userId: idOf(user) } });
+    const liveSids = async (room: string) => (await system.rooms.listParticipants(room)).map(({ sid }) => sid);
+
+    test('a member joins; rtc-node and Chromium connect with the token and see each other', async () => {
+      await createRoom('see-each-other', { ann: 'host', bob: 'speaker' });
+      const [forAnn, forBob] = [
+        await system.enter('ann', 'see-each-other'),
+        await system.enter('bob', 'see-each-other'),
+      ];
+      const claims = await new TokenVerifier(livekitKey.apiKey, livekitKey.secret).verify(forBob.participant_token);
+      expect(claims).toMatchObject({ sub: idOf('bob'), attributes: { 'rt.user': idOf('bob') } });
+
+      const ann = await chromium.connect(forAnn.server_url, forAnn.participant_token);
+      await ann.enableCamera();
+      const bob = await connect(forBob.server_url, forBob.participant_token);
+      await bob.publishVideo();
+      await until('ann sees bob', async () => (await ann.seenPlaying()).includes(idOf('bob')), 20_000);
+      await until('bob is subscribed to ann', () =>
+        [...bob.room.remoteParticipants.values()].some(({ trackPublications }) =>
+          [...trackPublications.values()].some(({ subscribed }) => subscribed),
+        ),
+      );
+
+      const cleoTab = await chromium.connect(
+        forAnn.server_url,
+        (await system.enter('bob', 'see-each-other', { device_id: 'tab' })).participant_token,
+      );
+      await until('a second tab sees ann', async () => (await cleoTab.seenPlaying()).includes(idOf('ann')), 20_000);
+      await bob.leave();
+    }, 90_000);
+
+    test('a stranger and an unknown room are answered alike', async () => {
+      await createRoom('closed-circle', { ann: 'host' });
+      const answers = await Promise.all([system.join('dan', 'closed-circle'), system.join('dan', 'no-such-room')]);
+      const bodies = await Promise.all(
+        answers.map(async (answer) => ({ status: answer.status, ...((await answer.json()) as object), trace_id: '' })),
+      );
+      expect(bodies[0]).toMatchObject({ status: 404, code: 'room_not_found' });
+      expect(bodies[1]).toEqual(bodies[0]);
+    });
+
+    describe('removal', () => {
+      test('ends both devices, and every later entry with the tokens that were kept', async () => {
+        const room = 'removal';
+        await createRoom(room, { ann: 'host', bob: 'speaker' });
+        const joined = [
+          await system.enter('bob', room, { device_id: 'phone' }),
+          await system.enter('bob', room, { device_id: 'desk' }),
+        ];
+        const devices = await Promise.all(
+          joined.map(({ server_url, participant_token }) => connect(server_url, participant_token)),
+        );
+        const kept = [
+          ...joined.map(({ participant_token }) => participant_token),
+          ...(await until('refresh tokens came', () => {
+            const tokens = devices.map(({ room: { token } }) => token ?? '');
+            return tokens.every((token, at) => token !== '' && token !== joined[at]?.participant_token) && tokens;
+          })),
+        ];
+
+        await remove('bob', room);
+        await Promise.all(devices.map(({ out }) => out));
+        expect((await system.join('bob', room)).status).toBe(404);
+
+        // One entry a second, with each token in turn; LiveKit's own list tells how long each stays.
+        const stays = new Map<string, { fromMs: number; untilMs: number }>();
+        const endsAtMs = performance.now() + 60_000;
+        const watching = (async () => {
+          while (performance.now() < endsAtMs + 2_000) {
+            for (const sid of await liveSids(room)) {
+              const nowMs = performance.now();
+              stays.set(sid, { fromMs: stays.get(sid)?.fromMs ?? nowMs, untilMs: nowMs });
+            }
+            await delay(25);
+          }
+        })();
+        const entering: Promise<void>[] = [];
+        for (let at = 0; performance.now() < endsAtMs; at += 1) {
+          const attempt = connect(system.livekit.url, kept[at % kept.length] ?? '').then(({ leave }) => leave());
+          entering.push(attempt.catch(() => undefined));
+          await delay(1_000);
+        }
+        await watching;
+        const staysMs = [...stays.values()].map(({ fromMs, untilMs }) => untilMs - fromMs);
+        expect(staysMs.length).toBeGreaterThan(30);
+        expect(Math.max(...staysMs)).toBeLessThan(1_000);
+        expect(await liveSids(room)).toEqual([]);
+        await Promise.all(entering);
+      }, 150_000);
+
+      test('of one person touches nobody else', async () => {
+        const room = 'removal-of-one';
+        await createRoom(room, { ann: 'host', bob: 'speaker' });
+        const [forAnn, forBob] = [await system.enter('ann', room), await system.enter('bob', room)];
+        const [ann, bob] = [
+          await connect(forAnn.server_url, forAnn.participant_token),
+          await connect(forBob.server_url, forBob.participant_token),
+        ];
+        await remove('bob', room);
+        await bob.out;
+        expect((await system.rooms.listParticipants(room)).map(({ identity }) => identity)).toEqual([idOf('ann')]);
+        await ann.leave();
+      }, 60_000);
+    });
+
+    test('a changed role changes the live permissions, and back', async () => {
+      const room = 'demotion';
+      await createRoom(room, { ann: 'host', bob: 'speaker' });
+      const { server_url, participant_token } = await system.enter('bob', room);
+      const bob = await connect(server_url, participant_token);
+      await bob.publishVideo();
+      const present = async () => system.rooms.getParticipant(room, idOf('bob'));
+      await until('bob publishes', async () => (await present())?.tracks.length === 1);
+
+      const becomes = async (role: 'listener' | 'speaker') => {
+        await system.publish({ type: 'member.updated', subject: room, data: { userId: idOf('bob'), role } });
+        const wanted = toParticipantPermission(permissionsOf(role, null, []));
+        await until(`bob is ${role}`, async () => (await present())?.permission.canPublish === wanted.canPublish);
+        expect((await present())?.permission).toEqual({
+          ...wanted,
+          canPublishSources: expect.arrayContaining(wanted.canPublishSources),
+        });
+      };
+      await becomes('listener');
+      await until('the SFU unpublished', async () => (await present())?.tracks.length === 0);
+      await becomes('speaker');
+      await bob.publishVideo();
+      await until('bob publishes again', async () => (await present())?.tracks.length === 1);
+      await bob.leave();
+    }, 60_000);
+
+    test('a closed room empties, refuses joins, and an old token finds no room', async () => {
+      const room = 'closing';
+      await createRoom(room, { ann: 'host', bob: 'speaker' });
+      const joined = [await system.enter('ann', room), await system.enter('bob', room)];
+      const inside = await Promise.all(
+        joined.map(({ server_url, participant_token }) => connect(server_url, participant_token)),
+      );
+      await system.publish({ type: 'room.closed', subject: room });
+      await Promise.all(inside.map(({ out }) => out));
+      const refused = await system.join('ann', room);
+      expect({ status: refused.status, code: ((await refused.json()) as { code: string }).code }).toEqual({
+        status: 410,
+        code: 'room_closed',
+      });
+      await expect(signalIn(system.livekit.url, joined[0]?.participant_token ?? '')).rejects.toThrow();
+      expect((await system.rooms.listRooms()).map(({ name }) => name)).not.toContain(room);
+    }, 60_000);
+  },
+);

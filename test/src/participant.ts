@@ -1,4 +1,14 @@
-import { DisconnectReason, LocalVideoTrack, Room, RoomEvent, TrackPublishOptions, TrackSource, VideoBufferType, VideoFrame, VideoSource } from '@livekit/rtc-node';
+import {
+  type DisconnectReason,
+  LocalVideoTrack,
+  Room,
+  RoomEvent,
+  TrackPublishOptions,
+  TrackSource,
+  VideoBufferType,
+  VideoFrame,
+  VideoSource,
+} from '@livekit/rtc-node';
 
 /** A real client (rtc-node) in a room, and what happens to it. */
 export interface Participant {

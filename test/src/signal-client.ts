@@ -11,7 +11,9 @@ export interface SignalClient {
 
 /** @throws when LiveKit refuses the token or has no such room */
 export const signalIn = async (serverUrl: string, token: string): Promise<SignalClient> => {
-  const socket = new WebSocket(`${serverUrl}/rtc?access_token=${encodeURIComponent(token)}&protocol=15&auto_subscribe=1`);
+  const socket = new WebSocket(
+    `${serverUrl}/rtc?access_token=${encodeURIComponent(token)}&protocol=15&auto_subscribe=1`,
+  );
   socket.binaryType = 'arraybuffer';
   const closed = Promise.withResolvers<number>();
   const joined = Promise.withResolvers<string>();

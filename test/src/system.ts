@@ -1,8 +1,14 @@
-import { fileURLToPath } from 'node:url';
 import { mkdtemp, readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { deadLetterTopic, type JoinResponse, type OutgoingRoomEvent, RoomEventPublisher, topics } from '@realtime-service/contracts';
+import { fileURLToPath } from 'node:url';
+import {
+  deadLetterTopic,
+  type JoinResponse,
+  type OutgoingRoomEvent,
+  RoomEventPublisher,
+  topics,
+} from '@realtime-service/contracts';
 import {
   createDatabase,
   freePort,
@@ -52,7 +58,11 @@ export interface System {
 
 export const livekitKey = { apiKey: 'e2e-key', secret: 'e2e-secret-of-no-value-outside-this-test' };
 
-const startService = async (name: 'api' | 'room-worker', ports: readonly [number, number], env: Record<string, string>): Promise<Service> => {
+const startService = async (
+  name: 'api' | 'room-worker',
+  ports: readonly [number, number],
+  env: Record<string, string>,
+): Promise<Service> => {
   const logFile = join(await mkdtemp(join(tmpdir(), 'rt-e2e-')), `${name}.log`);
   const [port, opsPort] = ports;
   const opsUrl = `http://127.0.0.1:${opsPort}`;
@@ -78,11 +88,19 @@ const startBroker = async (): Promise<Kafka> => {
 
 /** Starts the whole system with its own database, broker and LiveKit. */
 export const startSystem = async ({ identity, log = 'kafka', env = {} }: SystemOptions): Promise<System> => {
-  const [apiPort, apiOpsPort, workerPort, workerOpsPort] = [await freePort(), await freePort(), await freePort(), await freePort()];
+  const [apiPort, apiOpsPort, workerPort, workerOpsPort] = [
+    await freePort(),
+    await freePort(),
+    await freePort(),
+    await freePort(),
+  ];
   const [postgres, kafka, livekit] = await Promise.all([
     startPostgres(),
     log === 'kafka' ? startBroker() : undefined,
-    startLivekit({ keys: { [livekitKey.apiKey]: livekitKey.secret }, webhookUrl: `http://127.0.0.1:${workerPort}/webhooks/livekit` }),
+    startLivekit({
+      keys: { [livekitKey.apiKey]: livekitKey.secret },
+      webhookUrl: `http://127.0.0.1:${workerPort}/webhooks/livekit`,
+    }),
   ]);
   const databaseUrl = await createDatabase(postgres.url);
   const shared: Record<string, string> = {
@@ -101,15 +119,24 @@ export const startSystem = async ({ identity, log = 'kafka', env = {} }: SystemO
     WORKER_PORT: String(workerPort),
     WORKER_OPS_PORT: String(workerOpsPort),
   });
-  const api = await startService('api', [apiPort, apiOpsPort], { ...shared, API_PORT: String(apiPort), API_OPS_PORT: String(apiOpsPort) });
+  const api = await startService('api', [apiPort, apiOpsPort], {
+    ...shared,
+    API_PORT: String(apiPort),
+    API_OPS_PORT: String(apiOpsPort),
+  });
   const pool = new pg.Pool({ connectionString: databaseUrl, max: 4 });
   pool.on('error', () => undefined);
 
-  const producer = kafka && new kafkajs.Kafka({ brokers: [...kafka.brokers], logLevel: kafkajs.logLevel.NOTHING }).producer({
-    createPartitioner: kafkajs.Partitioners.DefaultPartitioner,
-  });
+  const producer =
+    kafka &&
+    new kafkajs.Kafka({ brokers: [...kafka.brokers], logLevel: kafkajs.logLevel.NOTHING }).producer({
+      createPartitioner: kafkajs.Partitioners.DefaultPartitioner,
+    });
   await producer?.connect();
-  const publisher = new RoomEventPublisher({ producer: producer ?? { send: async () => undefined }, source: '/e2e/domain' });
+  const publisher = new RoomEventPublisher({
+    producer: producer ?? { send: async () => undefined },
+    source: '/e2e/domain',
+  });
 
   const publishOverHttp = async (events: readonly OutgoingRoomEvent[]): Promise<void> => {
     const [batch] = [publisher.toMessages(events)];
@@ -123,7 +150,10 @@ export const startSystem = async ({ identity, log = 'kafka', env = {} }: SystemO
     }));
     const response = await fetch(`${api.url}/api/realtime/events`, {
       method: 'POST',
-      headers: { authorization: `Bearer ${await identity.token('domain')}`, 'content-type': 'application/cloudevents-batch+json' },
+      headers: {
+        authorization: `Bearer ${await identity.token('domain')}`,
+        'content-type': 'application/cloudevents-batch+json',
+      },
       body: JSON.stringify(body),
     });
     if (response.status !== 202) throw new Error(`events were answered ${response.status}: ${await response.text()}`);

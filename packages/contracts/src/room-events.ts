@@ -103,6 +103,9 @@ export const DeadLetterPosition = z
   .meta({ id: 'DeadLetterPosition', description: 'Where a dead letter stands: the record that could not be applied.' });
 export type DeadLetterPosition = z.infer<typeof DeadLetterPosition>;
 
+/** Text for people never keeps a right from being taken: an unfit reason is dropped, the fact counts. */
+const RemovalReason = optional(Reason).catch(undefined);
+
 /** One data schema per event type. Unknown fields are ignored: producers may be newer than we are. */
 export const roomEventData = {
   'room.created': RoomCreated.meta({
@@ -114,7 +117,7 @@ export const roomEventData = {
     description: 'From now on only those who are live in it, hosts and moderators may enter.',
   }),
   'room.unlocked': nothing.meta({ description: 'The lock is lifted.' }),
-  'room.closed': optional(z.object({ reason: optional(Reason) })).meta({
+  'room.closed': optional(z.object({ reason: RemovalReason })).meta({
     description: 'The room is over, for good: its call ends and joins answer `room_closed`.',
   }),
   'member.added': MemberData.meta({
@@ -131,14 +134,14 @@ export const roomEventData = {
       description: 'Something about a member changed: absent = unchanged, null = cleared (a role cannot be cleared).',
     }),
   'member.removed': z
-    .object({ userId: UserId, reason: optional(Reason) })
+    .object({ userId: UserId, reason: RemovalReason })
     .meta({ description: 'This person is no member any more; live sessions end.' }),
   'member.banned': z
     .object({
       userId: UserId,
       privilege: Privilege,
       until: optional(Timestamp),
-      reason: optional(Reason),
+      reason: RemovalReason,
     })
     .meta({ description: 'One privilege is taken away, until then or for good. A ban outlives membership.' }),
   'member.unbanned': z
@@ -158,7 +161,7 @@ export const roomEventData = {
       participantSid: sid,
       identity: boundedText(256).min(1),
       by: UserId,
-      reason: optional(Reason),
+      reason: RemovalReason,
     })
     .meta({ description: 'A moderator ends one session, and no later one. Appended by the moderation route.' }),
   'track.mute_requested': z
@@ -167,7 +170,7 @@ export const roomEventData = {
       identity: boundedText(256).min(1),
       trackSid: sid,
       by: UserId,
-      reason: optional(Reason),
+      reason: RemovalReason,
     })
     .meta({ description: 'A moderator mutes one track. Appended by the moderation route.' }),
   'dead_letter.retried': DeadLetterPosition.meta({

@@ -246,3 +246,15 @@ describe('positions', () => {
     fc.assert(fc.property(fc.oneof(fc.string(), fc.json().map(ofJson)), (text) => void decodeAtLeast(text)));
   });
 });
+
+it.each([7, 'x'.repeat(600), { text: 'because' }])(
+  'a reason that is unfit for people is dropped, and the removal counts: %j',
+  (reason) => {
+    const context = { specversion: '1.0', id: '1', source: 's', type: 'member.removed', subject: 'room-42' } as const;
+    const data = { userId: 'u-7', reason };
+    expect(readRoomEvent({ context, data })).toEqual({
+      kind: 'event',
+      event: { type: 'member.removed', subject: 'room-42', data: { userId: 'u-7' } },
+    });
+  },
+);

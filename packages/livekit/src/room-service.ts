@@ -121,31 +121,53 @@ export const createRoomService = ({ apiUrl, key, timeoutMs }: RoomServiceOptions
     }
     if (response.ok) return JSON.parse(text);
     if (response.status === 404 && text.includes('not_found')) return null;
-    const kind = response.status === 401 || response.status === 403 ? 'unauthorised' : response.status >= 500 || response.status === 429 ? 'unavailable' : 'refused';
+    const kind =
+      response.status === 401 || response.status === 403
+        ? 'unauthorised'
+        : response.status >= 500 || response.status === 429
+          ? 'unavailable'
+          : 'refused';
     // The body of a refusal can hold the token: only its status is kept.
-    throw new LivekitError(kind, `LiveKit answered ${method} with ${response.status}`, readRetryAfter(response.headers.get('retry-after')));
+    throw new LivekitError(
+      kind,
+      `LiveKit answered ${method} with ${response.status}`,
+      readRetryAfter(response.headers.get('retry-after')),
+    );
   };
 
   const admin = (room: string): VideoGrant => ({ roomAdmin: true, room });
 
   return {
     createRoom: async (room, { emptyTimeoutSeconds, departureTimeoutSeconds, metadata }) => {
-      const body = { name: room, empty_timeout: emptyTimeoutSeconds, departure_timeout: departureTimeoutSeconds, metadata };
+      const body = {
+        name: room,
+        empty_timeout: emptyTimeoutSeconds,
+        departure_timeout: departureTimeoutSeconds,
+        metadata,
+      };
       await call('CreateRoom', { roomCreate: true }, body);
     },
     deleteRoom: async (room) => {
       await call('DeleteRoom', { roomCreate: true }, { room });
     },
     listRooms: async () => Rooms.parse(await call('ListRooms', { roomList: true }, {})).rooms,
-    listParticipants: async (room) => Participants.parse((await call('ListParticipants', admin(room), { room })) ?? {}).participants,
+    listParticipants: async (room) =>
+      Participants.parse((await call('ListParticipants', admin(room), { room })) ?? {}).participants,
     getParticipant: async (room, identity) => {
       const found = await call('GetParticipant', admin(room), { room, identity });
       return found === null ? null : Participant.parse(found);
     },
-    removeParticipant: async (room, identity) => (await call('RemoveParticipant', admin(room), { room, identity })) !== null,
+    removeParticipant: async (room, identity) =>
+      (await call('RemoveParticipant', admin(room), { room, identity })) !== null,
     setPermission: async (room, identity, permission) => {
       const canPublishSources = permission.canPublishSources.map((source) => source.toUpperCase());
-      return (await call('UpdateParticipant', admin(room), { room, identity, permission: { ...permission, canPublishSources } })) !== null;
+      return (
+        (await call('UpdateParticipant', admin(room), {
+          room,
+          identity,
+          permission: { ...permission, canPublishSources },
+        })) !== null
+      );
     },
     muteTrack: async (room, identity, trackSid) =>
       (await call('MutePublishedTrack', admin(room), { room, identity, track_sid: trackSid, muted: true })) !== null,

@@ -41,7 +41,10 @@ export const LivekitKeys = z.string().transform((text, context): [LivekitKey, ..
   const isDistinct = new Set(keys.map(({ apiKey }) => apiKey)).size === keys.length;
   if (first !== undefined && keys.length === entries.length && isDistinct) return [first, ...others];
   // The text holds secrets, so the message quotes none of it.
-  context.addIssue({ code: 'custom', message: 'must be "key: secret" pairs with distinct keys, separated by newlines or commas' });
+  context.addIssue({
+    code: 'custom',
+    message: 'must be "key: secret" pairs with distinct keys, separated by newlines or commas',
+  });
   return z.NEVER;
 });
 
@@ -50,14 +53,20 @@ const minSecretLength = 32;
 /** The settings by which both services know LiveKit; a service combines it with its own by `.and()`. */
 export const LivekitSettings = z
   .object({
-    LIVEKIT_URL: livekitUrl(toWs).describe('Where clients reach LiveKit; http(s) is handed out as ws(s), a path is kept'),
+    LIVEKIT_URL: livekitUrl(toWs).describe(
+      'Where clients reach LiveKit; http(s) is handed out as ws(s), a path is kept',
+    ),
     LIVEKIT_API_URL: livekitUrl(toHttp).optional().describe('Where we reach LiveKit; LIVEKIT_URL by default'),
     LIVEKIT_KEYS: LivekitKeys.describe('"key: secret" pairs, separated by newlines or commas; the first one signs'),
     NODE_ENV: z.string().optional(),
   })
   .transform(({ LIVEKIT_URL, LIVEKIT_API_URL, LIVEKIT_KEYS, NODE_ENV }, context) => {
     if (NODE_ENV === 'production' && LIVEKIT_KEYS.some(({ secret }) => secret.length < minSecretLength))
-      context.addIssue({ code: 'custom', path: ['LIVEKIT_KEYS'], message: `must have secrets of at least ${minSecretLength} characters` });
+      context.addIssue({
+        code: 'custom',
+        path: ['LIVEKIT_KEYS'],
+        message: `must have secrets of at least ${minSecretLength} characters`,
+      });
     return {
       livekit: {
         publicUrl: LIVEKIT_URL,

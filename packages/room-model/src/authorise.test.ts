@@ -6,6 +6,7 @@ import {
   anyOverrides,
   anyPrivilege,
   anyRole,
+  dead,
   decide,
   fact,
   factsOf,
@@ -18,14 +19,24 @@ import {
   type Situation,
   secondsAgo,
   type Told,
-  dead,
 } from '../test/given.ts';
-import { authorise, type DenyReason, type Facts, identityOf, needsSeat, type OwnSession, type Request, type Verdict } from './authorise.ts';
+import {
+  authorise,
+  type DenyReason,
+  type Facts,
+  identityOf,
+  needsSeat,
+  type OwnSession,
+  type Request,
+  type Verdict,
+} from './authorise.ts';
 import { permissionsOf } from './permissions.ts';
 import { keyOf } from './room.ts';
 
 const present: readonly Partial<OwnSession>[] = [{ isLive: true }];
-const leftSecondsAgo = (seconds: number, wasRemoved = false) => [{ isLive: false, endedAtMs: secondsAgo(seconds), wasRemoved }];
+const leftSecondsAgo = (seconds: number, wasRemoved = false) => [
+  { isLive: false, endedAtMs: secondsAgo(seconds), wasRemoved },
+];
 
 interface Row {
   readonly why: string;
@@ -50,23 +61,63 @@ describe('who belongs here', () => {
     { why: 'somebody of whom only an update is known', given: { member: { role: null } }, enter: 'not_a_member' },
     { why: 'a room that nobody knows', given: { room: null }, enter: 'unknown_room' },
     { why: 'a room that only LiveKit has named', given: { room: { state: 'unknown' } }, enter: 'unknown_room' },
-    { why: "anybody, where access is 'authenticated'", given: { room: { access: 'authenticated' }, member: null }, enter: 'allow' },
-    { why: 'a removed member there', given: { room: { access: 'authenticated' }, member: { isRemoved: true } }, enter: 'allow' },
-    { why: 'somebody banned there', given: { room: { access: 'authenticated' }, member: null, bans: [{ privilege: 'join' }] }, enter: 'banned' },
+    {
+      why: "anybody, where access is 'authenticated'",
+      given: { room: { access: 'authenticated' }, member: null },
+      enter: 'allow',
+    },
+    {
+      why: 'a removed member there',
+      given: { room: { access: 'authenticated' }, member: { isRemoved: true } },
+      enter: 'allow',
+    },
+    {
+      why: 'somebody banned there',
+      given: { room: { access: 'authenticated' }, member: null, bans: [{ privilege: 'join' }] },
+      enter: 'banned',
+    },
     { why: 'a disabled user', given: { isDisabled: true }, enter: 'user_disabled' },
     { why: 'a login that ended', given: { isLoginEnded: true }, enter: 'login_ended' },
     { why: 'a closed room', given: { room: { state: 'closed' } }, enter: 'room_closed' },
-    { why: 'a closed room, for somebody inside', given: { room: { state: 'closed' }, sessions: present }, enter: 'room_closed' },
-    { why: 'a removed member who is inside', given: { member: { isRemoved: true }, sessions: present }, enter: 'member_removed' },
+    {
+      why: 'a closed room, for somebody inside',
+      given: { room: { state: 'closed' }, sessions: present },
+      enter: 'room_closed',
+    },
+    {
+      why: 'a removed member who is inside',
+      given: { member: { isRemoved: true }, sessions: present },
+      enter: 'member_removed',
+    },
   ]);
 
   test.each([
     { member: null, room: { access: 'authenticated', defaultRole: 'observer' }, role: 'observer', displayName: null },
-    { member: { isRemoved: true, role: 'host', permissions: { publishData: true } }, room: { access: 'authenticated' }, role: 'listener', displayName: null },
-    { member: { role: null, permissions: { publishData: true } }, room: { access: 'authenticated' }, role: 'listener', displayName: null },
-    { member: { role: 'host', displayName: 'Ann' }, room: { access: 'authenticated' }, role: 'host', displayName: 'Ann' },
+    {
+      member: { isRemoved: true, role: 'host', permissions: { publishData: true } },
+      room: { access: 'authenticated' },
+      role: 'listener',
+      displayName: null,
+    },
+    {
+      member: { role: null, permissions: { publishData: true } },
+      room: { access: 'authenticated' },
+      role: 'listener',
+      displayName: null,
+    },
+    {
+      member: { role: 'host', displayName: 'Ann' },
+      room: { access: 'authenticated' },
+      role: 'host',
+      displayName: 'Ann',
+    },
   ] as const)('$role as $displayName, of $member where $room', ({ member, room, role, displayName }) => {
-    expect(decide({ member, room })).toMatchObject({ kind: 'allow', role, displayName, permissions: permissionsOf(role, null, []) });
+    expect(decide({ member, room })).toMatchObject({
+      kind: 'allow',
+      role,
+      displayName,
+      permissions: permissionsOf(role, null, []),
+    });
   });
 });
 
@@ -77,8 +128,16 @@ describe('bans', () => {
     { why: 'lifted', given: { bans: [{ privilege: 'join', isLifted: true }] }, enter: 'allow' },
     { why: 'until a moment ago', given: { bans: [{ privilege: 'join', untilMs: now }] }, enter: 'allow' },
     { why: 'for another moment', given: { bans: [{ privilege: 'join', untilMs: now + 1 }] }, enter: 'banned' },
-    { why: 'until the end of time', given: { bans: [{ privilege: 'join', untilMs: Date.UTC(9999, 11, 31) }] }, enter: 'banned' },
-    { why: 'from something else', given: { bans: [{ privilege: 'data' }, { privilege: 'publish_audio' }] }, enter: 'allow' },
+    {
+      why: 'until the end of time',
+      given: { bans: [{ privilege: 'join', untilMs: Date.UTC(9999, 11, 31) }] },
+      enter: 'banned',
+    },
+    {
+      why: 'from something else',
+      given: { bans: [{ privilege: 'data' }, { privilege: 'publish_audio' }] },
+      enter: 'allow',
+    },
   ]);
 
   test('take their rights away, and the answer says until when it holds', () => {
@@ -102,7 +161,11 @@ describe('what only keeps people from entering throws nobody out', () => {
     { what: 'a room that is not open yet', given: { room: { opensAtMs: now + 1 } }, reason: 'not_open' },
     { what: 'a room whose time is over', given: { room: { closesAtMs: now } }, reason: 'schedule_over' },
     { what: 'doubt', given: { isSuspect: true }, reason: 'suspect' },
-    { what: 'a full room', given: { room: { maxParticipants: 10 }, seats: { takenByOthers: 10, ownOtherDevices: 0 } }, reason: 'full' },
+    {
+      what: 'a full room',
+      given: { room: { maxParticipants: 10 }, seats: { takenByOthers: 10, ownOtherDevices: 0 } },
+      reason: 'full',
+    },
   ];
   for (const { what, given, reason } of doors)
     describe(what, () => {
@@ -112,20 +175,32 @@ describe('what only keeps people from entering throws nobody out', () => {
         { why: 'left 5 s ago', given: { ...given, sessions: leftSecondsAgo(5) }, enter: 'allow' },
         { why: 'left 119 s ago', given: { ...given, sessions: leftSecondsAgo(119) }, enter: 'allow' },
         { why: 'left 120 s ago', given: { ...given, sessions: leftSecondsAgo(120) }, enter: reason, stay: 'allow' },
-        { why: 'was removed 5 s ago, and added again', given: { ...given, sessions: leftSecondsAgo(5, true) }, enter: reason, stay: 'allow' },
+        {
+          why: 'was removed 5 s ago, and added again',
+          given: { ...given, sessions: leftSecondsAgo(5, true) },
+          enter: reason,
+          stay: 'allow',
+        },
       ]);
     });
 
   check([
     { why: 'locked, a host', given: { room: { isLocked: true }, member: { role: 'host' } }, enter: 'allow' },
     { why: 'locked, a moderator', given: { room: { isLocked: true }, member: { role: 'moderator' } }, enter: 'allow' },
-    { why: 'locked, inside with another device', given: { room: { isLocked: true }, sessions: [{ identity: 'u7:phone' }] }, enter: 'allow' },
+    {
+      why: 'locked, inside with another device',
+      given: { room: { isLocked: true }, sessions: [{ identity: 'u7:phone' }] },
+      enter: 'allow',
+    },
     { why: 'opens now', given: { room: { opensAtMs: now } }, enter: 'allow' },
     { why: 'closes in a moment', given: { room: { closesAtMs: now + 1 } }, enter: 'allow' },
   ]);
 
   test('says when it opens', () => {
-    expect(decide({ room: { opensAtMs: inSeconds(90) } })).toMatchObject({ code: 'room_not_open', opensAtMs: inSeconds(90) });
+    expect(decide({ room: { opensAtMs: inSeconds(90) } })).toMatchObject({
+      code: 'room_not_open',
+      opensAtMs: inSeconds(90),
+    });
   });
 });
 
@@ -138,15 +213,35 @@ describe('seats', () => {
   check([
     { why: 'the last one', given: limited(9), enter: 'allow' },
     { why: 'one more', given: limited(10), enter: 'full', stay: 'allow' },
-    { why: 'far too many, after the limit was lowered', given: { ...limited(30), room: { maxParticipants: 9 } }, enter: 'full', stay: 'allow' },
+    {
+      why: 'far too many, after the limit was lowered',
+      given: { ...limited(30), room: { maxParticipants: 9 } },
+      enter: 'full',
+      stay: 'allow',
+    },
     { why: 'no limit', given: { seats: { takenByOthers: 1000, ownOtherDevices: 0 } }, enter: 'allow' },
     { why: 'a host needs one too', given: { ...limited(10), member: { role: 'host' } }, enter: 'full', stay: 'allow' },
-    { why: 'the same device again', given: limited(10, [{ identity: 'u7:phone' }]), request: { identity: 'u7:phone' }, enter: 'allow' },
-    { why: 'one more device of somebody inside', given: limited(10, [{ identity: 'u7:phone' }]), request: { identity: 'u7:laptop' }, enter: 'full', stay: 'allow' },
+    {
+      why: 'the same device again',
+      given: limited(10, [{ identity: 'u7:phone' }]),
+      request: { identity: 'u7:phone' },
+      enter: 'allow',
+    },
+    {
+      why: 'one more device of somebody inside',
+      given: limited(10, [{ identity: 'u7:phone' }]),
+      request: { identity: 'u7:laptop' },
+      enter: 'full',
+      stay: 'allow',
+    },
     { why: 'take_over makes no seat', given: limited(10), request: { takeOver: true }, enter: 'full', stay: 'allow' },
   ]);
 
-  const devices = (mode: 'multi' | 'single_oldest' | 'single_newest', ownOtherDevices: number, max?: number): Situation => ({
+  const devices = (
+    mode: 'multi' | 'single_oldest' | 'single_newest',
+    ownOtherDevices: number,
+    max?: number,
+  ): Situation => ({
     room: { devicePolicy: mode === 'multi' ? { mode, max } : { mode } },
     seats: { takenByOthers: ownOtherDevices, ownOtherDevices },
   });
@@ -154,11 +249,31 @@ describe('seats', () => {
     { why: 'multi, without a limit', given: devices('multi', 50), enter: 'allow' },
     { why: 'multi(2), the second device', given: devices('multi', 1, 2), enter: 'allow' },
     { why: 'multi(2), the third device', given: devices('multi', 2, 2), enter: 'device_conflict', stay: 'allow' },
-    { why: 'multi(2), take_over ends no one device', given: devices('multi', 2, 2), request: { takeOver: true }, enter: 'device_conflict', stay: 'allow' },
-    { why: 'multi(1), lowered while two are inside', given: { ...devices('multi', 1, 1), sessions: present }, enter: 'allow' },
+    {
+      why: 'multi(2), take_over ends no one device',
+      given: devices('multi', 2, 2),
+      request: { takeOver: true },
+      enter: 'device_conflict',
+      stay: 'allow',
+    },
+    {
+      why: 'multi(1), lowered while two are inside',
+      given: { ...devices('multi', 1, 1), sessions: present },
+      enter: 'allow',
+    },
     { why: 'single_oldest, alone', given: devices('single_oldest', 0), enter: 'allow' },
-    { why: 'single_oldest, another device is inside', given: { ...devices('single_oldest', 1), sessions: present }, enter: 'device_conflict', stay: 'allow' },
-    { why: 'single_oldest, take_over', given: { ...devices('single_oldest', 1), sessions: present }, request: { takeOver: true }, enter: 'allow' },
+    {
+      why: 'single_oldest, another device is inside',
+      given: { ...devices('single_oldest', 1), sessions: present },
+      enter: 'device_conflict',
+      stay: 'allow',
+    },
+    {
+      why: 'single_oldest, take_over',
+      given: { ...devices('single_oldest', 1), sessions: present },
+      request: { takeOver: true },
+      enter: 'allow',
+    },
     { why: 'single_newest, the newcomer takes over', given: devices('single_newest', 1), enter: 'allow' },
   ]);
 
@@ -184,41 +299,58 @@ describe('seats', () => {
 });
 
 /** Each refusal with the one situation that causes it alone, in the order in which they come before one another. */
-const precedence: readonly { reason: DenyReason; code: ProblemCode; evidence: 'fact' | 'absence'; cause: Situation }[] = [
-  { reason: 'user_disabled', code: 'user_disabled', evidence: 'fact', cause: { isDisabled: true } },
-  { reason: 'login_ended', code: 'unauthenticated', evidence: 'fact', cause: { isLoginEnded: true } },
-  { reason: 'not_a_member', code: 'room_not_found', evidence: 'absence', cause: { member: null } },
-  { reason: 'room_closed', code: 'room_closed', evidence: 'fact', cause: { room: { state: 'closed' } } },
-  { reason: 'banned', code: 'banned', evidence: 'fact', cause: { bans: [{ privilege: 'join' }] } },
-  { reason: 'schedule_over', code: 'room_closed', evidence: 'fact', cause: { room: { closesAtMs: secondsAgo(1) } } },
-  { reason: 'suspect', code: 'projection_stale', evidence: 'fact', cause: { isSuspect: true } },
-  { reason: 'not_open', code: 'room_not_open', evidence: 'fact', cause: { room: { opensAtMs: inSeconds(1) } } },
-  { reason: 'locked', code: 'room_locked', evidence: 'fact', cause: { room: { isLocked: true } } },
-  { reason: 'full', code: 'room_full', evidence: 'fact', cause: { room: { maxParticipants: 2 }, seats: { takenByOthers: 5, ownOtherDevices: 0 } } },
-  {
-    reason: 'device_conflict',
-    code: 'device_conflict',
-    evidence: 'fact',
-    cause: { room: { devicePolicy: { mode: 'multi', max: 2 } }, seats: { takenByOthers: 5, ownOtherDevices: 2 } },
-  },
-];
+const precedence: readonly { reason: DenyReason; code: ProblemCode; evidence: 'fact' | 'absence'; cause: Situation }[] =
+  [
+    { reason: 'user_disabled', code: 'user_disabled', evidence: 'fact', cause: { isDisabled: true } },
+    { reason: 'login_ended', code: 'unauthenticated', evidence: 'fact', cause: { isLoginEnded: true } },
+    { reason: 'not_a_member', code: 'room_not_found', evidence: 'absence', cause: { member: null } },
+    { reason: 'room_closed', code: 'room_closed', evidence: 'fact', cause: { room: { state: 'closed' } } },
+    { reason: 'banned', code: 'banned', evidence: 'fact', cause: { bans: [{ privilege: 'join' }] } },
+    { reason: 'schedule_over', code: 'room_closed', evidence: 'fact', cause: { room: { closesAtMs: secondsAgo(1) } } },
+    { reason: 'suspect', code: 'projection_stale', evidence: 'fact', cause: { isSuspect: true } },
+    { reason: 'not_open', code: 'room_not_open', evidence: 'fact', cause: { room: { opensAtMs: inSeconds(1) } } },
+    { reason: 'locked', code: 'room_locked', evidence: 'fact', cause: { room: { isLocked: true } } },
+    {
+      reason: 'full',
+      code: 'room_full',
+      evidence: 'fact',
+      cause: { room: { maxParticipants: 2 }, seats: { takenByOthers: 5, ownOtherDevices: 0 } },
+    },
+    {
+      reason: 'device_conflict',
+      code: 'device_conflict',
+      evidence: 'fact',
+      cause: { room: { devicePolicy: { mode: 'multi', max: 2 } }, seats: { takenByOthers: 5, ownOtherDevices: 2 } },
+    },
+  ];
 
 describe('refusals', () => {
   test.each(precedence)('$reason answers $code, by $evidence', ({ reason, code, evidence, cause }) => {
     expect(decide(cause)).toMatchObject({ kind: 'deny', reason, code, evidence });
   });
 
-  test.each(precedence.map((row, at) => ({ ...row, at })))('$reason comes before all that follow', ({ reason, cause, at }) => {
-    for (const later of precedence.slice(at)) {
-      const room = { ...later.cause.room, ...cause.room };
-      expect(outcomeOf(decide({ ...later.cause, ...cause, room }))).toBe(reason);
-    }
-  });
+  test.each(precedence.map((row, at) => ({ ...row, at })))(
+    '$reason comes before all that follow',
+    ({ reason, cause, at }) => {
+      for (const later of precedence.slice(at)) {
+        const room = { ...later.cause.room, ...cause.room };
+        expect(outcomeOf(decide({ ...later.cause, ...cause, room }))).toBe(reason);
+      }
+    },
+  );
 
   test('a stranger and a removed member learn nothing about the room', () => {
-    const rooms: Situation[] = [...precedence.map(({ cause }) => cause).filter(({ isDisabled, isLoginEnded }) => !isDisabled && !isLoginEnded), { room: null }];
-    const answers = rooms.flatMap((given) => [decide({ ...given, member: null }), decide({ ...given, member: { isRemoved: true } })]);
-    expect(new Set(answers.map((answer) => answer.kind === 'deny' && answer.code))).toEqual(new Set(['room_not_found']));
+    const rooms: Situation[] = [
+      ...precedence.map(({ cause }) => cause).filter(({ isDisabled, isLoginEnded }) => !isDisabled && !isLoginEnded),
+      { room: null },
+    ];
+    const answers = rooms.flatMap((given) => [
+      decide({ ...given, member: null }),
+      decide({ ...given, member: { isRemoved: true } }),
+    ]);
+    expect(new Set(answers.map((answer) => answer.kind === 'deny' && answer.code))).toEqual(
+      new Set(['room_not_found']),
+    );
   });
 
   test.each<{ why: string; given: Situation; evidence: 'fact' | 'absence' }>([
@@ -228,7 +360,11 @@ describe('refusals', () => {
     { why: 'a member without a role', given: { member: { role: null } }, evidence: 'absence' },
     { why: 'a tombstone', given: { member: { isRemoved: true } }, evidence: 'fact' },
     { why: 'no member, and banned', given: { member: null, bans: [{ privilege: 'join' }] }, evidence: 'fact' },
-    { why: 'no member, and once banned', given: { member: null, bans: [{ privilege: 'join', isLifted: true }] }, evidence: 'absence' },
+    {
+      why: 'no member, and once banned',
+      given: { member: null, bans: [{ privilege: 'join', isLifted: true }] },
+      evidence: 'absence',
+    },
     { why: 'no member, and the room is closed', given: { member: null, room: { state: 'closed' } }, evidence: 'fact' },
   ])('$why rests on $evidence', ({ given, evidence }) => {
     expect(decide(given, { purpose: 'stay' })).toMatchObject({ kind: 'deny', code: 'room_not_found', evidence });
@@ -239,13 +375,17 @@ describe('refusals', () => {
  * The rule once more, as the documents tell it and as naively as can be: a list of refusals, of which the first that
  * applies counts. Shares nothing with the rule but the types.
  */
-const restated = ({ room, member, bans, user, isLoginEnded, isSuspect: doubted, ownSessions, seats }: Facts, { purpose, identity, takeOver }: Request): Verdict => {
+const restated = (
+  { room, member, bans, user, isLoginEnded, isSuspect: doubted, ownSessions, seats }: Facts,
+  { purpose, identity, takeOver }: Request,
+): Verdict => {
   const isBanned = (privilege: Privilege): boolean =>
     bans.some((ban) => ban.privilege === privilege && !ban.isLifted && !(ban.untilMs !== null && ban.untilMs <= now));
   const isMember = !!member && !!member.role && !member.isRemoved;
   const role = isMember ? member.role : room?.access === 'authenticated' ? room.defaultRole : null;
   const counted = ownSessions.filter(
-    ({ isLive, endedAtMs, wasRemoved }) => isLive || (!wasRemoved && endedAtMs !== null && now - endedAtMs < 2 * 60 * 1000),
+    ({ isLive, endedAtMs, wasRemoved }) =>
+      isLive || (!wasRemoved && endedAtMs !== null && now - endedAtMs < 2 * 60 * 1000),
   );
   const enters = purpose === 'enter';
   const isOutside = enters && counted.length === 0;
@@ -265,20 +405,38 @@ const restated = ({ room, member, bans, user, isLoginEnded, isSuspect: doubted, 
     [isOutside && doubted, 'suspect', 'projection_stale'],
     [isOutside && (room?.opensAtMs ?? 0) > now, 'not_open', 'room_not_open'],
     [isOutside && room?.isLocked === true && role !== 'host' && role !== 'moderator', 'locked', 'room_locked'],
-    [enters && mode === 'single_oldest' && (seats?.ownOtherDevices ?? 0) > 0 && !takeOver, 'device_conflict', 'device_conflict'],
-    [needsNewSeat && (seats?.takenByOthers ?? 0) >= (room?.maxParticipants ?? Number.POSITIVE_INFINITY), 'full', 'room_full'],
+    [
+      enters && mode === 'single_oldest' && (seats?.ownOtherDevices ?? 0) > 0 && !takeOver,
+      'device_conflict',
+      'device_conflict',
+    ],
+    [
+      needsNewSeat && (seats?.takenByOthers ?? 0) >= (room?.maxParticipants ?? Number.POSITIVE_INFINITY),
+      'full',
+      'room_full',
+    ],
     [needsNewSeat && mode === 'multi' && (seats?.ownOtherDevices ?? 0) >= max, 'device_conflict', 'device_conflict'],
   ];
   const refusal = refusals.find(([applies]) => applies);
   if (refusal !== undefined) {
     const [, reason, code, evidence = 'fact'] = refusal;
-    return { kind: 'deny', code, reason, evidence, opensAtMs: reason === 'not_open' ? (room?.opensAtMs ?? null) : null };
+    return {
+      kind: 'deny',
+      code,
+      reason,
+      evidence,
+      opensAtMs: reason === 'not_open' ? (room?.opensAtMs ?? null) : null,
+    };
   }
   const own = isMember ? (member.permissions ?? {}) : {};
   const mayPublish = role === 'host' || role === 'moderator' || role === 'speaker';
-  const maySend = (source: 'camera' | 'microphone' | 'screen_share' | 'screen_share_audio', ...privileges: Privilege[]) =>
-    (own.publishSources?.includes(source) ?? mayPublish) && !privileges.some(isBanned) ? [source] : [];
-  const ends = bans.filter(({ privilege, untilMs }) => untilMs !== null && isBanned(privilege) && untilMs > now).map(({ untilMs }) => untilMs ?? 0);
+  const maySend = (
+    source: 'camera' | 'microphone' | 'screen_share' | 'screen_share_audio',
+    ...privileges: Privilege[]
+  ) => ((own.publishSources?.includes(source) ?? mayPublish) && !privileges.some(isBanned) ? [source] : []);
+  const ends = bans
+    .filter(({ privilege, untilMs }) => untilMs !== null && isBanned(privilege) && untilMs > now)
+    .map(({ untilMs }) => untilMs ?? 0);
   return {
     kind: 'allow',
     role: role ?? 'listener',
@@ -301,7 +459,8 @@ const restated = ({ room, member, bans, user, isLoginEnded, isSuspect: doubted, 
 };
 
 type Sample<T> = T extends fc.Arbitrary<infer Value> ? Value : never;
-const sample = <T>(arbitrary: fc.Arbitrary<T>, numRuns: number): T[] => fc.sample(arbitrary, { seed: 20260301, numRuns });
+const sample = <T>(arbitrary: fc.Arbitrary<T>, numRuns: number): T[] =>
+  fc.sample(arbitrary, { seed: 20260301, numRuns });
 const rarely = fc.nat(11).map((chance) => chance === 0);
 const isoNear = fc.constantFrom(secondsAgo(60), now, inSeconds(60)).map((ms) => new Date(ms).toISOString());
 const sometimes = <T>(arbitrary: fc.Arbitrary<T>, freq = 3) => fc.option(arbitrary, { freq, nil: undefined });
@@ -348,7 +507,10 @@ const anyCell = fc.record({
   isUpdatedOnly: rarely,
   isRemoved: rarely,
   isDoubted: rarely,
-  bans: fc.uniqueArray(fc.record({ privilege: anyPrivilege, until: sometimes(isoNear), isLifted: rarely }), { maxLength: 2, selector: ({ privilege }) => privilege }),
+  bans: fc.uniqueArray(fc.record({ privilege: anyPrivilege, until: sometimes(isoNear), isLifted: rarely }), {
+    maxLength: 2,
+    selector: ({ privilege }) => privilege,
+  }),
   sessions: fc.array(
     fc.record({
       identity: fc.constantFrom('me', 'me:phone'),
@@ -367,10 +529,22 @@ const anyCell = fc.record({
   }),
 });
 
-const cellLog = (room: string, userId: string, { role, overrides, isUpdatedOnly, isRemoved, isDoubted, bans }: Sample<typeof anyCell>): Told[] => [
+const cellLog = (
+  room: string,
+  userId: string,
+  { role, overrides, isUpdatedOnly, isRemoved, isDoubted, bans }: Sample<typeof anyCell>,
+): Told[] => [
   ...(isDoubted ? [dead('member.banned', { userId }, { room })] : []),
   ...(isUpdatedOnly ? [fact('member.updated', { userId, permissions: overrides }, { room, sequence: '2' })] : []),
-  ...(role !== undefined && !isUpdatedOnly ? [fact('member.added', { userId, role, displayName: `${userId} of ${room}`, permissions: overrides ?? undefined }, { room })] : []),
+  ...(role !== undefined && !isUpdatedOnly
+    ? [
+        fact(
+          'member.added',
+          { userId, role, displayName: `${userId} of ${room}`, permissions: overrides ?? undefined },
+          { room },
+        ),
+      ]
+    : []),
   ...(isRemoved ? [removed(userId, { room, sequence: '3' }), added(userId, 'host', { room, sequence: '1' })] : []),
   ...bans.flatMap(({ privilege, until, isLifted }) => [
     fact('member.banned', { userId, privilege, until }, { room }),
@@ -382,7 +556,11 @@ describe('every person in every room', () => {
   const size = 200;
   const rooms = sample(anyRoom, size).map((told, at) => ({ room: `room-${at}`, told }));
   const people = sample(anyPerson, size).map((told, at) => ({ userId: `user-${at}`, told }));
-  const cells = sample(anyCell, size * size).map((cell, at) => ({ room: `room-${Math.floor(at / size)}`, userId: `user-${at % size}`, cell }));
+  const cells = sample(anyCell, size * size).map((cell, at) => ({
+    room: `room-${Math.floor(at / size)}`,
+    userId: `user-${at % size}`,
+    cell,
+  }));
   const set = fold([
     ...rooms.flatMap(({ room, told }) => roomLog(room, told)),
     ...people.flatMap(({ userId, told }) => personLog(userId, told)),
@@ -413,29 +591,43 @@ describe('every person in every room', () => {
     expect(asked).toHaveLength(40_000);
     // A matrix in which a rule never comes up would say nothing about it.
     const reasons: DenyReason[] = [...precedence.map(({ reason }) => reason), 'unknown_room', 'member_removed'];
-    for (const outcome of ['allow', ...reasons]) expect([outcome, (outcomes.get(outcome) ?? 0) >= 20]).toEqual([outcome, true]);
+    for (const outcome of ['allow', ...reasons])
+      expect([outcome, (outcomes.get(outcome) ?? 0) >= 20]).toEqual([outcome, true]);
   });
 
   test("'stay' never refuses where 'enter' allows, and gives the same rights", () => {
     for (const { facts, request } of asked) {
       const enter = authorise(facts, { ...request, purpose: 'enter' }, now);
-      if (enter.kind === 'allow') expect(authorise({ ...facts, seats: null }, { ...request, purpose: 'stay' }, now)).toEqual(enter);
+      if (enter.kind === 'allow')
+        expect(authorise({ ...facts, seats: null }, { ...request, purpose: 'stay' }, now)).toEqual(enter);
     }
   });
 
   test('nobody without overrides has more than the row of the role', () => {
     for (const { facts, request } of asked) {
-      const verdict = authorise({ ...facts, member: facts.member && { ...facts.member, permissions: null } }, request, now);
+      const verdict = authorise(
+        { ...facts, member: facts.member && { ...facts.member, permissions: null } },
+        request,
+        now,
+      );
       if (verdict.kind === 'deny') continue;
       const row = permissionsOf(verdict.role, null, []);
       for (const source of verdict.permissions.publishSources) expect(row.publishSources).toContain(source);
-      expect({ ...verdict.permissions, publishSources: [], publishData: true }).toEqual({ ...row, publishSources: [], publishData: true });
+      expect({ ...verdict.permissions, publishSources: [], publishData: true }).toEqual({
+        ...row,
+        publishSources: [],
+        publishData: true,
+      });
       expect(verdict.permissions.publishData && !row.publishData).toBe(false);
     }
   });
 
   test('is judged without being changed', () => {
-    const facts = factsOf({ bans: [{ privilege: 'data' }], sessions: [{}], seats: { takenByOthers: 1, ownOtherDevices: 1 } });
+    const facts = factsOf({
+      bans: [{ privilege: 'data' }],
+      sessions: [{}],
+      seats: { takenByOthers: 1, ownOtherDevices: 1 },
+    });
     const before = structuredClone(facts);
     authorise(facts, { purpose: 'enter', identity: 'u7', takeOver: false }, now);
     expect(facts).toEqual(before);

@@ -129,7 +129,13 @@ const membership = (room: RoomFacts, member: MemberFacts | null): Role | DenyRea
 const isRole = (value: Role | DenyReason): value is Role => Object.hasOwn(roles, value);
 
 /** Reasons that keep people from entering and throw nobody out. */
-const denyEntry = (facts: Facts, room: RoomFacts, permissions: Permissions, request: Request, nowMs: number): Denied | null => {
+const denyEntry = (
+  facts: Facts,
+  room: RoomFacts,
+  permissions: Permissions,
+  request: Request,
+  nowMs: number,
+): Denied | null => {
   const { seats, ownSessions } = facts;
   if (!isPresent(ownSessions, nowMs)) {
     if (room.closesAtMs !== null && room.closesAtMs <= nowMs) return deny('schedule_over');
@@ -148,7 +154,8 @@ const denySeat = (room: RoomFacts, seats: Seats, { takeOver }: Request, holdsSea
   if (devicePolicy.mode === 'single_oldest' && seats.ownOtherDevices > 0 && !takeOver) return deny('device_conflict');
   if (holdsSeat) return null;
   if (maxParticipants !== null && seats.takenByOthers >= maxParticipants) return deny('full');
-  if (devicePolicy.mode === 'multi' && devicePolicy.max !== undefined && seats.ownOtherDevices >= devicePolicy.max) return deny('device_conflict');
+  if (devicePolicy.mode === 'multi' && devicePolicy.max !== undefined && seats.ownOtherDevices >= devicePolicy.max)
+    return deny('device_conflict');
   return null;
 };
 
@@ -188,4 +195,6 @@ export const identityOf = (room: Pick<RoomHeader, 'devicePolicy'>, userId: strin
 
 /** Whether entering takes a seat, so that seats must be counted under the room's lock. */
 export const needsSeat = (room: Pick<RoomHeader, 'maxParticipants' | 'devicePolicy'>): boolean =>
-  room.maxParticipants !== null || room.devicePolicy.mode === 'single_oldest' || (room.devicePolicy.mode === 'multi' && room.devicePolicy.max !== undefined);
+  room.maxParticipants !== null ||
+  room.devicePolicy.mode === 'single_oldest' ||
+  (room.devicePolicy.mode === 'multi' && room.devicePolicy.max !== undefined);

@@ -17,7 +17,10 @@ export interface Origin {
  * as later, and the producer's wrong partitioner is alarmed.
  */
 export const isLaterInLog = (incoming: Origin, stored: Origin | null): boolean =>
-  stored === null || incoming.topic !== stored.topic || incoming.partition !== stored.partition || incoming.offset > stored.offset;
+  stored === null ||
+  incoming.topic !== stored.topic ||
+  incoming.partition !== stored.partition ||
+  incoming.offset > stored.offset;
 
 /**
  * Whether a fact comes after the one that an entity was last changed by. What stands before that one in the log was

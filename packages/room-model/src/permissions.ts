@@ -18,11 +18,51 @@ const everySource = [...sourceOrder];
 
 /** Each role is a row. */
 export const roles: Readonly<Record<Role, RoleRow>> = {
-  host: { rank: 4, publishSources: everySource, subscribe: true, publishData: true, hidden: false, moderate: true, dispatchAgents: true },
-  moderator: { rank: 3, publishSources: everySource, subscribe: true, publishData: true, hidden: false, moderate: true, dispatchAgents: false },
-  speaker: { rank: 2, publishSources: everySource, subscribe: true, publishData: true, hidden: false, moderate: false, dispatchAgents: false },
-  listener: { rank: 1, publishSources: [], subscribe: true, publishData: false, hidden: false, moderate: false, dispatchAgents: false },
-  observer: { rank: 0, publishSources: [], subscribe: true, publishData: false, hidden: true, moderate: false, dispatchAgents: false },
+  host: {
+    rank: 4,
+    publishSources: everySource,
+    subscribe: true,
+    publishData: true,
+    hidden: false,
+    moderate: true,
+    dispatchAgents: true,
+  },
+  moderator: {
+    rank: 3,
+    publishSources: everySource,
+    subscribe: true,
+    publishData: true,
+    hidden: false,
+    moderate: true,
+    dispatchAgents: false,
+  },
+  speaker: {
+    rank: 2,
+    publishSources: everySource,
+    subscribe: true,
+    publishData: true,
+    hidden: false,
+    moderate: false,
+    dispatchAgents: false,
+  },
+  listener: {
+    rank: 1,
+    publishSources: [],
+    subscribe: true,
+    publishData: false,
+    hidden: false,
+    moderate: false,
+    dispatchAgents: false,
+  },
+  observer: {
+    rank: 0,
+    publishSources: [],
+    subscribe: true,
+    publishData: false,
+    hidden: true,
+    moderate: false,
+    dispatchAgents: false,
+  },
 };
 
 /** What each banned privilege takes away (`join` is decided before any right is). */
@@ -35,7 +75,11 @@ const bannedSources: Readonly<Record<Privilege, readonly MediaSource[]>> = {
 };
 
 /** Role, then the member's own overrides, then bans: what is left. */
-export const permissionsOf = (role: Role, overrides: PermissionOverrides | null, banned: readonly Privilege[]): Permissions => {
+export const permissionsOf = (
+  role: Role,
+  overrides: PermissionOverrides | null,
+  banned: readonly Privilege[],
+): Permissions => {
   const row = roles[role];
   const wanted = new Set(overrides?.publishSources ?? row.publishSources);
   for (const privilege of banned) for (const source of bannedSources[privilege]) wanted.delete(source);

@@ -9,14 +9,26 @@ const first = life('RM_1');
 const second = life('RM_2', 600);
 const started = (room: LivekitRoom): LivekitFact => ({ type: 'room_started', room });
 const finished = (room: LivekitRoom): LivekitFact => ({ type: 'room_finished', room });
-const joined = (room: LivekitRoom, who: LivekitParticipant): LivekitFact => ({ type: 'participant_joined', room, participant: who });
+const joined = (room: LivekitRoom, who: LivekitParticipant): LivekitFact => ({
+  type: 'participant_joined',
+  room,
+  participant: who,
+});
 const left = (room: LivekitRoom, who: LivekitParticipant, disconnectReason?: string): LivekitFact => ({
   type: 'participant_left',
   room,
   participant: { ...who, version: (who.version ?? 0) + 1, ...(disconnectReason !== undefined && { disconnectReason }) },
 });
-const aborted = (room: LivekitRoom, who: LivekitParticipant): LivekitFact => ({ type: 'participant_connection_aborted', room, participant: who });
-const observed = (listedAtMs: number, room: LivekitRoom | null, participants: LivekitParticipant[] = []): LivekitFact => ({
+const aborted = (room: LivekitRoom, who: LivekitParticipant): LivekitFact => ({
+  type: 'participant_connection_aborted',
+  room,
+  participant: who,
+});
+const observed = (
+  listedAtMs: number,
+  room: LivekitRoom | null,
+  participants: LivekitParticipant[] = [],
+): LivekitFact => ({
   type: 'observed',
   observed: { roomName: theRoom, listedAtMs, room, participants },
 });
@@ -25,7 +37,8 @@ const ann = participant('PA_1', 'ann', 1);
 const annAgain = participant('PA_2', 'ann', 2);
 const bob = participant('PA_3', 'bob', 3);
 const sids = (set: WorkingSet): string[] => livePeople(set).map(({ participantSid }) => participantSid);
-const sessionIn = (set: WorkingSet, room: LivekitRoom, sid: string): Session | undefined => set.session(theRoom, room.sid, sid);
+const sessionIn = (set: WorkingSet, room: LivekitRoom, sid: string): Session | undefined =>
+  set.session(theRoom, room.sid, sid);
 
 /** A list that was asked for before, or after, all that `hear` hands over. */
 const before = now - 1;
@@ -36,24 +49,64 @@ describe('who is live', () => {
     { why: 'whoever joined', given: [started(first), joined(first, ann), joined(first, bob)], then: ['PA_1', 'PA_3'] },
     { why: 'also where room_started was lost', given: [joined(first, ann)], then: ['PA_1'] },
     { why: 'not who left', given: [joined(first, ann), left(first, ann)], then: [] },
-    { why: 'not who left before the news of the joining came', given: [left(first, ann), joined(first, ann)], then: [] },
+    {
+      why: 'not who left before the news of the joining came',
+      given: [left(first, ann), joined(first, ann)],
+      then: [],
+    },
     { why: 'not who never came up', given: [aborted(first, ann), joined(first, ann)], then: [] },
-    { why: 'not who left, however new the version', given: [left(first, ann), joined(first, { ...ann, version: 99 })], then: [] },
-    { why: 'a new sid after a full reconnect', given: [joined(first, ann), left(first, ann), joined(first, annAgain)], then: ['PA_2'] },
+    {
+      why: 'not who left, however new the version',
+      given: [left(first, ann), joined(first, { ...ann, version: 99 })],
+      then: [],
+    },
+    {
+      why: 'a new sid after a full reconnect',
+      given: [joined(first, ann), left(first, ann), joined(first, annAgain)],
+      then: ['PA_2'],
+    },
     { why: "not ended by an older session's end", given: [joined(first, annAgain), left(first, ann)], then: ['PA_2'] },
     { why: 'of one identity the latest to join', given: [joined(first, ann), joined(first, annAgain)], then: ['PA_2'] },
-    { why: 'of one identity the latest to join, in any order', given: [joined(first, annAgain), joined(first, ann)], then: ['PA_2'] },
-    { why: 'nobody whom a session that left had replaced', given: [joined(first, ann), left(first, annAgain), joined(first, annAgain)], then: [] },
-    { why: 'another identity of one user', given: [joined(first, ann), joined(first, { ...bob, attributes: { 'rt.user': 'ann' } })], then: ['PA_1', 'PA_3'] },
+    {
+      why: 'of one identity the latest to join, in any order',
+      given: [joined(first, annAgain), joined(first, ann)],
+      then: ['PA_2'],
+    },
+    {
+      why: 'nobody whom a session that left had replaced',
+      given: [joined(first, ann), left(first, annAgain), joined(first, annAgain)],
+      then: [],
+    },
+    {
+      why: 'another identity of one user',
+      given: [joined(first, ann), joined(first, { ...bob, attributes: { 'rt.user': 'ann' } })],
+      then: ['PA_1', 'PA_3'],
+    },
     { why: 'nobody after the end', given: [joined(first, ann), joined(first, bob), finished(first)], then: [] },
     { why: 'nobody who is heard of after the end', given: [finished(first), joined(first, ann)], then: [] },
     { why: 'nobody of an older life, after a crash', given: [joined(first, ann), started(second)], then: [] },
     { why: 'nobody of an older life, after a crash', given: [joined(first, ann), joined(second, bob)], then: ['PA_3'] },
-    { why: 'a late room_started of an older life ends nothing', given: [joined(second, bob), started(first)], then: ['PA_3'] },
-    { why: 'a late room_finished of an older life ends nothing', given: [joined(second, bob), finished(first)], then: ['PA_3'] },
+    {
+      why: 'a late room_started of an older life ends nothing',
+      given: [joined(second, bob), started(first)],
+      then: ['PA_3'],
+    },
+    {
+      why: 'a late room_finished of an older life ends nothing',
+      given: [joined(second, bob), finished(first)],
+      then: ['PA_3'],
+    },
     { why: 'a late join in an older life is over', given: [joined(second, bob), joined(first, ann)], then: ['PA_3'] },
-    { why: 'one identity in two lives', given: [joined(second, participant('PA_9', 'ann', 1)), joined(first, annAgain)], then: ['PA_9'] },
-    { why: 'one identity in two lives, whatever their clocks say', given: [joined(second, participant('PA_9', 'ann', 1)), left(first, annAgain)], then: ['PA_9'] },
+    {
+      why: 'one identity in two lives',
+      given: [joined(second, participant('PA_9', 'ann', 1)), joined(first, annAgain)],
+      then: ['PA_9'],
+    },
+    {
+      why: 'one identity in two lives, whatever their clocks say',
+      given: [joined(second, participant('PA_9', 'ann', 1)), left(first, annAgain)],
+      then: ['PA_9'],
+    },
     {
       why: 'a room without its times is no newer one',
       given: [joined(second, bob), joined({ sid: 'RM_0', name: theRoom }, ann)],
@@ -61,7 +114,10 @@ describe('who is live', () => {
     },
     {
       why: 'seconds where there are no milliseconds',
-      given: [joined({ sid: 'RM_9', name: theRoom, creationTime: 1001 }, bob), joined({ sid: 'RM_0', name: theRoom, creationTime: 1000 }, ann)],
+      given: [
+        joined({ sid: 'RM_9', name: theRoom, creationTime: 1001 }, bob),
+        joined({ sid: 'RM_0', name: theRoom, creationTime: 1000 }, ann),
+      ],
       then: ['PA_3'],
     },
   ])('$why', ({ given, then }) => {
@@ -69,25 +125,53 @@ describe('who is live', () => {
   });
 
   test('a room has one life at a time', () => {
-    expect(hear([started(first)]).lives.get(theRoom)).toEqual({ roomId: theRoom, roomSid: 'RM_1', createdAtMs: first.creationTimeMs, isLive: true });
+    expect(hear([started(first)]).lives.get(theRoom)).toEqual({
+      roomId: theRoom,
+      roomSid: 'RM_1',
+      createdAtMs: first.creationTimeMs,
+      isLive: true,
+    });
     expect(hear([started(first), finished(first)]).lives.get(theRoom)?.isLive).toBe(false);
     expect(hear([finished(first), started(first)]).lives.get(theRoom)?.isLive).toBe(false);
-    expect(hear([finished(second), started(first)]).lives.get(theRoom)).toMatchObject({ roomSid: 'RM_2', isLive: false });
-    expect(hear([started(second), finished(first)]).lives.get(theRoom)).toMatchObject({ roomSid: 'RM_2', isLive: true });
+    expect(hear([finished(second), started(first)]).lives.get(theRoom)).toMatchObject({
+      roomSid: 'RM_2',
+      isLive: false,
+    });
+    expect(hear([started(second), finished(first)]).lives.get(theRoom)).toMatchObject({
+      roomSid: 'RM_2',
+      isLive: true,
+    });
   });
 });
 
 describe('what a session remembers', () => {
   test('user, device, login and trace are the signed attributes, never parts of the identity', () => {
-    const attributes = { 'rt.user': 'f:1:ann', 'rt.device': 'phone', 'rt.login': 's1', 'rt.trace': '00-a-b-01', other: 'x' };
+    const attributes = {
+      'rt.user': 'f:1:ann',
+      'rt.device': 'phone',
+      'rt.login': 's1',
+      'rt.trace': '00-a-b-01',
+      other: 'x',
+    };
     const set = hear([joined(first, { ...ann, identity: 'f:1:ann:phone', attributes })]);
-    expect(sessionIn(set, first, 'PA_1')).toMatchObject({ userId: 'f:1:ann', deviceId: 'phone', loginId: 's1', trace: '00-a-b-01' });
+    expect(sessionIn(set, first, 'PA_1')).toMatchObject({
+      userId: 'f:1:ann',
+      deviceId: 'phone',
+      loginId: 's1',
+      trace: '00-a-b-01',
+    });
     const { attributes: _, ...stranger } = ann;
-    expect(sessionIn(hear([joined(first, { ...stranger, identity: 'bob:phone' })]), first, 'PA_1')).toMatchObject({ userId: null, deviceId: null });
+    expect(sessionIn(hear([joined(first, { ...stranger, identity: 'bob:phone' })]), first, 'PA_1')).toMatchObject({
+      userId: null,
+      deviceId: null,
+    });
   });
 
   test('kind and visibility are kept apart', () => {
-    const set = hear([joined(first, { ...ann, kind: 'EGRESS', permission: { hidden: true } }), joined(first, { ...bob, identity: 'EG_bob' })]);
+    const set = hear([
+      joined(first, { ...ann, kind: 'EGRESS', permission: { hidden: true } }),
+      joined(first, { ...bob, identity: 'EG_bob' }),
+    ]);
     expect(sessionIn(set, first, 'PA_1')).toMatchObject({ kind: 'EGRESS', isHidden: true });
     expect(sessionIn(set, first, 'PA_3')).toMatchObject({ kind: 'STANDARD', isHidden: false });
   });
@@ -97,7 +181,10 @@ describe('what a session remembers', () => {
     { given: [joined(first, ann), left(first, ann, 'QUANTUM_DRIFT')], reason: 'QUANTUM_DRIFT' },
     { given: [joined(first, ann), left(first, ann)], reason: 'UNKNOWN_REASON' },
     { given: [joined(first, ann), aborted(first, ann)], reason: 'CONNECTION_ABORTED' },
-    { given: [joined(first, ann), left(first, ann, 'PARTICIPANT_REMOVED'), aborted(first, ann), finished(first)], reason: 'PARTICIPANT_REMOVED' },
+    {
+      given: [joined(first, ann), left(first, ann, 'PARTICIPANT_REMOVED'), aborted(first, ann), finished(first)],
+      reason: 'PARTICIPANT_REMOVED',
+    },
     { given: [joined(first, ann), joined(first, annAgain)], reason: 'DUPLICATE_IDENTITY' },
     { given: [joined(first, annAgain), joined(first, ann)], reason: 'DUPLICATE_IDENTITY' },
     { given: [joined(first, ann), finished(first)], reason: 'ROOM_CLOSED' },
@@ -106,12 +193,19 @@ describe('what a session remembers', () => {
     { given: [joined(first, ann), observed(after, null)], reason: 'not_listed' },
     { given: [joined(first, ann), observed(after, first, [annAgain])], reason: 'DUPLICATE_IDENTITY' },
   ])('why it ended: $reason', ({ given, reason }) => {
-    expect(sessionIn(hear(given), first, 'PA_1')).toMatchObject({ isLive: false, endReason: reason, endedAtMs: expect.any(Number) });
+    expect(sessionIn(hear(given), first, 'PA_1')).toMatchObject({
+      isLive: false,
+      endReason: reason,
+      endedAtMs: expect.any(Number),
+    });
   });
 
   test('within a sid the newest version counts', () => {
     const newer = { ...ann, version: 5, attributes: { 'rt.user': 'ann', 'rt.device': 'new' } };
-    for (const given of [[joined(first, newer), joined(first, ann)], [joined(first, ann), joined(first, newer)]])
+    for (const given of [
+      [joined(first, newer), joined(first, ann)],
+      [joined(first, ann), joined(first, newer)],
+    ])
       expect(sessionIn(hear(given), first, 'PA_1')).toMatchObject({ version: 5, deviceId: 'new', isLive: true });
   });
 
@@ -124,17 +218,45 @@ describe('what a session remembers', () => {
 describe('what a list says', () => {
   test.each<{ why: string; given: LivekitFact[]; then: string[] }>([
     { why: 'who is listed is there', given: [observed(after, first, [ann, bob])], then: ['PA_1', 'PA_3'] },
-    { why: 'who is not listed is gone', given: [joined(first, ann), joined(first, bob), observed(after, first, [bob])], then: ['PA_3'] },
+    {
+      why: 'who is not listed is gone',
+      given: [joined(first, ann), joined(first, bob), observed(after, first, [bob])],
+      then: ['PA_3'],
+    },
     { why: 'not whom a later fact named', given: [joined(first, ann), observed(before, first, [])], then: ['PA_1'] },
     { why: 'no room, nobody', given: [joined(first, ann), observed(after, null)], then: [] },
     { why: 'no room, but somebody joined since', given: [joined(first, ann), observed(before, null)], then: ['PA_1'] },
-    { why: 'who left stays away', given: [joined(first, ann), left(first, ann), observed(after, first, [ann])], then: [] },
+    {
+      why: 'who left stays away',
+      given: [joined(first, ann), left(first, ann), observed(after, first, [ann])],
+      then: [],
+    },
     { why: 'a new life ends the old one', given: [joined(first, ann), observed(after, second, [bob])], then: ['PA_3'] },
-    { why: 'an old life, listed late, ends nothing', given: [joined(second, bob), observed(after, first, [ann])], then: ['PA_3'] },
-    { why: 'of one identity the latest to join', given: [joined(first, ann), observed(before, first, [annAgain])], then: ['PA_2'] },
-    { why: 'a stale list is made good by the next', given: [joined(first, ann), observed(after, first, []), observed(after + 1, first, [ann])], then: ['PA_1'] },
-    { why: 'a stale list is not made good by an older one', given: [joined(first, ann), observed(after, first, []), observed(after - 1, first, [ann])], then: [] },
-    { why: 'nor by a webhook that was late', given: [joined(first, ann), observed(now + 1, first, []), joined(first, ann)], then: [] },
+    {
+      why: 'an old life, listed late, ends nothing',
+      given: [joined(second, bob), observed(after, first, [ann])],
+      then: ['PA_3'],
+    },
+    {
+      why: 'of one identity the latest to join',
+      given: [joined(first, ann), observed(before, first, [annAgain])],
+      then: ['PA_2'],
+    },
+    {
+      why: 'a stale list is made good by the next',
+      given: [joined(first, ann), observed(after, first, []), observed(after + 1, first, [ann])],
+      then: ['PA_1'],
+    },
+    {
+      why: 'a stale list is not made good by an older one',
+      given: [joined(first, ann), observed(after, first, []), observed(after - 1, first, [ann])],
+      then: [],
+    },
+    {
+      why: 'nor by a webhook that was late',
+      given: [joined(first, ann), observed(now + 1, first, []), joined(first, ann)],
+      then: [],
+    },
   ])('$why', ({ given, then }) => {
     expect(sids(hear(given))).toEqual(then);
   });
@@ -148,7 +270,11 @@ describe('what a list says', () => {
 });
 
 /** What happens in a LiveKit server, and what it tells of it. */
-type Happening = { readonly what: 'join' | 'signal_only' | 'leave' | 'abort' | 'finish' | 'crash'; readonly who: string; readonly isSloppy: boolean };
+type Happening = {
+  readonly what: 'join' | 'signal_only' | 'leave' | 'abort' | 'finish' | 'crash';
+  readonly who: string;
+  readonly isSloppy: boolean;
+};
 
 interface History {
   readonly told: readonly LivekitFact[];
@@ -178,13 +304,13 @@ const play = (happenings: readonly Happening[]): History => {
       if (what === 'join') inside.set(who, entering);
       told.push(what === 'join' ? joined(room, entering) : aborted(room, entering));
     } else if (room === null) {
-      continue;
     } else if (what === 'leave' || what === 'abort') {
       if (someone === undefined) continue;
       told.push(what === 'leave' ? left(room, someone) : aborted(room, someone));
       inside.delete(who);
     } else {
-      if (what === 'finish' && !isSloppy) for (const each of inside.values()) told.push(left(room, each, 'ROOM_CLOSED'));
+      if (what === 'finish' && !isSloppy)
+        for (const each of inside.values()) told.push(left(room, each, 'ROOM_CLOSED'));
       if (what === 'finish') told.push(finished(room));
       room = null;
       inside = new Map();
@@ -196,7 +322,16 @@ const play = (happenings: readonly Happening[]): History => {
 const anyHistory: fc.Arbitrary<History> = fc
   .array(
     fc.record({
-      what: fc.constantFrom('join' as const, 'join' as const, 'join' as const, 'signal_only' as const, 'leave' as const, 'abort' as const, 'finish' as const, 'crash' as const),
+      what: fc.constantFrom(
+        'join' as const,
+        'join' as const,
+        'join' as const,
+        'signal_only' as const,
+        'leave' as const,
+        'abort' as const,
+        'finish' as const,
+        'crash' as const,
+      ),
       who: fc.constantFrom('ann', 'bob', 'cleo'),
       isSloppy: fc.boolean(),
     }),
@@ -211,7 +346,12 @@ describe('properties', () => {
   test('any order, with repeats, ends as the order in which it happened', () => {
     fc.assert(
       fc.property(
-        anyHistory.chain(({ told }) => fc.tuple(fc.constant(told), fc.subarray([...told]).chain((again) => shuffled([...told, ...again])))),
+        anyHistory.chain(({ told }) =>
+          fc.tuple(
+            fc.constant(told),
+            fc.subarray([...told]).chain((again) => shuffled([...told, ...again])),
+          ),
+        ),
         ([told, mixed]) => {
           expect(pictureOf(hear(mixed))).toEqual(pictureOf(hear(told)));
         },
@@ -224,7 +364,9 @@ describe('properties', () => {
     fc.assert(
       fc.property(anyHistory, ({ told, room, inside }) => {
         fc.pre(room !== null);
-        expect(livePeople(hear(told)).map(({ participantSid }) => participantSid)).toEqual(inside.map(({ sid }) => sid).sort());
+        expect(livePeople(hear(told)).map(({ participantSid }) => participantSid)).toEqual(
+          inside.map(({ sid }) => sid).sort(),
+        );
       }),
       { numRuns: 1000 },
     );
@@ -232,12 +374,17 @@ describe('properties', () => {
 
   test('whatever was lost, a list of what is true repairs it', () => {
     fc.assert(
-      fc.property(anyHistory.chain((history) => fc.tuple(fc.constant(history), fc.subarray([...history.told]).chain(shuffled))), ([{ room, inside }, heard]) => {
-        const set = hear([...heard, observed(after, room, [...inside])]);
-        expect(livePeople(set).map(({ participantSid }) => participantSid)).toEqual(inside.map(({ sid }) => sid).sort());
-        expect(set.lives.get(theRoom)?.isLive ?? false).toBe(room !== null);
-        expect(set.lives.get(theRoom)?.roomSid ?? room?.sid).toBe(room?.sid ?? set.lives.get(theRoom)?.roomSid);
-      }),
+      fc.property(
+        anyHistory.chain((history) => fc.tuple(fc.constant(history), fc.subarray([...history.told]).chain(shuffled))),
+        ([{ room, inside }, heard]) => {
+          const set = hear([...heard, observed(after, room, [...inside])]);
+          expect(livePeople(set).map(({ participantSid }) => participantSid)).toEqual(
+            inside.map(({ sid }) => sid).sort(),
+          );
+          expect(set.lives.get(theRoom)?.isLive ?? false).toBe(room !== null);
+          expect(set.lives.get(theRoom)?.roomSid ?? room?.sid).toBe(room?.sid ?? set.lives.get(theRoom)?.roomSid);
+        },
+      ),
       { numRuns: 3000 },
     );
   });
@@ -260,15 +407,19 @@ describe('properties', () => {
 
   test('a session that ended for good never lives again', () => {
     fc.assert(
-      fc.property(anyHistory.chain(({ told }) => shuffled([...told, ...told])), (mixed) => {
-        const set = hear([]);
-        const ended = new Set<string>();
-        for (const each of mixed) {
-          hear([each], set);
-          if (each.type === 'participant_left' || each.type === 'participant_connection_aborted') ended.add(each.participant.sid);
-          for (const { participantSid } of livePeople(set)) expect(ended.has(participantSid)).toBe(false);
-        }
-      }),
+      fc.property(
+        anyHistory.chain(({ told }) => shuffled([...told, ...told])),
+        (mixed) => {
+          const set = hear([]);
+          const ended = new Set<string>();
+          for (const each of mixed) {
+            hear([each], set);
+            if (each.type === 'participant_left' || each.type === 'participant_connection_aborted')
+              ended.add(each.participant.sid);
+            for (const { participantSid } of livePeople(set)) expect(ended.has(participantSid)).toBe(false);
+          }
+        },
+      ),
       { numRuns: 500 },
     );
   });

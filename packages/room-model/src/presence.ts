@@ -1,4 +1,10 @@
-import type { LivekitFact, LivekitObserved, LivekitParticipant, LivekitRoom, ParticipantKind } from '@realtime-service/contracts';
+import type {
+  LivekitFact,
+  LivekitObserved,
+  LivekitParticipant,
+  LivekitRoom,
+  ParticipantKind,
+} from '@realtime-service/contracts';
 
 /** One life of a LiveKit room: from its creation to its end it has one sid. */
 export interface RoomLife {
@@ -51,7 +57,8 @@ export interface PresenceEntities {
 export const attributes = { user: 'rt.user', device: 'rt.device', login: 'rt.login', trace: 'rt.trace' } as const;
 
 const creationMs = (room: LivekitRoom): number => room.creationTimeMs || (room.creationTime ?? 0) * 1000;
-const joinedMs = (participant: LivekitParticipant): number => participant.joinedAtMs || (participant.joinedAt ?? 0) * 1000;
+const joinedMs = (participant: LivekitParticipant): number =>
+  participant.joinedAtMs || (participant.joinedAt ?? 0) * 1000;
 
 const end = (session: Session, reason: string, atMs: number): Session => ({
   ...session,
@@ -61,7 +68,12 @@ const end = (session: Session, reason: string, atMs: number): Session => ({
   lastFactAtMs: Math.max(session.lastFactAtMs, atMs),
 });
 
-const endAll = (sessions: Iterable<Session>, isEnded: (session: Session) => boolean, reason: string, atMs: number): PresenceChange[] => {
+const endAll = (
+  sessions: Iterable<Session>,
+  isEnded: (session: Session) => boolean,
+  reason: string,
+  atMs: number,
+): PresenceChange[] => {
   const changes: PresenceChange[] = [];
   for (const session of sessions)
     if (session.isLive && isEnded(session)) changes.push({ entity: 'session', row: end(session, reason, atMs) });
@@ -69,7 +81,11 @@ const endAll = (sessions: Iterable<Session>, isEnded: (session: Session) => bool
 };
 
 /** Makes this life the room's present one, unless a newer one is known, and ends what older ones left. */
-const enterLife = (entities: PresenceEntities, room: LivekitRoom, atMs: number): { isCurrent: boolean; changes: PresenceChange[] } => {
+const enterLife = (
+  entities: PresenceEntities,
+  room: LivekitRoom,
+  atMs: number,
+): { isCurrent: boolean; changes: PresenceChange[] } => {
   const known = entities.lives.get(room.name);
   if (known?.roomSid === room.sid) return { isCurrent: known.isLive, changes: [] };
   const createdAtMs = creationMs(room);
@@ -116,7 +132,11 @@ const sessionOf = (room: LivekitRoom, participant: LivekitParticipant, atMs: num
 });
 
 /** Of one identity the latest to join is the one that lives: whom this one replaced, and whether it was replaced. */
-const supersede = (entities: PresenceEntities, entered: Session, atMs: number): { isSuperseded: boolean; changes: PresenceChange[] } => {
+const supersede = (
+  entities: PresenceEntities,
+  entered: Session,
+  atMs: number,
+): { isSuperseded: boolean; changes: PresenceChange[] } => {
   const others = [...entities.sessionsOfIdentity(entered.roomId, entered.identity)].filter(
     ({ roomSid, participantSid }) => roomSid === entered.roomSid && participantSid !== entered.participantSid,
   );
@@ -139,7 +159,12 @@ const isEnded = ({ isLive, endReason, lastFactAtMs }: Session, { isListed, atMs 
   !isLive && !(isListed && endReason === 'not_listed' && lastFactAtMs < atMs);
 
 /** A participant that is there. A sid that left stays ended. */
-const enter = (entities: PresenceEntities, room: LivekitRoom, participant: LivekitParticipant, sighting: Sighting): PresenceChange[] => {
+const enter = (
+  entities: PresenceEntities,
+  room: LivekitRoom,
+  participant: LivekitParticipant,
+  sighting: Sighting,
+): PresenceChange[] => {
   const { atMs, isCurrent } = sighting;
   const stored = entities.session(room.name, room.sid, participant.sid);
   if (stored !== undefined && (isEnded(stored, sighting) || (participant.version ?? 0) < stored.version)) return [];
@@ -149,7 +174,13 @@ const enter = (entities: PresenceEntities, room: LivekitRoom, participant: Livek
   return [...changes, { entity: 'session', row: isSuperseded ? end(entered, 'DUPLICATE_IDENTITY', atMs) : entered }];
 };
 
-const leave = (entities: PresenceEntities, room: LivekitRoom, participant: LivekitParticipant, reason: string, atMs: number): PresenceChange[] => {
+const leave = (
+  entities: PresenceEntities,
+  room: LivekitRoom,
+  participant: LivekitParticipant,
+  reason: string,
+  atMs: number,
+): PresenceChange[] => {
   const stored = entities.session(room.name, room.sid, participant.sid);
   if (stored !== undefined && !stored.isLive) return [];
   const left = stored ?? sessionOf(room, participant, atMs);
@@ -164,7 +195,8 @@ const observe = (entities: PresenceEntities, observed: LivekitObserved): Presenc
   const isOlder = ({ lastFactAtMs }: Session): boolean => lastFactAtMs < listedAtMs;
   if (room === null) {
     const life = entities.lives.get(observed.roomName);
-    const isGone = life?.isLive && life.createdAtMs < listedAtMs && sessions.every((session) => !session.isLive || isOlder(session));
+    const isGone =
+      life?.isLive && life.createdAtMs < listedAtMs && sessions.every((session) => !session.isLive || isOlder(session));
     return [
       ...(isGone ? [{ entity: 'life' as const, row: { ...life, isLive: false } }] : []),
       ...endAll(sessions, isOlder, 'not_listed', listedAtMs),
@@ -189,7 +221,11 @@ const observe = (entities: PresenceEntities, observed: LivekitObserved): Presenc
  * Folds one LiveKit fact. `receivedAtMs` is the record's time. Facts may arrive shuffled, repeated or not at all:
  * a left or aborted sid stays ended whatever comes later, and a room's older life never ends a newer one.
  */
-export const evolvePresence = (entities: PresenceEntities, fact: LivekitFact, receivedAtMs: number): PresenceChange[] => {
+export const evolvePresence = (
+  entities: PresenceEntities,
+  fact: LivekitFact,
+  receivedAtMs: number,
+): PresenceChange[] => {
   switch (fact.type) {
     case 'room_started':
       return enterLife(entities, fact.room, receivedAtMs).changes;
@@ -197,7 +233,10 @@ export const evolvePresence = (entities: PresenceEntities, fact: LivekitFact, re
       return finishLife(entities, fact.room, receivedAtMs);
     case 'participant_joined': {
       const { isCurrent, changes } = enterLife(entities, fact.room, receivedAtMs);
-      return [...changes, ...enter(entities, fact.room, fact.participant, { atMs: receivedAtMs, isCurrent, isListed: false })];
+      return [
+        ...changes,
+        ...enter(entities, fact.room, fact.participant, { atMs: receivedAtMs, isCurrent, isListed: false }),
+      ];
     }
     case 'participant_left':
     case 'participant_connection_aborted': {

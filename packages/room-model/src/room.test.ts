@@ -1,6 +1,22 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { type At, added, anyLog, banIn, banned, fact, fold, memberIn, originOf, placed, removed, roomIn, stateOf, type Told, tell } from '../test/given.ts';
+import {
+  type At,
+  added,
+  anyLog,
+  banIn,
+  banned,
+  fact,
+  fold,
+  memberIn,
+  originOf,
+  placed,
+  removed,
+  roomIn,
+  stateOf,
+  type Told,
+  tell,
+} from '../test/given.ts';
 import { isNewer } from './origin.ts';
 import { keyOf } from './room.ts';
 import { WorkingSet } from './working-set.ts';
@@ -55,10 +71,21 @@ describe('a room event becomes the rows that it changes', () => {
     {
       type: 'room.updated: absent stays, null clears, a value replaces',
       given: [
-        fact('room.created', { name: 'Standup', maxParticipants: 10, defaultRole: 'speaker', closesAt: '2026-03-01T13:00:00Z' }),
+        fact('room.created', {
+          name: 'Standup',
+          maxParticipants: 10,
+          defaultRole: 'speaker',
+          closesAt: '2026-03-01T13:00:00Z',
+        }),
         fact('room.updated', { maxParticipants: null, closesAt: null, name: 'Retro' }),
       ],
-      then: (set) => expect(roomIn(set)).toMatchObject({ name: 'Retro', maxParticipants: null, closesAtMs: null, defaultRole: 'speaker' }),
+      then: (set) =>
+        expect(roomIn(set)).toMatchObject({
+          name: 'Retro',
+          maxParticipants: null,
+          closesAtMs: null,
+          defaultRole: 'speaker',
+        }),
     },
     {
       type: 'room.updated of a room that was never created opens it',
@@ -82,17 +109,33 @@ describe('a room event becomes the rows that it changes', () => {
     },
     {
       type: 'room.closed is terminal',
-      given: [fact('room.created', {}), fact('room.closed', undefined), fact('room.updated', { name: 'Retro' }), fact('room.created', {})],
+      given: [
+        fact('room.created', {}),
+        fact('room.closed', undefined),
+        fact('room.updated', { name: 'Retro' }),
+        fact('room.created', {}),
+      ],
       then: (set) => expect(roomIn(set)?.state).toBe('closed'),
     },
     {
       type: 'room.closed that a newer header overtook still closes',
-      given: [fact('room.created', {}, { sequence: '1' }), fact('room.updated', { name: 'Retro' }, { sequence: '3' }), fact('room.closed', {}, { sequence: '2' })],
+      given: [
+        fact('room.created', {}, { sequence: '1' }),
+        fact('room.updated', { name: 'Retro' }, { sequence: '3' }),
+        fact('room.closed', {}, { sequence: '2' }),
+      ],
       then: (set) => expect(roomIn(set)).toMatchObject({ state: 'closed', name: 'Retro', origin: { sequence: 3n } }),
     },
     {
       type: 'member.added',
-      given: [fact('member.added', { userId: 'u7', role: 'speaker', displayName: 'Ann', permissions: { publishSources: ['camera'] } })],
+      given: [
+        fact('member.added', {
+          userId: 'u7',
+          role: 'speaker',
+          displayName: 'Ann',
+          permissions: { publishSources: ['camera'] },
+        }),
+      ],
       then: (set) =>
         expect(memberIn(set, 'u7')).toMatchObject({
           role: 'speaker',
@@ -103,8 +146,12 @@ describe('a room event becomes the rows that it changes', () => {
     },
     {
       type: 'member.added again replaces the whole row',
-      given: [fact('member.added', { userId: 'u7', role: 'host', displayName: 'Ann', permissions: { hidden: true } }), added('u7', 'listener')],
-      then: (set) => expect(memberIn(set, 'u7')).toMatchObject({ role: 'listener', displayName: null, permissions: null }),
+      given: [
+        fact('member.added', { userId: 'u7', role: 'host', displayName: 'Ann', permissions: { hidden: true } }),
+        added('u7', 'listener'),
+      ],
+      then: (set) =>
+        expect(memberIn(set, 'u7')).toMatchObject({ role: 'listener', displayName: null, permissions: null }),
     },
     {
       type: 'member.updated: absent stays, null clears',
@@ -112,7 +159,8 @@ describe('a room event becomes the rows that it changes', () => {
         fact('member.added', { userId: 'u7', role: 'speaker', displayName: 'Ann', permissions: { hidden: true } }),
         fact('member.updated', { userId: 'u7', role: 'listener', permissions: null }),
       ],
-      then: (set) => expect(memberIn(set, 'u7')).toMatchObject({ role: 'listener', displayName: 'Ann', permissions: null }),
+      then: (set) =>
+        expect(memberIn(set, 'u7')).toMatchObject({ role: 'listener', displayName: 'Ann', permissions: null }),
     },
     {
       type: 'member.updated makes nobody a member without a role',
@@ -123,7 +171,11 @@ describe('a room event becomes the rows that it changes', () => {
       type: 'member.updated that overtook its addition: the addition gives what the update did not say',
       given: [
         fact('member.updated', { userId: 'u7', displayName: 'Ann' }, { sequence: '2' }),
-        fact('member.added', { userId: 'u7', role: 'speaker', displayName: 'Anna', permissions: { hidden: true } }, { sequence: '1' }),
+        fact(
+          'member.added',
+          { userId: 'u7', role: 'speaker', displayName: 'Anna', permissions: { hidden: true } },
+          { sequence: '1' },
+        ),
       ],
       then: (set) =>
         expect(memberIn(set, 'u7')).toMatchObject({
@@ -155,7 +207,10 @@ describe('a room event becomes the rows that it changes', () => {
     },
     {
       type: 'member.banned, for good and until',
-      given: [banned('u7', 'join'), fact('member.banned', { userId: 'u7', privilege: 'data', until: '2026-03-01T14:00:00+02:00' })],
+      given: [
+        banned('u7', 'join'),
+        fact('member.banned', { userId: 'u7', privilege: 'data', until: '2026-03-01T14:00:00+02:00' }),
+      ],
       then: (set) => {
         expect(banIn(set, 'u7', 'join')).toMatchObject({ untilMs: null, isLifted: false });
         expect(banIn(set, 'u7', 'data')).toMatchObject({ untilMs: Date.UTC(2026, 2, 1, 12), isLifted: false });
@@ -233,17 +288,28 @@ describe('room.created with members is full state', () => {
   });
 
   test('whoever was removed before stays as that removal left them', () => {
-    expect(memberIn(fold([added('u7', 'speaker'), removed('u7'), fact('room.created', { members: [] })]), 'u7')?.origin.offset).toBe(1n);
+    expect(
+      memberIn(fold([added('u7', 'speaker'), removed('u7'), fact('room.created', { members: [] })]), 'u7')?.origin
+        .offset,
+    ).toBe(1n);
   });
 
   test('other rooms and bans are left alone', () => {
-    const set = fold([added('u7', 'speaker', { room: 'room-43' }), banned('u8', 'join'), fact('room.created', { members })]);
+    const set = fold([
+      added('u7', 'speaker', { room: 'room-43' }),
+      banned('u8', 'join'),
+      fact('room.created', { members }),
+    ]);
     expect(memberIn(set, 'u7', 'room-43')?.isRemoved).toBe(false);
     expect(banIn(set, 'u8', 'join')?.isLifted).toBe(false);
   });
 
   test("the room's sequence does not become the members' version", () => {
-    const set = fold([added('u7', 'speaker', { sequence: '1' }), fact('room.created', { members }, { sequence: '50' }), removed('u7', { sequence: '2' })]);
+    const set = fold([
+      added('u7', 'speaker', { sequence: '1' }),
+      fact('room.created', { members }, { sequence: '50' }),
+      removed('u7', { sequence: '2' }),
+    ]);
     expect(memberIn(set, 'u7')?.isRemoved).toBe(true);
     const later = fold([fact('room.created', { members }, { sequence: '50' }), removed('u7', { sequence: '2' })]);
     expect(memberIn(later, 'u7')?.isRemoved).toBe(true);
@@ -286,19 +352,84 @@ describe('versions', () => {
     { why: 'later in the log', stored: { offset: 4 }, incoming: { offset: 5 }, newer: true },
     { why: 'the same record', stored: { offset: 4 }, incoming: { offset: 4 }, newer: false },
     { why: 'earlier in the log', stored: { offset: 4 }, incoming: { offset: 3 }, newer: false },
-    { why: 'a higher sequence, later in the log', stored: { offset: 4, sequence: '7' }, incoming: { offset: 5, sequence: '8' }, newer: true },
-    { why: 'a higher sequence that was told before', stored: { offset: 4, sequence: '7' }, incoming: { offset: 3, sequence: '8' }, newer: false },
-    { why: 'a lower sequence, later in the log', stored: { offset: 4, sequence: '8' }, incoming: { offset: 5, sequence: '7' }, newer: false },
-    { why: 'numbers, not text', stored: { offset: 4, sequence: '9' }, incoming: { offset: 5, sequence: '10' }, newer: true },
-    { why: 'padding does not count', stored: { offset: 4, sequence: '00000000000000000010' }, incoming: { offset: 5, sequence: '9' }, newer: false },
-    { why: 'equal but for padding: the log decides', stored: { offset: 4, sequence: '0010' }, incoming: { offset: 5, sequence: '10' }, newer: true },
-    { why: 'equal, repeated record', stored: { offset: 4, sequence: '10' }, incoming: { offset: 4, sequence: '10' }, newer: false },
-    { why: '30 digits that differ in the last', stored: { offset: 4, sequence: `${'9'.repeat(29)}8` }, incoming: { offset: 5, sequence: '9'.repeat(30) }, newer: true },
-    { why: '30 digits that differ in the last', stored: { offset: 4, sequence: '9'.repeat(30) }, incoming: { offset: 5, sequence: `${'9'.repeat(29)}8` }, newer: false },
-    { why: 'only one side has a sequence: the log decides', stored: { offset: 4, sequence: '8' }, incoming: { offset: 5 }, newer: true },
-    { why: 'only one side has a sequence: the log decides', stored: { offset: 4 }, incoming: { offset: 3, sequence: '8' }, newer: false },
-    { why: 'another partition, no sequences: as it arrives', stored: { offset: 9 }, incoming: { offset: 1, partition: 1 }, newer: true },
-    { why: 'another partition, sequences decide', stored: { offset: 1, sequence: '8' }, incoming: { offset: 9, partition: 1, sequence: '7' }, newer: false },
+    {
+      why: 'a higher sequence, later in the log',
+      stored: { offset: 4, sequence: '7' },
+      incoming: { offset: 5, sequence: '8' },
+      newer: true,
+    },
+    {
+      why: 'a higher sequence that was told before',
+      stored: { offset: 4, sequence: '7' },
+      incoming: { offset: 3, sequence: '8' },
+      newer: false,
+    },
+    {
+      why: 'a lower sequence, later in the log',
+      stored: { offset: 4, sequence: '8' },
+      incoming: { offset: 5, sequence: '7' },
+      newer: false,
+    },
+    {
+      why: 'numbers, not text',
+      stored: { offset: 4, sequence: '9' },
+      incoming: { offset: 5, sequence: '10' },
+      newer: true,
+    },
+    {
+      why: 'padding does not count',
+      stored: { offset: 4, sequence: '00000000000000000010' },
+      incoming: { offset: 5, sequence: '9' },
+      newer: false,
+    },
+    {
+      why: 'equal but for padding: the log decides',
+      stored: { offset: 4, sequence: '0010' },
+      incoming: { offset: 5, sequence: '10' },
+      newer: true,
+    },
+    {
+      why: 'equal, repeated record',
+      stored: { offset: 4, sequence: '10' },
+      incoming: { offset: 4, sequence: '10' },
+      newer: false,
+    },
+    {
+      why: '30 digits that differ in the last',
+      stored: { offset: 4, sequence: `${'9'.repeat(29)}8` },
+      incoming: { offset: 5, sequence: '9'.repeat(30) },
+      newer: true,
+    },
+    {
+      why: '30 digits that differ in the last',
+      stored: { offset: 4, sequence: '9'.repeat(30) },
+      incoming: { offset: 5, sequence: `${'9'.repeat(29)}8` },
+      newer: false,
+    },
+    {
+      why: 'only one side has a sequence: the log decides',
+      stored: { offset: 4, sequence: '8' },
+      incoming: { offset: 5 },
+      newer: true,
+    },
+    {
+      why: 'only one side has a sequence: the log decides',
+      stored: { offset: 4 },
+      incoming: { offset: 3, sequence: '8' },
+      newer: false,
+    },
+    {
+      why: 'another partition, no sequences: as it arrives',
+      stored: { offset: 9 },
+      incoming: { offset: 1, partition: 1 },
+      newer: true,
+    },
+    {
+      why: 'another partition, sequences decide',
+      stored: { offset: 1, sequence: '8' },
+      incoming: { offset: 9, partition: 1, sequence: '7' },
+      newer: false,
+    },
   ])('$why: $incoming after $stored', ({ stored, incoming, newer }) => {
     expect(isNewer(originOf(incoming), originOf(stored))).toBe(newer);
   });
@@ -330,7 +461,13 @@ describe('ids are bytes', () => {
     ['f:1:x', 'f:1'],
     ['__proto__', 'constructor'],
   ])('%j and %j are two people and two rooms', (one, other) => {
-    const set = fold([added(one, 'host'), added(other, 'host'), removed(one), fact('room.created', {}, { room: one }), fact('room.closed', {}, { room: other })]);
+    const set = fold([
+      added(one, 'host'),
+      added(other, 'host'),
+      removed(one),
+      fact('room.created', {}, { room: one }),
+      fact('room.closed', {}, { room: other }),
+    ]);
     expect(memberIn(set, one)?.isRemoved).toBe(true);
     expect(memberIn(set, other)?.isRemoved).toBe(false);
     expect(roomIn(set, one)?.state).toBe('open');
@@ -411,13 +548,16 @@ describe('properties', () => {
 
   test('a removed member never re-appears by older facts, in whatever order they come', () => {
     fc.assert(
-      fc.property(anyLog.chain((log) => fc.tuple(fc.constant(log), fc.shuffledSubarray(log, { minLength: log.length }))), ([log, late]) => {
-        const set = new WorkingSet();
-        tell(set, log);
-        tell(set, [removed('u1', { offset: 20, sequence: '10' })]);
-        tell(set, late);
-        expect(memberIn(set, 'u1')?.isRemoved).toBe(true);
-      }),
+      fc.property(
+        anyLog.chain((log) => fc.tuple(fc.constant(log), fc.shuffledSubarray(log, { minLength: log.length }))),
+        ([log, late]) => {
+          const set = new WorkingSet();
+          tell(set, log);
+          tell(set, [removed('u1', { offset: 20, sequence: '10' })]);
+          tell(set, late);
+          expect(memberIn(set, 'u1')?.isRemoved).toBe(true);
+        },
+      ),
       { numRuns: 2000 },
     );
   });
@@ -438,16 +578,24 @@ describe('properties', () => {
       .map((log) => log.map((told, at): Told => ({ ...told, at: { sequence: String(at + 1), offset: at } })));
     const contentOf = (told: readonly Told[]) => {
       const set = fold(told.map((each): Told => ({ ...each, at: { sequence: each.at.sequence ?? '' } })));
-      const versionOf = ({ origin, ...row }: { readonly origin: { readonly sequence: bigint | null } | null }) => [row, origin?.sequence];
+      const versionOf = ({ origin, ...row }: { readonly origin: { readonly sequence: bigint | null } | null }) => [
+        row,
+        origin?.sequence,
+      ];
       return {
         room: roomIn(set)?.state,
-        rows: [memberIn(set, 'u1'), banIn(set, 'u1', 'join'), set.users.get('u1')].map((row) => row && versionOf(withoutRemains(row))),
+        rows: [memberIn(set, 'u1'), banIn(set, 'u1', 'join'), set.users.get('u1')].map(
+          (row) => row && versionOf(withoutRemains(row)),
+        ),
       };
     };
     fc.assert(
-      fc.property(versioned.chain((log) => fc.tuple(fc.constant(log), fc.shuffledSubarray(log, { minLength: log.length }))), ([log, shuffled]) => {
-        expect(contentOf(shuffled)).toEqual(contentOf(log));
-      }),
+      fc.property(
+        versioned.chain((log) => fc.tuple(fc.constant(log), fc.shuffledSubarray(log, { minLength: log.length }))),
+        ([log, shuffled]) => {
+          expect(contentOf(shuffled)).toEqual(contentOf(log));
+        },
+      ),
       { numRuns: 1000 },
     );
   });

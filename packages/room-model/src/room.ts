@@ -132,7 +132,11 @@ const patch = <T>(value: T | null | undefined, current: T, cleared: T): T =>
 const patchTime = (value: string | null | undefined, current: number | null): number | null =>
   value === undefined ? current : toMs(value ?? undefined);
 
-const createdHeader = (roomId: string, data: RoomEventData<'room.created'>, stored: RoomHeader): Omit<RoomHeader, 'origin' | 'state'> => {
+const createdHeader = (
+  roomId: string,
+  data: RoomEventData<'room.created'>,
+  stored: RoomHeader,
+): Omit<RoomHeader, 'origin' | 'state'> => {
   const blank = unknownRoom(roomId);
   return {
     roomId,
@@ -192,7 +196,8 @@ const changeHeader = (
 /** Terminal, so a newer header that overtook it takes nothing back. */
 const closeRoom = (entities: RoomEntities, roomId: string, origin: Origin): RoomChange[] => {
   const stored = entities.rooms.get(roomId);
-  if (stored === undefined || isNewer(origin, stored.origin)) return changeHeader(entities, roomId, origin, () => ({ state: 'closed' }));
+  if (stored === undefined || isNewer(origin, stored.origin))
+    return changeHeader(entities, roomId, origin, () => ({ state: 'closed' }));
   return stored.state === 'closed' ? [] : [{ entity: 'room', row: { ...stored, state: 'closed' } }];
 };
 
@@ -224,7 +229,12 @@ const addMember = (entities: RoomEntities, roomId: string, data: MemberData, ori
   return [];
 };
 
-const updateMember = (entities: RoomEntities, roomId: string, data: RoomEventData<'member.updated'>, origin: Origin): RoomChange[] => {
+const updateMember = (
+  entities: RoomEntities,
+  roomId: string,
+  data: RoomEventData<'member.updated'>,
+  origin: Origin,
+): RoomChange[] => {
   const stored = entities.members.get(keyOf(roomId, data.userId));
   if (stored !== undefined && (stored.isRemoved || !isNewer(origin, stored.origin))) return [];
   return memberChange(entities, {
@@ -242,13 +252,23 @@ const removeMember = (entities: RoomEntities, roomId: string, userId: string, or
   const stored = entities.members.get(keyOf(roomId, userId));
   if (stored !== undefined && !isNewer(origin, stored.origin)) return [];
   const blank = { roomId, userId, role: null, displayName: null, permissions: null };
-  return memberChange(entities, { ...blank, ...stored, isRemoved: true, origin: following(origin, stored?.origin ?? null) });
+  return memberChange(entities, {
+    ...blank,
+    ...stored,
+    isRemoved: true,
+    origin: following(origin, stored?.origin ?? null),
+  });
 };
 
 /** A room's `sequence` says nothing about its members: among theirs, the log's order decides. */
 const asMemberOrigin = (origin: Origin): Origin => ({ ...origin, sequence: null });
 
-const replaceMembers = (entities: RoomEntities, roomId: string, named: ReadonlyMap<string, MemberData>, origin: Origin): RoomChange[] => {
+const replaceMembers = (
+  entities: RoomEntities,
+  roomId: string,
+  named: ReadonlyMap<string, MemberData>,
+  origin: Origin,
+): RoomChange[] => {
   const unnamed = [...entities.membersOf(roomId)].filter(({ userId, isRemoved }) => !named.has(userId) && !isRemoved);
   return [
     ...unnamed.flatMap(({ userId }) => removeMember(entities, roomId, userId, origin)),
@@ -256,7 +276,12 @@ const replaceMembers = (entities: RoomEntities, roomId: string, named: ReadonlyM
   ];
 };
 
-const createRoom = (entities: RoomEntities, roomId: string, data: RoomEventData<'room.created'>, origin: Origin): RoomChange[] => {
+const createRoom = (
+  entities: RoomEntities,
+  roomId: string,
+  data: RoomEventData<'room.created'>,
+  origin: Origin,
+): RoomChange[] => {
   const header = changeHeader(entities, roomId, origin, (stored) => createdHeader(roomId, data, stored));
   if (data.members === undefined) return header;
   const named = new Map(data.members.map((member) => [member.userId, member]));
@@ -324,7 +349,9 @@ export const evolveRoom = (entities: RoomEntities, event: RoomEvent, origin: Ori
     case 'login.ended': {
       const { userId, sid } = event.data;
       // Settles no doubt about the user: whoever is disabled is logged out in the same breath.
-      return entities.logins.has(keyOf(userId, sid)) ? [] : [{ entity: 'login', row: { userId, loginId: sid, origin } }];
+      return entities.logins.has(keyOf(userId, sid))
+        ? []
+        : [{ entity: 'login', row: { userId, loginId: sid, origin } }];
     }
     case 'participant.kick_requested': {
       const { identity, participantSid, by } = event.data;

@@ -1,6 +1,6 @@
-import { isRoomEventType, isUserEventType, RoomId, type RoomEventType, UserId } from '@realtime-service/contracts';
+import { isRoomEventType, isUserEventType, type RoomEventType, RoomId, UserId } from '@realtime-service/contracts';
 import { isLaterInLog, type Origin } from './origin.ts';
-import { type RoomChange, type RoomEntities, keyOf } from './room.ts';
+import { keyOf, type RoomChange, type RoomEntities } from './room.ts';
 
 /** Whether a fact of this type can take a right away. The compiler keeps the table complete. */
 const takesRightsAway: Readonly<Record<RoomEventType, boolean>> = {

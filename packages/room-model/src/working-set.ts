@@ -1,6 +1,15 @@
-import type { RoomChange, RoomEntities } from './room.ts';
-import { type Ban, type EndedLogin, type Edge, keyOf, type Member, type RoomHeader, type Suspect, type User } from './room.ts';
 import type { PresenceChange, PresenceEntities, RoomLife, Session } from './presence.ts';
+import type { RoomChange, RoomEntities } from './room.ts';
+import {
+  type Ban,
+  type Edge,
+  type EndedLogin,
+  keyOf,
+  type Member,
+  type RoomHeader,
+  type Suspect,
+  type User,
+} from './room.ts';
 
 /**
  * The entities that a run of facts touches, in memory. The store fills it with what it locked and writes back what
@@ -65,7 +74,10 @@ export class WorkingSet implements RoomEntities, PresenceEntities {
         return;
       case 'session':
         nested(this.#sessionsByRoom, row.roomId).set(keyOf(row.roomSid, row.participantSid), row);
-        nested(this.#sessionsByIdentity, keyOf(row.roomId, row.identity)).set(keyOf(row.roomSid, row.participantSid), row);
+        nested(this.#sessionsByIdentity, keyOf(row.roomId, row.identity)).set(
+          keyOf(row.roomSid, row.participantSid),
+          row,
+        );
         return;
     }
   }

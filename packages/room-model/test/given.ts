@@ -43,7 +43,11 @@ export const fact = <T extends RoomEventType>(type: T, data: RoomEventData<T>, a
   return { kind: 'fact', event: { type, subject, data } as RoomEvent, at };
 };
 
-export const dead = (type: string | undefined, data: unknown, at: At & { readonly key?: string | null } = {}): Told => ({
+export const dead = (
+  type: string | undefined,
+  data: unknown,
+  at: At & { readonly key?: string | null } = {},
+): Told => ({
   kind: 'dead',
   unreadable: { key: at.key === undefined ? (at.room ?? theRoom) : at.key, type, data },
   at,
@@ -51,7 +55,8 @@ export const dead = (type: string | undefined, data: unknown, at: At & { readonl
 
 export const added = (userId: string, role: Role, at: At = {}) => fact('member.added', { userId, role }, at);
 export const removed = (userId: string, at: At = {}) => fact('member.removed', { userId }, at);
-export const banned = (userId: string, privilege: Privilege, at: At = {}) => fact('member.banned', { userId, privilege }, at);
+export const banned = (userId: string, privilege: Privilege, at: At = {}) =>
+  fact('member.banned', { userId, privilege }, at);
 
 const topic = 'realtime.room-events.v1';
 
@@ -108,7 +113,8 @@ export const tell = (set: WorkingSet, told: readonly Told[]): number => {
   let changed = 0;
   for (const each of told) {
     const origin = originOf(each.at);
-    const changes = each.kind === 'fact' ? evolveRoom(set, each.event, origin) : suspectsOf(each.unreadable, set, origin);
+    const changes =
+      each.kind === 'fact' ? evolveRoom(set, each.event, origin) : suspectsOf(each.unreadable, set, origin);
     changed += changes.length;
     put(set, changes);
   }
@@ -133,13 +139,17 @@ export const stateOf = (set: WorkingSet) => ({
 
 export const roomIn = (set: WorkingSet, roomId = theRoom) => set.rooms.get(roomId);
 export const memberIn = (set: WorkingSet, userId: string, roomId = theRoom) => set.members.get(keyOf(roomId, userId));
-export const banIn = (set: WorkingSet, userId: string, privilege: Privilege) => set.bans.get(keyOf(theRoom, userId, privilege));
+export const banIn = (set: WorkingSet, userId: string, privilege: Privilege) =>
+  set.bans.get(keyOf(theRoom, userId, privilege));
 
 /** The doubts that keep a person out of the room, as the store asks for them. */
 export const isSuspect = (set: WorkingSet, userId: string, roomId = theRoom): boolean =>
-  [keyOf('room', roomId, ''), keyOf('header', roomId, ''), keyOf('member', roomId, userId), keyOf('user', '', userId)].some(
-    (key) => set.suspects.get(key)?.isHealed === false,
-  );
+  [
+    keyOf('room', roomId, ''),
+    keyOf('header', roomId, ''),
+    keyOf('member', roomId, userId),
+    keyOf('user', '', userId),
+  ].some((key) => set.suspects.get(key)?.isHealed === false);
 
 /** What a decision rests on; a table names only what differs from a speaker in an open room. */
 export interface Situation {
@@ -158,7 +168,8 @@ export const factsOf = (situation: Situation): Facts => {
   const { origin: _, ...blank } = unknownRoom(theRoom);
   return {
     room: room === null ? null : { ...blank, state: 'open', ...room },
-    member: member === null ? null : { role: 'speaker', displayName: 'Ann', permissions: null, isRemoved: false, ...member },
+    member:
+      member === null ? null : { role: 'speaker', displayName: 'Ann', permissions: null, isRemoved: false, ...member },
     bans: bans.map((ban) => ({ untilMs: null, isLifted: false, ...ban })),
     user: isDisabled ? { isDisabled } : null,
     isLoginEnded: situation.isLoginEnded ?? false,
@@ -205,8 +216,7 @@ export const participant = (
 
 /** Folds LiveKit facts, each received so many milliseconds after the other, and answers the set. */
 export const hear = (facts: readonly LivekitFact[], set = new WorkingSet(), firstAtMs = now): WorkingSet => {
-  for (const [at, each] of facts.entries())
-    put(set, evolvePresence(set, each, firstAtMs + at));
+  for (const [at, each] of facts.entries()) put(set, evolvePresence(set, each, firstAtMs + at));
   return set;
 };
 
@@ -214,14 +224,31 @@ export const hear = (facts: readonly LivekitFact[], set = new WorkingSet(), firs
 export const livePeople = (set: WorkingSet) =>
   [...set.sessionsOf(theRoom)]
     .filter(({ isLive }) => isLive)
-    .map(({ roomSid, participantSid, identity, userId, version }) => ({ roomSid, participantSid, identity, userId, version }))
+    .map(({ roomSid, participantSid, identity, userId, version }) => ({
+      roomSid,
+      participantSid,
+      identity,
+      userId,
+      version,
+    }))
     .sort((left, right) => (left.participantSid < right.participantSid ? -1 : 1));
 
 const users = ['u1', 'u2', 'u3'] as const;
 const anyUser = fc.constantFrom(...users);
 export const anyRole = fc.constantFrom<Role>('host', 'moderator', 'speaker', 'listener', 'observer');
-export const anyPrivilege = fc.constantFrom<Privilege>('join', 'publish_audio', 'publish_video', 'screen_share', 'data');
-const anySource = fc.constantFrom('microphone' as const, 'camera' as const, 'screen_share' as const, 'screen_share_audio' as const);
+export const anyPrivilege = fc.constantFrom<Privilege>(
+  'join',
+  'publish_audio',
+  'publish_video',
+  'screen_share',
+  'data',
+);
+const anySource = fc.constantFrom(
+  'microphone' as const,
+  'camera' as const,
+  'screen_share' as const,
+  'screen_share_audio' as const,
+);
 export const anyOverrides: fc.Arbitrary<PermissionOverrides | null> = fc.option(
   fc.record(
     {
@@ -251,12 +278,19 @@ export const anyTold: fc.Arbitrary<Told> = fc
   .tuple(
     fc.oneof(
       anyHeader.map((data) => fact('room.created', data)),
-      fc.tuple(anyHeader, fc.array(anyMember, { maxLength: 3 })).map(([data, members]) => fact('room.created', { ...data, members })),
+      fc
+        .tuple(anyHeader, fc.array(anyMember, { maxLength: 3 }))
+        .map(([data, members]) => fact('room.created', { ...data, members })),
       anyHeader.map((data) => fact('room.updated', data)),
-      fc.constantFrom('room.locked' as const, 'room.unlocked' as const, 'room.closed' as const).map((type) => fact(type, undefined)),
+      fc
+        .constantFrom('room.locked' as const, 'room.unlocked' as const, 'room.closed' as const)
+        .map((type) => fact(type, undefined)),
       anyMember.map((data) => fact('member.added', data)),
       fc
-        .record({ userId: anyUser, role: anyRole, displayName: fc.constantFrom('Ann', null) }, { requiredKeys: ['userId'] })
+        .record(
+          { userId: anyUser, role: anyRole, displayName: fc.constantFrom('Ann', null) },
+          { requiredKeys: ['userId'] },
+        )
         .map((data) => fact('member.updated', data)),
       anyUser.map((userId) => removed(userId)),
       fc.tuple(anyUser, anyPrivilege).map(([userId, privilege]) => banned(userId, privilege)),
@@ -277,11 +311,15 @@ export const anyTold: fc.Arbitrary<Told> = fc
   .map(([told, sequence, room]): Told => {
     const at: At = { ...told.at, room, ...(sequence !== undefined && { sequence: String(sequence) }) };
     if (told.kind === 'dead') return { ...told, unreadable: { ...told.unreadable, key: room }, at };
-    return isUserEventType(told.event.type) ? { ...told, at } : { ...told, event: { ...told.event, subject: room }, at };
+    return isUserEventType(told.event.type)
+      ? { ...told, at }
+      : { ...told, event: { ...told.event, subject: room }, at };
   });
 
 /** Nobody discards a dead letter that is yet to come. */
 const isPossible = (told: Told): boolean =>
-  told.kind === 'dead' || told.event.type !== 'dead_letter.discarded' || Number(told.event.data.offset) < (told.at.offset ?? 0);
+  told.kind === 'dead' ||
+  told.event.type !== 'dead_letter.discarded' ||
+  Number(told.event.data.offset) < (told.at.offset ?? 0);
 
 export const anyLog = fc.array(anyTold, { maxLength: 14 }).map((told) => placed(told).filter(isPossible));

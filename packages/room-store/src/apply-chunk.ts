@@ -7,7 +7,7 @@ import {
   type RoomChange,
   suspectsOf,
   type UnreadableFact,
-  WorkingSet,
+  type WorkingSet,
 } from '@realtime-service/room-model';
 import { ChunkWrites } from './chunk-writes.ts';
 import { type Client, inTransaction, type Pool } from './database.ts';
@@ -98,7 +98,11 @@ const knownFacts = async (client: Client, chunk: Chunk, records: readonly ChunkR
 };
 
 /** Drops facts that were applied before, in the database or earlier in this chunk. */
-const withoutRepeats = async (client: Client, chunk: Chunk, records: readonly ChunkRecord[]): Promise<ChunkRecord[]> => {
+const withoutRepeats = async (
+  client: Client,
+  chunk: Chunk,
+  records: readonly ChunkRecord[],
+): Promise<ChunkRecord[]> => {
   const known = await knownFacts(client, chunk, records);
   return records.filter(({ factKey }) => {
     if (factKey === null) return true;
@@ -157,7 +161,14 @@ const apply = async (client: Client, chunk: Chunk): Promise<ChunkResult> => {
   return {
     kind: 'applied',
     nextOffset: chunk.nextOffset,
-    counts: { applied: fresh.length - dead - skipped, repeated: chunk.records.length - fresh.length, dead, skipped, marks, outbox },
+    counts: {
+      applied: fresh.length - dead - skipped,
+      repeated: chunk.records.length - fresh.length,
+      dead,
+      skipped,
+      marks,
+      outbox,
+    },
   };
 };
 

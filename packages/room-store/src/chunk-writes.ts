@@ -16,7 +16,17 @@ import {
 } from '@realtime-service/room-model';
 import type { ChunkRecord } from './apply-chunk.ts';
 import type { Client } from './database.ts';
-import { banTable, endedLoginTable, lifeTable, memberTable, roomTable, sessionTable, suspectTable, upsert, userTable } from './rows.ts';
+import {
+  banTable,
+  endedLoginTable,
+  lifeTable,
+  memberTable,
+  roomTable,
+  sessionTable,
+  suspectTable,
+  upsert,
+  userTable,
+} from './rows.ts';
 
 /** Why a session should be looked at, and since when. */
 interface Cause {
@@ -119,23 +129,39 @@ export class ChunkWrites {
       this.#mark('identity', fact.room.name, fact.participant.identity, cause);
     if (fact.type === 'room_started') this.#mark('room', fact.room.name, '', cause);
     if (fact.type === 'observed')
-      for (const { identity } of fact.observed.participants) this.#mark('identity', fact.observed.roomName, identity, cause);
+      for (const { identity } of fact.observed.participants)
+        this.#mark('identity', fact.observed.roomName, identity, cause);
   }
 
   #mark(concern: Concern, left: string, right: string, cause: Cause): void {
     this.#marks[concern].set(keyOf(left, right), [left, right, cause]);
   }
 
-  #announce<T extends PresenceEventType>(type: T, roomId: string, id: string, data: PresenceEventData<T>, record: ChunkRecord): void {
-    this.#outbox.push({ roomId, eventId: `${type}:${id}`, type, occurredAtMs: record.recordedAtMs, data, trace: record.trace });
+  #announce<T extends PresenceEventType>(
+    type: T,
+    roomId: string,
+    id: string,
+    data: PresenceEventData<T>,
+    record: ChunkRecord,
+  ): void {
+    this.#outbox.push({
+      roomId,
+      eventId: `${type}:${id}:${record.origin.offset}`,
+      type,
+      occurredAtMs: record.recordedAtMs,
+      data,
+      trace: record.trace,
+    });
   }
 
   #announceLife(before: RoomLife | undefined, row: RoomLife, record: ChunkRecord): void {
     const wasLive = before?.roomSid === row.roomSid && before.isLive;
     if (before?.isLive && before.roomSid !== row.roomSid)
       this.#announce('room.live_ended', row.roomId, before.roomSid, { roomSid: before.roomSid }, record);
-    if (row.isLive && !wasLive) this.#announce('room.live_started', row.roomId, row.roomSid, { roomSid: row.roomSid }, record);
-    if (!row.isLive && wasLive) this.#announce('room.live_ended', row.roomId, row.roomSid, { roomSid: row.roomSid }, record);
+    if (row.isLive && !wasLive)
+      this.#announce('room.live_started', row.roomId, row.roomSid, { roomSid: row.roomSid }, record);
+    if (!row.isLive && wasLive)
+      this.#announce('room.live_ended', row.roomId, row.roomSid, { roomSid: row.roomSid }, record);
   }
 
   #announceSession(before: Session | undefined, row: Session, record: ChunkRecord): void {
@@ -194,11 +220,23 @@ export class ChunkWrites {
     for (const { content, origin, recordedAtMs } of this.#records) {
       if (content.kind !== 'dead') continue;
       const { key, value, headers, reason, message } = content.dead;
-      const encoded = Object.fromEntries(Object.entries(headers).map(([name, bytes]) => [name, bytes.toString('base64')]));
+      const encoded = Object.fromEntries(
+        Object.entries(headers).map(([name, bytes]) => [name, bytes.toString('base64')]),
+      );
       await client.query(
         `insert into dead_letters (topic, "partition", "offset", recorded_at, key, value, headers, reason, message)
           values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict do nothing`,
-        [origin.topic, origin.partition, origin.offset.toString(), new Date(recordedAtMs), key, value, JSON.stringify(encoded), reason, message],
+        [
+          origin.topic,
+          origin.partition,
+          origin.offset.toString(),
+          new Date(recordedAtMs),
+          key,
+          value,
+          JSON.stringify(encoded),
+          reason,
+          message,
+        ],
       );
     }
   }
@@ -208,7 +246,16 @@ export class ChunkWrites {
       await client.query(
         `insert into edges (kind, room_id, identity, participant_sid, track_sid, requested_by, trace, expires_at)
           values ($1, $2, $3, $4, $5, $6, $7, $8::timestamptz + make_interval(secs => ${edgeLifeSeconds}))`,
-        [row.kind, row.roomId, row.identity, row.participantSid, row.trackSid, row.by, trace, new Date(row.origin.timeMs)],
+        [
+          row.kind,
+          row.roomId,
+          row.identity,
+          row.participantSid,
+          row.trackSid,
+          row.by,
+          trace,
+          new Date(row.origin.timeMs),
+        ],
       );
   }
 
@@ -274,7 +321,10 @@ const wasRemoved = ({ endReason }: Session): boolean => endReason === removedRea
 
 /** Whether a header's change can concern people who are inside. */
 const changesRights = (before: RoomHeader | undefined, row: RoomHeader): boolean =>
-  before === undefined || before.state !== row.state || before.access !== row.access || before.defaultRole !== row.defaultRole;
+  before === undefined ||
+  before.state !== row.state ||
+  before.access !== row.access ||
+  before.defaultRole !== row.defaultRole;
 
 const causeOf = ({ content }: ChunkRecord): string => {
   switch (content.kind) {

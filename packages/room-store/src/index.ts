@@ -1,4 +1,5 @@
 export * from './apply-chunk.ts';
+export { removedReason } from './chunk-writes.ts';
 export * from './database.ts';
 export * from './leases.ts';
 export * from './listen.ts';
@@ -10,4 +11,3 @@ export * from './read-facts.ts';
 export * from './read-projection.ts';
 export * from './relay-queue.ts';
 export * from './settings.ts';
-export { removedReason } from './chunk-writes.ts';

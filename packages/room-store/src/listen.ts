@@ -10,7 +10,12 @@ const reconnectAfterMs = 1_000;
  * Tells of notifications on a channel, over a connection of its own past any pooler. A lost connection is made again;
  * what was notified meanwhile is missed, so `onNotification` is called after each connect, and callers poll as well.
  */
-export const listen = (directUrl: string, channel: string, onNotification: () => void, onError: (error: Error) => void): Listener => {
+export const listen = (
+  directUrl: string,
+  channel: string,
+  onNotification: () => void,
+  onError: (error: Error) => void,
+): Listener => {
   let client: pg.Client | undefined;
   let timer: NodeJS.Timeout | undefined;
   let isStopped = false;

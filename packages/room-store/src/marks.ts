@@ -81,7 +81,13 @@ export const postponeMark = async (pool: Pool, mark: Mark, delayMs: number): Pro
 };
 
 /** Asks about identities of a room now. */
-export const markIdentities = async (pool: Pool, roomId: string, identities: readonly string[], cause: string, causedAtMs: number): Promise<void> => {
+export const markIdentities = async (
+  pool: Pool,
+  roomId: string,
+  identities: readonly string[],
+  cause: string,
+  causedAtMs: number,
+): Promise<void> => {
   if (identities.length === 0) return;
   await pool.query(
     `insert into marks (room_id, identity, cause, caused_at, due_at)

@@ -16,8 +16,13 @@ export const migrate = async (directUrl: string): Promise<readonly string[]> => 
     for (const file of files) {
       await client.query('begin');
       await client.query(`select pg_advisory_xact_lock(hashtextextended('realtime-service.migrate', 0))`);
-      await client.query('create table if not exists schema_migrations (name text primary key, applied_at timestamptz not null default now())');
-      const { rowCount } = await client.query('insert into schema_migrations (name) values ($1) on conflict do nothing', [file]);
+      await client.query(
+        'create table if not exists schema_migrations (name text primary key, applied_at timestamptz not null default now())',
+      );
+      const { rowCount } = await client.query(
+        'insert into schema_migrations (name) values ($1) on conflict do nothing',
+        [file],
+      );
       if (rowCount === 1) {
         await client.query(await readFile(new URL(file, folder), 'utf8'));
         applied.push(file);

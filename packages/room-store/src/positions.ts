@@ -15,7 +15,12 @@ export class PartitionCountChangedError extends Error {
  * Makes the offset rows of a topic, at 0 where they are new. The count is fixed for a topic's life.
  * @throws {PartitionCountChangedError}
  */
-export const preparePositions = async (pool: Pool, projection: string, topic: string, partitionCount: number): Promise<void> => {
+export const preparePositions = async (
+  pool: Pool,
+  projection: string,
+  topic: string,
+  partitionCount: number,
+): Promise<void> => {
   await pool.query(
     `insert into log_positions (projection, topic, "partition", next_offset, partition_count)
       select $1, $2, p, 0, $3::int from generate_series(0, $3::int - 1) as p on conflict do nothing`,

@@ -1,4 +1,11 @@
-import { type BanFacts, type Facts, type MemberFacts, type OwnSession, type RoomFacts, recentlyLeftMs } from '@realtime-service/room-model';
+import {
+  type BanFacts,
+  type Facts,
+  type MemberFacts,
+  type OwnSession,
+  type RoomFacts,
+  recentlyLeftMs,
+} from '@realtime-service/room-model';
 import { removedReason } from './chunk-writes.ts';
 import type { Pool } from './database.ts';
 
@@ -156,7 +163,10 @@ export const createFactsReader = (pool: Pool): ((query: FactsQuery) => Promise<F
   const send = async (batch: readonly Waiting[]): Promise<void> => {
     inFlight += 1;
     try {
-      const answers = await readFacts(pool, batch.map(({ query }) => query));
+      const answers = await readFacts(
+        pool,
+        batch.map(({ query }) => query),
+      );
       for (const [at, { resolve }] of batch.entries()) resolve(answers[at] as FactsAnswer);
     } catch (error) {
       for (const { reject } of batch) reject(error);

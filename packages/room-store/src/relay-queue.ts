@@ -14,7 +14,11 @@ export interface OutboxEvent {
  * Publishes waiting presence events in id order, which is per-room order since rows are written under the room's lock.
  * Rows go when `publish` has succeeded: at least once, with a stable id. For the holder of the relay's duty only.
  */
-export const relayOutbox = (pool: Pool, limit: number, publish: (events: readonly OutboxEvent[]) => Promise<void>): Promise<number> =>
+export const relayOutbox = (
+  pool: Pool,
+  limit: number,
+  publish: (events: readonly OutboxEvent[]) => Promise<void>,
+): Promise<number> =>
   inTransaction(pool, async (client) => {
     const { rows } = await client.query('select * from outbox order by outbox_id limit $1 for update', [limit]);
     if (rows.length === 0) return 0;
@@ -46,7 +50,11 @@ export interface DeadLetter {
 }
 
 /** Publishes dead letters that their producers have not seen yet, as `relayOutbox` does. */
-export const relayDeadLetters = (pool: Pool, limit: number, publish: (letters: readonly DeadLetter[]) => Promise<void>): Promise<number> =>
+export const relayDeadLetters = (
+  pool: Pool,
+  limit: number,
+  publish: (letters: readonly DeadLetter[]) => Promise<void>,
+): Promise<number> =>
   inTransaction(pool, async (client) => {
     const { rows } = await client.query(
       `select * from dead_letters where not is_relayed order by topic, "partition", "offset" limit $1 for update`,
@@ -62,7 +70,10 @@ export const relayDeadLetters = (pool: Pool, limit: number, publish: (letters: r
         key: row.key,
         value: row.value,
         headers: Object.fromEntries(
-          Object.entries(row.headers as Record<string, string>).map(([name, text]) => [name, Buffer.from(text, 'base64')]),
+          Object.entries(row.headers as Record<string, string>).map(([name, text]) => [
+            name,
+            Buffer.from(text, 'base64'),
+          ]),
         ),
         reason: row.reason,
         message: row.message,

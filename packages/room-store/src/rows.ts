@@ -1,4 +1,14 @@
-import type { Ban, EndedLogin, Member, Origin, RoomHeader, RoomLife, Session, Suspect, User } from '@realtime-service/room-model';
+import type {
+  Ban,
+  EndedLogin,
+  Member,
+  Origin,
+  RoomHeader,
+  RoomLife,
+  Session,
+  Suspect,
+  User,
+} from '@realtime-service/room-model';
 import type { Client } from './database.ts';
 
 /** Tables as columns: one description drives writing and reading a row. */
@@ -239,12 +249,25 @@ export const sessionTable = table<Session>({
  * Writes whole rows, one per key. No version guard of its own: the rows were folded from what was read under the
  * locks that `applyChunk` holds, so what they replace is what they were compared with.
  */
-export const upsert = async <T>(client: Client, { upsertSql, columns }: Table<T>, rows: readonly T[]): Promise<void> => {
-  if (rows.length > 0) await client.query(upsertSql, columns.map(({ value }) => rows.map(value)));
+export const upsert = async <T>(
+  client: Client,
+  { upsertSql, columns }: Table<T>,
+  rows: readonly T[],
+): Promise<void> => {
+  if (rows.length > 0)
+    await client.query(
+      upsertSql,
+      columns.map(({ value }) => rows.map(value)),
+    );
 };
 
 /** Reads the rows of a table that `where` selects. */
-export const load = async <T>(client: Client, { name, read }: Table<T>, where: string, values: unknown[]): Promise<T[]> => {
+export const load = async <T>(
+  client: Client,
+  { name, read }: Table<T>,
+  where: string,
+  values: unknown[],
+): Promise<T[]> => {
   const { rows } = await client.query(`select * from ${name} ${where}`, values);
   return rows.map(read);
 };

@@ -9,9 +9,19 @@ export const DatabaseSettings = z
     DATABASE_DIRECT_URL: postgresUrl
       .optional()
       .describe('PostgreSQL past any pooler in transaction mode, for migrations and LISTEN; DATABASE_URL by default'),
-    DATABASE_MAX_CONNECTIONS: z.coerce.number().int().min(2).max(200).default(10).describe('Size of the connection pool'),
+    DATABASE_MAX_CONNECTIONS: z.coerce
+      .number()
+      .int()
+      .min(2)
+      .max(200)
+      .default(10)
+      .describe('Size of the connection pool'),
   })
   .transform(({ DATABASE_URL, DATABASE_DIRECT_URL, DATABASE_MAX_CONNECTIONS }) => ({
-    database: { url: DATABASE_URL, directUrl: DATABASE_DIRECT_URL ?? DATABASE_URL, maxConnections: DATABASE_MAX_CONNECTIONS },
+    database: {
+      url: DATABASE_URL,
+      directUrl: DATABASE_DIRECT_URL ?? DATABASE_URL,
+      maxConnections: DATABASE_MAX_CONNECTIONS,
+    },
   }));
 export type DatabaseSettings = z.infer<typeof DatabaseSettings>;

@@ -2,7 +2,17 @@ import { isUserEventType, RoomId, UserId } from '@realtime-service/contracts';
 import { attributes, WorkingSet } from '@realtime-service/room-model';
 import type { ChunkRecord } from './apply-chunk.ts';
 import type { Client } from './database.ts';
-import { banTable, endedLoginTable, lifeTable, load, memberTable, roomTable, sessionTable, suspectTable, userTable } from './rows.ts';
+import {
+  banTable,
+  endedLoginTable,
+  lifeTable,
+  load,
+  memberTable,
+  roomTable,
+  sessionTable,
+  suspectTable,
+  userTable,
+} from './rows.ts';
 
 /** The entities that a chunk can change, by id: what it locks and loads, and never more. */
 export interface Touched {
@@ -87,14 +97,24 @@ export const touchedBy = (records: readonly ChunkRecord[]): Touched => {
 export const lockTouched = async (client: Client, touched: Touched): Promise<void> => {
   const rooms = [...touched.rooms];
   if (rooms.length > 0) {
-    await client.query('insert into rooms (room_id) select id from unnest($1::opaque_id[]) as id order by id on conflict do nothing', [rooms]);
-    await client.query('select 1 from rooms where room_id = any($1::opaque_id[]) order by room_id for no key update', [rooms]);
+    await client.query(
+      'insert into rooms (room_id) select id from unnest($1::opaque_id[]) as id order by id on conflict do nothing',
+      [rooms],
+    );
+    await client.query('select 1 from rooms where room_id = any($1::opaque_id[]) order by room_id for no key update', [
+      rooms,
+    ]);
   }
   const users = [...new Set([...touched.users, ...touched.entering])];
   if (users.length === 0) return;
-  await client.query('insert into users (user_id) select id from unnest($1::opaque_id[]) as id order by id on conflict do nothing', [users]);
+  await client.query(
+    'insert into users (user_id) select id from unnest($1::opaque_id[]) as id order by id on conflict do nothing',
+    [users],
+  );
   const strength = touched.users.size > 0 ? 'update' : 'share';
-  await client.query(`select 1 from users where user_id = any($1::opaque_id[]) order by user_id for ${strength}`, [users]);
+  await client.query(`select 1 from users where user_id = any($1::opaque_id[]) order by user_id for ${strength}`, [
+    users,
+  ]);
 };
 
 const pairsOf = (map: ReadonlyMap<string, Iterable<string>>): [string[], string[]] => {
@@ -117,12 +137,17 @@ const loadRoomFacts = async (client: Client, set: WorkingSet, touched: Touched):
     for (const row of await load(client, roomTable, 'where room_id = any($1::opaque_id[])', [rooms]))
       if (row.origin !== null) set.put({ entity: 'room', row });
   if (pairs[0].length > 0 || touched.wholeRooms.size > 0)
-    for (const row of await load(client, memberTable, `where ${isPair} or room_id = any($3::opaque_id[])`, [...pairs, [...touched.wholeRooms]]))
+    for (const row of await load(client, memberTable, `where ${isPair} or room_id = any($3::opaque_id[])`, [
+      ...pairs,
+      [...touched.wholeRooms],
+    ]))
       set.put({ entity: 'member', row });
   if (pairs[0].length > 0)
     for (const row of await load(client, banTable, `where ${isPair}`, pairs)) set.put({ entity: 'ban', row });
   if (users.length > 0) {
-    for (const row of await load(client, userTable, 'where user_id = any($1::opaque_id[]) and event_id is not null', [users]))
+    for (const row of await load(client, userTable, 'where user_id = any($1::opaque_id[]) and event_id is not null', [
+      users,
+    ]))
       set.put({ entity: 'user', row });
     for (const row of await load(client, endedLoginTable, 'where user_id = any($1::opaque_id[])', [users]))
       set.put({ entity: 'login', row });
@@ -136,7 +161,8 @@ const loadPresence = async (client: Client, set: WorkingSet, touched: Touched): 
   const live = [...touched.liveRooms];
   if (live.length === 0) return;
   const rooms = live.map(([roomId]) => roomId);
-  for (const row of await load(client, lifeTable, 'where room_id = any($1::opaque_id[])', [rooms])) set.put({ entity: 'life', row });
+  for (const row of await load(client, lifeTable, 'where room_id = any($1::opaque_id[])', [rooms]))
+    set.put({ entity: 'life', row });
   const [pairRooms, identities] = pairsOf(new Map(live.map(([roomId, each]) => [roomId, each.identities])));
   const whole = live.filter(([, each]) => each.isWhole).map(([roomId]) => roomId);
   const sids = live.flatMap(([, each]) => [...each.sids]);

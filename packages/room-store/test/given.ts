@@ -12,12 +12,27 @@ export const startDatabase = async (): Promise<{ pool: Pool; url: string }> => {
   const url = await createDatabase(realParts(['postgres']).postgres.url);
   await migrate(url);
   const pool = createPool({ url, maxConnections: 20, applicationName: 'test', onError: () => undefined });
-  for (const topic of [topics.roomEvents, topics.livekitWebhooks]) await preparePositions(pool, projection, topic, partitionCount);
+  for (const topic of [topics.roomEvents, topics.livekitWebhooks])
+    await preparePositions(pool, projection, topic, partitionCount);
   return { pool, url };
 };
 
-const record = (topic: string, partition: number, offset: number, id: string | null, content: ChunkContent, sequence: bigint | null = null): ChunkRecord => ({
-  origin: { eventId: id ?? `${offset}`, topic, partition, offset: BigInt(offset), timeMs: 1_700_000_000_000 + offset, sequence },
+const record = (
+  topic: string,
+  partition: number,
+  offset: number,
+  id: string | null,
+  content: ChunkContent,
+  sequence: bigint | null = null,
+): ChunkRecord => ({
+  origin: {
+    eventId: id ?? `${offset}`,
+    topic,
+    partition,
+    offset: BigInt(offset),
+    timeMs: 1_700_000_000_000 + offset,
+    sequence,
+  },
   recordedAtMs: 1_700_000_000_000 + offset,
   factKey: id === null ? null : Buffer.from(id.padStart(16, '0')),
   trace: null,
@@ -27,8 +42,11 @@ const record = (topic: string, partition: number, offset: number, id: string | n
 export const roomRecord = (offset: number, event: RoomEvent, { id = `e${offset}`, partition = 0 } = {}): ChunkRecord =>
   record(topics.roomEvents, partition, offset, id, { kind: 'room_event', event });
 
-export const livekitRecord = (offset: number, fact: LivekitFact, { id = `w${offset}`, partition = 0 } = {}): ChunkRecord =>
-  record(topics.livekitWebhooks, partition, offset, id, { kind: 'livekit', fact });
+export const livekitRecord = (
+  offset: number,
+  fact: LivekitFact,
+  { id = `w${offset}`, partition = 0 } = {},
+): ChunkRecord => record(topics.livekitWebhooks, partition, offset, id, { kind: 'livekit', fact });
 
 /** A chunk of records that follow each other; where it is empty, of nothing at `from`. */
 export const chunkOf = (records: readonly ChunkRecord[], from?: number) => {
@@ -50,11 +68,22 @@ export const added = (room: string, userId: string, role: 'host' | 'speaker' | '
   data: { userId, role },
 });
 
-export const removed = (room: string, userId: string): RoomEvent => ({ type: 'member.removed', subject: room, data: { userId } });
+export const removed = (room: string, userId: string): RoomEvent => ({
+  type: 'member.removed',
+  subject: room,
+  data: { userId },
+});
 export const created = (room: string): RoomEvent => ({ type: 'room.created', subject: room, data: {} });
 
 export const joined = (room: string, userId: string, sid = `PA_${userId}`): LivekitFact => ({
   type: 'participant_joined',
   room: { name: room, sid: `RM_${room}`, creationTimeMs: 1_000 },
-  participant: { sid, identity: userId, joinedAtMs: 2_000, version: 1, kind: 'STANDARD', attributes: { 'rt.user': userId } },
+  participant: {
+    sid,
+    identity: userId,
+    joinedAtMs: 2_000,
+    version: 1,
+    kind: 'STANDARD',
+    attributes: { 'rt.user': userId },
+  },
 });
