@@ -1,5 +1,10 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { deadLetterTopic, defaultPartitionCount, topics } from '@realtime-service/contracts';
@@ -17,7 +22,8 @@ interface Service {
   readonly environment?: Record<string, string>;
   readonly ports?: readonly string[];
   readonly volumes?: readonly string[];
-  readonly healthcheck?: object;
+  readonly command?: readonly string[];
+  readonly healthcheck?: { readonly test: readonly string[] };
   readonly depends_on?: Record<string, { readonly condition: string }>;
 }
 
@@ -86,6 +92,40 @@ describe('docker-compose.dev.yml', () => {
     const realm = JSON.parse(read('deploy/keycloak/realm-dev.json')).realm;
     const address = compose.services['keycloak']?.environment?.['KC_HOSTNAME'];
     expect(compose.services['api']?.environment?.['OIDC_ISSUER']).toBe(`${address}/realms/${realm}`);
+  });
+});
+
+describe.skipIf(process.platform === 'win32')('commands of docker-compose.dev.yml', () => {
+  test('LiveKit listens everywhere and sends its webhooks to the room-worker', () => {
+    const [command = ''] = compose.services['livekit']?.command ?? [];
+    const folder = mkdtempSync(join(tmpdir(), 'compose-'));
+    const adapted = command
+      .replace('/etc/livekit.yaml', join(root, 'livekit.yaml'))
+      .replaceAll('/tmp/livekit.yaml', join(folder, 'livekit.yaml'))
+      .replace('/livekit-server', 'echo');
+    const { stdout } = spawnSync('sh', ['-c', adapted], { encoding: 'utf8' });
+    expect(stdout).toBe(`--config ${folder}/livekit.yaml --bind 0.0.0.0\n`);
+    const original = parse(read('livekit.yaml'));
+    const webhook = { ...original.webhook, urls: ['http://room-worker:8090/webhooks/livekit'] };
+    expect(parse(readFileSync(join(folder, 'livekit.yaml'), 'utf8'))).toEqual({ ...original, webhook });
+    rmSync(folder, { recursive: true });
+  });
+
+  test.each([
+    [200, 0],
+    [503, 1],
+  ])('Keycloak that answers %i: its health check ends with %i', async (httpStatus, exitCode) => {
+    const keycloak = createServer((request, response) => {
+      response.writeHead(request.url === '/health/ready' ? httpStatus : 404).end();
+    });
+    keycloak.listen(0, '127.0.0.1');
+    await once(keycloak, 'listening');
+    const { port } = keycloak.address() as AddressInfo;
+    const [, ...command] = compose.services['keycloak']?.healthcheck?.test ?? [];
+    const [file = '', ...args] = command.map((word) => word.replace('/9000', `/${port}`).replaceAll('$$', '$'));
+    const [status] = await once(spawn(file, args, { stdio: 'ignore' }), 'exit');
+    keycloak.close();
+    expect(status).toBe(exitCode);
   });
 });
 
