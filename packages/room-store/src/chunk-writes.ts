@@ -220,8 +220,9 @@ export class ChunkWrites {
     for (const { content, origin, recordedAtMs } of this.#records) {
       if (content.kind !== 'dead') continue;
       const { key, value, headers, reason, message } = content.dead;
+      // A name with NUL cannot be stored as JSON, and must not keep its record from becoming a dead letter.
       const encoded = Object.fromEntries(
-        Object.entries(headers).map(([name, bytes]) => [name, bytes.toString('base64')]),
+        Object.entries(headers).map(([name, bytes]) => [name.replaceAll('\0', '\uFFFD'), bytes.toString('base64')]),
       );
       await client.query(
         `insert into dead_letters (topic, "partition", "offset", recorded_at, key, value, headers, reason, message)

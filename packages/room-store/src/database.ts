@@ -32,6 +32,11 @@ export const createPool = (options: DatabaseOptions): Pool => {
 export const inTransaction = async <T>(pool: Pool, work: (client: Client) => Promise<T>): Promise<T> => {
   const client = await pool.connect();
   let isBroken = false;
+  // The pool listens to idle connections only; one that dies in our hands would end the process.
+  const onError = (): void => {
+    isBroken = true;
+  };
+  client.on('error', onError);
   try {
     await client.query(
       `begin; set local statement_timeout = ${statementTimeoutMs}; set local lock_timeout = ${statementTimeoutMs / 2}; ` +
@@ -46,6 +51,7 @@ export const inTransaction = async <T>(pool: Pool, work: (client: Client) => Pro
     });
     throw error;
   } finally {
+    client.off('error', onError);
     client.release(isBroken);
   }
 };

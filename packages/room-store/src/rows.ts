@@ -42,7 +42,12 @@ const table = <T>(description: TableDescription<T>): Table<T> => {
   return { ...description, upsertSql };
 };
 
-const iso = (ms: number | null): string | null => (ms === null ? null : new Date(ms).toISOString());
+const firstInstantMs = Date.parse('0001-01-01T00:00:00Z');
+const lastInstantMs = Date.parse('9999-12-31T23:59:59.999Z');
+
+/** What no clock shows is kept at the edge of what both JavaScript and PostgreSQL can write. */
+const iso = (ms: number | null): string | null =>
+  ms === null ? null : new Date(Math.min(Math.max(ms, firstInstantMs), lastInstantMs)).toISOString();
 const ms = (value: unknown): number => (value as Date).getTime();
 const msOrNull = (value: unknown): number | null => (value === null ? null : ms(value));
 const column = <T>(name: string, type: string, value: (row: T) => unknown): Column<T> => ({ name, type, value });
