@@ -51,7 +51,7 @@ export function createMailbox(open: () => Promise<Sender>, writeLog: WriteLog): 
   let isClosed = false;
 
   async function append(records: readonly NewRecord[], timeoutMs: number): Promise<LogPosition[]> {
-    const sizes = records.map(sizeOf);
+    const sizes = records.map(recordBytes);
     const totalBytes = sizes.reduce((sum, bytes) => sum + bytes, 0);
     if (sizes.some((bytes) => bytes > MAX_RECORD_BYTES)) {
       throw new RecordTooLargeError(`A record is larger than ${MAX_RECORD_BYTES} bytes`);
@@ -168,7 +168,8 @@ function bytesOf(letters: readonly Letter[]): number {
   return letters.reduce((sum, letter) => sum + letter.bytes, 0);
 }
 
-function sizeOf(record: NewRecord): number {
+/** What counts against {@link MAX_RECORD_BYTES}. */
+export function recordBytes(record: NewRecord): number {
   let bytes = RECORD_OVERHEAD_BYTES + Buffer.byteLength(record.key ?? '') + (record.value?.length ?? 0);
   for (const [name, value] of Object.entries(record.headers)) {
     bytes += Buffer.byteLength(name) + Buffer.byteLength(value);
