@@ -141,3 +141,11 @@ export const claimEdges = async (pool: Pool, limit: number, claimSeconds: number
 export const settleEdge = async (pool: Pool, edge: ClaimedEdge): Promise<void> => {
   await pool.query('delete from edges where edge_id = $1', [edge.edgeId.toString()]);
 };
+
+/** Puts an order back that could not be carried out, to be taken again after `delayMs` unless it expires before. */
+export const postponeEdge = async (pool: Pool, edge: ClaimedEdge, delayMs: number): Promise<void> => {
+  await pool.query('update edges set locked_until = clock_timestamp() + make_interval(secs => $2::float8 / 1000) where edge_id = $1', [
+    edge.edgeId.toString(),
+    delayMs,
+  ]);
+};
