@@ -11,11 +11,16 @@ export class LivekitError extends Error {
   /** From `Retry-After`, milliseconds. */
   readonly retryAfterMs: number | null;
 
-  constructor(kind: LivekitError['kind'], message: string, retryAfterMs: number | null = null, options?: ErrorOptions) {
+  constructor(message: string, { kind, retryAfterMs = null, ...options }: LivekitErrorOptions) {
     super(message, options);
     this.kind = kind;
     this.retryAfterMs = retryAfterMs;
   }
+}
+
+interface LivekitErrorOptions extends ErrorOptions {
+  readonly kind: LivekitError['kind'];
+  readonly retryAfterMs?: number | null;
 }
 
 const flag = z.boolean().default(false);
@@ -92,6 +97,23 @@ const readRetryAfter = (header: string | null): number | null => {
   return Number.isNaN(delayMs) ? null : Math.min(Math.max(delayMs, 0), 60_000);
 };
 
+const TwirpError = z.object({ code: z.string() });
+
+/** Undefined where it is not JSON, as a proxy's error page. */
+const readJson = (text: string): unknown => {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+};
+
+/** A 200 that is not LiveKit's, from whatever stands between, passes as an outage does. */
+const kindOf = (status: number): LivekitError['kind'] => {
+  if (status === 401 || status === 403) return 'unauthorised';
+  return status === 200 || status === 429 || status >= 500 ? 'unavailable' : 'refused';
+};
+
 /**
  * Twirp with JSON bodies over `fetch`. The SDK's client costs four times as much on lists, and hides the status and
  * `Retry-After` that retries depend on (livekit/protocol livekit_room.proto, twirp's error codes).
@@ -117,22 +139,16 @@ export const createRoomService = ({ apiUrl, key, timeoutMs }: RoomServiceOptions
       });
       text = await response.text();
     } catch (cause) {
-      throw new LivekitError('unavailable', `LiveKit did not answer ${method}`, null, { cause });
+      throw new LivekitError(`LiveKit did not answer ${method}`, { kind: 'unavailable', cause });
     }
-    if (response.ok) return JSON.parse(text);
-    if (response.status === 404 && text.includes('not_found')) return null;
-    const kind =
-      response.status === 401 || response.status === 403
-        ? 'unauthorised'
-        : response.status >= 500 || response.status === 429
-          ? 'unavailable'
-          : 'refused';
+    const answer = readJson(text);
+    if (response.ok && answer !== undefined) return answer;
+    if (response.status === 404 && TwirpError.safeParse(answer).data?.code === 'not_found') return null;
     // The body of a refusal can hold the token: only its status is kept.
-    throw new LivekitError(
-      kind,
-      `LiveKit answered ${method} with ${response.status}`,
-      readRetryAfter(response.headers.get('retry-after')),
-    );
+    throw new LivekitError(`LiveKit answered ${method} with ${response.status}`, {
+      kind: kindOf(response.status),
+      retryAfterMs: readRetryAfter(response.headers.get('retry-after')),
+    });
   };
 
   const admin = (room: string): VideoGrant => ({ roomAdmin: true, room });
