@@ -10,12 +10,25 @@ const OwnSettings = z
     HOST: z.string().min(1).default('127.0.0.1').describe('Address to listen on'),
     WORKER_PORT: port.default(8090).describe('Port of the webhook intake'),
     WORKER_OPS_PORT: port.default(8091).describe('Port of the ops routes'),
-    LIVEKIT_WEBHOOK_KEYS: LivekitKeys.optional().describe('Keys that LiveKit signs webhooks with; LIVEKIT_KEYS by default'),
-    UNKNOWN_ROOMS: z.enum(['observe', 'close']).default('observe').describe('What to do with rooms that LiveKit has and the domain does not'),
-    SWEEP_INTERVAL_SECONDS: z.coerce.number().min(1).max(3600).default(15).describe('How often presence is compared with LiveKit'),
+    LIVEKIT_WEBHOOK_KEYS: LivekitKeys.optional().describe(
+      'Keys that LiveKit signs webhooks with; LIVEKIT_KEYS by default',
+    ),
+    UNKNOWN_ROOMS: z
+      .enum(['observe', 'close'])
+      .default('observe')
+      .describe('What to do with rooms that LiveKit has and the domain does not'),
+    SWEEP_INTERVAL_SECONDS: z.coerce
+      .number()
+      .min(1)
+      .max(3600)
+      .default(15)
+      .describe('How often presence is compared with LiveKit'),
     CONSUMER_GROUP: z.string().min(1).default('realtime-room-worker').describe('Kafka consumer group'),
     SHUTDOWN_SECONDS: z.coerce.number().min(1).max(300).default(10).describe('How long an orderly end may take'),
-    LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error']).default('info').describe('Lowest level that is logged'),
+    LOG_LEVEL: z
+      .enum(['trace', 'debug', 'info', 'warn', 'error'])
+      .default('info')
+      .describe('Lowest level that is logged'),
   })
   .transform((env) => ({
     host: env.HOST,

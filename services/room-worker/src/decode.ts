@@ -7,11 +7,13 @@ import {
   readLivekitWebhook,
   readRecord,
   readRoomEvent,
+  Traceparent,
   topics,
 } from '@realtime-service/contracts';
 import { partitionOf, type StoredRecord } from '@realtime-service/event-log';
 import { attributes, type Origin } from '@realtime-service/room-model';
 import type { ChunkContent, ChunkRecord, DeadLetterReason } from '@realtime-service/room-store';
+import { z } from 'zod';
 
 /** A record as the projection takes it, and what its decoding has to say to those on call. */
 export interface Decoded {
@@ -28,7 +30,10 @@ const factKeyOf = (source: string, id: string): Buffer =>
   createHash('sha256').update(source).update('\0').update(id).digest().subarray(0, 16);
 
 const describe = (faults: readonly ProblemFault[]): string =>
-  faults.map(({ path, message }) => `${path || '/'}: ${message}`).join('; ').slice(0, 1_000);
+  faults
+    .map(({ path, message }) => `${path || '/'}: ${message}`)
+    .join('; ')
+    .slice(0, 1_000);
 
 interface Reading {
   readonly content: ChunkContent;
@@ -46,8 +51,7 @@ const skip = (skipped: Decoded['skipped'], event: CloudEvent | null): Reading =>
 
 const dead = (
   { key, value, headers }: StoredRecord,
-  reason: DeadLetterReason,
-  message: string,
+  { reason, message }: { readonly reason: DeadLetterReason; readonly message: string },
   event: CloudEvent | null,
   unreadable: { readonly key: string | null; readonly type: string | undefined; readonly data: unknown },
 ): Reading => ({
@@ -77,27 +81,48 @@ const readRoomEventRecord = (stored: StoredRecord): Reading => {
   if (reading.kind === 'unreadable') {
     const { why, faults, type, data } = reading;
     const isEnvelope = why === 'no_cloud_event' || why === 'invalid_context';
-    return dead(stored, isEnvelope ? 'invalid_envelope' : why, describe(faults) || why, null, { key, type, data });
+    return dead(stored, { reason: isEnvelope ? 'invalid_envelope' : why, message: describe(faults) || why }, null, {
+      key,
+      type,
+      data,
+    });
   }
   const { event } = reading;
   const { type, subject } = event.context;
   const remains = { key, type, data: event.data };
   const room = readRoomEvent(event);
   if (room.kind === 'unknown_type') return skip('unknown_type', event);
-  if (key !== subject) return dead(stored, 'key_mismatch', 'the record key is not the subject', event, { ...remains, key: subject });
-  if (room.kind === 'invalid') return dead(stored, 'invalid_data', describe(room.faults), event, remains);
+  if (key !== subject)
+    return dead(stored, { reason: 'key_mismatch', message: 'the record key is not the subject' }, event, {
+      ...remains,
+      key: subject,
+    });
+  if (room.kind === 'invalid')
+    return dead(stored, { reason: 'invalid_data', message: describe(room.faults) }, event, remains);
   return { content: { kind: 'room_event', event: room.event }, event, skipped: null, joinTrace: null };
 };
 
 const readLivekitRecord = (stored: StoredRecord): Reading => {
   const reading = readRecord(stored);
   if (reading.kind === 'tombstone') return skip('tombstone', null);
-  if (reading.kind === 'unreadable') return dead(stored, 'invalid_envelope', reading.why, null, nobody);
+  if (reading.kind === 'unreadable')
+    return dead(stored, { reason: 'invalid_envelope', message: reading.why }, null, nobody);
   const { event } = reading;
   if (event.context.type === observedType) {
     const observed = LivekitObserved.safeParse(event.data);
-    if (!observed.success) return dead(stored, 'invalid_data', observed.error.message.slice(0, 1_000), event, nobody);
-    return { content: { kind: 'livekit', fact: { type: 'observed', observed: observed.data } }, event, skipped: null, joinTrace: null };
+    if (!observed.success)
+      return dead(
+        stored,
+        { reason: 'invalid_data', message: z.prettifyError(observed.error).slice(0, 1_000) },
+        event,
+        nobody,
+      );
+    return {
+      content: { kind: 'livekit', fact: { type: 'observed', observed: observed.data } },
+      event,
+      skipped: null,
+      joinTrace: null,
+    };
   }
   const webhook = readLivekitWebhook(event.data);
   if (webhook.kind === 'ignored') return skip('no_state', event);
@@ -106,15 +131,26 @@ const readLivekitRecord = (stored: StoredRecord): Reading => {
   return { content: { kind: 'livekit', fact }, event, skipped: null, joinTrace };
 };
 
+const lastInstantMs = Date.parse('9999-12-31T23:59:59.999Z');
+
+/** Producers choose record times, too; one that no clock shows must not stop the partition. */
+const recordTimeOf = ({ timestampMs }: StoredRecord): number => Math.min(Math.max(timestampMs, 0), lastInstantMs);
+
+/** Tracing never decides whether a fact counts: what is no trace context is left out. */
+const traceOf = ({ headers }: StoredRecord, event: CloudEvent | null): string | null =>
+  [headers.traceparent?.toString('latin1'), event?.context.traceparent].find(
+    (text) => Traceparent.safeParse(text).success,
+  ) ?? null;
+
 const originOf = (stored: StoredRecord, event: CloudEvent | null): Origin => {
-  const { topic, partition, offset, timestampMs } = stored;
+  const { topic, partition, offset } = stored;
   const { id, time, sequence } = event?.context ?? {};
   return {
     eventId: id ?? `${topic}/${partition}/${offset}`,
     topic,
     partition,
     offset,
-    timeMs: time === undefined ? timestampMs : Date.parse(time),
+    timeMs: time === undefined ? recordTimeOf(stored) : Date.parse(time),
     sequence: sequence === undefined ? null : BigInt(sequence),
   };
 };
@@ -127,9 +163,9 @@ export const decodeRecord = (stored: StoredRecord, partitionCount: number): Deco
     stored,
     record: {
       origin: originOf(stored, event),
-      recordedAtMs: stored.timestampMs,
+      recordedAtMs: recordTimeOf(stored),
       factKey: event === null || content.kind === 'dead' ? null : factKeyOf(event.context.source, event.context.id),
-      trace: stored.headers.traceparent?.toString('latin1') ?? event?.context.traceparent ?? null,
+      trace: traceOf(stored, event),
       content,
     },
     joinTrace,

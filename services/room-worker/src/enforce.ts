@@ -1,5 +1,12 @@
 import { type ListedParticipant, LivekitError, type RoomService } from '@realtime-service/livekit';
-import { attributes, authorise, type Facts, isSamePermission, toParticipantPermission, type Verdict } from '@realtime-service/room-model';
+import {
+  attributes,
+  authorise,
+  isSamePermission,
+  type RoomFacts,
+  toParticipantPermission,
+  type Verdict,
+} from '@realtime-service/room-model';
 import {
   type ClaimedEdge,
   claimEdges,
@@ -7,6 +14,7 @@ import {
   type Mark,
   markIdentities,
   type Pool,
+  postponeEdge,
   postponeMark,
   readFacts,
   settleEdge,
@@ -23,6 +31,8 @@ const maxRetryMs = 10_000;
 /** A key that LiveKit refuses will not be right a moment later; the alarm is the metric. */
 const unauthorisedRetryMs = 30_000;
 const notCaughtUpRetryMs = 500;
+/** An order lives for a minute: its tries keep this distance, in steps of the backoff. */
+const edgeRetryAttempts = 3;
 
 export interface EnforcementDependencies {
   readonly pool: Pool;
@@ -39,7 +49,12 @@ type Answer =
   | { readonly kind: 'settled'; readonly action: string; readonly reason: string; readonly askAgainAtMs: number | null }
   | { readonly kind: 'later'; readonly delayMs: number };
 
-const settled = (action: string, reason = '', askAgainAtMs: number | null = null): Answer => ({ kind: 'settled', action, reason, askAgainAtMs });
+const settled = (action: string, reason = '', askAgainAtMs: number | null = null): Answer => ({
+  kind: 'settled',
+  action,
+  reason,
+  askAgainAtMs,
+});
 
 /** Full jitter above half, so that many retries do not meet again. */
 const retryDelayMs = (attempts: number): number =>
@@ -48,34 +63,57 @@ const retryDelayMs = (attempts: number): number =>
 const delayAfter = (error: unknown, attempts: number): number => {
   if (!(error instanceof LivekitError)) return retryDelayMs(attempts);
   if (error.kind === 'unauthorised') return unauthorisedRetryMs;
-  return error.retryAfterMs ?? retryDelayMs(attempts);
+  return Math.max(error.retryAfterMs ?? 0, retryDelayMs(attempts));
 };
 
-/** Makes LiveKit agree about one room: a closed one ends in one call; of others every identity is asked about. */
-const answerRoom = async ({ pool, livekit, gate, unknownRooms }: EnforcementDependencies, mark: Mark): Promise<Answer> => {
-  const { roomId } = mark;
+const readRoom = async (pool: Pool, roomId: string): Promise<RoomFacts | null> => {
   const [answer] = await readFacts(pool, [{ roomId, userId: '', loginId: null }]);
-  const room = answer?.facts.room ?? null;
-  if (room?.state === 'closed') {
+  return answer?.facts.room ?? null;
+};
+
+const later: Answer = { kind: 'later', delayMs: notCaughtUpRetryMs };
+
+/** Makes LiveKit agree about one room: a closed one ends in one call; of others every identity is asked about. */
+const answerRoom = async (
+  { pool, livekit, gate, unknownRooms }: EnforcementDependencies,
+  mark: Mark,
+): Promise<Answer> => {
+  const { roomId } = mark;
+  let room = await readRoom(pool, roomId);
+  if (room === null) {
+    if (!(await gate.isCaughtUp([roomId]))) return later;
+    // Read again: only what is absent after the lane was seen caught up is absent.
+    room = await readRoom(pool, roomId);
+  }
+  if (room === null) {
+    if (unknownRooms === 'observe') return settled('observed', 'unknown_room');
+    await livekit.deleteRoom(roomId);
+    return settled('room_deleted', 'unknown_room');
+  }
+  if (room.state === 'closed') {
     await livekit.deleteRoom(roomId);
     return settled('room_deleted', 'room_closed');
   }
   const participants = await livekit.listParticipants(roomId);
-  if (room !== null) {
-    await markIdentities(pool, roomId, participants.map(({ identity }) => identity), mark.cause, mark.causedAtMs);
-    return settled('asked_each');
-  }
-  if (!(await gate.isCaughtUp([roomId]))) return { kind: 'later', delayMs: notCaughtUpRetryMs };
-  if (unknownRooms === 'observe') return settled('observed', 'unknown_room');
-  await livekit.deleteRoom(roomId);
-  return settled('room_deleted', 'unknown_room');
+  await markIdentities(
+    pool,
+    roomId,
+    participants.map(({ identity }) => identity),
+    mark.cause,
+    mark.causedAtMs,
+  );
+  return settled('asked_each');
 };
 
 const isPerson = ({ kind }: ListedParticipant): boolean => kind === 'STANDARD';
 
 /** Carries out a verdict about somebody who is inside. */
-const enforce = async (dependencies: EnforcementDependencies, mark: Mark, present: ListedParticipant, verdict: Verdict, userId: string): Promise<Answer> => {
-  const { livekit, gate, unknownRooms } = dependencies;
+const enforce = async (
+  { livekit, unknownRooms }: EnforcementDependencies,
+  mark: Mark,
+  present: ListedParticipant,
+  verdict: Verdict,
+): Promise<Answer> => {
   const { roomId, identity } = mark;
   if (verdict.kind === 'allow') {
     const wanted = toParticipantPermission(verdict.permissions);
@@ -83,18 +121,9 @@ const enforce = async (dependencies: EnforcementDependencies, mark: Mark, presen
     await livekit.setPermission(roomId, identity, wanted);
     return settled('permissions_set', '', verdict.changesAtMs);
   }
-  if (verdict.evidence === 'absence') {
-    if (!(await gate.isCaughtUp([roomId, userId]))) return { kind: 'later', delayMs: notCaughtUpRetryMs };
-    if (verdict.reason === 'unknown_room' && unknownRooms === 'observe') return settled('observed', verdict.reason);
-  }
+  if (verdict.reason === 'unknown_room' && unknownRooms === 'observe') return settled('observed', verdict.reason);
   await livekit.removeParticipant(roomId, identity);
   return settled('removed', verdict.reason);
-};
-
-const factsOf = async (pool: Pool, roomId: string, userId: string, loginId: string | null): Promise<{ facts: Facts; nowMs: number }> => {
-  const [answer] = await readFacts(pool, [{ roomId, userId, loginId }]);
-  if (answer === undefined) throw new Error('facts were not answered');
-  return answer;
 };
 
 /**
@@ -109,10 +138,19 @@ const answerIdentity = async (dependencies: EnforcementDependencies, mark: Mark)
   if (!isPerson(present)) return settled('not_a_person', present.kind);
   const userId = present.attributes?.[attributes.user];
   if (userId === undefined) return settled('observed', 'not_ours');
-  if (!(await gate.hasReachedStart([roomId, userId]))) return { kind: 'later', delayMs: notCaughtUpRetryMs };
-  const { facts, nowMs } = await factsOf(pool, roomId, userId, present.attributes?.[attributes.login] ?? null);
-  const verdict = authorise(facts, { purpose: 'stay', identity, takeOver: false }, nowMs);
-  return enforce(dependencies, mark, present, verdict, userId);
+  const judge = async (): Promise<Verdict> => {
+    const [answer] = await readFacts(pool, [
+      { roomId, userId, loginId: present.attributes?.[attributes.login] ?? null },
+    ]);
+    if (answer === undefined) throw new Error('facts were not answered');
+    return authorise(answer.facts, { purpose: 'stay', identity, takeOver: false }, answer.nowMs);
+  };
+  if (!(await gate.hasReachedStart([roomId, userId]))) return later;
+  const verdict = await judge();
+  if (verdict.kind === 'allow' || verdict.evidence === 'fact') return enforce(dependencies, mark, present, verdict);
+  if (!(await gate.isCaughtUp([roomId, userId]))) return later;
+  // Judged again: what was applied between the first reading and the sight of the log's end counts.
+  return enforce(dependencies, mark, present, await judge());
 };
 
 const answerMark = async (dependencies: EnforcementDependencies, mark: Mark): Promise<void> => {
@@ -129,19 +167,26 @@ const answerMark = async (dependencies: EnforcementDependencies, mark: Mark): Pr
       metrics.removalSeconds.observe(Math.max(0, Date.now() - mark.causedAtMs) / 1000);
       logger.info({ room: mark.roomId, identity: mark.identity, action, reason, cause: mark.cause }, 'session ended');
     }
-    if (action === 'permissions_set') logger.info({ room: mark.roomId, identity: mark.identity, cause: mark.cause }, 'permissions set');
+    if (action === 'permissions_set')
+      logger.info({ room: mark.roomId, identity: mark.identity, cause: mark.cause }, 'permissions set');
     await settleMark(pool, mark, askAgainAtMs);
   } catch (error) {
     const kind = error instanceof LivekitError ? error.kind : 'store';
     metrics.enforcementErrors.inc({ kind });
-    logger.warn({ room: mark.roomId, identity: mark.identity, attempts: mark.attempts, err: error }, 'question could not be answered yet');
+    logger.warn(
+      { room: mark.roomId, identity: mark.identity, attempts: mark.attempts, err: error },
+      'question could not be answered yet',
+    );
     // Where the database is away too, the claim expires by itself.
     await postponeMark(pool, mark, delayAfter(error, mark.attempts)).catch(() => {});
   }
 };
 
 /** Carries out an order that concerns one sid, if that sid is still the one that is there. */
-const carryOutEdge = async ({ pool, livekit, metrics, logger }: EnforcementDependencies, edge: ClaimedEdge): Promise<void> => {
+const carryOutEdge = async (
+  { pool, livekit, metrics, logger }: EnforcementDependencies,
+  edge: ClaimedEdge,
+): Promise<void> => {
   try {
     const present = await livekit.getParticipant(edge.roomId, edge.identity);
     if (present?.sid === edge.participantSid) {
@@ -154,6 +199,7 @@ const carryOutEdge = async ({ pool, livekit, metrics, logger }: EnforcementDepen
   } catch (error) {
     metrics.enforcementErrors.inc({ kind: error instanceof LivekitError ? error.kind : 'store' });
     logger.warn({ room: edge.roomId, identity: edge.identity, err: error }, 'order could not be carried out yet');
+    await postponeEdge(pool, edge, delayAfter(error, edgeRetryAttempts)).catch(() => {});
   }
 };
 

@@ -1,0 +1,2 @@
+export { WorkerSettings } from './config.ts';
+export { startWorker, type Worker } from './worker.ts';

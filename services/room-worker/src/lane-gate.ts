@@ -25,9 +25,14 @@ export const createLaneGate = (pool: Pool, log: EventLog, projection: string): L
     return startBounds;
   };
 
-  const reached = async (bounds: readonly PartitionBounds[], isConcerned: (partition: number) => boolean): Promise<boolean> => {
+  const reached = async (
+    bounds: readonly PartitionBounds[],
+    isConcerned: (partition: number) => boolean,
+  ): Promise<boolean> => {
     const positions = await readPositions(pool, projection);
-    const next = new Map(positions.filter(({ topic }) => topic === topics.roomEvents).map((each) => [each.partition, each.nextOffset]));
+    const next = new Map(
+      positions.filter(({ topic }) => topic === topics.roomEvents).map((each) => [each.partition, each.nextOffset]),
+    );
     return bounds.every(({ partition, high }) => !isConcerned(partition) || (next.get(partition) ?? -1n) >= high);
   };
 

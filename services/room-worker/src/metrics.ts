@@ -26,15 +26,60 @@ export const createWorkerMetrics = (): WorkerMetrics => {
   const registers = [registry];
   return {
     registry,
-    facts: new Counter({ name: 'rt_facts', help: 'Records of the log, by what became of them', labelNames: ['topic', 'outcome'], registers }),
-    skipped: new Counter({ name: 'rt_records_skipped', help: 'Records that say nothing here, by reason', labelNames: ['topic', 'reason'], registers }),
-    misplaced: new Counter({ name: 'rt_records_misplaced', help: 'Records in another partition than murmur2 of their key gives', labelNames: ['topic'], registers }),
-    deadLetters: new Counter({ name: 'rt_dead_letters', help: 'Records that can never be applied, by reason', labelNames: ['topic', 'reason'], registers }),
-    retries: new Counter({ name: 'rt_chunk_retries', help: 'Chunks that failed for a passing reason', labelNames: ['topic'], registers }),
-    lag: new Gauge({ name: 'kafka_consumergroup_lag', help: 'Records that are not applied yet', labelNames: ['consumergroup', 'topic', 'partition'], registers }),
-    webhooks: new Counter({ name: 'rt_webhooks', help: 'Webhooks from LiveKit, by outcome', labelNames: ['outcome'], registers }),
-    answers: new Counter({ name: 'rt_marks_answered', help: 'Questions about sessions, by what was done', labelNames: ['action', 'reason'], registers }),
-    enforcementErrors: new Counter({ name: 'rt_enforcement_errors', help: 'Questions that could not be answered, by kind of failure', labelNames: ['kind'], registers }),
+    facts: new Counter({
+      name: 'rt_facts',
+      help: 'Records of the log, by what became of them',
+      labelNames: ['topic', 'outcome'],
+      registers,
+    }),
+    skipped: new Counter({
+      name: 'rt_records_skipped',
+      help: 'Records that say nothing here, by reason',
+      labelNames: ['topic', 'reason'],
+      registers,
+    }),
+    misplaced: new Counter({
+      name: 'rt_records_misplaced',
+      help: 'Records in another partition than murmur2 of their key gives',
+      labelNames: ['topic'],
+      registers,
+    }),
+    deadLetters: new Counter({
+      name: 'rt_dead_letters',
+      help: 'Records that can never be applied, by reason',
+      labelNames: ['topic', 'reason'],
+      registers,
+    }),
+    retries: new Counter({
+      name: 'rt_chunk_retries',
+      help: 'Chunks that failed for a passing reason',
+      labelNames: ['topic'],
+      registers,
+    }),
+    lag: new Gauge({
+      name: 'kafka_consumergroup_lag',
+      help: 'Records that are not applied yet',
+      labelNames: ['consumergroup', 'topic', 'partition'],
+      registers,
+    }),
+    webhooks: new Counter({
+      name: 'rt_webhooks',
+      help: 'Webhooks from LiveKit, by outcome',
+      labelNames: ['outcome'],
+      registers,
+    }),
+    answers: new Counter({
+      name: 'rt_marks_answered',
+      help: 'Questions about sessions, by what was done',
+      labelNames: ['action', 'reason'],
+      registers,
+    }),
+    enforcementErrors: new Counter({
+      name: 'rt_enforcement_errors',
+      help: 'Questions that could not be answered, by kind of failure',
+      labelNames: ['kind'],
+      registers,
+    }),
     removalSeconds: new Histogram({
       name: 'rt_removal_seconds',
       help: "From the fact's time to LiveKit's confirmation of the removal",
@@ -42,9 +87,26 @@ export const createWorkerMetrics = (): WorkerMetrics => {
       registers,
     }),
     marksDue: new Gauge({ name: 'rt_marks_due', help: 'Questions about sessions that wait for an answer', registers }),
-    markAgeSeconds: new Gauge({ name: 'rt_mark_age_seconds', help: 'How long the oldest question has been due', registers }),
-    sweepDifferences: new Counter({ name: 'rt_sweep_differences', help: 'Rooms whose presence differed from LiveKit on two looks', registers }),
-    sweepAlarms: new Counter({ name: 'rt_sweep_alarms', help: 'Sweeps that found many differences at once', registers }),
-    relayed: new Counter({ name: 'rt_relayed', help: 'Messages published from the database', labelNames: ['queue'], registers }),
+    markAgeSeconds: new Gauge({
+      name: 'rt_mark_age_seconds',
+      help: 'How long the oldest question has been due',
+      registers,
+    }),
+    sweepDifferences: new Counter({
+      name: 'rt_sweep_differences',
+      help: 'Rooms whose presence differed from LiveKit on two looks',
+      registers,
+    }),
+    sweepAlarms: new Counter({
+      name: 'rt_sweep_alarms',
+      help: 'Sweeps that found many differences at once',
+      registers,
+    }),
+    relayed: new Counter({
+      name: 'rt_relayed',
+      help: 'Messages published from the database',
+      labelNames: ['queue'],
+      registers,
+    }),
   };
 };

@@ -1,5 +1,13 @@
 import type { BatchOutcome, LogBatch } from '@realtime-service/event-log';
-import { applyChunk, type Chunk, type ChunkRecord, type ChunkResult, isUnstorable, type Pool } from '@realtime-service/room-store';
+import {
+  applyChunk,
+  type Chunk,
+  type ChunkCounts,
+  type ChunkRecord,
+  type ChunkResult,
+  isUnstorable,
+  type Pool,
+} from '@realtime-service/room-store';
 import { type Logger, withRemoteParent, withSpan } from '@realtime-service/telemetry';
 import { type Decoded, decodeRecord } from './decode.ts';
 import type { WorkerMetrics } from './metrics.ts';
@@ -48,7 +56,11 @@ const asDeadLetter = ({ stored, record }: Decoded, error: unknown): ChunkRecord 
       ? { key: content.event.subject, type: content.event.type, data: content.event.data }
       : { key: null, type: undefined, data: undefined };
   const message = error instanceof Error ? error.message : String(error);
-  return { ...record, factKey: null, content: { kind: 'dead', dead: { reason: 'unstorable', message, key, value, headers }, unreadable } };
+  return {
+    ...record,
+    factKey: null,
+    content: { kind: 'dead', dead: { reason: 'unstorable', message, key, value, headers }, unreadable },
+  };
 };
 
 type Stretch = Omit<Chunk, 'records'> & Run;
@@ -56,19 +68,45 @@ type Stretch = Omit<Chunk, 'records'> & Run;
 const apply = (pool: Pool, { decoded, ...stretch }: Stretch): Promise<ChunkResult> =>
   applyChunk(pool, { ...stretch, records: decoded.map(({ record }) => record) });
 
+/** What became of a stretch, and its records as they were applied: some may have turned out to be dead letters. */
+interface Applied {
+  readonly result: ChunkResult;
+  readonly decoded: readonly Decoded[];
+}
+
+const sum = (left: ChunkCounts, right: ChunkCounts): ChunkCounts => ({
+  applied: left.applied + right.applied,
+  repeated: left.repeated + right.repeated,
+  dead: left.dead + right.dead,
+  skipped: left.skipped + right.skipped,
+  marks: left.marks + right.marks,
+  outbox: left.outbox + right.outbox,
+});
+
 /** Applies a chunk; where its data cannot be stored, in halves, until the one record is found. */
-const applyInHalves = async (pool: Pool, stretch: Stretch): Promise<ChunkResult> => {
+const applyInHalves = async (pool: Pool, stretch: Stretch): Promise<Applied> => {
+  const { decoded } = stretch;
   try {
-    return await apply(pool, stretch);
+    return { result: await apply(pool, stretch), decoded };
   } catch (error) {
-    const { decoded } = stretch;
     const [first] = decoded;
     if (!isUnstorable(error) || first === undefined) throw error;
-    if (decoded.length === 1) return apply(pool, { ...stretch, decoded: [{ ...first, record: asDeadLetter(first, error) }] });
+    if (decoded.length === 1) {
+      const dead = [{ ...first, record: asDeadLetter(first, error) }];
+      return { result: await apply(pool, { ...stretch, decoded: dead }), decoded: dead };
+    }
     const right = decoded.slice(decoded.length >> 1);
     const middle = (right[0] as Decoded).stored.offset;
-    const result = await applyInHalves(pool, { ...stretch, decoded: decoded.slice(0, -right.length), nextOffset: middle });
-    return result.kind === 'behind' ? result : applyInHalves(pool, { ...stretch, decoded: right, fetchedOffset: middle });
+    const lower = await applyInHalves(pool, {
+      ...stretch,
+      decoded: decoded.slice(0, -right.length),
+      nextOffset: middle,
+    });
+    if (lower.result.kind === 'behind') return lower;
+    const upper = await applyInHalves(pool, { ...stretch, decoded: right, fetchedOffset: middle });
+    if (upper.result.kind === 'behind') return upper;
+    const counts = sum(lower.result.counts, upper.result.counts);
+    return { result: { ...upper.result, counts }, decoded: [...lower.decoded, ...upper.decoded] };
   }
 };
 
@@ -86,12 +124,18 @@ export const createProjector = (dependencies: ProjectorDependencies): ((batch: L
       if (skipped !== null) metrics.skipped.inc({ topic, reason: skipped });
       if (isMisplaced) {
         metrics.misplaced.inc({ topic });
-        logger.error({ topic, partition: record.origin.partition, offset: record.origin.offset.toString() }, 'producer uses another partitioner than murmur2');
+        logger.error(
+          { topic, partition: record.origin.partition, offset: record.origin.offset.toString() },
+          'producer uses another partitioner than murmur2',
+        );
       }
       if (record.content.kind !== 'dead') continue;
       const { reason, message } = record.content.dead;
       metrics.deadLetters.inc({ topic, reason });
-      logger.warn({ topic, partition: record.origin.partition, offset: record.origin.offset.toString(), reason, message }, 'record became a dead letter');
+      logger.warn(
+        { topic, partition: record.origin.partition, offset: record.origin.offset.toString(), reason, message },
+        'record became a dead letter',
+      );
     }
   };
 
@@ -111,9 +155,10 @@ export const createProjector = (dependencies: ProjectorDependencies): ((batch: L
     };
     const run = () =>
       withSpan(`project ${topic}`, { attributes, links, isRoot: traces.size !== 1 }, async (span) => {
-        const result = await applyInHalves(pool, stretch);
-        if (result.kind === 'applied') for (const [name, count] of Object.entries(result.counts)) span.setAttribute(`rt.${name}`, count);
-        observe(decoded, topic, result);
+        const { result, decoded: applied } = await applyInHalves(pool, stretch);
+        if (result.kind === 'applied')
+          for (const [name, count] of Object.entries(result.counts)) span.setAttribute(`rt.${name}`, count);
+        observe(applied, topic, result);
         return result;
       });
     // A chunk that one trace led to is a part of it; one of several only points to them.
@@ -133,7 +178,10 @@ export const createProjector = (dependencies: ProjectorDependencies): ((batch: L
         return { kind: 'retry', nextOffset: position, afterMs: retryAfterMs };
       }
       if (result.kind === 'behind') {
-        logger.warn({ topic, partition, from: position.toString(), to: result.nextOffset.toString() }, 'log was ahead of the database, reading again');
+        logger.warn(
+          { topic, partition, from: position.toString(), to: result.nextOffset.toString() },
+          'log was ahead of the database, reading again',
+        );
         return { kind: 'advance', nextOffset: result.nextOffset };
       }
       position = result.nextOffset;

@@ -1,14 +1,30 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type CloudEventContext, deadLetterTopic, type TopicName, toBinaryHeaders, topics } from '@realtime-service/contracts';
-import type { EventLog, NewRecord } from '@realtime-service/event-log';
-import { type DeadLetter, holdDuty, type OutboxEvent, type Pool, relayDeadLetters, relayOutbox, releaseDuty } from '@realtime-service/room-store';
+import {
+  type CloudEventContext,
+  deadLetterTopic,
+  type TopicName,
+  toBinaryHeaders,
+  topics,
+} from '@realtime-service/contracts';
+import { type EventLog, MAX_RECORD_BYTES, type NewRecord, recordBytes } from '@realtime-service/event-log';
+import {
+  type DeadLetter,
+  holdDuty,
+  type OutboxEvent,
+  type Pool,
+  relayDeadLetters,
+  relayOutbox,
+  releaseDuty,
+} from '@realtime-service/room-store';
 import type { Logger } from '@realtime-service/telemetry';
 import type { WorkerMetrics } from './metrics.ts';
 
 const dutyName = 'relay';
 const dutySeconds = 15;
-const batchSize = 500;
+const eventBatchSize = 500;
+/** Each may have a megabyte. */
+const letterBatchSize = 20;
 const idleMs = 200;
 const afterFailureMs = 1_000;
 const appendTimeoutMs = 3_000;
@@ -30,40 +46,55 @@ const toPresenceRecord = (event: OutboxEvent): NewRecord => {
     time: new Date(event.occurredAtMs).toISOString(),
   };
   const trace = event.trace === null ? {} : { traceparent: event.trace };
-  return { topic: topics.presence, key: event.roomId, value: Buffer.from(JSON.stringify(event.data)), headers: { ...toBinaryHeaders(context), ...trace } };
+  return {
+    topic: topics.presence,
+    key: event.roomId,
+    value: Buffer.from(JSON.stringify(event.data)),
+    headers: { ...toBinaryHeaders(context), ...trace },
+  };
 };
 
-/** Spring Kafka's header names, so that tools which know them find their way. */
-const toDeadLetterRecord = (letter: DeadLetter): NewRecord => ({
-  topic: deadLetterTopic(letter.topic as TopicName),
-  key: letter.key,
-  value: letter.value,
-  headers: {
-    ...letter.headers,
+/**
+ * Spring Kafka's header names, so that tools which know them find their way. A letter that with them exceeds the log's
+ * limit travels without its value or, where its headers are what is large, without these too: the database keeps both.
+ */
+const toDeadLetterRecord = (letter: DeadLetter): NewRecord => {
+  const about = {
     'kafka_dlt-original-topic': letter.topic,
     'kafka_dlt-original-partition': String(letter.partition),
     'kafka_dlt-original-offset': letter.offset.toString(),
     'kafka_dlt-original-timestamp': String(letter.recordedAtMs),
     'kafka_dlt-exception-fqcn': letter.reason,
     'kafka_dlt-exception-message': letter.message,
-  },
-});
+  };
+  const topic = deadLetterTopic(letter.topic as TopicName);
+  const whole: NewRecord = { topic, key: letter.key, value: letter.value, headers: { ...letter.headers, ...about } };
+  const isTooLarge = (record: NewRecord): boolean => recordBytes(record) > MAX_RECORD_BYTES;
+  if (!isTooLarge(whole)) return whole;
+  const withoutValue: NewRecord = { ...whole, value: null };
+  return isTooLarge(withoutValue) ? { topic, key: null, value: null, headers: about } : withoutValue;
+};
 
 /**
  * Publishes what the projection left to publish, while this process holds the duty. At least once: a crash between the
  * log's acknowledgement and our commit sends again, with the same ids.
  */
-export const startRelay = ({ pool, log, metrics, logger }: RelayDependencies): { readonly stop: () => Promise<void> } => {
+export const startRelay = ({
+  pool,
+  log,
+  metrics,
+  logger,
+}: RelayDependencies): { readonly stop: () => Promise<void> } => {
   const holder = randomUUID();
   const stopping = new AbortController();
 
   const relay = async (): Promise<number> => {
     if (!(await holdDuty(pool, dutyName, holder, dutySeconds))) return 0;
-    const events = await relayOutbox(pool, batchSize, async (rows) => {
+    const events = await relayOutbox(pool, eventBatchSize, async (rows) => {
       await log.append(rows.map(toPresenceRecord), appendTimeoutMs);
     });
     metrics.relayed.inc({ queue: 'presence' }, events);
-    const letters = await relayDeadLetters(pool, batchSize, async (rows) => {
+    const letters = await relayDeadLetters(pool, letterBatchSize, async (rows) => {
       await log.append(rows.map(toDeadLetterRecord), appendTimeoutMs);
     });
     metrics.relayed.inc({ queue: 'dead_letters' }, letters);

@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type CloudEventContext, type LivekitObserved, type LivekitRoom, observedType, toBinaryHeaders, topics } from '@realtime-service/contracts';
-import type { EventLog } from '@realtime-service/event-log';
+import { type LivekitObserved, type LivekitRoom, observedType } from '@realtime-service/contracts';
+import { type EventLog, type NewRecord, RecordTooLargeError } from '@realtime-service/event-log';
 import type { ListedParticipant, RoomService } from '@realtime-service/livekit';
 import type { RoomLife, Session } from '@realtime-service/room-model';
 import { holdDuty, type Pool, readLivePresence, releaseDuty } from '@realtime-service/room-store';
 import { type Logger, withSpan } from '@realtime-service/telemetry';
+import { participantForLog, toLivekitRecord } from './livekit-record.ts';
 import type { WorkerMetrics } from './metrics.ts';
 
 const dutyName = 'sweep';
@@ -22,9 +23,10 @@ export interface SweepDependencies {
   readonly pool: Pool;
   readonly log: EventLog;
   readonly livekit: RoomService;
-  readonly intervalMs: number;
   readonly metrics: WorkerMetrics;
   readonly logger: Logger;
+  /** Ends a sweep between two looks: a large one must not hold up the process's end. */
+  readonly signal: AbortSignal;
 }
 
 /** One room as LiveKit has it, and when it was asked. */
@@ -56,17 +58,24 @@ const believedIn = async (pool: Pool, roomIds: readonly string[] | null): Promis
   const byRoom = Map.groupBy(sessions, ({ roomId }) => roomId);
   const lifeOf = new Map(lives.map((life) => [life.roomId, life]));
   const rooms = new Set([...byRoom.keys(), ...lifeOf.keys()]);
-  return new Map([...rooms].map((roomId) => [roomId, { life: lifeOf.get(roomId), sessions: byRoom.get(roomId) ?? [] }]));
+  return new Map(
+    [...rooms].map((roomId) => [roomId, { life: lifeOf.get(roomId), sessions: byRoom.get(roomId) ?? [] }]),
+  );
 };
 
 const nothing: Believed = { life: undefined, sessions: [] };
 
 /** Looks at rooms: all that LiveKit has and all that are named, at a bounded rate. */
-const lookAt = async (livekit: RoomService, named: Iterable<string>, only: ReadonlySet<string> | null): Promise<Look[]> => {
+const lookAt = async (
+  { livekit, signal }: SweepDependencies,
+  named: Iterable<string>,
+  only: ReadonlySet<string> | null,
+): Promise<Look[]> => {
   const startedAtMs = Date.now();
   const rooms = new Map((await livekit.listRooms()).map((room) => [room.name, room]));
   const looks: Look[] = [];
   for (const roomId of new Set([...named, ...(only === null ? rooms.keys() : [])])) {
+    signal.throwIfAborted();
     const room = rooms.get(roomId) ?? null;
     if (room === null) {
       looks.push({ roomId, listedAtMs: startedAtMs, room, participants: [] });
@@ -75,35 +84,57 @@ const lookAt = async (livekit: RoomService, named: Iterable<string>, only: Reado
     const listedAtMs = Date.now();
     looks.push({ roomId, listedAtMs, room, participants: await livekit.listParticipants(roomId) });
     const aheadMs = (looks.length / roomsPerSecond) * 1000 - (Date.now() - startedAtMs);
-    if (aheadMs > 50) await delay(aheadMs);
+    if (aheadMs > 50) await delay(aheadMs, undefined, { signal });
   }
   return looks;
 };
 
-const differencesOf = async ({ pool, livekit }: SweepDependencies, among: ReadonlySet<string> | null): Promise<Look[]> => {
+const differencesOf = async (dependencies: SweepDependencies, among: ReadonlySet<string> | null): Promise<Look[]> => {
+  const { pool } = dependencies;
   const named = among ?? (await believedIn(pool, null)).keys();
-  const looks = await lookAt(livekit, named, among);
+  const looks = await lookAt(dependencies, named, among);
   // Read after the looks: a webhook that arrived meanwhile is part of what is believed.
   const believed = await believedIn(pool, among === null ? null : [...among]);
   return looks.filter((look) => differs(look, believed.get(look.roomId) ?? nothing));
 };
 
-const toRecord = (look: Look) => {
+const toRecord = (look: Look): NewRecord => {
   const observed: LivekitObserved = {
     roomName: look.roomId,
     listedAtMs: look.listedAtMs,
     room: look.room,
-    participants: look.participants.filter(isThere).map(({ tracks: _, permission, ...participant }) => ({ ...participant, permission: { hidden: permission.hidden } })),
+    participants: look.participants
+      .filter(isThere)
+      .map(({ tracks: _, permission, ...participant }) =>
+        participantForLog({ ...participant, permission: { hidden: permission.hidden } }),
+      ),
   };
-  const context: CloudEventContext = {
-    specversion: '1.0',
+  const about = {
     id: randomUUID(),
     source: 'sweep',
     type: observedType,
-    subject: look.roomId,
-    time: new Date(look.listedAtMs).toISOString(),
-  };
-  return { topic: topics.livekitWebhooks, key: look.roomId, value: Buffer.from(JSON.stringify(observed)), headers: toBinaryHeaders(context) };
+    roomName: look.roomId,
+    timeMs: look.listedAtMs,
+    traceparent: undefined,
+  } as const;
+  return toLivekitRecord(about, observed);
+};
+
+/** One room that does not fit into the log must not keep the others from being repaired. */
+const appendEach = async ({ log, logger }: SweepDependencies, differing: readonly Look[]): Promise<void> => {
+  await Promise.all(
+    differing.map(async (look) => {
+      try {
+        await log.append([toRecord(look)], appendTimeoutMs);
+      } catch (error) {
+        if (!(error instanceof RecordTooLargeError)) throw error;
+        logger.error(
+          { room: look.roomId, participants: look.participants.length },
+          'difference does not fit into the log',
+        );
+      }
+    }),
+  );
 };
 
 /**
@@ -111,40 +142,53 @@ const toRecord = (look: Look) => {
  * into the log; many at once ask for a third look and raise an alarm, and are then applied all the same.
  */
 export const sweepOnce = async (dependencies: SweepDependencies): Promise<number> => {
-  const { log, metrics, logger, pool } = dependencies;
+  const { metrics, logger, pool, signal } = dependencies;
   let differing = await differencesOf(dependencies, null);
   if (differing.length === 0) return 0;
-  await delay(secondLookAfterMs);
+  await delay(secondLookAfterMs, undefined, { signal });
   differing = await differencesOf(dependencies, new Set(differing.map(({ roomId }) => roomId)));
   const believed = await believedIn(pool, null);
   if (differing.length >= massMinimum && differing.length > massShare * believed.size) {
     metrics.sweepAlarms.inc();
     logger.error({ rooms: differing.length }, 'many rooms differ from LiveKit at once');
-    await delay(secondLookAfterMs);
+    await delay(secondLookAfterMs, undefined, { signal });
     differing = await differencesOf(dependencies, new Set(differing.map(({ roomId }) => roomId)));
   }
   if (differing.length === 0) return 0;
-  await log.append(differing.map(toRecord), appendTimeoutMs);
+  await appendEach(dependencies, differing);
   metrics.sweepDifferences.inc(differing.length);
   logger.warn({ rooms: differing.length }, 'presence differed from LiveKit');
   return differing.length;
 };
 
 /** Sweeps while this process holds the duty. */
-export const startSweep = (dependencies: SweepDependencies): { readonly stop: () => Promise<void> } => {
-  const { pool, intervalMs, logger } = dependencies;
+export const startSweep = (
+  settings: Omit<SweepDependencies, 'signal'> & { readonly intervalMs: number },
+): { readonly stop: () => Promise<void> } => {
+  const { pool, intervalMs, logger } = settings;
   const holder = randomUUID();
   const stopping = new AbortController();
+  const { signal } = stopping;
+  const hold = (): Promise<boolean> => holdDuty(pool, dutyName, holder, (2 * intervalMs) / 1000);
+
+  const sweep = async (): Promise<void> => {
+    // Kept also through a sweep that takes longer than the interval; where it is lost, two of them say the same.
+    const keeping = setInterval(() => void hold().catch(() => {}), intervalMs);
+    try {
+      await withSpan('sweep', { isRoot: true }, () => sweepOnce({ ...settings, signal }));
+    } finally {
+      clearInterval(keeping);
+    }
+  };
 
   const run = async (): Promise<void> => {
-    while (!stopping.signal.aborted) {
+    while (!signal.aborted) {
       try {
-        if (await holdDuty(pool, dutyName, holder, (2 * intervalMs) / 1000))
-          await withSpan('sweep', { isRoot: true }, () => sweepOnce(dependencies));
+        if (await hold()) await sweep();
       } catch (error) {
-        logger.warn({ err: error }, 'sweep failed');
+        if (!signal.aborted) logger.warn({ err: error }, 'sweep failed');
       }
-      await delay(intervalMs, undefined, { signal: stopping.signal }).catch(() => {});
+      await delay(intervalMs, undefined, { signal }).catch(() => {});
     }
     await releaseDuty(pool, dutyName, holder).catch(() => {});
   };

@@ -1,12 +1,13 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
-import { type CloudEventContext, type LivekitFact, LivekitWebhook, readLivekitWebhook, toBinaryHeaders, topics } from '@realtime-service/contracts';
-import { type EventLog, LogUnavailableError } from '@realtime-service/event-log';
+import { trace } from '@opentelemetry/api';
+import { type LivekitFact, LivekitWebhook, readLivekitWebhook } from '@realtime-service/contracts';
+import { type EventLog, LogUnavailableError, RecordTooLargeError } from '@realtime-service/event-log';
 import type { LivekitKey } from '@realtime-service/livekit';
 import { attributes } from '@realtime-service/room-model';
-import { currentTraceparent, linkTo, type Logger, traceRoutes } from '@realtime-service/telemetry';
-import { trace } from '@opentelemetry/api';
-import Fastify, { type FastifyInstance } from 'fastify';
+import { currentTraceparent, type Logger, linkTo, traceRoutes } from '@realtime-service/telemetry';
+import Fastify, { type FastifyError, type FastifyInstance } from 'fastify';
 import { decodeJwt, decodeProtectedHeader, jwtVerify } from 'jose';
+import { participantForLog, toLivekitRecord } from './livekit-record.ts';
 import type { WorkerMetrics } from './metrics.ts';
 
 /** LiveKit's bodies can hold a room of thousands; below this nothing may be lost to a limit. */
@@ -28,12 +29,21 @@ export interface WebhookIntakeDependencies {
 
 const compactJwt = /^[\w-]+\.[\w-]+\.[\w-]+$/;
 const mediaType = /^application\/(?:webhook\+)?json\s*(?:;.*)?$/i;
+const utf8 = new TextDecoder('utf-8', { fatal: true });
 
-/** Names of secrets in webhook bodies, in either spelling. */
-const secretName = /^(?:turn_?password|stream_?key|\w*token)$/i;
+/** The hash as LiveKit writes it; another spelling of the same bytes is not LiveKit's. */
+const isHashOf = (claim: unknown, body: Buffer): boolean => {
+  const claimed = Buffer.from(String(claim));
+  const actual = Buffer.from(createHash('sha256').update(body).digest('base64'));
+  return claimed.length === actual.length && timingSafeEqual(claimed, actual);
+};
 
 /** Why a webhook's signature does not hold, or null when it does. The reason is for a counter, never for the sender. */
-const findFault = async (authorization: string | undefined, body: Buffer, keys: readonly LivekitKey[]): Promise<string | null> => {
+const findFault = async (
+  authorization: string | undefined,
+  body: Buffer,
+  keys: readonly LivekitKey[],
+): Promise<string | null> => {
   if (authorization === undefined) return 'no_signature';
   if (!compactJwt.test(authorization)) return 'malformed_signature';
   try {
@@ -46,17 +56,11 @@ const findFault = async (authorization: string | undefined, body: Buffer, keys: 
       requiredClaims: ['exp', 'nbf', 'sha256'],
     });
     if ((payload.exp ?? 0) - (payload.nbf ?? 0) > maxLifetimeSeconds) return 'lifetime';
-    const claimed = Buffer.from(String(payload.sha256), 'base64');
-    const actual = createHash('sha256').update(body).digest();
-    return claimed.length === actual.length && timingSafeEqual(claimed, actual) ? null : 'wrong_hash';
+    return isHashOf(payload.sha256, body) ? null : 'wrong_hash';
   } catch {
     return 'bad_signature';
   }
 };
-
-/** The body as it goes into the log: without secrets. */
-const withoutSecrets = (body: Buffer): unknown =>
-  JSON.parse(body.toString('utf8'), (name, value: unknown) => (secretName.test(name) ? undefined : value));
 
 /** Tells repeated ids with other bytes apart from LiveKit's own retries, among the most recent ones. */
 const createRepeatWatch = (): ((id: string, body: Buffer) => 'new' | 'repeated' | 'changed') => {
@@ -71,19 +75,69 @@ const createRepeatWatch = (): ((id: string, body: Buffer) => 'new' | 'repeated' 
   };
 };
 
-const traceOf = (fact: LivekitFact): string | undefined =>
+/** A fact that a webhook told; what only the sweep tells is not among them. */
+type WebhookFact = Exclude<LivekitFact, { readonly type: 'observed' }>;
+
+type Reading =
+  | { readonly fact: WebhookFact; readonly id: string | undefined; readonly createdAt: number | undefined }
+  | { readonly ignored: string };
+
+/** Never throws: what is signed but says nothing here is LiveKit's right. */
+const readBody = (body: Buffer): Reading => {
+  let json: unknown;
+  try {
+    json = JSON.parse(utf8.decode(body));
+  } catch {
+    return { ignored: 'not_json' };
+  }
+  const reading = readLivekitWebhook(json);
+  if (reading.kind === 'ignored') return { ignored: reading.why };
+  if (reading.fact.type === 'observed') return { ignored: 'unknown_event' };
+  const { id, createdAt } = LivekitWebhook.parse(json);
+  return { fact: reading.fact, id, createdAt };
+};
+
+/** What goes into the log is what the projection reads, so that no secret can be among it, known to us or not. */
+const forLog = (fact: WebhookFact, id: string, createdAt: number | undefined): object => ({
+  event: fact.type,
+  id,
+  createdAt,
+  room: fact.room,
+  ...('participant' in fact ? { participant: participantForLog(fact.participant) } : {}),
+});
+
+const traceOf = (fact: WebhookFact): string | undefined =>
   'participant' in fact ? fact.participant.attributes?.[attributes.trace] : undefined;
+
+/** What Fastify refuses before our handler is asked. */
+const refusals: Readonly<Record<string, { readonly status: number; readonly outcome: string }>> = {
+  FST_ERR_CTP_BODY_TOO_LARGE: { status: 413, outcome: 'too_large' },
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: { status: 415, outcome: 'unsupported' },
+};
 
 /**
  * Receives LiveKit's webhooks: raw bytes verified, then durable in the log, then 200. Any 4xx would count as delivered
  * with LiveKit, so our own trouble is always a 503, and what we do not understand is a 200 with a counter.
  */
 export const createWebhookIntake = ({ log, keys, metrics, logger }: WebhookIntakeDependencies): FastifyInstance => {
-  const app = Fastify({ bodyLimit: bodyLimitBytes, requestTimeout: 5_000, connectionTimeout: 10_000, trustProxy: false });
+  const app = Fastify({
+    bodyLimit: bodyLimitBytes,
+    requestTimeout: 5_000,
+    connectionTimeout: 10_000,
+    trustProxy: false,
+  });
   const watch = createRepeatWatch();
   app.removeAllContentTypeParsers();
   app.addContentTypeParser(mediaType, { parseAs: 'buffer' }, (_request, body, done) => done(null, body));
   traceRoutes(app);
+  app.setErrorHandler<FastifyError>((error, _request, reply) => {
+    const { status, outcome } = refusals[error.code] ?? { status: 503, outcome: 'failed' };
+    metrics.webhooks.inc({ outcome });
+    if (status === 503) logger.error({ err: error }, 'webhook could not be handled');
+    else logger.warn({ reason: outcome }, 'webhook refused');
+    if (status === 503) reply.header('retry-after', '1');
+    reply.code(status).send();
+  });
 
   app.post<{ Body: Buffer }>('/webhooks/livekit', async (request, reply) => {
     const answer = (status: number, outcome: string): void => {
@@ -97,43 +151,40 @@ export const createWebhookIntake = ({ log, keys, metrics, logger }: WebhookIntak
       logger.warn({ reason: fault }, 'webhook refused');
       return answer(401, fault);
     }
-    let json: unknown;
-    try {
-      json = withoutSecrets(body);
-    } catch {
-      return answer(200, 'not_json');
+    const reading = readBody(body);
+    if ('ignored' in reading) {
+      if (reading.ignored !== 'no_state')
+        logger.warn({ reason: reading.ignored }, 'webhook says nothing that is understood');
+      return answer(200, reading.ignored);
     }
-    const reading = readLivekitWebhook(json);
-    if (reading.kind === 'ignored') {
-      if (reading.why !== 'no_state') logger.warn({ reason: reading.why }, 'webhook says nothing that is understood');
-      return answer(200, reading.why);
-    }
-    const { fact } = reading;
-    if (fact.type === 'observed') return answer(200, 'unknown_event');
-    const { id, createdAt } = LivekitWebhook.parse(json);
-    const eventId = id ?? createHash('sha256').update(body).digest('hex');
-    if (watch(eventId, body) === 'changed') logger.error({ event_id: eventId }, 'webhook id came again with other bytes');
+    const { fact, id = createHash('sha256').update(body).digest('hex'), createdAt } = reading;
+    const isChanged = watch(id, body) === 'changed';
+    if (isChanged) logger.error({ event_id: id }, 'webhook id came again with other bytes');
     const link = linkTo(traceOf(fact));
     if (link !== undefined) trace.getActiveSpan()?.addLink(link);
 
-    const context: CloudEventContext = {
-      specversion: '1.0',
-      id: eventId,
+    const timeMs = createdAt === undefined ? undefined : createdAt * 1000;
+    const about = {
+      id,
       source: 'livekit',
       type: `livekit.${fact.type}`,
-      subject: fact.room.name,
-      ...(createdAt === undefined ? {} : { time: new Date(createdAt * 1000).toISOString() }),
-    };
-    const traceparent = currentTraceparent();
-    const headers = { ...toBinaryHeaders(context), ...(traceparent === undefined ? {} : { traceparent }) };
+      roomName: fact.room.name,
+      timeMs,
+      traceparent: currentTraceparent(),
+    } as const;
     try {
-      await log.append([{ topic: topics.livekitWebhooks, key: fact.room.name, value: Buffer.from(JSON.stringify(json)), headers }], appendTimeoutMs);
+      await log.append([toLivekitRecord(about, forLog(fact, id, createdAt))], appendTimeoutMs);
     } catch (error) {
+      if (error instanceof RecordTooLargeError) {
+        // It will never fit, however often LiveKit sends it: the sweep tells what it would have said.
+        logger.error({ event_id: id, bytes: body.length }, 'webhook does not fit into the log');
+        return answer(200, 'too_large');
+      }
       if (!(error instanceof LogUnavailableError)) throw error;
       reply.header('retry-after', '1');
       return answer(503, 'log_unavailable');
     }
-    return answer(200, 'accepted');
+    return answer(200, isChanged ? 'changed' : 'accepted');
   });
   return app;
 };

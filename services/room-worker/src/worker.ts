@@ -2,7 +2,17 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { deadLetterTopic, topics } from '@realtime-service/contracts';
 import { type EventLog, type LogConsumer, openEventLog, prepareEmbeddedLog } from '@realtime-service/event-log';
 import { createRoomService } from '@realtime-service/livekit';
-import { createPool, listen, marksChannel, migrate, type Pool, preparePositions, readMarkBacklog, readPositions } from '@realtime-service/room-store';
+import {
+  createPool,
+  listen,
+  marksChannel,
+  migrate,
+  PartitionCountChangedError,
+  type Pool,
+  preparePositions,
+  readMarkBacklog,
+  readPositions,
+} from '@realtime-service/room-store';
 import { createOpsServer, type Logger } from '@realtime-service/telemetry';
 import type { WorkerSettings } from './config.ts';
 import { startEnforcement } from './enforce.ts';
@@ -17,7 +27,7 @@ import { createWebhookIntake } from './webhook-intake.ts';
 export const projection = 'active';
 const consumed = [topics.roomEvents, topics.livekitWebhooks];
 const livekitTimeoutMs = 2_000;
-const retryStartMs = 1_000;
+const retryStartMs = 500;
 const backlogEveryMs = 2_000;
 
 export interface Worker {
@@ -29,23 +39,35 @@ export interface Worker {
 }
 
 /** Repeats what a dependency that is still starting refuses; each refusal is logged, and readiness is red meanwhile. */
-const untilReady = async <T>(what: string, logger: Logger, attempt: () => Promise<T>, isStopped: () => boolean): Promise<T> => {
+const untilReady = async (
+  what: string,
+  logger: Logger,
+  attempt: () => Promise<void>,
+  ending: AbortSignal,
+): Promise<void> => {
   for (;;) {
     try {
       return await attempt();
     } catch (error) {
-      if (isStopped()) throw error;
+      if (error instanceof PartitionCountChangedError) throw error;
       logger.warn({ dependency: what, err: error }, 'dependency is not there yet');
-      await delay(retryStartMs);
     }
+    await delay(retryStartMs, undefined, { signal: ending });
   }
 };
 
-const gatherBacklog = async (pool: Pool, log: EventLog, consumergroup: string, metrics: WorkerMetrics): Promise<void> => {
+const gatherBacklog = async (
+  pool: Pool,
+  log: EventLog,
+  consumergroup: string,
+  metrics: WorkerMetrics,
+): Promise<void> => {
   const { count, oldestDueAtMs } = await readMarkBacklog(pool);
   metrics.marksDue.set(count);
   metrics.markAgeSeconds.set(oldestDueAtMs === null ? 0 : (Date.now() - oldestDueAtMs) / 1000);
-  const next = new Map((await readPositions(pool, projection)).map((each) => [`${each.topic} ${each.partition}`, each.nextOffset]));
+  const next = new Map(
+    (await readPositions(pool, projection)).map((each) => [`${each.topic} ${each.partition}`, each.nextOffset]),
+  );
   for (const topic of consumed)
     for (const { partition, high } of await log.bounds(topic)) {
       const lag = high - (next.get(`${topic} ${partition}`) ?? 0n);
@@ -55,9 +77,10 @@ const gatherBacklog = async (pool: Pool, log: EventLog, consumergroup: string, m
 
 /**
  * Builds the room-worker and starts it in order: database, log, intake, projection, enforcement, sweep, relay.
- * Waits for the database and the log; LiveKit may be away.
+ * Waits for the database and the log, until `ending` says otherwise; LiveKit may be away. Rejects where waiting does not
+ * help; the process is to end then.
  */
-export const startWorker = async (settings: WorkerSettings, logger: Logger): Promise<Worker> => {
+export const startWorker = async (settings: WorkerSettings, logger: Logger, ending: AbortSignal): Promise<Worker> => {
   const { database } = settings;
   const pool = createPool({
     url: database.url,
@@ -71,11 +94,13 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger): Pro
     pool,
     writeLog: (level, message, { error, ...fields }) => logger[level]({ ...fields, err: error }, message),
   });
-  const livekit = createRoomService({ apiUrl: settings.livekit.apiUrl, key: settings.livekit.keys[0], timeoutMs: livekitTimeoutMs });
+  const livekit = createRoomService({
+    apiUrl: settings.livekit.apiUrl,
+    key: settings.livekit.keys[0],
+    timeoutMs: livekitTimeoutMs,
+  });
   const partitionCounts = new Map<string, number>();
   let consumer: LogConsumer | undefined;
-  let isStopped = false;
-  const isEnding = () => isStopped;
 
   const ops = createOpsServer({
     checks: {
@@ -95,16 +120,24 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger): Pro
     const applied = await migrate(database.directUrl);
     if (applied.length > 0) logger.info({ migrations: applied }, 'schema migrated');
     if (settings.log.kind === 'embedded')
-      await prepareEmbeddedLog(pool, Object.values(topics).flatMap((topic) => [topic, deadLetterTopic(topic)]));
+      await prepareEmbeddedLog(
+        pool,
+        Object.values(topics).flatMap((topic) => [topic, deadLetterTopic(topic)]),
+      );
   };
-  await untilReady('database', logger, prepare, isEnding);
-  await untilReady('log', logger, async () => {
-    for (const topic of consumed) {
-      const { length } = await log.bounds(topic);
-      partitionCounts.set(topic, length);
-      await preparePositions(pool, projection, topic, length);
-    }
-  }, isEnding);
+  await untilReady('database', logger, prepare, ending);
+  await untilReady(
+    'log',
+    logger,
+    async () => {
+      for (const topic of consumed) {
+        const { length } = await log.bounds(topic);
+        partitionCounts.set(topic, length);
+        await preparePositions(pool, projection, topic, length);
+      }
+    },
+    ending,
+  );
 
   const intake = createWebhookIntake({ log, keys: settings.webhookKeys ?? settings.livekit.keys, metrics, logger });
   const intakeUrl = await intake.listen({ host: settings.host, port: settings.port });
@@ -112,7 +145,13 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger): Pro
   consumer = log.consume({
     group: settings.consumerGroup,
     topics: consumed,
-    onBatch: createProjector({ pool, projection, partitionCount: (topic) => partitionCounts.get(topic) ?? 1, metrics, logger }),
+    onBatch: createProjector({
+      pool,
+      projection,
+      partitionCount: (topic) => partitionCounts.get(topic) ?? 1,
+      metrics,
+      logger,
+    }),
     startAt: async (assigned) => {
       const positions = await readPositions(pool, projection);
       return positions
@@ -122,10 +161,15 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger): Pro
   });
   const gate = createLaneGate(pool, log, projection);
   const enforcement = startEnforcement({ pool, livekit, gate, unknownRooms: settings.unknownRooms, metrics, logger });
-  const listener = listen(database.directUrl, marksChannel, enforcement.wake, (error) => logger.warn({ err: error }, 'listening for marks failed'));
+  const listener = listen(database.directUrl, marksChannel, enforcement.wake, (error) =>
+    logger.warn({ err: error }, 'listening for marks failed'),
+  );
   const sweep = startSweep({ pool, log, livekit, intervalMs: settings.sweepIntervalMs, metrics, logger });
   const relay = startRelay({ pool, log, metrics, logger });
-  const backlog = setInterval(() => void gatherBacklog(pool, log, settings.consumerGroup, metrics).catch(() => {}), backlogEveryMs);
+  const backlog = setInterval(
+    () => void gatherBacklog(pool, log, settings.consumerGroup, metrics).catch(() => {}),
+    backlogEveryMs,
+  );
   logger.info({ intake: intakeUrl, ops: opsUrl, log: settings.log.kind }, 'room-worker is up');
 
   return {
@@ -133,10 +177,15 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger): Pro
     opsUrl,
     failed: consumer.done,
     stop: async () => {
-      isStopped = true;
       clearInterval(backlog);
       await intake.close();
-      await Promise.all([consumer?.stop(settings.shutdownMs / 2), sweep.stop(), relay.stop(), enforcement.stop(), listener.stop()]);
+      await Promise.all([
+        consumer?.stop(settings.shutdownMs / 2),
+        sweep.stop(),
+        relay.stop(),
+        enforcement.stop(),
+        listener.stop(),
+      ]);
       await log.close();
       await ops.close();
       await pool.end();
