@@ -1,0 +1,37 @@
+// Installs what the tests take from the system's packages: nginx, and a Chromium or Chrome. Says how where it may not.
+import { spawnSync } from 'node:child_process';
+import { accessSync, constants } from 'node:fs';
+import { delimiter, join } from 'node:path';
+
+const needed = [
+  { package: 'nginx', programs: ['nginx'] },
+  { package: 'chromium', programs: ['chromium', 'chromium-browser', 'google-chrome-stable', 'google-chrome'] },
+];
+
+const missing = needed.filter(({ programs }) => !programs.some(isOnPath)).map(({ package: name }) => name);
+if (missing.length > 0) {
+  const mayInstall = isOnPath('apt-get') && process.getuid?.() === 0;
+  process.exitCode = mayInstall ? aptInstall(missing) : 1;
+  if (process.exitCode !== 0) {
+    console.error(
+      `Missing: ${missing.join(', ')}. On Debian: sudo apt-get install --no-install-recommends ${missing.join(' ')}`,
+    );
+  }
+}
+
+function isOnPath(program) {
+  return process.env.PATH.split(delimiter).some((folder) => {
+    try {
+      accessSync(join(folder, program), constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+}
+
+function aptInstall(packages) {
+  const options = { stdio: 'inherit', env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' } };
+  spawnSync('apt-get', ['update', '-q'], options);
+  return spawnSync('apt-get', ['install', '-q', '-y', '--no-install-recommends', ...packages], options).status ?? 1;
+}
