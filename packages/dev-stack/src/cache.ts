@@ -1,6 +1,6 @@
 import { mkdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Report } from './part.ts';
 
@@ -18,9 +18,8 @@ export async function cached(
   report: Report,
   build: (directory: string) => Promise<void>,
 ): Promise<string> {
-  const root = join(process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'realtime-service');
-  const complete = join(root, name);
-  await mkdir(root, { recursive: true });
+  const complete = pathOf(name);
+  await mkdir(dirname(complete), { recursive: true });
   if (await exists(complete)) return complete;
 
   const lock = `${complete}.lock`;
@@ -43,6 +42,16 @@ export async function cached(
     clearInterval(refresh);
     await rm(lock, { force: true });
   }
+}
+
+/** The directory if it has been filled already. */
+export async function findCached(name: string): Promise<string | undefined> {
+  const complete = pathOf(name);
+  return (await exists(complete)) ? complete : undefined;
+}
+
+function pathOf(name: string): string {
+  return join(process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'realtime-service', name);
 }
 
 async function acquire(lock: string, onWait: () => void): Promise<void> {

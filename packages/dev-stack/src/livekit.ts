@@ -2,13 +2,17 @@ import { readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parse, stringify } from 'yaml';
-import { cached } from './cache.ts';
+import { cached, findCached } from './cache.ts';
+import { containerNetwork, type Network, thisMachine } from './network.ts';
 import { type Part, PartAbsent, type Report, silently } from './part.ts';
 import { freePort } from './ports.ts';
 import { runCommand, runDirectory, startProcess } from './process-part.ts';
 import { findProgram } from './programs.ts';
+import type { Readiness } from './readiness.ts';
 
 const livekitVersion = '1.13.5';
+const livekitImage = `livekit/livekit-server:v${livekitVersion}`;
+const cacheName = `livekit-${livekitVersion}`;
 
 export interface LivekitPorts {
   /** Signalling and server API. */
@@ -41,11 +45,12 @@ export interface Livekit extends Part {
 }
 
 /**
- * A LiveKit server with the configuration of `livekit.yaml`, on 127.0.0.1: the program on the PATH, else one that is
- * built with Go, once. Throws `PartAbsent` when there is neither.
+ * A LiveKit server with the configuration of `livekit.yaml`, on 127.0.0.1: the program on the PATH or one that was built
+ * before, else a container where an engine answers, else one that is built with Go. Throws `PartAbsent` when none of
+ * them can be had.
  */
 export async function startLivekit(options: LivekitOptions): Promise<Livekit> {
-  const command = await livekitProgram(options.report ?? silently);
+  const source = await findLivekit(options.report ?? silently);
   const ports = {
     http: options.ports?.http ?? (await freePort()),
     tcp: options.ports?.tcp ?? (await freePort()),
@@ -53,20 +58,20 @@ export async function startLivekit(options: LivekitOptions): Promise<Livekit> {
     metrics: options.ports?.metrics ?? (await freePort()),
   };
   const run = runDirectory('livekit');
-  const configFile = join(run, 'livekit.yaml');
-  await writeFile(configFile, await configuration(options, ports), { mode: 0o600 });
-
   const apiUrl = `http://127.0.0.1:${ports.http}`;
-  const part = await startProcess({
+  const readiness = {
     name: `LiveKit ${livekitVersion}`,
-    command,
-    args: ['--config', configFile],
     logFile: join(run, 'livekit.log'),
     isReady: async () => (await fetch(apiUrl)).ok,
     startTimeoutMs: 20_000,
     // It would wait for everybody to leave.
     stopTimeoutMs: 3_000,
-  });
+  };
+  const network = source.kind === 'program' ? thisMachine : containerNetwork;
+  const configuration = await configure(options, ports, network);
+  const part = await (source.kind === 'program'
+    ? startProgram(readiness, source.command, { configuration, run })
+    : startImage(readiness, configuration, ports));
   return {
     ...part,
     url: `ws://127.0.0.1:${ports.http}`,
@@ -78,32 +83,70 @@ export async function startLivekit(options: LivekitOptions): Promise<Livekit> {
 
 /** Has the program at hand, so that later starts take no time. Throws `PartAbsent` as they would. */
 export async function prepareLivekit(report: Report): Promise<void> {
-  await livekitProgram(report);
+  await findLivekit(report);
 }
 
-async function livekitProgram(report: Report): Promise<string> {
-  const installed = await findProgram('livekit-server');
-  if (installed !== undefined) return installed;
+type LivekitSource = { readonly kind: 'program'; readonly command: string } | { readonly kind: 'image' };
+
+async function findLivekit(report: Report): Promise<LivekitSource> {
+  const executable = `livekit-server${process.platform === 'win32' ? '.exe' : ''}`;
+  const builtBefore = await findCached(cacheName);
+  const command =
+    (await findProgram('livekit-server')) ?? (builtBefore === undefined ? undefined : join(builtBefore, executable));
+  if (command !== undefined) return { kind: 'program', command };
+
+  // Loaded when it is needed: nearly everything else here starts sooner than this module.
+  const { canRunImage } = await import('./container-part.ts');
+  if (await canRunImage(livekitImage, report)) return { kind: 'image' };
 
   const go = await findProgram('go');
   if (go === undefined) {
     throw new PartAbsent({
       part: 'LiveKit',
-      missing: 'there is no `livekit-server` on the PATH, and no Go to build it with.',
+      missing: 'there is no `livekit-server` on the PATH, no Docker to run it in, and no Go to build it with.',
       consequence: 'Tokens are still issued, but nobody can connect with them.',
     });
   }
-  const executable = process.platform === 'win32' ? '.exe' : '';
-  const directory = await cached(`livekit-${livekitVersion}`, report, async (unfinished) => {
+  const built = await cached(cacheName, report, async (unfinished) => {
     report(`building LiveKit ${livekitVersion} with Go, about 3 minutes, once …`);
     const source = `github.com/livekit/livekit-server/cmd/server@v${livekitVersion}`;
     await runCommand({ command: go, args: ['install', source], env: { GOBIN: unfinished } });
-    await rename(join(unfinished, `server${executable}`), join(unfinished, `livekit-server${executable}`));
+    await rename(join(unfinished, executable.replace('livekit-', '')), join(unfinished, executable));
   });
-  return join(directory, `livekit-server${executable}`);
+  return { kind: 'program', command: join(built, executable) };
 }
 
-async function configuration(options: LivekitOptions, ports: LivekitPorts): Promise<string> {
+async function startProgram(
+  readiness: Readiness & { readonly stopTimeoutMs: number },
+  command: string,
+  { configuration, run }: { readonly configuration: string; readonly run: string },
+): Promise<Part> {
+  const configFile = join(run, 'livekit.yaml');
+  await writeFile(configFile, configuration, { mode: 0o600 });
+  return startProcess({ ...readiness, command, args: ['--config', configFile] });
+}
+
+async function startImage(
+  readiness: Readiness & { readonly stopTimeoutMs: number },
+  configuration: string,
+  ports: LivekitPorts,
+): Promise<Part> {
+  const { startContainer } = await import('./container-part.ts');
+  return startContainer({
+    ...readiness,
+    image: livekitImage,
+    command: ['--config', '/livekit.yaml'],
+    files: { '/livekit.yaml': configuration },
+    ports: [
+      { number: ports.http, protocol: 'tcp' },
+      { number: ports.tcp, protocol: 'tcp' },
+      { number: ports.udp, protocol: 'udp' },
+      { number: ports.metrics, protocol: 'tcp' },
+    ],
+  });
+}
+
+async function configure(options: LivekitOptions, ports: LivekitPorts, network: Network): Promise<string> {
   const base = parse(await readFile(fileURLToPath(new URL('../../../livekit.yaml', import.meta.url)), 'utf8'));
   const [firstKey] = Object.keys(options.keys);
   if (firstKey === undefined) throw new Error('LiveKit needs at least one key');
@@ -111,13 +154,18 @@ async function configuration(options: LivekitOptions, ports: LivekitPorts): Prom
   return stringify({
     ...rest,
     port: ports.http,
-    bind_addresses: ['127.0.0.1'],
+    bind_addresses: [network.bindAddress],
     prometheus: { port: ports.metrics },
-    // On this machine's own address alone.
-    rtc: { ...base.rtc, tcp_port: ports.tcp, udp_port: ports.udp, ips: { includes: ['127.0.0.1/32'] } },
+    rtc: {
+      ...base.rtc,
+      tcp_port: ports.tcp,
+      udp_port: ports.udp,
+      // Media on this machine's own address alone.
+      ...(network.isThisMachine ? { ips: { includes: ['127.0.0.1/32'] } } : {}),
+    },
     keys: options.keys,
     ...(options.webhookUrl === undefined
       ? {}
-      : { webhook: { ...webhook, api_key: firstKey, urls: [options.webhookUrl] } }),
+      : { webhook: { ...webhook, api_key: firstKey, urls: [network.reach(options.webhookUrl)] } }),
   });
 }

@@ -9,8 +9,8 @@ export interface Part {
   /** Ends it as a crash would: SIGKILL, nothing is flushed, nobody is told. */
   kill(): Promise<void>;
   /** Freezes it: connections stay open, nothing answers. Not on Windows. */
-  pause(): void;
-  resume(): void;
+  pause(): Promise<void>;
+  resume(): Promise<void>;
   /** Takes what it prints, from its last start on. */
   readonly logFile: string;
 }

@@ -9,18 +9,21 @@ import kafkajs from 'kafkajs';
 import { AccessToken, RoomServiceClient } from 'livekit-server-sdk';
 import pg from 'pg';
 import { chromium } from 'playwright-core';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { chromiumFlags } from './chromium.ts';
 import { type Kafka, startKafka } from './kafka.ts';
 import { type Keycloak, keycloakAdmin, startKeycloak } from './keycloak.ts';
 import { type Livekit, startLivekit } from './livekit.ts';
 import { startNginx } from './nginx.ts';
-import type { Part } from './part.ts';
+import { type Part, PartAbsent } from './part.ts';
 import { freePort } from './ports.ts';
 import { createDatabase, type Postgres, startPostgres } from './postgres.ts';
 import { runDirectory } from './process-part.ts';
 import { describeWith } from './vitest.ts';
 import { startZipkin, type Zipkin } from './zipkin.ts';
+
+const livekitKey = 'test-key';
+const livekitSecret = 'test-secret-of-no-value-outside-this-test';
 
 describeWith(['postgres'], 'PostgreSQL', () => {
   let postgres: Postgres;
@@ -59,10 +62,10 @@ describeWith(['postgres'], 'PostgreSQL', () => {
   test('answers nothing on an open connection while it is paused', async () => {
     const client = new pg.Client({ connectionString: postgres.url });
     await client.connect();
-    postgres.pause();
+    await postgres.pause();
     const answer = client.query('select 1').then(() => 'answer');
     await expect(Promise.race([answer, nothingFor(300)])).resolves.toBe('nothing');
-    postgres.resume();
+    await postgres.resume();
     await expect(answer).resolves.toBe('answer');
     await client.end();
   });
@@ -132,21 +135,20 @@ describeWith(['kafka'], 'Kafka', () => {
   });
 
   test('answers nothing while it is paused', async () => {
-    kafka.pause();
+    await kafka.pause();
     const socket = connect({ port: kafka.port, host: '127.0.0.1' });
     await once(socket, 'connect');
     // ApiVersions, the first request of every client.
     socket.write(Buffer.from('0000000a0012000000000001ffff', 'hex'));
     const answer = once(socket, 'data').then(() => 'answer');
     await expect(Promise.race([answer, nothingFor(300)])).resolves.toBe('nothing');
-    kafka.resume();
+    await kafka.resume();
     await expect(answer).resolves.toBe('answer');
     socket.destroy();
   });
 });
 
 describeWith(['livekit'], 'LiveKit', () => {
-  const [key, secret] = ['test-key', 'test-secret-of-no-value-outside-this-test'];
   const webhooks: string[] = [];
   let receiver: Server;
   let webhookUrl: string;
@@ -160,8 +162,8 @@ describeWith(['livekit'], 'LiveKit', () => {
       response.end();
     });
     webhookUrl = `http://127.0.0.1:${await listen(receiver)}/webhooks/livekit`;
-    livekit = await startLivekit({ keys: { [key]: secret }, webhookUrl });
-    rooms = new RoomServiceClient(livekit.apiUrl, key, secret);
+    livekit = await startLivekit({ keys: { [livekitKey]: livekitSecret }, webhookUrl });
+    rooms = new RoomServiceClient(livekit.apiUrl, livekitKey, livekitSecret);
   });
   afterAll(async () => {
     await livekit.stop();
@@ -176,7 +178,7 @@ describeWith(['livekit'], 'LiveKit', () => {
   });
 
   test('refuses a token for a room that nobody made', async () => {
-    const response = await fetch(`${livekit.apiUrl}/rtc/validate?access_token=${await joinToken(key, secret, 'none')}`);
+    const response = await fetch(`${livekit.apiUrl}/rtc/validate?access_token=${await joinToken('none')}`);
     expect(response.status).toBe(404);
   });
 
@@ -189,10 +191,36 @@ describeWith(['livekit'], 'LiveKit', () => {
   });
 
   test('runs twice side by side', async () => {
-    const other = await startLivekit({ keys: { [key]: secret } });
-    await new RoomServiceClient(other.apiUrl, key, secret).createRoom({ name: 'elsewhere' });
+    const other = await startLivekit({ keys: { [livekitKey]: livekitSecret } });
+    await new RoomServiceClient(other.apiUrl, livekitKey, livekitSecret).createRoom({ name: 'elsewhere' });
     expect((await rooms.listRooms()).map(({ name }) => name)).not.toContain('elsewhere');
     await other.stop();
+  });
+});
+
+describe('LiveKit in a container', () => {
+  test('starts, is killed and starts again', { timeout: 120_000 }, async ({ skip }) => {
+    vi.stubEnv('PATH', '');
+    vi.stubEnv('XDG_CACHE_HOME', runDirectory('empty-cache'));
+    onTestFinished(() => void vi.unstubAllEnvs());
+    const said: string[] = [];
+    const livekit = await startLivekit({
+      keys: { [livekitKey]: livekitSecret },
+      report: (line) => said.push(line),
+    }).catch((error: unknown) => {
+      if (!(error instanceof PartAbsent)) throw error;
+      return skip(`no engine runs it. ${said.join(' ')}`);
+    });
+    onTestFinished(() => livekit.stop());
+    const rooms = new RoomServiceClient(livekit.apiUrl, livekitKey, livekitSecret);
+    await rooms.createRoom({ name: 'lost' });
+    await livekit.kill();
+    await expect(rooms.listRooms()).rejects.toThrow('fetch failed');
+    await livekit.start();
+    expect(await rooms.listRooms()).toEqual([]);
+    await livekit.pause();
+    await expect(Promise.race([rooms.listRooms(), nothingFor(300)])).resolves.toBe('nothing');
+    await livekit.resume();
   });
 });
 
@@ -346,8 +374,8 @@ async function nothingFor(delayMs: number): Promise<'nothing'> {
   return delay(delayMs, 'nothing');
 }
 
-async function joinToken(key: string, secret: string, room: string): Promise<string> {
-  const token = new AccessToken(key, secret, { identity: 'ann' });
+async function joinToken(room: string): Promise<string> {
+  const token = new AccessToken(livekitKey, livekitSecret, { identity: 'ann' });
   token.addGrant({ roomJoin: true, room });
   return token.toJwt();
 }

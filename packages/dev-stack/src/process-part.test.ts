@@ -65,7 +65,7 @@ describe('a process as a part', () => {
     part = await startProcess(
       nodeProcess(`process.on('SIGTERM', () => { console.log('bye'); process.exit(); }); ${idle}`),
     );
-    part.pause();
+    await part.pause();
     await part.stop();
     expect(await readFile(part.logFile, 'utf8')).toContain('bye');
   });

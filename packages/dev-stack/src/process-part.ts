@@ -1,13 +1,13 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
 import { createConnection, Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Part } from './part.ts';
+import { type Readiness, tail, untilReady } from './readiness.ts';
 import { hasEnded, signalProcess, signalTree } from './signals.ts';
 
 export interface Command {
@@ -20,20 +20,12 @@ export interface Command {
   readonly user?: { readonly uid: number; readonly gid: number };
 }
 
-export interface ProcessSpec extends Command {
-  /** For messages: "PostgreSQL 18". */
-  readonly name: string;
-  /** Takes everything that the process prints; its tail is in the message when a start fails. */
-  readonly logFile: string;
-  /** Asked again and again until it is true. A rejection counts as "not yet". */
-  readonly isReady: () => Promise<boolean>;
-  readonly startTimeoutMs: number;
+export interface ProcessSpec extends Command, Readiness {
   readonly stopSignal?: NodeJS.Signals;
   readonly stopTimeoutMs?: number;
 }
 
 const pollMs = 25;
-const logTailLines = 25;
 
 /** Starts a process without a shell and resolves when it is ready. It ends with this process, however that ends. */
 export async function startProcess(spec: ProcessSpec): Promise<Part> {
@@ -48,7 +40,9 @@ export async function startProcess(spec: ProcessSpec): Promise<Part> {
       if (child === started) child = undefined;
     });
     try {
-      await ready(spec, started);
+      await untilReady(spec, async () =>
+        started.exitCode === null && started.signalCode === null ? undefined : (started.signalCode ?? started.exitCode),
+      );
     } catch (error) {
       await end('SIGKILL');
       throw error;
@@ -90,8 +84,8 @@ export async function startProcess(spec: ProcessSpec): Promise<Part> {
     start,
     stop: () => end(spec.stopSignal ?? 'SIGTERM'),
     kill: () => end('SIGKILL'),
-    pause: () => freeze(true),
-    resume: () => freeze(false),
+    pause: async () => freeze(true),
+    resume: async () => freeze(false),
     logFile: spec.logFile,
   };
 }
@@ -151,23 +145,6 @@ async function launch(spec: ProcessSpec): Promise<ChildProcess> {
   return child;
 }
 
-async function ready(spec: ProcessSpec, child: ChildProcess): Promise<void> {
-  const deadline = Date.now() + spec.startTimeoutMs;
-  while (!(await spec.isReady().catch(() => false))) {
-    const failure =
-      child.exitCode !== null || child.signalCode !== null
-        ? `ended with ${child.signalCode ?? child.exitCode} while starting`
-        : Date.now() > deadline
-          ? `was not ready after ${spec.startTimeoutMs} ms`
-          : undefined;
-    if (failure !== undefined) {
-      const log = await readFile(spec.logFile, 'utf8');
-      throw new Error(`${spec.name} ${failure}. The end of its log:\n${tail(log)}`);
-    }
-    await delay(pollMs);
-  }
-}
-
 function spawnOptions({ env, cwd, user }: Command) {
   return {
     env: { ...process.env, ...env },
@@ -177,10 +154,6 @@ function spawnOptions({ env, cwd, user }: Command) {
     detached: process.platform !== 'win32',
     windowsHide: true,
   };
-}
-
-function tail(text: string): string {
-  return text.trimEnd().split('\n').slice(-logTailLines).join('\n');
 }
 
 function watch(child: ChildProcess): void {
