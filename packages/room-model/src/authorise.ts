@@ -128,14 +128,17 @@ const membership = (room: RoomFacts, member: MemberFacts | null): Role | DenyRea
 
 const isRole = (value: Role | DenyReason): value is Role => Object.hasOwn(roles, value);
 
+/** Somebody with a right to be here who wants to enter. */
+interface Entry {
+  readonly facts: Facts;
+  readonly room: RoomFacts;
+  readonly permissions: Permissions;
+  readonly request: Request;
+  readonly nowMs: number;
+}
+
 /** Reasons that keep people from entering and throw nobody out. */
-const denyEntry = (
-  facts: Facts,
-  room: RoomFacts,
-  permissions: Permissions,
-  request: Request,
-  nowMs: number,
-): Denied | null => {
+const denyEntry = ({ facts, room, permissions, request, nowMs }: Entry): Denied | null => {
   const { seats, ownSessions } = facts;
   if (!isPresent(ownSessions, nowMs)) {
     if (room.closesAtMs !== null && room.closesAtMs <= nowMs) return deny('schedule_over');
@@ -177,7 +180,7 @@ export const authorise = (facts: Facts, request: Request, nowMs: number): Verdic
   if (fact !== null) return deny(fact);
   const own = activeMember(member);
   const permissions = permissionsOf(role, own?.permissions ?? null, banned);
-  const denied = request.purpose === 'enter' ? denyEntry(facts, room, permissions, request, nowMs) : null;
+  const denied = request.purpose === 'enter' ? denyEntry({ facts, room, permissions, request, nowMs }) : null;
   if (denied !== null) return denied;
   const ends = active.flatMap((ban) => (ban.untilMs === null ? [] : [ban.untilMs]));
   return {

@@ -174,18 +174,25 @@ const enter = (
   return [...changes, { entity: 'session', row: isSuperseded ? end(entered, 'DUPLICATE_IDENTITY', atMs) : entered }];
 };
 
-const leave = (
-  entities: PresenceEntities,
-  room: LivekitRoom,
-  participant: LivekitParticipant,
-  reason: string,
-  atMs: number,
-): PresenceChange[] => {
+/** LiveKit's fact that one participant is gone. */
+type Departure = Extract<
+  LivekitFact,
+  { readonly type: 'participant_left' | 'participant_connection_aborted' | 'participant_joined' }
+>;
+
+const departureReason = ({ type, participant }: Departure): string =>
+  type === 'participant_connection_aborted' ? 'CONNECTION_ABORTED' : (participant.disconnectReason ?? 'UNKNOWN_REASON');
+
+const leave = (entities: PresenceEntities, departure: Departure, atMs: number): PresenceChange[] => {
+  const { room, participant } = departure;
   const stored = entities.session(room.name, room.sid, participant.sid);
   if (stored !== undefined && !stored.isLive) return [];
   const left = stored ?? sessionOf(room, participant, atMs);
   // If its own arrival is yet to come, whom it replaced is learnt here: that arrival will change nothing.
-  return [...supersede(entities, left, atMs).changes, { entity: 'session', row: end(left, reason, atMs) }];
+  return [
+    ...supersede(entities, left, atMs).changes,
+    { entity: 'session', row: end(left, departureReason(departure), atMs) },
+  ];
 };
 
 /** What a list says: who is listed is there; who is known, older than the list and not listed, is not. */
@@ -240,10 +247,8 @@ export const evolvePresence = (
     }
     case 'participant_left':
     case 'participant_connection_aborted': {
-      const aborted = fact.type === 'participant_connection_aborted';
-      const reason = aborted ? 'CONNECTION_ABORTED' : (fact.participant.disconnectReason ?? 'UNKNOWN_REASON');
       const { changes } = enterLife(entities, fact.room, receivedAtMs);
-      return [...changes, ...leave(entities, fact.room, fact.participant, reason, receivedAtMs)];
+      return [...changes, ...leave(entities, fact, receivedAtMs)];
     }
     case 'observed':
       return observe(entities, fact.observed);

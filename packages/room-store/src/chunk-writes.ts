@@ -1,4 +1,4 @@
-import type { PresenceEventData, PresenceEventType } from '@realtime-service/contracts';
+import type { PresenceEvent, PresenceEventType } from '@realtime-service/contracts';
 import {
   type Ban,
   type Edge,
@@ -137,16 +137,11 @@ export class ChunkWrites {
     this.#marks[concern].set(keyOf(left, right), [left, right, cause]);
   }
 
-  #announce<T extends PresenceEventType>(
-    type: T,
-    roomId: string,
-    id: string,
-    data: PresenceEventData<T>,
-    record: ChunkRecord,
-  ): void {
+  /** `sid` of what changed, with the record that changed it, makes the id: one per real change, the same in repeats. */
+  #announce({ type, roomId, data }: PresenceEvent, sid: string, record: ChunkRecord): void {
     this.#outbox.push({
       roomId,
-      eventId: `${type}:${id}:${record.origin.offset}`,
+      eventId: `${type}:${sid}:${record.origin.offset}`,
       type,
       occurredAtMs: record.recordedAtMs,
       data,
@@ -157,11 +152,9 @@ export class ChunkWrites {
   #announceLife(before: RoomLife | undefined, row: RoomLife, record: ChunkRecord): void {
     const wasLive = before?.roomSid === row.roomSid && before.isLive;
     if (before?.isLive && before.roomSid !== row.roomSid)
-      this.#announce('room.live_ended', row.roomId, before.roomSid, { roomSid: before.roomSid }, record);
-    if (row.isLive && !wasLive)
-      this.#announce('room.live_started', row.roomId, row.roomSid, { roomSid: row.roomSid }, record);
-    if (!row.isLive && wasLive)
-      this.#announce('room.live_ended', row.roomId, row.roomSid, { roomSid: row.roomSid }, record);
+      this.#announce(lifeEvent('room.live_ended', before), before.roomSid, record);
+    if (row.isLive && !wasLive) this.#announce(lifeEvent('room.live_started', row), row.roomSid, record);
+    if (!row.isLive && wasLive) this.#announce(lifeEvent('room.live_ended', row), row.roomSid, record);
   }
 
   #announceSession(before: Session | undefined, row: Session, record: ChunkRecord): void {
@@ -175,11 +168,12 @@ export class ChunkWrites {
       ...(deviceId === null ? {} : { deviceId }),
     };
     const wasLive = before?.isLive ?? false;
-    if (row.isLive && !wasLive) this.#announce('participant.joined', row.roomId, participantSid, session, record);
+    if (row.isLive && !wasLive)
+      this.#announce({ type: 'participant.joined', roomId: row.roomId, data: session }, participantSid, record);
     if (row.isLive || !wasLive) return;
     const reason = row.endReason ?? 'UNKNOWN_REASON';
     const type = wasRemoved(row) ? 'participant.removed' : 'participant.left';
-    this.#announce(type, row.roomId, participantSid, { ...session, reason }, record);
+    this.#announce({ type, roomId: row.roomId, data: { ...session, reason } }, participantSid, record);
   }
 
   /** Writes everything; to be called under the locks that the rows were read under. */
@@ -319,6 +313,12 @@ export class ChunkWrites {
 /** LiveKit's reason for a session that RoomService ended. */
 export const removedReason = 'PARTICIPANT_REMOVED';
 const wasRemoved = ({ endReason }: Session): boolean => endReason === removedReason;
+
+const lifeEvent = (type: 'room.live_started' | 'room.live_ended', { roomId, roomSid }: RoomLife): PresenceEvent => ({
+  type,
+  roomId,
+  data: { roomSid },
+});
 
 /** Whether a header's change can concern people who are inside. */
 const changesRights = (before: RoomHeader | undefined, row: RoomHeader): boolean =>

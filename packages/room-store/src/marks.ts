@@ -85,8 +85,7 @@ export const markIdentities = async (
   pool: Pool,
   roomId: string,
   identities: readonly string[],
-  cause: string,
-  causedAtMs: number,
+  { cause, causedAtMs }: Pick<Mark, 'cause' | 'causedAtMs'>,
 ): Promise<void> => {
   if (identities.length === 0) return;
   await pool.query(
@@ -144,8 +143,8 @@ export const settleEdge = async (pool: Pool, edge: ClaimedEdge): Promise<void> =
 
 /** Puts an order back that could not be carried out, to be taken again after `delayMs` unless it expires before. */
 export const postponeEdge = async (pool: Pool, edge: ClaimedEdge, delayMs: number): Promise<void> => {
-  await pool.query('update edges set locked_until = clock_timestamp() + make_interval(secs => $2::float8 / 1000) where edge_id = $1', [
-    edge.edgeId.toString(),
-    delayMs,
-  ]);
+  await pool.query(
+    'update edges set locked_until = clock_timestamp() + make_interval(secs => $2::float8 / 1000) where edge_id = $1',
+    [edge.edgeId.toString(), delayMs],
+  );
 };

@@ -99,8 +99,7 @@ const answerRoom = async (
     pool,
     roomId,
     participants.map(({ identity }) => identity),
-    mark.cause,
-    mark.causedAtMs,
+    mark,
   );
   return settled('asked_each');
 };
