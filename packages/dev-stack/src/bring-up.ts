@@ -10,6 +10,7 @@ import { startLivekit } from './livekit.ts';
 import { PartAbsent, type Report } from './part.ts';
 import { startPostgres } from './postgres.ts';
 import { startProcess } from './process-part.ts';
+import { removeStalePostgresLock } from './run-lock.ts';
 import type { Stack } from './stack.ts';
 
 /** Brings everything up, in the order in which it is needed, and tells where it is. */
@@ -31,8 +32,10 @@ export async function bringUp(settings: StartSettings, stack: Stack, say: Report
   say(`\n${joinByHand(settings, tokenUrl)}\n\nCtrl-C ends everything.`);
 }
 
-function startDatabase({ DATA_DIR, POSTGRES_PORT }: StartSettings) {
-  return startPostgres({ dataDir: join(DATA_DIR, 'postgres'), port: POSTGRES_PORT });
+async function startDatabase({ DATA_DIR, POSTGRES_PORT }: StartSettings) {
+  const dataDir = join(DATA_DIR, 'postgres');
+  await removeStalePostgresLock(dataDir);
+  return startPostgres({ dataDir, port: POSTGRES_PORT });
 }
 
 function startDevIssuer({ DATA_DIR, ISSUER_PORT }: StartSettings) {

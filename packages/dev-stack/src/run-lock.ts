@@ -59,6 +59,18 @@ export async function emptyDirectory(dataDir: string): Promise<void> {
   }
 }
 
+/**
+ * Takes away the lock of a PostgreSQL that was killed: it would not start while its old process number is somebody
+ * else's, or nobody has waited for the dead process. Where nothing listens at its port it is gone, and the data are still
+ * guarded, since PostgreSQL looks for processes that share its memory.
+ */
+export async function removeStalePostgresLock(postgresDir: string): Promise<void> {
+  const file = join(postgresDir, 'postmaster.pid');
+  const port = Number((await readFile(file, 'utf8').catch(() => '')).split('\n')[3]);
+  const isServing = port > 0 && (await acceptsConnections(port).catch(() => false));
+  if (!isServing) await rm(file, { force: true });
+}
+
 /** How a person ends a process. */
 export function endCommand(pid: number): string {
   return process.platform === 'win32' ? `taskkill /PID ${pid} /F` : `kill ${pid}`;

@@ -2,6 +2,7 @@ import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { readdir, readFile, readlink } from 'node:fs/promises';
 import { createServer } from 'node:net';
+import { basename } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { OwnPort } from './config.ts';
 import { endCommand } from './run-lock.ts';
@@ -111,5 +112,6 @@ async function readSocketTable(table: string): Promise<SocketRow[]> {
 
 async function commandOf(pid: string): Promise<string> {
   const commandLine = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
-  return commandLine.split('\0').join(' ').trim().slice(0, 80);
+  const [program = '', ...args] = commandLine.split('\0');
+  return [basename(program), ...args].join(' ').trim().slice(0, 80);
 }

@@ -13,6 +13,7 @@ export interface DemoDomain {
   /** Publishes the room with its members. Repeats change nothing. */
   createRoom(): Promise<void>;
   removeMember(person: Person): Promise<void>;
+  /** Resolves when that person may join. */
   addMember(person: Person): Promise<void>;
 }
 
@@ -61,7 +62,7 @@ export async function createDemoDomain(apiUrl: string, issuer: IssuerClient): Pr
       await publish(randomUUID(), 'member.removed', { userId });
     },
     addMember: async ({ userId, role, displayName }) => {
-      await publish(randomUUID(), 'member.added', { userId, role, displayName });
+      await projected(await publish(randomUUID(), 'member.added', { userId, role, displayName }));
     },
   };
 

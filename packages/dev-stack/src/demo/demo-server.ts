@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { build, stop as stopBundler } from 'esbuild';
-import Fastify, { type FastifyRequest } from 'fastify';
+import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify';
 import { createRemoteJWKSet, errors, jwtVerify } from 'jose';
 import type { DemoDomain } from './demo-domain.ts';
 import type { DemoSettings } from './demo-settings.ts';
@@ -20,6 +20,10 @@ export interface DemoServer {
   stop(): Promise<void>;
 }
 
+interface Named {
+  Params: { readonly name: string };
+}
+
 const pageFolder = new URL('./page/', import.meta.url);
 
 /** Serves the demo page, and takes the host's decisions on members, which become facts in the log. */
@@ -29,51 +33,31 @@ export async function startDemoServer(options: DemoServerOptions): Promise<DemoS
   const settings: DemoSettings = { apiUrl, tokenUrl: issuer.tokenUrl, roomId, people };
   const page = await loadPage();
   const keys = createRemoteJWKSet(new URL(issuer.jwksUrl));
+  const policy = contentPolicy([apiUrl, issuer.tokenUrl, livekitUrl, livekitUrl.replace(/^ws/, 'http')]);
   const app = Fastify({ requestTimeout: 10_000, forceCloseConnections: true });
 
   app.addHook('onRequest', async (_request, reply) => {
-    reply.headers({
-      'cache-control': 'no-store',
-      'content-security-policy': contentPolicy([
-        apiUrl,
-        issuer.tokenUrl,
-        livekitUrl,
-        livekitUrl.replace(/^ws/, 'http'),
-      ]),
-      'x-content-type-options': 'nosniff',
-    });
+    reply.headers({ 'cache-control': 'no-store', 'content-security-policy': policy });
   });
   app.get('/', (_request, reply) => reply.type('text/html; charset=utf-8').send(page.html));
   app.get('/style.css', (_request, reply) => reply.type('text/css; charset=utf-8').send(page.css));
   app.get('/main.js', (_request, reply) => reply.type('text/javascript; charset=utf-8').send(page.script));
   app.get('/settings.json', () => settings);
 
-  app.register(async (host) => {
-    host.addHook('onRequest', async (request, reply) => {
-      if (!(await isHost(request))) return reply.code(403).send({ title: 'Only the host may do this.' });
-    });
-    host.delete<{ Params: { name: string } }>('/members/:name', async (request, reply) => {
-      const person = personOf(request.params.name);
-      if (person === undefined) return reply.code(404).send({ title: 'There is nobody of that name.' });
-      await domain.removeMember(person);
-      return reply.code(204).send();
-    });
-    host.put<{ Params: { name: string } }>('/members/:name', async (request, reply) => {
-      const person = personOf(request.params.name);
-      if (person === undefined) return reply.code(404).send({ title: 'There is nobody of that name.' });
-      await domain.addMember(person);
-      return reply.code(204).send();
-    });
-  });
+  app.put<Named>('/members/:name', (request, reply) => decide(request, reply, domain.addMember));
+  app.delete<Named>('/members/:name', (request, reply) => decide(request, reply, domain.removeMember));
 
-  function personOf(name: string) {
-    return people.find((person) => person.name === name);
+  async function decide(request: FastifyRequest<Named>, reply: FastifyReply, act: DemoDomain['addMember']) {
+    if (!(await isHost(request.headers.authorization))) return reply.code(403).send();
+    const person = people.find(({ name }) => name === request.params.name);
+    if (person === undefined) return reply.code(404).send();
+    await act(person);
+    return reply.code(204).send();
   }
 
-  async function isHost({ headers }: FastifyRequest): Promise<boolean> {
-    const token = /^Bearer (.+)$/.exec(headers.authorization ?? '')?.[1] ?? '';
+  async function isHost(authorization = ''): Promise<boolean> {
     try {
-      const { payload } = await jwtVerify(token, keys, { issuer: issuer.url });
+      const { payload } = await jwtVerify(authorization.replace(/^Bearer /, ''), keys, { issuer: issuer.url });
       return people.some(({ userId, role }) => userId === payload.sub && role === 'host');
     } catch (error) {
       if (error instanceof errors.JOSEError) return false;
@@ -107,5 +91,5 @@ async function bundle(): Promise<string> {
 
 function contentPolicy(addresses: readonly string[]): string {
   const origins = new Set(addresses.map((address) => new URL(address).origin));
-  return `default-src 'self'; connect-src 'self' ${[...origins].join(' ')}; media-src 'self' blob:`;
+  return `default-src 'self'; connect-src 'self' ${[...origins].join(' ')}; img-src 'self' data:`;
 }

@@ -27,6 +27,8 @@ export interface JoinOptions {
   readonly roomId: string;
   readonly accessToken: string;
   readonly body?: { readonly device_id?: string; readonly take_over?: boolean; readonly at_least?: string };
+  /** Opens the connection, by livekit-client for instance: part of what is repeated. */
+  readonly connect?: (answer: JoinAnswer) => Promise<unknown>;
   /** Ends waiting and asking; the promise then rejects. */
   readonly signal?: AbortSignal;
   /** Told before each wait, milliseconds. */
@@ -41,49 +43,62 @@ const firstDelayMs = 250;
 const maxDelayMs = 8_000;
 
 /**
- * Asks for a LiveKit token, and asks again while the answer is 503 or none at all: livekit-client repeats neither
- * before its first connection. Waits grow from a quarter of a second to eight, spread so that clients do not come back
- * in step, and are never shorter than `Retry-After`. Every other answer is final. Rejects when nothing was ever answered.
+ * Asks for a LiveKit token and connects with it; both again while the answer is 503 or none at all, at LiveKit's door
+ * too: before its first connection livekit-client repeats nothing. Waits grow from a quarter of a second to eight,
+ * spread so that clients do not come back in step, and are never shorter than `Retry-After`. Every other answer is
+ * final. Rejects when the last attempt was not answered, or when LiveKit refused.
  */
 export async function joinRoom(options: JoinOptions): Promise<JoinOutcome> {
   const { signal, onWait, wait = waitFor } = options;
-  for (let attempt = 1; ; attempt += 1) {
-    const result = await ask(options).catch((error: unknown) => {
-      if (signal?.aborted || attempt === maxAttempts || !(error instanceof TypeError)) throw error;
-      return { retryAfterMs: 0 };
-    });
-    if ('outcome' in result && (result.retryAfterMs === undefined || attempt === maxAttempts)) return result.outcome;
-    const backoffMs = Math.min(firstDelayMs * 2 ** (attempt - 1), maxDelayMs) * (0.5 + Math.random() / 2);
-    const delayMs = Math.max(backoffMs, result.retryAfterMs ?? 0);
+  for (let count = 1; ; count += 1) {
+    const attempt = await attemptOnce(options);
+    if (attempt.isFinal || count === maxAttempts) return attempt.conclude();
+    const backoffMs = Math.min(firstDelayMs * 2 ** (count - 1), maxDelayMs) * (0.5 + Math.random() / 2);
+    const delayMs = Math.max(backoffMs, attempt.retryAfterMs);
     onWait?.(delayMs);
     await wait(delayMs, signal);
   }
 }
 
-interface Asked {
-  readonly outcome: JoinOutcome;
-  /** Only when it is worth asking again. */
-  readonly retryAfterMs?: number;
+interface Attempt {
+  readonly isFinal: boolean;
+  readonly retryAfterMs: number;
+  /** The outcome, or what was thrown. */
+  conclude(): JoinOutcome;
 }
 
-async function ask({
-  apiUrl,
-  roomId,
-  accessToken,
-  body = {},
-  signal,
-  fetch: send = fetch,
-}: JoinOptions): Promise<Asked> {
-  const response = await send(`${apiUrl}/api/realtime/rooms/${encodeURIComponent(roomId)}/join`, {
+async function attemptOnce(options: JoinOptions): Promise<Attempt> {
+  try {
+    const response = await ask(options);
+    if (!response.ok) {
+      const problem = await readProblem(response);
+      const retryAfterMs = Number(response.headers.get('retry-after') ?? 0) * 1000 || 0;
+      return { isFinal: response.status !== 503, retryAfterMs, conclude: () => ({ kind: 'refused', problem }) };
+    }
+    const answer = (await response.json()) as JoinAnswer;
+    await options.connect?.(answer);
+    return { isFinal: true, retryAfterMs: 0, conclude: () => ({ kind: 'admitted', answer }) };
+  } catch (error) {
+    const conclude = () => {
+      throw error;
+    };
+    return { isFinal: options.signal?.aborted === true || isRefusal(error), retryAfterMs: 0, conclude };
+  }
+}
+
+function ask({ apiUrl, roomId, accessToken, body = {}, signal, fetch: send = fetch }: JoinOptions): Promise<Response> {
+  return send(`${apiUrl}/api/realtime/rooms/${encodeURIComponent(roomId)}/join`, {
     method: 'POST',
     headers: { authorization: `Bearer ${accessToken}`, 'content-type': 'application/json' },
     body: JSON.stringify(body),
     ...(signal !== undefined && { signal }),
   });
-  if (response.ok) return { outcome: { kind: 'admitted', answer: (await response.json()) as JoinAnswer } };
-  const outcome: JoinOutcome = { kind: 'refused', problem: await readProblem(response) };
-  if (response.status !== 503) return { outcome };
-  return { outcome, retryAfterMs: Number(response.headers.get('retry-after') ?? 0) * 1000 || 0 };
+}
+
+/** livekit-client's `ConnectionError` has the status with which LiveKit, or the gate before it, said no. */
+function isRefusal(error: unknown): boolean {
+  if (!(error instanceof Error) || !('status' in error) || typeof error.status !== 'number') return false;
+  return error.status >= 400 && error.status < 500;
 }
 
 /** Whatever stands between may answer in its own way. */

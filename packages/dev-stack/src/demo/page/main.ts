@@ -3,7 +3,7 @@ import { ConnectionState, DisconnectReason, Room, RoomEvent, Track } from 'livek
 import type { DemoSettings, Person } from '../demo-settings.ts';
 import { type JoinAnswer, type JoinProblem, joinRoom } from '../join-room.ts';
 import { showMembers } from './members.ts';
-import { showTiles } from './tiles.ts';
+import { showTiles, userIdOf } from './tiles.ts';
 
 const element = <T extends HTMLElement>(id: string, kind: new () => T): T => {
   const found = document.getElementById(id);
@@ -42,6 +42,7 @@ entry.addEventListener('submit', (event) => {
 async function enter(person: Person, roomId: string): Promise<void> {
   const leaving = new AbortController();
   const room = new Room();
+  room.on(RoomEvent.ConnectionStateChanged, show);
   leaveButton.onclick = () => {
     leaving.abort();
     void room.disconnect();
@@ -49,11 +50,11 @@ async function enter(person: Person, roomId: string): Promise<void> {
   setEntering(true);
   say('');
   try {
-    const accessToken = await signIn(person.name);
     const outcome = await joinRoom({
       apiUrl: settings.apiUrl,
       roomId,
-      accessToken,
+      accessToken: await signIn(person.name),
+      connect: ({ server_url, participant_token }) => room.connect(server_url, participant_token),
       signal: leaving.signal,
       onWait: (delayMs) => say(`The service is not available; asking again in ${Math.ceil(delayMs / 1000)} s …`),
     });
@@ -64,7 +65,7 @@ async function enter(person: Person, roomId: string): Promise<void> {
     say('');
     await stay(room, outcome.answer);
   } catch (error) {
-    if (!leaving.signal.aborted) say(error instanceof Error ? error.message : String(error), 'bad');
+    if (!leaving.signal.aborted) tellFailure(error);
   } finally {
     await room.disconnect();
     setEntering(false);
@@ -73,27 +74,20 @@ async function enter(person: Person, roomId: string): Promise<void> {
 }
 
 /** Resolves when the call is over. */
-async function stay(room: Room, answer: JoinAnswer): Promise<void> {
+async function stay(room: Room, { permissions }: JoinAnswer): Promise<void> {
   const over = new Promise<DisconnectReason | undefined>((resolve) => room.once(RoomEvent.Disconnected, resolve));
+  const decide = followRemovals(room);
   const refresh = () => {
     showTiles(tiles, room, settings.people);
     showOwnControls(room);
-    if (answer.permissions.moderate) showMembers(memberList, room, settings.people, decide);
-  };
-  const decide = async (person: Person, isMember: boolean) => {
-    const authorization = `Bearer ${await signIn(personChoice.value)}`;
-    const method = isMember ? 'PUT' : 'DELETE';
-    const answered = await fetch(`members/${person.name}`, { method, headers: { authorization } });
-    if (!answered.ok) say(`The demo server answered ${answered.status}.`, 'bad');
+    if (permissions.moderate) showMembers(memberList, room, settings.people, decide);
   };
   for (const event of shownEvents) room.on(event, refresh);
-  room.on(RoomEvent.ConnectionStateChanged, show);
   room.on(RoomEvent.ParticipantPermissionsChanged, () => void publish(room));
-  members.hidden = !answer.permissions.moderate;
+  members.hidden = !permissions.moderate;
   try {
-    await room.connect(answer.server_url, answer.participant_token);
-    await publish(room);
     refresh();
+    void publish(room);
     const reason = await over;
     if (reason !== DisconnectReason.CLIENT_INITIATED) say(tellEnd(reason), 'bad');
   } finally {
@@ -103,6 +97,30 @@ async function stay(room: Room, answer: JoinAnswer): Promise<void> {
     tiles.replaceChildren();
     memberList.replaceChildren();
   }
+}
+
+/** Has the demo server publish who is a member, and tells how long a removal took to reach the call. */
+function followRemovals(room: Room): (person: Person, isMember: boolean) => Promise<void> {
+  const removedAtMs = new Map<string, number>();
+  room.on(RoomEvent.ParticipantDisconnected, (participant) => {
+    const userId = userIdOf(participant) ?? '';
+    const startedAtMs = removedAtMs.get(userId);
+    if (startedAtMs === undefined) return;
+    removedAtMs.delete(userId);
+    say(`${participant.name ?? userId} was out of the call after ${Math.round(performance.now() - startedAtMs)} ms.`);
+  });
+  return async ({ name, displayName, userId }, isMember) => {
+    try {
+      const authorization = `Bearer ${await signIn(personChoice.value)}`;
+      if (!isMember) removedAtMs.set(userId, performance.now());
+      const method = isMember ? 'PUT' : 'DELETE';
+      const answer = await fetch(`members/${name}`, { method, headers: { authorization } });
+      if (!answer.ok) throw new Error(`The demo server answered ${answer.status}.`);
+      if (isMember) say(`${displayName} may join now.`);
+    } catch (error) {
+      tellFailure(error);
+    }
+  };
 }
 
 const shownEvents = [
@@ -182,6 +200,10 @@ function say(text: string, tone: 'plain' | 'bad' = 'plain'): void {
   message.textContent = text;
   message.dataset['tone'] = tone;
   message.hidden = text === '';
+}
+
+function tellFailure(error: unknown): void {
+  say(error instanceof Error ? error.message : String(error), 'bad');
 }
 
 /** What the person can do, after what the problem itself says. */
