@@ -1,2 +1,2 @@
-export { WorkerSettings } from './config.ts';
-export { startWorker, type Worker } from './worker.ts';
+export { createWorkerMetrics } from './metrics.ts';
+export { createProjector } from './project.ts';
