@@ -1,12 +1,12 @@
+import { randomBytes } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 import kafkajs from 'kafkajs';
 import { cached } from './cache.ts';
-import { fetchWithDependencies } from './maven.ts';
-import { type Part, PartAbsent, type Report, silently } from './part.ts';
+import { fetchWithDependencies, findJava } from './maven.ts';
+import { type Part, type Report, silently } from './part.ts';
 import { freePort } from './ports.ts';
 import { acceptsConnections, runCommand, runDirectory, startProcess } from './process-part.ts';
-import { findProgram } from './programs.ts';
 
 const kafkaVersion = '4.4.0';
 const log4jVersion = '2.24.3';
@@ -48,9 +48,9 @@ export async function startKafka(options: KafkaOptions = {}): Promise<Kafka> {
   await writeFile(properties, lines(settings));
   await writeFile(join(run, 'log4j2.properties'), lines(loggingSettings));
   const classpath = [javaClasspath, run].join(delimiter);
-  const storageTool = ['-cp', classpath, 'kafka.tools.StorageTool'];
-  const clusterId = (await runCommand({ command: java, args: [...storageTool, 'random-uuid'] })).trim();
-  await runCommand({ command: java, args: [...storageTool, 'format', '-t', clusterId, '-c', properties] });
+  const clusterId = randomBytes(16).toString('base64url');
+  const format = ['kafka.tools.StorageTool', 'format', `--cluster-id=${clusterId}`, '--config', properties];
+  await runCommand({ command: java, args: ['-cp', classpath, ...format] });
 
   const part = await startProcess({
     name: `Kafka ${kafkaVersion}`,
@@ -66,15 +66,7 @@ export async function startKafka(options: KafkaOptions = {}): Promise<Kafka> {
 }
 
 async function kafkaProgram(report: Report): Promise<{ java: string; javaClasspath: string }> {
-  const java = await findProgram('java');
-  const maven = await findProgram('mvn');
-  if (java === undefined || maven === undefined) {
-    throw new PartAbsent({
-      part: 'Kafka',
-      missing: 'it needs Java 17 or newer and Maven (`java` and `mvn`) on the PATH.',
-      consequence: 'What needs a real broker is left out.',
-    });
-  }
+  const java = await findJava('Kafka', 'What needs a real broker is left out.');
   const jars = await cached(`kafka-${kafkaVersion}`, report, async (directory) => {
     report(`fetching Kafka ${kafkaVersion} (54 MB), once …`);
     await fetchWithDependencies(

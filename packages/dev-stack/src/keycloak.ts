@@ -2,11 +2,10 @@ import { copyFile, cp, mkdir, readFile, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { cached } from './cache.ts';
-import { unpackArtifact } from './maven.ts';
-import { type Part, PartAbsent, type Report, silently } from './part.ts';
+import { findJava, unpackArtifact } from './maven.ts';
+import { type Part, type Report, silently } from './part.ts';
 import { freePort } from './ports.ts';
 import { type ProcessSpec, runCommand, runDirectory, startProcess } from './process-part.ts';
-import { findProgram } from './programs.ts';
 
 const keycloakVersion = '26.7.3';
 const developmentRealm = fileURLToPath(new URL('../../../deploy/keycloak/realm-dev.json', import.meta.url));
@@ -88,15 +87,7 @@ export async function keycloakAdmin(url: string, path: string, init: RequestInit
 }
 
 async function keycloakProgram(report: Report): Promise<{ java: string; home: string }> {
-  const java = await findProgram('java');
-  const maven = await findProgram('mvn');
-  if (java === undefined || maven === undefined) {
-    throw new PartAbsent({
-      part: 'Keycloak',
-      missing: 'it needs Java 17 or newer and Maven (`java` and `mvn`) on the PATH.',
-      consequence: 'What needs a real Keycloak is left out.',
-    });
-  }
+  const java = await findJava('Keycloak', 'What needs a real Keycloak is left out.');
   const home = await cached(`keycloak-${keycloakVersion}`, report, async (unfinished) => {
     report(`fetching and building Keycloak ${keycloakVersion} (177 MB), about a minute, once …`);
     await unpackArtifact(`org.keycloak:keycloak-quarkus-dist:${keycloakVersion}:zip`, unfinished);

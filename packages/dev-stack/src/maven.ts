@@ -1,9 +1,23 @@
 import { rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { PartAbsent } from './part.ts';
 import { runCommand } from './process-part.ts';
+import { findProgram } from './programs.ts';
 
 /** `group:artifact:version[:packaging[:classifier]]` */
 export type MavenCoordinates = string;
+
+/**
+ * The path of `java`, for a part that comes from Maven's repositories.
+ * @throws {PartAbsent} when Java or Maven is missing
+ */
+export async function findJava(part: string, consequence: string): Promise<string> {
+  const java = await findProgram('java');
+  const maven = await findProgram('mvn');
+  if (java !== undefined && maven !== undefined) return java;
+  const missing = 'it needs Java 17 or newer and Maven (`java` and `mvn`) on the PATH.';
+  throw new PartAbsent({ part, missing, consequence });
+}
 
 /** Copies artifacts with everything that they need at run time into `directory`, from Maven's repositories. */
 export async function fetchWithDependencies(artifacts: readonly MavenCoordinates[], directory: string): Promise<void> {

@@ -1,10 +1,9 @@
 import { join } from 'node:path';
 import { cached } from './cache.ts';
-import { fetchArtifact } from './maven.ts';
-import { type Part, PartAbsent, type Report, silently } from './part.ts';
+import { fetchArtifact, findJava } from './maven.ts';
+import { type Part, type Report, silently } from './part.ts';
 import { freePort } from './ports.ts';
 import { runDirectory, startProcess } from './process-part.ts';
-import { findProgram } from './programs.ts';
 
 const zipkinVersion = '3.5.1';
 
@@ -40,15 +39,7 @@ export async function startZipkin(options: ZipkinOptions = {}): Promise<Zipkin> 
 }
 
 async function zipkinProgram(report: Report): Promise<{ java: string; jar: string }> {
-  const java = await findProgram('java');
-  const maven = await findProgram('mvn');
-  if (java === undefined || maven === undefined) {
-    throw new PartAbsent({
-      part: 'Zipkin',
-      missing: 'it needs Java 17 or newer and Maven (`java` and `mvn`) on the PATH.',
-      consequence: 'Traces are not looked at.',
-    });
-  }
+  const java = await findJava('Zipkin', 'Traces are not looked at.');
   const directory = await cached(`zipkin-${zipkinVersion}`, report, async (unfinished) => {
     report(`fetching Zipkin ${zipkinVersion} (130 MB), once …`);
     await fetchArtifact(`io.zipkin:zipkin-server:${zipkinVersion}:jar:exec`, unfinished, 'zipkin.jar');
