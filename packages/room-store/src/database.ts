@@ -25,6 +25,9 @@ export const createPool = (options: DatabaseOptions): Pool => {
     keepAlive: true,
   });
   pool.on('error', options.onError);
+  // The pool listens while a connection is idle. One that dies in somebody's hands, or on the way there, would end the
+  // process; whoever has it learns of it by the next query.
+  pool.on('connect', (client) => client.on('error', () => undefined));
   return pool;
 };
 
@@ -32,11 +35,6 @@ export const createPool = (options: DatabaseOptions): Pool => {
 export const inTransaction = async <T>(pool: Pool, work: (client: Client) => Promise<T>): Promise<T> => {
   const client = await pool.connect();
   let isBroken = false;
-  // The pool listens to idle connections only; one that dies in our hands would end the process.
-  const onError = (): void => {
-    isBroken = true;
-  };
-  client.on('error', onError);
   try {
     await client.query(
       `begin; set local statement_timeout = ${statementTimeoutMs}; set local lock_timeout = ${statementTimeoutMs / 2}; ` +
@@ -51,7 +49,6 @@ export const inTransaction = async <T>(pool: Pool, work: (client: Client) => Pro
     });
     throw error;
   } finally {
-    client.off('error', onError);
     client.release(isBroken);
   }
 };
