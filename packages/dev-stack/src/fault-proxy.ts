@@ -75,8 +75,6 @@ function join([client, target]: readonly [Socket, Socket]): void {
 function part([client, target]: readonly [Socket, Socket]): void {
   client.unpipe(target);
   target.unpipe(client);
-  client.pause();
-  target.pause();
 }
 
 async function listen(server: Server, port: number): Promise<void> {
