@@ -2,14 +2,14 @@ import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:http';
-import { createRequire } from 'node:module';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { deadLetterTopic, defaultPartitionCount, topics } from '@realtime-service/contracts';
 import { Ajv } from 'ajv';
 import addFormats from 'ajv-formats';
+import composeSchema from 'docker-compose/schema/compose-spec.json' with { type: 'json' };
 import { describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
 
@@ -34,11 +34,8 @@ const services = Object.entries(compose.services);
 
 describe('docker-compose.dev.yml', () => {
   test('follows the Compose Specification', () => {
-    const { resolve } = createRequire(import.meta.url);
     // Its $schema is spelled with https, which is no name that ajv knows.
-    const { $schema: _, ...schema } = JSON.parse(
-      readFileSync(join(dirname(resolve('docker-compose/package.json')), 'schema', 'compose-spec.json'), 'utf8'),
-    );
+    const { $schema: _, ...schema } = composeSchema;
     const ajv = new Ajv({ strict: false, allErrors: true });
     addFormats.default(ajv);
     const validate = ajv.compile(schema);
