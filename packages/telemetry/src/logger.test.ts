@@ -1,6 +1,7 @@
 import { context, ROOT_CONTEXT, trace } from '@opentelemetry/api';
 import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { readTelemetryConfig } from './config.ts';
 import { createLogger } from './logger.ts';
 
 const jwt = 'eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1LTcifQ.c2lnbmF0dXJl';
@@ -32,6 +33,12 @@ describe('createLogger', () => {
         msg: 'joined',
       },
     ]);
+  });
+
+  it('when no service is named, then lines carry the name that its traces have', () => {
+    const lines: Record<string, unknown>[] = [];
+    createLogger({ destination: { write: (line) => lines.push(JSON.parse(line)) } }).info('joined');
+    expect(lines).toMatchObject([{ service: readTelemetryConfig().serviceName }]);
   });
 
   it('when the level is higher, then lower lines are not written', () => {

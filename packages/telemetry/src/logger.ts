@@ -1,12 +1,14 @@
 import { trace } from '@opentelemetry/api';
 import { type DestinationStream, type Logger, pino, stdTimeFunctions } from 'pino';
+import { readTelemetryConfig } from './config.ts';
 import { pathOf } from './probes.ts';
 import { scrubLine } from './scrub.ts';
 
 export type { Logger } from 'pino';
 
 type LoggerOptions = {
-  service: string;
+  /** The name in the service's traces unless said. */
+  service?: string;
   /** One of pino's levels; `info` unless said. */
   level?: string;
   /** Standard output unless said. */
@@ -17,7 +19,8 @@ type LoggerOptions = {
  * JSON lines: ISO time, the level by name, `trace_id` and `span_id` of the active span, no secrets.
  * Messages are static text, whatever varies is a field: `logger.warn({ room, err }, 'removal failed')`.
  */
-export function createLogger({ service, level = 'info', destination }: LoggerOptions): Logger {
+export function createLogger(settings: LoggerOptions = {}): Logger {
+  const { service = readTelemetryConfig().serviceName, level = 'info', destination } = settings;
   const options = {
     level,
     base: { service },

@@ -22,7 +22,7 @@ import { isProbe, pathOf } from './probes.ts';
 import { createSampler } from './sampler.ts';
 
 const config = readTelemetryConfig();
-if (!config.isDiagnosing) logTelemetryFaults(createLogger({ service: config.serviceName }));
+if (!config.isDiagnosing) logTelemetryFaults(createLogger());
 
 new NodeSDK({
   serviceName: config.serviceName,
@@ -49,13 +49,12 @@ new NodeSDK({
   ],
 }).start();
 
-// The instrumentations patch what passes through `require`, in place. These are CommonJS or built in: once they are
-// patched here, every `import` finds them so, and no loader hook nor start flag is needed.
+// The instrumentations patch in place whatever passes through `require`. These are what an `import` reaches without it;
+// loaded here first, everybody finds them patched, and no loader hook nor start flag is needed.
 const require = createRequire(import.meta.url);
 require('node:http');
 require('node:https');
 syncBuiltinESMExports();
-require('pg');
 require('kafkajs');
 
 /** W3C both ways; B3 is understood as well, so that a Spring gateway's trace goes on here. W3C wins over B3. */

@@ -1,4 +1,4 @@
-import { type Attributes, type Context, type Link, SpanKind } from '@opentelemetry/api';
+import { SpanKind } from '@opentelemetry/api';
 import {
   AlwaysOffSampler,
   AlwaysOnSampler,
@@ -33,21 +33,13 @@ function createRootSampler({ root, ratio }: TelemetryConfig['sampler']): Sampler
  */
 function withoutRecordSpans(sampler: Sampler): Sampler {
   return {
-    shouldSample(
-      context: Context,
-      traceId: string,
-      name: string,
-      kind: SpanKind,
-      attributes: Attributes,
-      links: Link[],
-    ): SamplingResult {
+    shouldSample(...span: Parameters<Sampler['shouldSample']>): SamplingResult {
+      const [, , , kind, attributes] = span;
       const isRecordSpan =
         kind === SpanKind.CONSUMER &&
         attributes['messaging.system'] === 'kafka' &&
         attributes['messaging.operation.type'] === 'process';
-      return isRecordSpan
-        ? { decision: SamplingDecision.NOT_RECORD }
-        : sampler.shouldSample(context, traceId, name, kind, attributes, links);
+      return isRecordSpan ? { decision: SamplingDecision.NOT_RECORD } : sampler.shouldSample(...span);
     },
     toString: () => `WithoutRecordSpans{${sampler.toString()}}`,
   };

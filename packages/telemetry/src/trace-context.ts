@@ -1,6 +1,8 @@
 import {
   type Attributes,
+  context,
   type Link,
+  propagation,
   ROOT_CONTEXT,
   type Span,
   type SpanContext,
@@ -8,8 +10,6 @@ import {
   SpanStatusCode,
   type TextMapGetter,
   TraceFlags,
-  context,
-  propagation,
   trace,
 } from '@opentelemetry/api';
 import { scrub } from './scrub.ts';

@@ -69,10 +69,6 @@ export async function startCollector(): Promise<Collector> {
   };
 }
 
-export function attributesOf(span: CollectedSpan): Record<string, unknown> {
-  return valuesOf(span.attributes);
-}
-
 function valuesOf(attributes: CollectedSpan['attributes']): Record<string, unknown> {
   return Object.fromEntries(attributes.map(({ key, value }) => [key, Object.values(value)[0]]));
 }

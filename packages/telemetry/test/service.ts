@@ -13,7 +13,7 @@ import { Kafka, logLevel } from 'kafkajs';
 import { Pool } from 'pg';
 
 const { DATABASE_URL, KAFKA_BROKER, PEER_URL } = process.env;
-const logger = createLogger({ service: 'fixture' });
+const logger = createLogger();
 const pool = new Pool({ connectionString: DATABASE_URL });
 const kafka = new Kafka({ brokers: [KAFKA_BROKER ?? 'none:1'], logLevel: logLevel.NOTHING });
 const app = Fastify();
