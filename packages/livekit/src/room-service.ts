@@ -61,6 +61,8 @@ export interface RoomOptions {
   readonly emptyTimeoutSeconds: number;
   readonly departureTimeoutSeconds: number;
   readonly metadata?: string;
+  /** Dispatched when this call makes the room; LiveKit ignores them where it exists. */
+  readonly agents?: readonly { readonly agent_name: string; readonly metadata?: string | undefined }[];
 }
 
 /** The part of LiveKit's RoomService that we use. Each call is one bounded request, without retries. */
@@ -154,12 +156,13 @@ export const createRoomService = ({ apiUrl, key, timeoutMs }: RoomServiceOptions
   const admin = (room: string): VideoGrant => ({ roomAdmin: true, room });
 
   return {
-    createRoom: async (room, { emptyTimeoutSeconds, departureTimeoutSeconds, metadata }) => {
+    createRoom: async (room, { emptyTimeoutSeconds, departureTimeoutSeconds, metadata, agents }) => {
       const body = {
         name: room,
         empty_timeout: emptyTimeoutSeconds,
         departure_timeout: departureTimeoutSeconds,
         metadata,
+        agents,
       };
       await call('CreateRoom', { roomCreate: true }, body);
     },

@@ -2,7 +2,14 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { deadLetterTopic, topics } from '@realtime-service/contracts';
 import { openEventLog, prepareEmbeddedLog } from '@realtime-service/event-log';
 import { createRoomService } from '@realtime-service/livekit';
-import { createFactsReader, createPool, decideWithSeat, migrate, type Pool, readPositions } from '@realtime-service/room-store';
+import {
+  createFactsReader,
+  createPool,
+  decideWithSeat,
+  migrate,
+  type Pool,
+  readPositions,
+} from '@realtime-service/room-store';
 import { createOpsServer, type Logger } from '@realtime-service/telemetry';
 import { createApp } from './app.ts';
 import type { ApiSettings } from './config.ts';
@@ -71,7 +78,9 @@ export const startApi = async (settings: ApiSettings, logger: Logger): Promise<A
     keys,
     store: { readFacts: createFactsReader(pool), takeSeat: (request, decide) => decideWithSeat(pool, request, decide) },
     freshness,
-    makeRoom: settings.makesRooms ? createRoomMaker({ createRoom: rooms.createRoom, tokenTtlSeconds: settings.tokenTtlSeconds }) : async () => {},
+    makeRoom: settings.makesRooms
+      ? createRoomMaker({ createRoom: rooms.createRoom, tokenTtlSeconds: settings.tokenTtlSeconds })
+      : async () => {},
     signToken: createTokenSigner(livekit.keys[0], settings.tokenTtlSeconds),
     tokenTtlSeconds: settings.tokenTtlSeconds,
     serverUrl: livekit.publicUrl,
@@ -85,7 +94,8 @@ export const startApi = async (settings: ApiSettings, logger: Logger): Promise<A
   await keys.start();
   freshness.start();
   const url = await app.listen({ host: settings.host, port: settings.port });
-  if (isPlainAndRemote(livekit.publicUrl)) logger.warn({ server_url: livekit.publicUrl }, 'clients are sent to LiveKit without TLS');
+  if (isPlainAndRemote(livekit.publicUrl))
+    logger.warn({ server_url: livekit.publicUrl }, 'clients are sent to LiveKit without TLS');
   logger.info({ url, ops: opsUrl, log: settings.log.kind }, 'api is up');
 
   return {
@@ -116,7 +126,11 @@ const prepareSchema = ({ migrates, database, log }: ApiSettings, pool: Pool, log
   const prepare = async (): Promise<void> => {
     const applied = migrates ? await migrate(database.directUrl) : [];
     if (applied.length > 0) logger.info({ migrations: applied }, 'schema migrated');
-    if (log.kind === 'embedded') await prepareEmbeddedLog(pool, Object.values(topics).flatMap((topic) => [topic, deadLetterTopic(topic)]));
+    if (log.kind === 'embedded')
+      await prepareEmbeddedLog(
+        pool,
+        Object.values(topics).flatMap((topic) => [topic, deadLetterTopic(topic)]),
+      );
     isReady = true;
   };
 

@@ -28,7 +28,8 @@ export type RefusalReason =
   | 'algorithm'
   | 'unknown_key'
   | 'no_keys'
-  | 'signature'
+  /** Cannot be decoded, or its signature does not fit. */
+  | 'invalid'
   | 'expired'
   | 'not_yet_valid'
   | 'issuer'
@@ -40,7 +41,8 @@ export type RefusalReason =
   | 'lifetime'
   | 'claims';
 
-const refused = (reason: RefusalReason, cause?: unknown): ProblemError => new ProblemError('unauthenticated', { reason, cause });
+const refused = (reason: RefusalReason, cause?: unknown): ProblemError =>
+  new ProblemError('unauthenticated', { reason, cause });
 
 const maxTokenBytes = 16_384;
 const maxLifeSeconds = 86_400;
@@ -55,7 +57,8 @@ const bearer = /^Bearer ([\w-]+\.[\w-]+\.[\w-]+)$/i;
 const bearerOf = ({ headers: { authorization } }: FastifyRequest): string => {
   if (authorization === undefined) throw refused('no_token');
   // Not a verdict on the token: nothing was read of it.
-  if (authorization.length > maxTokenBytes + 'Bearer '.length) throw new ProblemError('headers_too_large', { reason: 'token_too_long' });
+  if (authorization.length > maxTokenBytes + 'Bearer '.length)
+    throw new ProblemError('headers_too_large', { reason: 'token_too_long' });
   const token = bearer.exec(authorization)?.[1];
   if (token === undefined) throw refused('malformed');
   return token;
@@ -89,24 +92,24 @@ type Claims = z.infer<typeof Claims>;
 
 type OidcSettings = ApiSettings['oidc'];
 
-/** Signature, algorithm, `exp` and `nbf` have been verified. */
+/** What the verifier leaves open: it has checked the signature, the algorithm, `exp` and `nbf`. */
 const refusalOf = (claims: Claims, oidc: OidcSettings, nowMs: number): RefusalReason | undefined => {
   const audiences = [claims.aud ?? []].flat();
   if (claims.iss !== oidc.issuer) return 'issuer';
   if (claims.typ !== 'Bearer') return 'token_type';
   if (audiences.length === 0) return 'no_audience';
   if (!audiences.includes(oidc.audience)) return 'audience';
-  if (oidc.authorisedParties !== undefined && !oidc.authorisedParties.includes(claims.azp ?? '')) return 'authorised_party';
+  if (oidc.authorisedParties !== undefined && !oidc.authorisedParties.includes(claims.azp ?? ''))
+    return 'authorised_party';
   if (claims.sub === undefined) return 'no_subject';
   if (claims.iat > nowMs / 1000 + clockToleranceSeconds) return 'not_yet_valid';
-  const lifeSeconds = claims.exp - claims.iat;
-  return lifeSeconds <= 0 || lifeSeconds > maxLifeSeconds ? 'lifetime' : undefined;
+  return claims.exp - claims.iat > maxLifeSeconds ? 'lifetime' : undefined;
 };
 
-/** What the verifier says by its error codes (fast-jwt, `TOKEN_ERROR_CODES`); anything else is malformed. */
+/** What the verifier says by its codes (@fastify/jwt and, beneath it, fast-jwt's `TOKEN_ERROR_CODES`). */
 const verifierReasons: Readonly<Record<string, RefusalReason>> = {
   FST_JWT_AUTHORIZATION_TOKEN_EXPIRED: 'expired',
-  FST_JWT_AUTHORIZATION_TOKEN_INVALID: 'signature',
+  FST_JWT_AUTHORIZATION_TOKEN_INVALID: 'invalid',
   FAST_JWT_INACTIVE: 'not_yet_valid',
   FAST_JWT_INVALID_ALGORITHM: 'algorithm',
   FAST_JWT_INVALID_CLAIM_TYPE: 'claims',
@@ -114,7 +117,7 @@ const verifierReasons: Readonly<Record<string, RefusalReason>> = {
 
 const reasonOf = (error: unknown): RefusalReason => {
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
-  return verifierReasons[code] ?? 'malformed';
+  return verifierReasons[code] ?? 'invalid';
 };
 
 interface Verified {
@@ -181,7 +184,6 @@ export const registerAuthentication = async (app: FastifyInstance, { keys, oidc,
     decode: { complete: true },
     verify: {
       algorithms: oidc.algorithms,
-      requiredClaims: ['exp'],
       clockTolerance: clockToleranceSeconds * 1000,
       cache: false,
       extractToken: (request) => bearerOf(request as FastifyRequest),

@@ -4,7 +4,8 @@ import { LivekitSettings } from '@realtime-service/livekit';
 import { DatabaseSettings } from '@realtime-service/room-store';
 import { z } from 'zod';
 
-const number = (min: number, max: number, fallback: number) => z.coerce.number().int().min(min).max(max).default(fallback);
+const number = (min: number, max: number, fallback: number) =>
+  z.coerce.number().int().min(min).max(max).default(fallback);
 const port = (fallback: number) => number(0, 65_535, fallback);
 
 /** Values separated by commas, each of which must pass. */
@@ -33,31 +34,49 @@ const OwnSettings = z
     HOST: z.string().min(1).default('127.0.0.1').describe('Address to listen on'),
     API_PORT: port(8080).describe('Port of the client and producer routes'),
     API_OPS_PORT: port(8081).describe('Port of the ops routes'),
-    OIDC_ISSUER: z.url({ protocol: /^https?$/ }).describe('Issuer of the callers\' tokens, compared exactly'),
+    OIDC_ISSUER: z.url({ protocol: /^https?$/ }).describe("Issuer of the callers' tokens, compared exactly"),
     OIDC_JWKS_URI: z
       .url({ protocol: /^https?$/ })
       .optional()
       .describe("Where the issuer's keys are fetched; <issuer>/protocol/openid-connect/certs by default"),
     OIDC_AUDIENCE: z.string().min(1).default('realtime-service').describe('Must be in the `aud` of a token'),
-    OIDC_AZP: list((entry) => entry !== '', 'client ids').optional().describe('Clients whose tokens count; any by default'),
+    OIDC_AZP: list((entry) => entry !== '', 'client ids')
+      .optional()
+      .describe('Clients whose tokens count; any by default'),
     OIDC_ALGORITHMS: list(isAlgorithm, `of ${asymmetric.join(' ')}`)
       .prefault('RS256,PS256,ES256,EdDSA')
       .describe('Signature algorithms that count'),
     TOKEN_TTL_SECONDS: number(10, 600, 60).describe(
       'Life of a LiveKit token, 10 to 600; it only has to open the connection. Clients reuse one that lives longer than 60 s',
     ),
-    LIVEKIT_MAKE_ROOMS: z.stringbool().default(true).describe('Whether a join makes the room in LiveKit; false where the gate or LiveKit does'),
-    CORS_ORIGINS: list(isOrigin, 'origins such as https://app.example.org').optional().describe('Origins of web clients; none by default'),
-    TRUST_PROXY: list(isCidr, 'address ranges such as 10.0.0.0/8').optional().describe('Proxies whose X-Forwarded-For counts; none by default'),
+    LIVEKIT_MAKE_ROOMS: z
+      .stringbool()
+      .default(true)
+      .describe('Whether a join makes the room in LiveKit; false where the gate or LiveKit does'),
+    CORS_ORIGINS: list(isOrigin, 'origins such as https://app.example.org')
+      .optional()
+      .describe('Origins of web clients; none by default'),
+    TRUST_PROXY: list(isCidr, 'address ranges such as 10.0.0.0/8')
+      .optional()
+      .describe('Proxies whose X-Forwarded-For counts; none by default'),
     RATE_LIMIT_USER_PER_MINUTE: number(1, 1_000_000, 120).describe('Requests of one caller'),
     RATE_LIMIT_ADDRESS_PER_MINUTE: number(1, 100_000_000, 6000).describe('Requests from one address (IPv6: one /64)'),
     MAX_EVENT_LOOP_DELAY_MS: number(10, 60_000, 250).describe('Above this mean delay requests are shed with 503'),
-    MAX_HEADER_BYTES: number(17_408, 65_536, 32_768).describe('Most bytes of request headers; proxies in front must allow as much'),
+    MAX_HEADER_BYTES: number(17_408, 65_536, 32_768).describe(
+      'Most bytes of request headers; proxies in front must allow as much',
+    ),
     PROJECTION_MAX_AGE_SECONDS: number(1, 3600, 10).describe('Above this age of its partition a room admits nobody'),
-    CONSUMER_GROUP: z.string().min(1).default('realtime-room-worker').describe("The room-worker's consumer group, to name its lag"),
+    CONSUMER_GROUP: z
+      .string()
+      .min(1)
+      .default('realtime-room-worker')
+      .describe("The room-worker's consumer group, to name its lag"),
     MIGRATE: z.stringbool().default(true).describe('Whether to bring the schema up to date at start'),
     SHUTDOWN_SECONDS: number(1, 300, 10).describe('How long an orderly end may take'),
-    LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error']).default('info').describe('Lowest level that is logged'),
+    LOG_LEVEL: z
+      .enum(['trace', 'debug', 'info', 'warn', 'error'])
+      .default('info')
+      .describe('Lowest level that is logged'),
     NODE_ENV: z.string().optional(),
   })
   .transform((env, context) => {

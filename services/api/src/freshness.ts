@@ -60,7 +60,13 @@ const keyOf = (topic: string, partition: number): string => `${topic}/${partitio
 const watched = [topics.roomEvents, topics.livekitWebhooks];
 
 /** How far the projection is behind the log, looked at once a second. */
-export const createFreshness = ({ bounds, readPositions, maxAgeMs, logger, now = Date.now }: FreshnessOptions): Freshness => {
+export const createFreshness = ({
+  bounds,
+  readPositions,
+  maxAgeMs,
+  logger,
+  now = Date.now,
+}: FreshnessOptions): Freshness => {
   const states = new Map<string, PartitionState>();
   const partitionCounts = new Map<string, number>();
   const stopping = new AbortController();
@@ -116,7 +122,8 @@ export const createFreshness = ({ bounds, readPositions, maxAgeMs, logger, now =
     }
   };
 
-  const ageMs = ({ unreached: [oldest] }: PartitionState): number => (oldest === undefined ? 0 : now() - oldest.seenAtMs);
+  const ageMs = ({ unreached: [oldest] }: PartitionState): number =>
+    oldest === undefined ? 0 : now() - oldest.seenAtMs;
 
   const isReached = (positions: readonly PositionEntry[]): boolean =>
     positions.every(({ topic, partition, offset }) => (states.get(keyOf(topic, partition))?.applied ?? 0n) > offset);

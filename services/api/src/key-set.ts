@@ -1,6 +1,6 @@
+import type { Logger } from '@realtime-service/telemetry';
 import { createLocalJWKSet, exportSPKI, type JSONWebKeySet } from 'jose';
 import { z } from 'zod';
-import type { Logger } from '@realtime-service/telemetry';
 
 /** At most one fetch in this time, whatever the provider does and however many unknown keys callers name. */
 const fetchSpacingMs = 30_000;
@@ -12,7 +12,11 @@ const maxBytes = 262_144;
 const maxAgeMs = 24 * 3_600_000;
 
 /** Only what may sign; Keycloak lists its encryption key beside it. Entries that we cannot read are none of ours. */
-const SigningKey = z.looseObject({ kty: z.enum(['RSA', 'EC', 'OKP']), kid: z.string().min(1), use: z.literal('sig').optional() });
+const SigningKey = z.looseObject({
+  kty: z.enum(['RSA', 'EC', 'OKP']),
+  kid: z.string().min(1),
+  use: z.literal('sig').optional(),
+});
 const Document = z.object({ keys: z.array(z.unknown()).max(100) });
 
 /** What of a token's header names a key. */

@@ -23,8 +23,16 @@ export const createApiMetrics = (): ApiMetrics => {
       labelNames: ['operation', 'outcome', 'reason'],
       registers,
     }),
-    roomsNotMade: new Counter({ name: 'realtime_rooms_not_made', help: 'Rooms that LiveKit could not be asked to make', registers }),
-    eventsAccepted: new Counter({ name: 'realtime_events_accepted', help: 'Room events appended for producers', registers }),
+    roomsNotMade: new Counter({
+      name: 'realtime_rooms_not_made',
+      help: 'Rooms that LiveKit could not be asked to make',
+      registers,
+    }),
+    eventsAccepted: new Counter({
+      name: 'realtime_events_accepted',
+      help: 'Room events appended for producers',
+      registers,
+    }),
   };
 };
 
@@ -53,7 +61,8 @@ export const watchState = (registry: Metrics, { freshness, keys, consumerGroup }
     labelNames: ['topic', 'partition'],
     registers,
     collect() {
-      for (const { topic, partition, ageMs } of freshness.partitions()) this.set({ topic, partition: String(partition) }, ageMs / 1000);
+      for (const { topic, partition, ageMs } of freshness.partitions())
+        this.set({ topic, partition: String(partition) }, ageMs / 1000);
     },
   });
   new Gauge({

@@ -1,7 +1,14 @@
 import { randomBytes } from 'node:crypto';
 import type { Socket } from 'node:net';
 import { trace } from '@opentelemetry/api';
-import { type ProblemCode, type ProblemFault, problemAdvice, problemStatus, problemTitle, problemType } from '@realtime-service/contracts';
+import {
+  type ProblemCode,
+  type ProblemFault,
+  problemAdvice,
+  problemStatus,
+  problemTitle,
+  problemType,
+} from '@realtime-service/contracts';
 import type { Logger } from '@realtime-service/telemetry';
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 
@@ -39,7 +46,8 @@ const headersOf = (code: ProblemCode, { retryAfterSeconds, allow }: ProblemDetai
   ...(code === 'unauthenticated' && { 'www-authenticate': 'Bearer realm="realtime-service"' }),
   ...(allow !== undefined && { allow }),
   ...(retryAfterSeconds !== undefined && { 'retry-after': String(Math.max(1, Math.ceil(retryAfterSeconds))) }),
-  ...(problemStatus[code] === 503 && retryAfterSeconds === undefined && { 'retry-after': String(defaultRetryAfterSeconds) }),
+  ...(problemStatus[code] === 503 &&
+    retryAfterSeconds === undefined && { 'retry-after': String(defaultRetryAfterSeconds) }),
   // What is left of a request that is too large is not read.
   ...((code === 'headers_too_large' || code === 'body_too_large') && { connection: 'close' }),
 });
@@ -58,7 +66,8 @@ const documentOf = (code: ProblemCode, traceId: string, { faults, opensAtMs }: P
   });
 
 /** The trace that a caller may quote; without tracing, an id of the request. */
-export const traceIdOf = (request: FastifyRequest): string => trace.getActiveSpan()?.spanContext().traceId ?? request.id;
+export const traceIdOf = (request: FastifyRequest): string =>
+  trace.getActiveSpan()?.spanContext().traceId ?? request.id;
 
 /** What Fastify and its plugins refuse by themselves. */
 const frameworkCodes: Readonly<Record<string, ProblemCode>> = {
@@ -75,7 +84,8 @@ const problemOf = (error: FastifyError): ProblemError => {
   const code = frameworkCodes[error.code];
   if (code !== undefined) return new ProblemError(code, { reason: error.code, cause: error });
   // A request that ended before its body was there.
-  if (error.code === 'ECONNRESET' || error.code === 'ERR_STREAM_PREMATURE_CLOSE') return new ProblemError('malformed_request', { reason: error.code, cause: error });
+  if (error.code === 'ECONNRESET' || error.code === 'ERR_STREAM_PREMATURE_CLOSE')
+    return new ProblemError('malformed_request', { reason: error.code, cause: error });
   return new ProblemError('internal', { cause: error });
 };
 
@@ -114,9 +124,15 @@ export const createClientErrorHandler =
     logger.info({ trace_id: traceId, code, reason: error.code }, 'request could not be read');
     if (socket.writable) {
       const body = documentOf(code, traceId, {});
-      const headers = { ...headersOf(code, {}), connection: 'close', 'content-length': String(Buffer.byteLength(body)) };
+      const headers = {
+        ...headersOf(code, {}),
+        connection: 'close',
+        'content-length': String(Buffer.byteLength(body)),
+      };
       const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
-      socket.write(`HTTP/1.1 ${problemStatus[code]} ${code === 'headers_too_large' ? 'Request Header Fields Too Large' : 'Bad Request'}\r\n${lines.join('')}\r\n${body}`);
+      socket.write(
+        `HTTP/1.1 ${problemStatus[code]} ${code === 'headers_too_large' ? 'Request Header Fields Too Large' : 'Bad Request'}\r\n${lines.join('')}\r\n${body}`,
+      );
     }
     socket.destroySoon();
   };

@@ -5,7 +5,8 @@ const utf8 = new TextDecoder('utf-8', { fatal: true });
 const maxDepth = 64;
 const stringInJson = /"(?:[^"\\]|\\.)*"(\s*:)?/g;
 
-const malformed = (reason: string, cause?: unknown): ProblemError => new ProblemError('malformed_request', { reason, cause });
+const malformed = (reason: string, cause?: unknown): ProblemError =>
+  new ProblemError('malformed_request', { reason, cause });
 
 /** How many members all objects have together. @throws {ProblemError} for what no reader of ours should meet */
 const countMembers = (value: unknown, depth = 0): number => {
@@ -32,7 +33,8 @@ const countNames = (text: string): number => {
  */
 export const parseStrictJson = (request: FastifyRequest, body: Buffer): unknown => {
   const { 'content-encoding': encoding } = request.headers;
-  if (encoding !== undefined && encoding !== 'identity') throw new ProblemError('unsupported_media_type', { reason: 'content_encoding' });
+  if (encoding !== undefined && encoding !== 'identity')
+    throw new ProblemError('unsupported_media_type', { reason: 'content_encoding' });
   if (body.length === 0) return undefined;
   let text: string;
   let value: unknown;

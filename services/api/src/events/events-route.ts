@@ -1,5 +1,11 @@
 import { type EventsAccepted, encodeAtLeast, mediaTypes, toBinaryHeaders, topics } from '@realtime-service/contracts';
-import { type EventLog, LogUnavailableError, type LogPosition, type NewRecord, RecordTooLargeError } from '@realtime-service/event-log';
+import {
+  type EventLog,
+  type LogPosition,
+  LogUnavailableError,
+  type NewRecord,
+  RecordTooLargeError,
+} from '@realtime-service/event-log';
 import { currentTraceparent, type Logger } from '@realtime-service/telemetry';
 import type { FastifyInstance, onRequestAsyncHookHandler } from 'fastify';
 import { requireScope } from '../authenticate.ts';
@@ -24,11 +30,16 @@ export const registerEvents = async (
   callerOnly: onRequestAsyncHookHandler[],
   { append, metrics, logger }: EventsDependencies,
 ): Promise<void> => {
-  const producerOnly: onRequestAsyncHookHandler = async (request) => requireScope(request.user, [publisherScope, operatorScope]);
+  const producerOnly: onRequestAsyncHookHandler = async (request) =>
+    requireScope(request.user, [publisherScope, operatorScope]);
 
   // The media types of this route are no other's.
   await root.register(async (app) => {
-    app.addContentTypeParser([mediaTypes.structured, mediaTypes.batch], { parseAs: 'buffer' }, async (request: Parameters<typeof parseStrictJson>[0], body: Buffer) => parseStrictJson(request, body));
+    app.addContentTypeParser(
+      [mediaTypes.structured, mediaTypes.batch],
+      { parseAs: 'buffer' },
+      async (request: Parameters<typeof parseStrictJson>[0], body: Buffer) => parseStrictJson(request, body),
+    );
     app.post(
       url,
       { onRequest: [...callerOnly, producerOnly], bodyLimit: maxBodyBytes, config: { operation: 'publish_events' } },
@@ -38,7 +49,7 @@ export const registerEvents = async (
         metrics.requests.inc({ operation: 'publish_events', outcome: 'accepted', reason: 'valid' });
         metrics.eventsAccepted.inc(events.length);
         logger.info({ producer: request.user.userId, events: events.length }, 'events appended');
-        reply.code(202).header('cache-control', 'no-store');
+        reply.code(202);
         return { accepted: events.length, at_least: encodeAtLeast(positions) } satisfies EventsAccepted;
       },
     );
@@ -66,8 +77,10 @@ const appendAll = async (append: EventLog['append'], records: readonly NewRecord
   try {
     return await append(records, appendWithinMs);
   } catch (cause) {
-    if (cause instanceof LogUnavailableError) throw new ProblemError('store_unavailable', { reason: 'log_unavailable', cause });
-    if (cause instanceof RecordTooLargeError) throw new ProblemError('body_too_large', { reason: 'event_too_large', cause });
+    if (cause instanceof LogUnavailableError)
+      throw new ProblemError('store_unavailable', { reason: 'log_unavailable', cause });
+    if (cause instanceof RecordTooLargeError)
+      throw new ProblemError('body_too_large', { reason: 'event_too_large', cause });
     throw cause;
   }
 };

@@ -35,7 +35,8 @@ type Reading = { readonly event: ReadEvent } | { readonly faults: readonly Probl
 
 const Batch = z.array(z.unknown()).min(1).max(maxEvents);
 
-const invalid = (faults: readonly ProblemFault[]): ProblemError => new ProblemError('invalid_request', { reason: 'schema', faults });
+const invalid = (faults: readonly ProblemFault[]): ProblemError =>
+  new ProblemError('invalid_request', { reason: 'schema', faults });
 
 const readEvent = (open: () => CloudEvent, scopes: ReadonlySet<string>): Reading => {
   let event: CloudEvent;
@@ -53,7 +54,8 @@ const readEvent = (open: () => CloudEvent, scopes: ReadonlySet<string>): Reading
   return { event };
 };
 
-const mediaTypeOf = (request: FastifyRequest): string | undefined => request.headers['content-type']?.split(';', 1)[0]?.trim().toLowerCase();
+const mediaTypeOf = (request: FastifyRequest): string | undefined =>
+  request.headers['content-type']?.split(';', 1)[0]?.trim().toLowerCase();
 
 /**
  * The events of a request in any of the three modes of the CloudEvents HTTP binding, all of them good.
@@ -63,7 +65,10 @@ export const readEvents = (request: FastifyRequest, scopes: ReadonlySet<string>)
   const { body, headers } = request;
   const mediaType = mediaTypeOf(request);
   if (mediaType !== mediaTypes.batch) {
-    const reading = readEvent(() => (mediaType === mediaTypes.structured ? fromStructured(body) : fromHttpBinary(headers, body)), scopes);
+    const reading = readEvent(
+      () => (mediaType === mediaTypes.structured ? fromStructured(body) : fromHttpBinary(headers, body)),
+      scopes,
+    );
     if ('faults' in reading) throw invalid(reading.faults);
     return [reading.event];
   }

@@ -1,4 +1,13 @@
-import { type Allowed, authorise, type Denied, identityOf, needsSeat, type RoomFacts, unknownRoom, type Verdict } from '@realtime-service/room-model';
+import {
+  type Allowed,
+  authorise,
+  type Denied,
+  identityOf,
+  needsSeat,
+  type RoomFacts,
+  unknownRoom,
+  type Verdict,
+} from '@realtime-service/room-model';
 import type { FactsAnswer, FactsQuery, SeatRequest } from '@realtime-service/room-store';
 import type { Caller } from '../authenticate.ts';
 import { ProblemError } from '../problem.ts';
@@ -8,7 +17,10 @@ import { type AskedJoin, faultsOfChoice } from './join-request.ts';
 export interface Store {
   readonly readFacts: (query: FactsQuery) => Promise<FactsAnswer>;
   /** Reads facts and seats, decides and takes the seat as one step. */
-  readonly takeSeat: (request: SeatRequest, decide: (answer: FactsAnswer) => Verdict) => Promise<{ answer: FactsAnswer; verdict: Verdict }>;
+  readonly takeSeat: (
+    request: SeatRequest,
+    decide: (answer: FactsAnswer) => Verdict,
+  ) => Promise<{ answer: FactsAnswer; verdict: Verdict }>;
 }
 
 /** Somebody may enter, now. */
@@ -43,8 +55,12 @@ const fromStore = async <T>(work: Promise<T>): Promise<T> => {
 };
 
 const refusalOf = ({ code, reason, opensAtMs }: Denied, nowMs: number): ProblemError => {
-  if (opensAtMs !== null) return new ProblemError(code, { reason, opensAtMs, retryAfterSeconds: (opensAtMs - nowMs) / 1000 });
-  return new ProblemError(code, { reason, ...(code === 'room_full' && { retryAfterSeconds: roomFullRetryAfterSeconds }) });
+  if (opensAtMs !== null)
+    return new ProblemError(code, { reason, opensAtMs, retryAfterSeconds: (opensAtMs - nowMs) / 1000 });
+  return new ProblemError(code, {
+    reason,
+    ...(code === 'room_full' && { retryAfterSeconds: roomFullRetryAfterSeconds }),
+  });
 };
 
 /** @throws {ProblemError} where the verdict is no */
@@ -57,7 +73,12 @@ const allowedBy = (verdict: Verdict, nowMs: number): Allowed => {
  * Facts, verdict, and the seat where the room counts them.
  * @throws {ProblemError} with the verdict's code, 422 for what the caller may not choose, 503 without facts
  */
-export const decideJoin = async (store: Store, caller: Caller, asked: AskedJoin, tokenTtlSeconds: number): Promise<Admission> => {
+export const decideJoin = async (
+  store: Store,
+  caller: Caller,
+  asked: AskedJoin,
+  tokenTtlSeconds: number,
+): Promise<Admission> => {
   const query: FactsQuery = { roomId: asked.roomId, userId: caller.userId, loginId: caller.loginId };
   const deviceId = asked.device_id ?? null;
   const takeOver = asked.take_over ?? false;
@@ -65,7 +86,8 @@ export const decideJoin = async (store: Store, caller: Caller, asked: AskedJoin,
   const first = await fromStore(store.readFacts(query));
   const { facts, isRoomLive, nowMs } = first;
   const identity = identityOf(facts.room ?? unknownRoom(asked.roomId), caller.userId, deviceId);
-  const decide = (answer: FactsAnswer): Verdict => authorise(answer.facts, { purpose: 'enter', identity, takeOver }, answer.nowMs);
+  const decide = (answer: FactsAnswer): Verdict =>
+    authorise(answer.facts, { purpose: 'enter', identity, takeOver }, answer.nowMs);
   const verdict = allowedBy(decide(first), nowMs);
   // Nobody is allowed into a room that is not there.
   const room = facts.room as RoomFacts;
@@ -75,5 +97,11 @@ export const decideJoin = async (store: Store, caller: Caller, asked: AskedJoin,
 
   const leaseSeconds = tokenTtlSeconds + leaseBeyondTokenSeconds;
   const seated = await fromStore(store.takeSeat({ ...query, identity, deviceId, leaseSeconds }, decide));
-  return { room, identity, verdict: allowedBy(seated.verdict, seated.answer.nowMs), isRoomLive, nowMs: seated.answer.nowMs };
+  return {
+    room,
+    identity,
+    verdict: allowedBy(seated.verdict, seated.answer.nowMs),
+    isRoomLive,
+    nowMs: seated.answer.nowMs,
+  };
 };

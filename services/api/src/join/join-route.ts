@@ -26,46 +26,58 @@ export interface JoinDependencies {
 const url = '/api/realtime/rooms/:roomId/join';
 
 /** The life of a join: bytes → caller → facts → verdict → room → token. */
-export const registerJoin = (app: FastifyInstance, callerOnly: onRequestAsyncHookHandler[], dependencies: JoinDependencies): void => {
+export const registerJoin = (
+  app: FastifyInstance,
+  callerOnly: onRequestAsyncHookHandler[],
+  dependencies: JoinDependencies,
+): void => {
   const { store, freshness, signToken, tokenTtlSeconds, serverUrl, metrics, logger } = dependencies;
 
-  app.post<{ Params: { roomId: string } }>(url, { onRequest: callerOnly, config: { operation: 'join' } }, async (request, reply) => {
-    const caller = request.user;
-    const asked = readJoin(request.params.roomId, request.body);
-    await assertFresh(freshness, asked);
-    const admission = await decideJoin(store, caller, asked, tokenTtlSeconds);
-    await ensureRoom(dependencies, asked, admission);
-    const name = nameOf(asked, admission);
-    const { token, expiresAt } = sign(signToken, { caller, asked, admission, name });
-    const { role, permissions } = admission.verdict;
-    metrics.requests.inc({ operation: 'join', outcome: 'allowed', reason: role });
-    logger.info({ room: asked.roomId, user: caller.userId, role }, 'join allowed');
-    reply.header('cache-control', 'no-store');
-    return {
-      server_url: serverUrl,
-      participant_token: token,
-      room_name: asked.roomId,
-      participant_identity: admission.identity,
-      participant_name: name,
-      expires_at: expiresAt.toISOString(),
-      role,
-      permissions: toJoinPermissions(permissions),
-      trace_id: traceIdOf(request),
-    } satisfies JoinResponse;
-  });
+  app.post<{ Params: { roomId: string } }>(
+    url,
+    { onRequest: callerOnly, config: { operation: 'join' } },
+    async (request) => {
+      const caller = request.user;
+      const asked = readJoin(request.params.roomId, request.body);
+      await assertFresh(freshness, asked);
+      const admission = await decideJoin(store, caller, asked, tokenTtlSeconds);
+      await ensureRoom(dependencies, asked, admission);
+      const name = nameOf(asked, admission);
+      const { token, expiresAt } = sign(signToken, { caller, asked, admission, name });
+      const { role, permissions } = admission.verdict;
+      metrics.requests.inc({ operation: 'join', outcome: 'allowed', reason: role });
+      logger.info({ room: asked.roomId, user: caller.userId, role }, 'join allowed');
+      return {
+        server_url: serverUrl,
+        participant_token: token,
+        room_name: asked.roomId,
+        participant_identity: admission.identity,
+        participant_name: name,
+        expires_at: expiresAt.toISOString(),
+        role,
+        permissions: toJoinPermissions(permissions),
+        trace_id: traceIdOf(request),
+      } satisfies JoinResponse;
+    },
+  );
   refuseOtherMethods(app, url, ['POST']);
 };
 
 /** The caller's own facts, where it names their position, and the room's partition. */
 const assertFresh = async (freshness: JoinDependencies['freshness'], { atLeast, roomId }: AskedJoin): Promise<void> => {
-  if (atLeast.length > 0 && !(await freshness.reaches(atLeast))) throw new ProblemError('projection_stale', { reason: 'position_not_reached' });
+  if (atLeast.length > 0 && !(await freshness.reaches(atLeast)))
+    throw new ProblemError('projection_stale', { reason: 'position_not_reached' });
   if (!freshness.isCurrent(roomId)) throw new ProblemError('projection_stale', { reason: 'partition_too_old' });
 };
 
 /** A room that is live needs no making: LiveKit's API may be away while its media runs. */
-const ensureRoom = async ({ makeRoom, metrics, logger }: JoinDependencies, { roomId }: AskedJoin, { isRoomLive }: Admission): Promise<void> => {
+const ensureRoom = async (
+  { makeRoom, metrics, logger }: JoinDependencies,
+  { roomId, room_config }: AskedJoin,
+  { isRoomLive }: Admission,
+): Promise<void> => {
   try {
-    await makeRoom(roomId);
+    await makeRoom(roomId, room_config?.agents ?? []);
   } catch (cause) {
     metrics.roomsNotMade.inc();
     if (!isRoomLive) throw new ProblemError('livekit_unavailable', { cause });
@@ -105,7 +117,12 @@ const sign = (signToken: SignToken, { caller, asked, admission, name }: TokenPar
   if (signed.token.length > maxLivekitTokenLength)
     throw new ProblemError('invalid_request', {
       reason: 'token_too_long',
-      faults: [{ path: '/participant_attributes', message: 'must be shorter, as must the metadata: the token would exceed 4 KB' }],
+      faults: [
+        {
+          path: '/participant_attributes',
+          message: 'must be shorter, as must the metadata: the token would exceed 4 KB',
+        },
+      ],
     });
   return signed;
 };

@@ -1,13 +1,15 @@
-import type { RoomService } from '@realtime-service/livekit';
-import { currentTraceparent } from '@realtime-service/telemetry';
+import type { RoomOptions, RoomService } from '@realtime-service/livekit';
 import { attributes } from '@realtime-service/room-model';
+import { currentTraceparent } from '@realtime-service/telemetry';
 
 const coalesceMs = 1_000;
 /** Beyond the life of a token: LiveKit's own leeway is a minute. */
 const leewaySeconds = 60;
 
-/** Resolves when LiveKit has the room. @throws {LivekitError} */
-export type MakeRoom = (roomId: string) => Promise<void>;
+export type Agents = NonNullable<RoomOptions['agents']>;
+
+/** Resolves when LiveKit has the room; the agents are dispatched when it is new. @throws {LivekitError} */
+export type MakeRoom = (roomId: string, agents: Agents) => Promise<void>;
 
 interface RoomMakerOptions {
   readonly createRoom: RoomService['createRoom'];
@@ -16,8 +18,8 @@ interface RoomMakerOptions {
 }
 
 /**
- * Makes rooms where they are used; for LiveKit's own rooms never appear by themselves (`auto_create: false`), so that
- * an old token cannot bring a closed one back. Asked at most once per room and second, whatever the answer.
+ * Makes rooms where they are used: in LiveKit they never appear by themselves (`auto_create: false`), so that an old
+ * token cannot bring a closed one back. LiveKit is asked at most once per room and second, whatever it answers.
  */
 export const createRoomMaker = ({ createRoom, tokenTtlSeconds, now = Date.now }: RoomMakerOptions): MakeRoom => {
   const recent = new Map<string, { readonly startedAtMs: number; readonly made: Promise<void> }>();
@@ -25,24 +27,26 @@ export const createRoomMaker = ({ createRoom, tokenTtlSeconds, now = Date.now }:
   const timeoutSeconds = tokenTtlSeconds + leewaySeconds;
 
   const dropExpired = (nowMs: number): void => {
-    for (const [roomId, { startedAtMs }] of recent) {
+    for (const [name, { startedAtMs }] of recent) {
       if (nowMs - startedAtMs < coalesceMs) return;
-      recent.delete(roomId);
+      recent.delete(name);
     }
   };
 
-  return (roomId) => {
+  return (roomId, agents) => {
     const nowMs = now();
     dropExpired(nowMs);
-    const known = recent.get(roomId);
+    const name = JSON.stringify([roomId, agents]);
+    const known = recent.get(name);
     if (known !== undefined) return known.made;
     const trace = currentTraceparent();
     const made = createRoom(roomId, {
       emptyTimeoutSeconds: timeoutSeconds,
       departureTimeoutSeconds: timeoutSeconds,
       ...(trace !== undefined && { metadata: JSON.stringify({ [attributes.trace]: trace }) }),
+      ...(agents.length > 0 && { agents }),
     });
-    recent.set(roomId, { startedAtMs: nowMs, made });
+    recent.set(name, { startedAtMs: nowMs, made });
     return made;
   };
 };

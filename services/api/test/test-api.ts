@@ -1,0 +1,144 @@
+import type { NewRecord } from '@realtime-service/event-log';
+import { LogUnavailableError } from '@realtime-service/event-log';
+import { type Facts, type Member, type RoomFacts, unknownRoom } from '@realtime-service/room-model';
+import type { FactsAnswer } from '@realtime-service/room-store';
+import { createLogger } from '@realtime-service/telemetry';
+import type { FastifyInstance } from 'fastify';
+import { type ApiDependencies, createApp } from '../src/app.ts';
+import { ApiSettings } from '../src/config.ts';
+import { createTokenSigner } from '../src/join/sign-token.ts';
+import { createKeySet } from '../src/key-set.ts';
+import { createApiMetrics } from '../src/metrics.ts';
+import {
+  answerKeys,
+  createSigningKey,
+  issuer,
+  type KeyServer,
+  type SigningKey,
+  signToken,
+  startKeyServer,
+} from './identity-provider.ts';
+
+export const livekitKey = { apiKey: 'devkey', secret: '0123456789abcdef0123456789abcdef' };
+
+export const environment = {
+  DATABASE_URL: 'postgres://api@127.0.0.1/realtime',
+  OIDC_ISSUER: issuer,
+  LIVEKIT_URL: 'wss://rtc.example.test',
+  LIVEKIT_KEYS: `${livekitKey.apiKey}: ${livekitKey.secret}`,
+  CORS_ORIGINS: 'https://app.example.test',
+};
+
+/** A member of an open room, unless said otherwise; `null` for a member or a room means that there is none. */
+export interface Situation {
+  readonly room?: Partial<RoomFacts> | null;
+  readonly member?: Partial<Member> | null;
+  readonly facts?: Partial<Facts>;
+  readonly isRoomLive?: boolean;
+}
+
+export const answerOf = (roomId: string, { room, member, facts, isRoomLive = false }: Situation): FactsAnswer => ({
+  facts: {
+    room: room === null ? null : { ...unknownRoom(roomId), state: 'open', ...room },
+    member:
+      member === null ? null : { role: 'speaker', displayName: 'Ann', permissions: null, isRemoved: false, ...member },
+    bans: [],
+    user: null,
+    isLoginEnded: false,
+    isSuspect: false,
+    ownSessions: [],
+    seats: null,
+    ...facts,
+  },
+  isRoomLive,
+  nowMs: Date.now(),
+});
+
+export interface TestApi {
+  readonly app: FastifyInstance;
+  readonly key: SigningKey;
+  readonly keyServer: KeyServer;
+  /** Appended through the event route. */
+  readonly appended: NewRecord[];
+  /** Rooms that LiveKit was asked to make. */
+  readonly made: string[];
+  /** Logged, as lines of JSON. */
+  readonly lines: string[];
+  /** What the facts reader finds, by room and user. Nothing, where not set. */
+  readonly situations: Map<string, Situation>;
+  /** Failures to stage. */
+  readonly failing: { store: boolean; log: boolean; livekit: boolean };
+  readonly freshness: { isCurrent: boolean; reaches: boolean };
+  readonly seatsTaken: { takenByOthers: number; ownOtherDevices: number };
+  readonly token: (changes?: Record<string, unknown>, header?: Record<string, unknown>) => Promise<string>;
+  readonly close: () => Promise<void>;
+}
+
+export const at = (roomId: string, userId = 'u-7'): string => JSON.stringify([roomId, userId]);
+
+/** The real app on fakes at its seams: facts, log and LiveKit. Keys are fetched over HTTP. */
+export const startTestApi = async (changes: Record<string, string> = {}): Promise<TestApi> => {
+  const settings = ApiSettings.parse({ ...environment, ...changes });
+  const key = await createSigningKey('k1');
+  const keyServer = await startKeyServer(answerKeys(key.jwk));
+  const lines: string[] = [];
+  const logger = createLogger({
+    service: 'api',
+    level: 'debug',
+    destination: { write: (line) => void lines.push(line) },
+  });
+  const keys = createKeySet({ url: keyServer.url, logger });
+  const state = {
+    appended: [] as NewRecord[],
+    made: [] as string[],
+    situations: new Map<string, Situation>(),
+    failing: { store: false, log: false, livekit: false },
+    freshness: { isCurrent: true, reaches: true },
+    seatsTaken: { takenByOthers: 0, ownOtherDevices: 0 },
+  };
+  const readFacts: ApiDependencies['store']['readFacts'] = async ({ roomId, userId }) => {
+    if (state.failing.store) throw new Error('the database is away');
+    return answerOf(roomId, state.situations.get(at(roomId, userId)) ?? { room: null, member: null });
+  };
+  const app = await createApp({
+    settings,
+    keys,
+    store: {
+      readFacts,
+      takeSeat: async (request, decide) => {
+        const { facts, ...rest } = await readFacts(request);
+        const answer = { ...rest, facts: { ...facts, seats: state.seatsTaken } };
+        return { answer, verdict: decide(answer) };
+      },
+    },
+    freshness: { isCurrent: () => state.freshness.isCurrent, reaches: async () => state.freshness.reaches },
+    makeRoom: async (roomId) => {
+      if (state.failing.livekit) throw new Error('LiveKit is away');
+      state.made.push(roomId);
+    },
+    signToken: createTokenSigner(livekitKey, settings.tokenTtlSeconds),
+    tokenTtlSeconds: settings.tokenTtlSeconds,
+    serverUrl: settings.livekit.publicUrl,
+    append: async (records) => {
+      if (state.failing.log) throw new LogUnavailableError('the log is away');
+      state.appended.push(...records);
+      return records.map(({ topic }, index) => ({ topic, partition: 3, offset: BigInt(index) }));
+    },
+    metrics: createApiMetrics(),
+    logger,
+    now: Date.now,
+  });
+  await app.ready();
+  return {
+    app,
+    key,
+    keyServer,
+    lines,
+    ...state,
+    token: (claims, header) => signToken(key, claims, header),
+    close: async () => {
+      await app.close();
+      await keyServer.close();
+    },
+  };
+};
