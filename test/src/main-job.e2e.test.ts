@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import type { EventsAccepted } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { permissionsOf, toParticipantPermission } from '@realtime-service/room-model';
 import { TokenVerifier } from 'livekit-server-sdk';
@@ -86,6 +87,19 @@ describeWith(
       expect(bodies[0]).toMatchObject({ status: 404, code: 'room_not_found' });
       expect(bodies[1]).toEqual(bodies[0]);
     });
+
+    test('whoever was added a moment ago and brings the position is never refused', async () => {
+      await createRoom('just-added', { ann: 'host' });
+      const statuses: number[] = [];
+      for (let round = 0; round < 200; round += 1) {
+        const data = { userId: idOf('dan'), role: 'speaker' as const };
+        const accepted = await system.publishOverHttp({ type: 'member.added', subject: 'just-added', data });
+        const { at_least } = (await accepted.json()) as EventsAccepted;
+        statuses.push((await system.join('dan', 'just-added', { at_least })).status);
+        await system.publishOverHttp({ type: 'member.removed', subject: 'just-added', data: { userId: idOf('dan') } });
+      }
+      expect(statuses.filter((status) => status !== 200)).toEqual([]);
+    }, 120_000);
 
     describe('removal', () => {
       test('ends both devices, and every later entry with the tokens that were kept', async () => {

@@ -50,7 +50,13 @@ export interface System {
   readonly api: Service;
   readonly worker: Service;
   readonly publish: (...events: OutgoingRoomEvent[]) => Promise<void>;
-  readonly join: (user: string, room: string, body?: object) => Promise<Response>;
+  readonly publishOverHttp: (...events: OutgoingRoomEvent[]) => Promise<Response>;
+  readonly join: (
+    user: string,
+    room: string,
+    body?: object,
+    headers?: Readonly<Record<string, string>>,
+  ) => Promise<Response>;
   /** Joins, and fails unless the answer is 200. */
   readonly enter: (user: string, room: string, body?: object) => Promise<JoinResponse>;
   readonly stop: () => Promise<void>;
@@ -138,17 +144,16 @@ export const startSystem = async ({ identity, log = 'kafka', env = {} }: SystemO
     source: '/e2e/domain',
   });
 
-  const publishOverHttp = async (events: readonly OutgoingRoomEvent[]): Promise<void> => {
-    const [batch] = [publisher.toMessages(events)];
-    const body = batch.map(({ headers, value, key }) => ({
+  const publishOverHttp = async (...events: OutgoingRoomEvent[]): Promise<Response> => {
+    const body = publisher.toMessages(events).map(({ headers, value, key }) => ({
       specversion: '1.0',
-      id: headers['ce_id'],
-      source: headers['ce_source'],
-      type: headers['ce_type'],
+      id: headers.ce_id,
+      source: headers.ce_source,
+      type: headers.ce_type,
       subject: key,
       data: JSON.parse(value),
     }));
-    const response = await fetch(`${api.url}/api/realtime/events`, {
+    return fetch(`${api.url}/api/realtime/events`, {
       method: 'POST',
       headers: {
         authorization: `Bearer ${await identity.token('domain')}`,
@@ -156,14 +161,14 @@ export const startSystem = async ({ identity, log = 'kafka', env = {} }: SystemO
       },
       body: JSON.stringify(body),
     });
-    if (response.status !== 202) throw new Error(`events were answered ${response.status}: ${await response.text()}`);
   };
 
-  const join = async (user: string, room: string, body?: object): Promise<Response> =>
+  const join: System['join'] = async (user, room, body, headers = {}) =>
     fetch(`${api.url}/api/realtime/rooms/${encodeURIComponent(room)}/join`, {
       method: 'POST',
       headers: {
         authorization: `Bearer ${await identity.token(user)}`,
+        ...headers,
         ...(body === undefined ? {} : { 'content-type': 'application/json' }),
       },
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
@@ -179,9 +184,14 @@ export const startSystem = async ({ identity, log = 'kafka', env = {} }: SystemO
     api,
     worker,
     publish: async (...events) => {
-      if (producer === undefined) await publishOverHttp(events);
-      else await publisher.publish(events);
+      if (producer !== undefined) {
+        await publisher.publish(events);
+        return;
+      }
+      const response = await publishOverHttp(...events);
+      if (response.status !== 202) throw new Error(`events were answered ${response.status}: ${await response.text()}`);
     },
+    publishOverHttp,
     join,
     enter: async (user, room, body) => {
       const response = await join(user, room, body);
