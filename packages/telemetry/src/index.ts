@@ -5,4 +5,11 @@ export { describeFaults, readSettings, settingsOf } from './read-settings.ts';
 export { measureRoutes, traceRoutes } from './routes.ts';
 export { scrub } from './scrub.ts';
 export { shutdownTelemetry } from './shutdown.ts';
-export { currentTraceparent, linkTo, type TraceCarrier, withRemoteParent, withSpan } from './trace-context.ts';
+export {
+  currentTraceparent,
+  linkActiveSpan,
+  linkTo,
+  type TraceCarrier,
+  withRemoteParent,
+  withSpan,
+} from './trace-context.ts';

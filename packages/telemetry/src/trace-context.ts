@@ -76,7 +76,9 @@ const tracer = trace.getTracer('realtime-service');
 /** Runs `fn` within a new active span that ends when `fn` does. An error marks the span, scrubbed, and passes on. */
 export async function withSpan<T>(name: string, settings: SpanSettings, fn: (span: Span) => Promise<T>): Promise<T> {
   const { links = [], isRoot = false, ...options } = settings;
-  return tracer.startActiveSpan(name, { ...options, root: isRoot, links: distinctLinks(links) }, async (span) => {
+  const distinct = distinctLinks(links);
+  return tracer.startActiveSpan(name, { ...options, root: isRoot, links: distinct }, async (span) => {
+    nameLinks(span, distinct);
     try {
       return await fn(span);
     } catch (error) {
@@ -86,6 +88,21 @@ export async function withSpan<T>(name: string, settings: SpanSettings, fn: (spa
       span.end();
     }
   });
+}
+
+/** Links the active span with the trace that came through others' hands; nothing happens for a malformed one. */
+export function linkActiveSpan(traceparent: unknown): void {
+  const span = trace.getActiveSpan();
+  const link = linkTo(traceparent);
+  if (span === undefined || link === undefined) return;
+  span.addLink(link);
+  nameLinks(span, [link]);
+}
+
+/** Zipkin's model has no links, so the linked traces' ids are said in a tag as well. */
+function nameLinks(span: Span, links: readonly Link[]): void {
+  const traceIds = new Set(links.map(({ context: { traceId } }) => traceId));
+  if (traceIds.size > 0) span.setAttribute('rt.linked_traces', [...traceIds].join(','));
 }
 
 function distinctLinks(traceparents: Iterable<unknown>): Link[] {

@@ -1,10 +1,9 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
-import { trace } from '@opentelemetry/api';
 import { type LivekitFact, LivekitWebhook, readLivekitWebhook } from '@realtime-service/contracts';
 import { type EventLog, LogUnavailableError, RecordTooLargeError } from '@realtime-service/event-log';
 import type { LivekitKey } from '@realtime-service/livekit';
 import { attributes } from '@realtime-service/room-model';
-import { currentTraceparent, type Logger, linkTo, traceRoutes } from '@realtime-service/telemetry';
+import { currentTraceparent, type Logger, linkActiveSpan, traceRoutes } from '@realtime-service/telemetry';
 import Fastify, { type FastifyError, type FastifyInstance } from 'fastify';
 import { decodeJwt, decodeProtectedHeader, jwtVerify } from 'jose';
 import { participantForLog, toLivekitRecord } from './livekit-record.ts';
@@ -160,8 +159,7 @@ export const createWebhookIntake = ({ log, keys, metrics, logger }: WebhookIntak
     const { fact, id = createHash('sha256').update(body).digest('hex'), createdAt } = reading;
     const isChanged = watch(id, body) === 'changed';
     if (isChanged) logger.error({ event_id: id }, 'webhook id came again with other bytes');
-    const link = linkTo(traceOf(fact));
-    if (link !== undefined) trace.getActiveSpan()?.addLink(link);
+    linkActiveSpan(traceOf(fact));
 
     const timeMs = createdAt === undefined ? undefined : createdAt * 1000;
     const about = {
