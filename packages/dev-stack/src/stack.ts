@@ -37,6 +37,7 @@ export interface Stack {
 }
 
 const watchIntervalMs = 500;
+const usualMs = 5_000;
 const startingPatienceMs = 3_000;
 
 export function createStack(say: (line: string) => void): Stack {
@@ -47,6 +48,7 @@ export function createStack(say: (line: string) => void): Stack {
   async function perform<T>(name: string, action: () => Promise<T>): Promise<T> {
     if (isEnding) return forever();
     const startedAtMs = performance.now();
+    const patience = setTimeout(() => say(`  ${name} takes its time …`), usualMs);
     try {
       const running = action();
       underWay = running;
@@ -56,6 +58,8 @@ export function createStack(say: (line: string) => void): Stack {
     } catch (error) {
       if (error instanceof PartAbsent) throw error;
       throw new StartFailure(`${name} could not be started: ${readable(error)}`, { cause: error });
+    } finally {
+      clearTimeout(patience);
     }
   }
 

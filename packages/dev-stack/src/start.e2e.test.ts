@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
+import kafkajs from 'kafkajs';
 import { afterEach, beforeAll, expect, test, vi } from 'vitest';
 import {
   newStartEnvironment,
@@ -13,6 +14,8 @@ import {
 } from '../test/run-start.ts';
 import { connectIssuer } from './demo/issuer-client.ts';
 import { joinRoom } from './demo/join-room.ts';
+import { startLivekit } from './livekit.ts';
+import { createDatabase } from './postgres.ts';
 import { acceptsConnections } from './process-part.ts';
 import { hasEnded } from './signals.ts';
 import { describeWith } from './vitest.ts';
@@ -252,6 +255,68 @@ describeWith(['livekit'], 'npm start', () => {
     expect(wrong.output()).toContain('--reset and --help');
   });
 });
+
+describeWith(
+  ['postgres', 'kafka', 'keycloak', 'livekit'],
+  'npm start with parts of others',
+  ({ postgres, kafka, keycloak }) => {
+    test('uses those that the environment names, and starts none of its own', async () => {
+      const env = await newStartEnvironment();
+      const livekit = await startLivekit({
+        keys: { theirs: 'a-secret-of-theirs-that-is-long-enough' },
+        webhookUrl: `http://127.0.0.1:${env.WORKER_PORT}/webhooks/livekit`,
+      });
+      await createTopics(kafka.brokers);
+      const started = runStart({
+        ...env,
+        DATABASE_URL: await createDatabase(postgres.url),
+        KAFKA_BROKERS: kafka.brokers.join(','),
+        OIDC_ISSUER: keycloak.issuer,
+        LIVEKIT_URL: livekit.url,
+        LIVEKIT_KEYS: 'theirs: a-secret-of-theirs-that-is-long-enough',
+      });
+      try {
+        await started.ready;
+        const commands = started.processes().map(({ command }) => command);
+        expect(commands.filter((command) => /postgres|livekit/.test(command))).toEqual([]);
+        const issuer = await connectIssuer(keycloak.issuer);
+        const accessToken = await issuer.signIn('bob');
+        const apiUrl = `http://127.0.0.1:${env.API_PORT}`;
+        expect(await joinRoom({ apiUrl, roomId: 'standup', accessToken })).toMatchObject({
+          kind: 'admitted',
+          answer: { server_url: livekit.url, role: 'speaker' },
+        });
+      } finally {
+        started.child.kill('SIGINT');
+        expect(await started.exitCode).toBe(0);
+        await livekit.stop();
+      }
+    });
+
+    test('leaves the demo out where the issuer knows nobody of it', async () => {
+      const env = await newStartEnvironment();
+      const master = keycloak.issuer.replace(/[^/]+$/, 'master');
+      const started = runStart({ ...env, OIDC_ISSUER: master });
+      try {
+        await started.ready;
+        expect(started.output()).toContain('The demo is left out');
+        expect((await fetch(`http://127.0.0.1:${env.API_OPS_PORT}/readyz`)).status).toBe(200);
+      } finally {
+        started.child.kill('SIGINT');
+        expect(await started.exitCode).toBe(0);
+      }
+    });
+  },
+);
+
+async function createTopics(brokers: readonly string[]): Promise<void> {
+  const admin = new kafkajs.Kafka({ brokers: [...brokers], logLevel: kafkajs.logLevel.NOTHING }).admin();
+  await admin.connect();
+  const names = ['room-events', 'livekit-webhooks', 'presence'].map((name) => `realtime.${name}.v1`);
+  const topics = names.flatMap((name) => [name, `${name}-dlt`]).map((topic) => ({ topic, numPartitions: 3 }));
+  await admin.createTopics({ topics, waitForLeaders: true });
+  await admin.disconnect();
+}
 
 /** The reaper outlives the start by a moment. */
 async function allEnded(processes: readonly OwnProcess[]): Promise<void> {
