@@ -1,0 +1,67 @@
+// `pnpm bench <name>`: measures on this machine, prints what was found and writes it down.
+import { mkdir, writeFile } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import type { Benchmark, Report } from './benchmark.ts';
+import { readConditions } from './conditions.ts';
+import { join } from './join/join.ts';
+import { start } from './start.ts';
+import { worker } from './worker/worker.ts';
+
+const benchmarks: Readonly<Record<string, Benchmark>> = { join, worker, start };
+
+const help = `Measures the services against what they stand on, on this machine, on loopback.
+
+Usage: pnpm bench <name> [--seconds N] [--runs N] [--json FILE]
+
+${Object.entries(benchmarks)
+  .map(
+    ([name, { summary, defaults }]) =>
+      `  ${name.padEnd(8)}${summary} [--seconds ${defaults.seconds} --runs ${defaults.rounds}]`,
+  )
+  .join('\n')}
+
+  --seconds N   of each measurement, 1 to 120 (for \`worker\`: thousands of records, about as many seconds)
+  --runs N      rounds, 1 to 50; each measures every side once
+  --json FILE   where the figures go; bench/results/<name>.json by default
+`;
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    help: { type: 'boolean' },
+    seconds: { type: 'string' },
+    runs: { type: 'string' },
+    json: { type: 'string' },
+  },
+});
+
+const numberOf = (text: string | undefined, fallback: number, max: number): number => {
+  const number = text === undefined ? fallback : Number(text);
+  if (Number.isInteger(number) && number >= 1 && number <= max) return number;
+  throw new Error(`${text} is not a whole number from 1 to ${max}`);
+};
+
+const run = async (name: string, { run: measure, defaults }: Benchmark): Promise<void> => {
+  const effort = {
+    seconds: numberOf(values.seconds, defaults.seconds, 120),
+    rounds: numberOf(values.runs, defaults.rounds, 50),
+  };
+  const file = resolve(values.json ?? fileURLToPath(new URL(`../results/${name}.json`, import.meta.url)));
+  const conditions = readConditions();
+  console.log(`${name}: ${JSON.stringify(conditions)}`);
+  const report: Report = { benchmark: name, conditions, effort, ...(await measure(effort, console.log)) };
+  console.log(`\n${report.lines.join('\n')}`);
+  await mkdir(dirname(file), { recursive: true });
+  await writeFile(file, `${JSON.stringify(report, null, 2)}\n`);
+};
+
+const [name = ''] = positionals;
+const benchmark = Object.hasOwn(benchmarks, name) ? benchmarks[name] : undefined;
+if (benchmark === undefined || values.help) {
+  console.log(help);
+  process.exitCode = values.help ? 0 : 2;
+} else {
+  await run(name, benchmark);
+}

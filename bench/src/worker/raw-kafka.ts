@@ -1,0 +1,42 @@
+import { randomUUID } from 'node:crypto';
+import type { LogBatch } from '@realtime-service/event-log';
+import kafkajs from 'kafkajs';
+import { consumedTopics } from './records.ts';
+
+const connect = (brokers: readonly string[]) =>
+  new kafkajs.Kafka({ clientId: 'bench', brokers: [...brokers], logLevel: kafkajs.logLevel.ERROR });
+
+/** Puts the records into their topics, each into its own partition. */
+export const produceAll = async (brokers: readonly string[], batches: readonly LogBatch[]): Promise<void> => {
+  const producer = connect(brokers).producer({ createPartitioner: kafkajs.Partitioners.DefaultPartitioner });
+  await producer.connect();
+  for (const { topic, partition, records } of batches)
+    await producer.send({
+      topic,
+      messages: records.map(({ key, value, headers }) => ({ partition, key, value, headers: { ...headers } })),
+    });
+  await producer.disconnect();
+};
+
+/** What a consumer costs that does nothing: the records are fetched, and body and headers are read as text and JSON. */
+export const consumeRaw = async (brokers: readonly string[], count: number): Promise<void> => {
+  const consumer = connect(brokers).consumer({ groupId: randomUUID() });
+  await consumer.connect();
+  await consumer.subscribe({ topics: consumedTopics, fromBeginning: true });
+  const everything = Promise.withResolvers<void>();
+  let seen = 0;
+  await consumer.run({
+    autoCommit: false,
+    eachBatch: async ({ batch, resolveOffset, heartbeat }) => {
+      for (const { value, headers, offset } of batch.messages) {
+        for (const header of Object.values(headers ?? {})) String(header);
+        JSON.parse(String(value));
+        resolveOffset(offset);
+      }
+      seen += batch.messages.length;
+      if (seen >= count) everything.resolve();
+      await heartbeat();
+    },
+  });
+  await everything.promise;
+};
