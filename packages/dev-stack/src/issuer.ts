@@ -197,13 +197,14 @@ async function refreshGrant(
   token: string | undefined,
 ): Promise<Grant | Refusal> {
   if (token === undefined) return refusal(400, 'invalid_request', 'No refresh token');
+  // Only refresh tokens are for the issuer itself.
   const verified = jwtVerify(token, createLocalJWKSet(keys.published), { issuer, audience: issuer });
-  const { typ, azp, sub, sid } = await verified.then(
+  const { azp, sub, sid } = await verified.then(
     ({ payload }) => payload,
     (): JWTPayload => ({}),
   );
   const user = realm.users.find(({ id }) => id === sub);
-  if (user === undefined || typ !== 'Refresh' || azp !== client.clientId || typeof sid !== 'string') {
+  if (user === undefined || azp !== client.clientId || typeof sid !== 'string') {
     return refusal(400, 'invalid_grant', 'Invalid refresh token');
   }
   return { client, user, sid };
