@@ -54,11 +54,16 @@ export const claimMarks = async (pool: Pool, limit: number, claimSeconds: number
 export const settleMark = async (pool: Pool, mark: Mark, askAgainAtMs: number | null): Promise<void> => {
   const id = [mark.roomId, mark.identity, mark.generation.toString()];
   if (askAgainAtMs === null) {
-    await pool.query(
-      `with settled as (delete from marks where room_id = $1 and identity = $2 and generation = $3 returning 1)
-        update marks set locked_until = null where room_id = $1 and identity = $2 and generation <> $3 and not exists (select from settled)`,
+    const { rowCount } = await pool.query(
+      'delete from marks where room_id = $1 and identity = $2 and generation = $3',
       id,
     );
+    // A statement of its own: one that waited for whoever raised the mark sees it as it was before.
+    if (rowCount === 0)
+      await pool.query(
+        'update marks set locked_until = null where room_id = $1 and identity = $2 and generation <> $3',
+        id,
+      );
     return;
   }
   await pool.query(
