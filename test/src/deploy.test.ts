@@ -12,6 +12,8 @@ import addFormats from 'ajv-formats';
 import composeSchema from 'docker-compose/schema/compose-spec.json' with { type: 'json' };
 import { describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
+import { ApiSettings } from '../../services/api/src/config.ts';
+import { WorkerSettings } from '../../services/room-worker/src/config.ts';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const read = (path: string) => readFileSync(join(root, path), 'utf8');
@@ -83,6 +85,19 @@ describe('docker-compose.dev.yml', () => {
     const keys: Record<string, string> = parse(read('livekit.yaml')).keys;
     const given = Object.entries(keys).map(([key, secret]) => `${key}: ${secret}`);
     expect(compose.services[name]?.environment?.['LIVEKIT_KEYS']?.split('\n')).toEqual(given);
+  });
+
+  test.each([
+    ['api', ApiSettings],
+    ['room-worker', WorkerSettings],
+  ])('%s gets settings that it takes, and none that it does not know', (name, settings) => {
+    const environment = compose.services[name]?.environment ?? {};
+    expect(settings.safeParse(environment).error).toBeUndefined();
+    const main = join(root, 'services', name, 'src', 'main.ts');
+    const { stdout: help } = spawnSync(process.execPath, [main, '--help'], { encoding: 'utf8' });
+    for (const variable of Object.keys(environment)) {
+      if (!variable.startsWith('OTEL_')) expect(help).toMatch(new RegExp(`\\b${variable}\\b`));
+    }
   });
 
   test('lets the api expect the issuer that Keycloak writes into its tokens', () => {
