@@ -66,11 +66,14 @@ export const toBinaryHeaders = (context: CloudEventContext): Record<string, stri
   return headers;
 };
 
+const StructuredEvent = z.looseObject({
+  data: z.unknown().optional(),
+  data_base64: z.null('must be absent: data is JSON').optional(),
+});
+
 /** Takes a structured CloudEvent (or a batch's element) apart. @throws {z.ZodError} naming the attribute */
 export const fromStructured = (value: unknown): CloudEvent => {
-  const { data, data_base64, ...attributes } = z
-    .looseObject({ data: z.unknown().optional(), data_base64: z.null('must be absent: data is JSON').optional() })
-    .parse(value);
+  const { data, data_base64, ...attributes } = StructuredEvent.parse(value);
   return { context: CloudEventContext.parse(attributes), data };
 };
 
@@ -88,6 +91,8 @@ const HttpHeaderValue = z
     }
   });
 
+const HttpAttributes = z.record(z.string(), HttpHeaderValue.optional());
+
 /**
  * Reads the binary mode of the HTTP binding; `headers` with lower-case names, as Node has them.
  * @throws {z.ZodError} naming the attribute
@@ -95,6 +100,6 @@ const HttpHeaderValue = z
 export const fromHttpBinary = (headers: Readonly<Record<string, unknown>>, data: unknown): CloudEvent => {
   const attributes: Record<string, unknown> = { datacontenttype: headers['content-type'] };
   for (const name of contextAttributes) attributes[name] ??= headers[`ce-${name}`];
-  const decoded = z.record(z.string(), HttpHeaderValue.optional()).parse(attributes);
+  const decoded = HttpAttributes.parse(attributes);
   return { context: CloudEventContext.parse(decoded), data };
 };

@@ -33,9 +33,11 @@ export const camelKeys = (value: unknown, depth = 4): unknown => {
   );
 };
 
+const AttributeText = boundedText(65_536);
+
 /** A participant's attributes; one that cannot be stored is left out, the others count. */
 const Attributes = z.record(z.string(), z.unknown()).transform((attributes) => {
-  const isStorable = (value: unknown) => boundedText(65_536).safeParse(value).success;
+  const isStorable = (value: unknown) => AttributeText.safeParse(value).success;
   const kept = Object.entries(attributes).filter(
     (entry): entry is [string, string] => isStorable(entry[0]) && isStorable(entry[1]),
   );
