@@ -3,7 +3,7 @@ import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-ho
 import { W3CTraceContextPropagator } from '@opentelemetry/core';
 import { InMemorySpanExporter, SimpleSpanProcessor, TracerProvider } from '@opentelemetry/sdk-trace';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { currentTraceparent, linkTo, withRemoteParent, withSpan } from './trace-context.ts';
+import { currentTraceparent, linkActiveSpan, linkTo, withRemoteParent, withSpan } from './trace-context.ts';
 
 const traceId = '4bf92f3577b34da6a3ce929d0e0e4736';
 const spanId = '00f067aa0ba902b7';
@@ -117,5 +117,22 @@ describe('withSpan', () => {
     const [span] = exporter.getFinishedSpans();
     expect(span?.status).toEqual({ code: SpanStatusCode.ERROR, message: 'refused [jwt]' });
     expect(JSON.stringify(span?.events)).not.toContain('eyJ');
+  });
+});
+
+describe('linkActiveSpan', () => {
+  it('given a traceparent, then the active span links there, and a tag says so for Zipkin', async () => {
+    await withSpan('webhook', {}, async () => linkActiveSpan(traceparent));
+    const [span] = exporter.getFinishedSpans();
+    expect(span?.links.map((link) => link.context.spanId)).toEqual([spanId]);
+    expect(span?.attributes).toEqual({ 'rt.linked_traces': traceId });
+    expect(span?.spanContext().traceId).not.toBe(traceId);
+  });
+
+  it('given a malformed one, or no active span, then nothing happens', async () => {
+    linkActiveSpan(traceparent);
+    await withSpan('webhook', {}, async () => linkActiveSpan('garbage'));
+    const [span] = exporter.getFinishedSpans();
+    expect([span?.links, span?.attributes]).toEqual([[], {}]);
   });
 });
