@@ -2,7 +2,7 @@ import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import fastifyCors from '@fastify/cors';
 import fastifyHelmet from '@fastify/helmet';
-import fastifyRateLimit from '@fastify/rate-limit';
+import fastifyRateLimit, { type CreateRateLimitOptions } from '@fastify/rate-limit';
 import fastifySwagger from '@fastify/swagger';
 import fastifySwaggerUi from '@fastify/swagger-ui';
 import fastifyUnderPressure from '@fastify/under-pressure';
@@ -77,16 +77,18 @@ export const createApp = async (dependencies: ApiDependencies): Promise<FastifyI
 
   await guard(app, settings);
   const authenticate = await registerAuthentication(app, { keys, oidc: settings.oidc, now });
-  const callerOnly = [authenticate, limitCaller(app, settings)];
+  const callerOnly = [
+    authenticate,
+    limit(app, 'caller', { max: settings.userRequestsPerMinute, keyGenerator: (request) => request.user.userId }),
+  ];
   registerJoin(app, callerOnly, dependencies);
   await registerEvents(app, callerOnly, dependencies);
   await serveDocs(app);
   return app;
 };
 
-/** What stands before every route. */
+/** What stands before every route; CORS first, so that browsers can read whatever comes after it. */
 const guard = async (app: FastifyInstance, settings: ApiDependencies['settings']): Promise<void> => {
-  await app.register(fastifyUnderPressure, { maxEventLoopDelay: settings.maxEventLoopDelayMs, retryAfter: 1 });
   await app.register(fastifyCors, {
     origin: settings.corsOrigins.length > 0 ? [...settings.corsOrigins] : false,
     methods: ['GET', 'POST', 'DELETE'],
@@ -95,31 +97,23 @@ const guard = async (app: FastifyInstance, settings: ApiDependencies['settings']
     maxAge: 600,
     strictPreflight: false,
   });
-  await app.register(fastifyRateLimit, {
-    max: settings.addressRequestsPerMinute,
-    timeWindow: minuteMs,
-    cache: 10_000,
-    addHeaders: noRateHeaders,
-    addHeadersOnExceeding: noRateHeaders,
-    errorResponseBuilder: (_request, { ttl }) => tooMany('address', ttl),
-  });
+  await app.register(fastifyUnderPressure, { maxEventLoopDelay: settings.maxEventLoopDelayMs, retryAfter: 1 });
+  await app.register(fastifyRateLimit, { global: false, cache: 10_000, timeWindow: minuteMs });
+  // Before anything is verified, and on paths that lead nowhere, too.
+  app.addHook('onRequest', limit(app, 'address', { max: settings.addressRequestsPerMinute }));
 };
 
-const noRateHeaders = { 'x-ratelimit-limit': false, 'x-ratelimit-remaining': false, 'x-ratelimit-reset': false };
-
-const tooMany = (reason: 'address' | 'caller', ttlMs: number): ProblemError =>
-  new ProblemError('rate_limited', { reason, retryAfterSeconds: ttlMs / 1000 });
-
-/** The second limit: per caller, once it is known. */
-const limitCaller = (app: FastifyInstance, settings: ApiDependencies['settings']): onRequestAsyncHookHandler => {
-  const count = app.createRateLimit({
-    max: settings.userRequestsPerMinute,
-    timeWindow: minuteMs,
-    keyGenerator: (request) => request.user.userId,
-  });
+/** Counts requests of one address or of one caller in a minute. */
+const limit = (
+  app: FastifyInstance,
+  whose: 'address' | 'caller',
+  options: CreateRateLimitOptions,
+): onRequestAsyncHookHandler => {
+  const count = app.createRateLimit(options);
   return async (request) => {
     const state = await count(request);
-    if (!state.isAllowed && state.isExceeded) throw tooMany('caller', state.ttl);
+    if (!state.isAllowed && state.isExceeded)
+      throw new ProblemError('rate_limited', { reason: whose, retryAfterSeconds: state.ttl / 1000 });
   };
 };
 

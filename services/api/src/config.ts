@@ -23,7 +23,8 @@ const isCidr = (text: string): boolean => {
   return family !== 0 && Number(prefix) <= (family === 4 ? 32 : 128);
 };
 
-const isOrigin = (text: string): boolean => /^https?:/.test(text) && URL.parse(text)?.origin === text;
+/** Compared exactly, so a wildcard would never match. */
+const isOrigin = (text: string): boolean => /^https?:[^*]+$/.test(text) && URL.parse(text)?.origin === text;
 
 const asymmetric = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA'] as const;
 export type Algorithm = (typeof asymmetric)[number];

@@ -42,6 +42,8 @@ export interface Freshness {
   readonly partitions: () => PartitionFreshness[];
   /** Whether the log's high positions could be read at the last look. */
   readonly isLogKnown: () => boolean;
+  /** Looks once; `start` does so every second. */
+  readonly look: () => Promise<void>;
   readonly start: () => void;
   readonly stop: () => Promise<void>;
 }
@@ -81,13 +83,18 @@ export const createFreshness = ({
     return known;
   };
 
-  const readApplied = async (): Promise<void> => {
-    for (const { topic, partition, nextOffset } of await readPositions()) {
-      const state = stateOf(topic, partition);
-      state.applied = nextOffset;
-      while (state.unreached[0] !== undefined && state.unreached[0].high <= nextOffset) state.unreached.shift();
-    }
+  const noteApplied = ({ topic, partition, nextOffset }: PartitionPosition): void => {
+    const state = stateOf(topic, partition);
+    state.applied = nextOffset;
+    while (state.unreached[0] !== undefined && state.unreached[0].high <= nextOffset) state.unreached.shift();
   };
+
+  /** Where the database is away, joins fail for want of facts: nothing needs to be decided here. */
+  const readApplied = (): Promise<void> =>
+    readPositions().then(
+      (positions) => positions.forEach(noteApplied),
+      (error: unknown) => logger.debug({ err: error }, 'applied positions could not be read'),
+    );
 
   const readHigh = async (topic: string): Promise<void> => {
     const partitions = await bounds(topic);
@@ -112,7 +119,7 @@ export const createFreshness = ({
       () => note(true),
       (error: unknown) => note(false, error),
     );
-    await readApplied().catch((error: unknown) => logger.debug({ err: error }, 'applied positions could not be read'));
+    await readApplied();
   };
 
   const lookAgainAndAgain = async (): Promise<void> => {
@@ -160,6 +167,7 @@ export const createFreshness = ({
         ageMs: ageMs(state),
       })),
     isLogKnown: () => isLogKnown,
+    look,
     start: () => {
       looking ??= lookAgainAndAgain();
     },

@@ -1,5 +1,9 @@
-import type { NewRecord } from '@realtime-service/event-log';
-import { LogUnavailableError } from '@realtime-service/event-log';
+import {
+  LogUnavailableError,
+  MAX_RECORD_BYTES,
+  type NewRecord,
+  RecordTooLargeError,
+} from '@realtime-service/event-log';
 import { type Facts, type Member, type RoomFacts, unknownRoom } from '@realtime-service/room-model';
 import type { FactsAnswer } from '@realtime-service/room-store';
 import { createLogger } from '@realtime-service/telemetry';
@@ -8,7 +12,7 @@ import { type ApiDependencies, createApp } from '../src/app.ts';
 import { ApiSettings } from '../src/config.ts';
 import { createTokenSigner } from '../src/join/sign-token.ts';
 import { createKeySet } from '../src/key-set.ts';
-import { createApiMetrics } from '../src/metrics.ts';
+import { type ApiMetrics, createApiMetrics } from '../src/metrics.ts';
 import {
   answerKeys,
   createSigningKey,
@@ -64,10 +68,11 @@ export interface TestApi {
   readonly made: string[];
   /** Logged, as lines of JSON. */
   readonly lines: string[];
+  readonly metrics: ApiMetrics;
   /** What the facts reader finds, by room and user. Nothing, where not set. */
   readonly situations: Map<string, Situation>;
   /** Failures to stage. */
-  readonly failing: { store: boolean; log: boolean; livekit: boolean };
+  readonly failing: { store: boolean; seats: boolean; log: boolean; livekit: boolean };
   readonly freshness: { isCurrent: boolean; reaches: boolean };
   readonly seatsTaken: { takenByOthers: number; ownOtherDevices: number };
   readonly token: (changes?: Record<string, unknown>, header?: Record<string, unknown>) => Promise<string>;
@@ -92,7 +97,7 @@ export const startTestApi = async (changes: Record<string, string> = {}): Promis
     appended: [] as NewRecord[],
     made: [] as string[],
     situations: new Map<string, Situation>(),
-    failing: { store: false, log: false, livekit: false },
+    failing: { store: false, seats: false, log: false, livekit: false },
     freshness: { isCurrent: true, reaches: true },
     seatsTaken: { takenByOthers: 0, ownOtherDevices: 0 },
   };
@@ -100,12 +105,14 @@ export const startTestApi = async (changes: Record<string, string> = {}): Promis
     if (state.failing.store) throw new Error('the database is away');
     return answerOf(roomId, state.situations.get(at(roomId, userId)) ?? { room: null, member: null });
   };
+  const metrics = createApiMetrics();
   const app = await createApp({
     settings,
     keys,
     store: {
       readFacts,
       takeSeat: async (request, decide) => {
+        if (state.failing.seats) throw new Error('the database went away');
         const { facts, ...rest } = await readFacts(request);
         const answer = { ...rest, facts: { ...facts, seats: state.seatsTaken } };
         return { answer, verdict: decide(answer) };
@@ -121,10 +128,12 @@ export const startTestApi = async (changes: Record<string, string> = {}): Promis
     serverUrl: settings.livekit.publicUrl,
     append: async (records) => {
       if (state.failing.log) throw new LogUnavailableError('the log is away');
+      if (records.some(({ value }) => (value?.length ?? 0) > MAX_RECORD_BYTES))
+        throw new RecordTooLargeError('too large');
       state.appended.push(...records);
       return records.map(({ topic }, index) => ({ topic, partition: 3, offset: BigInt(index) }));
     },
-    metrics: createApiMetrics(),
+    metrics,
     logger,
     now: Date.now,
   });
@@ -134,6 +143,7 @@ export const startTestApi = async (changes: Record<string, string> = {}): Promis
     key,
     keyServer,
     lines,
+    metrics,
     ...state,
     token: (claims, header) => signToken(key, claims, header),
     close: async () => {

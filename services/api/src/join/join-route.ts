@@ -102,7 +102,7 @@ const sign = (signToken: SignToken, { caller, asked, admission, name }: TokenPar
       room: asked.roomId,
       identity: admission.identity,
       name,
-      metadata: asked.participant_metadata,
+      metadata: asked.participant_metadata || undefined,
       attributes: {
         ...asked.participant_attributes,
         [attributes.user]: caller.userId,

@@ -1,0 +1,165 @@
+import { topics } from '@realtime-service/contracts';
+import { LogUnavailableError, partitionOf } from '@realtime-service/event-log';
+import { createLogger } from '@realtime-service/telemetry';
+import { beforeEach, describe, expect, test } from 'vitest';
+import { createFreshness, type Freshness } from './freshness.ts';
+
+const partitionCount = 12;
+const maxAgeMs = 10_000;
+/** A room of partition 3, and one of another. */
+const ofPartition = (wanted: (partition: number) => boolean): string => {
+  for (let n = 0; ; n += 1) if (wanted(partitionOf(`room-${n}`, partitionCount))) return `room-${n}`;
+};
+const ours = ofPartition((partition) => partition === 3);
+const theirs = ofPartition((partition) => partition !== 3);
+
+let nowMs: number;
+let high: bigint;
+let applied: bigint;
+let isLogAway: boolean;
+let reads: number;
+let freshness: Freshness;
+
+beforeEach(() => {
+  nowMs = 1_000_000;
+  high = 0n;
+  applied = 0n;
+  isLogAway = false;
+  reads = 0;
+  freshness = createFreshness({
+    bounds: async (topic) => {
+      if (isLogAway) throw new LogUnavailableError('Kafka is away');
+      return Array.from({ length: partitionCount }, (_, partition) => ({
+        partition,
+        low: 0n,
+        high: partition === 3 && topic === topics.roomEvents ? high : 0n,
+      }));
+    },
+    readPositions: async () => {
+      reads += 1;
+      return [{ topic: topics.roomEvents, partition: 3, nextOffset: applied }];
+    },
+    maxAgeMs,
+    logger: createLogger({ service: 'api', destination: { write: () => undefined } }),
+    now: () => nowMs,
+  });
+});
+
+/** What happens in one second, and the look at its end. */
+const second = async (change: { high?: bigint; applied?: bigint } = {}): Promise<void> => {
+  high = change.high ?? high;
+  applied = change.applied ?? applied;
+  nowMs += 1_000;
+  await freshness.look();
+};
+const secondsPass = async (count: number): Promise<void> => {
+  for (let n = 0; n < count; n += 1) await second();
+};
+const ofOurs = () =>
+  freshness.partitions().find(({ topic, partition }) => topic === topics.roomEvents && partition === 3);
+
+describe('the age of a partition', () => {
+  test('is none before anything is known', () => {
+    expect(freshness.isCurrent(ours)).toBe(true);
+  });
+
+  test('is none on an idle topic, however long', async () => {
+    await second({ high: 5n, applied: 5n });
+    await secondsPass(100);
+    expect(freshness.isCurrent(ours)).toBe(true);
+    expect(ofOurs()).toMatchObject({ lag: 0n, ageMs: 0 });
+  });
+
+  test('grows while one record waits, and refuses rooms of that partition alone', async () => {
+    await second({ high: 1n });
+    await secondsPass(10);
+    expect(ofOurs()).toMatchObject({ lag: 1n, ageMs: 10_000 });
+    expect(freshness.isCurrent(ours)).toBe(true);
+    await second();
+    expect(freshness.isCurrent(ours)).toBe(false);
+    expect(freshness.isCurrent(theirs)).toBe(true);
+    await second({ applied: 1n });
+    expect(freshness.isCurrent(ours)).toBe(true);
+  });
+
+  test('counts from the oldest that waits: a busy partition that keeps up is young', async () => {
+    for (let n = 1n; n <= 60n; n += 1n) await second({ high: n * 100n, applied: (n - 1n) * 100n });
+    expect(ofOurs()).toMatchObject({ lag: 100n, ageMs: 0 });
+    expect(freshness.isCurrent(ours)).toBe(true);
+  });
+
+  test('is that of the delay where the projection follows slowly', async () => {
+    for (let n = 1n; n <= 60n; n += 1n) await second({ high: n * 100n, applied: n > 20n ? (n - 20n) * 100n : 0n });
+    expect(ofOurs()).toMatchObject({ lag: 2_000n, ageMs: 19_000 });
+    expect(freshness.isCurrent(ours)).toBe(false);
+  });
+
+  test('never looks younger for having waited long', async () => {
+    for (let n = 1n; n <= 700n; n += 1n) await second({ high: n });
+    await second({ applied: 650n });
+    expect(freshness.isCurrent(ours)).toBe(false);
+  });
+});
+
+describe('a log that is away', () => {
+  test('is no reason to refuse', async () => {
+    isLogAway = true;
+    await secondsPass(60);
+    expect(freshness.isLogKnown()).toBe(false);
+    expect(freshness.isCurrent(ours)).toBe(true);
+  });
+
+  test('does not hide what is known to wait', async () => {
+    await second({ high: 1n });
+    isLogAway = true;
+    await secondsPass(11);
+    expect(freshness.isCurrent(ours)).toBe(false);
+  });
+
+  test('is known again when it is back', async () => {
+    isLogAway = true;
+    await second();
+    isLogAway = false;
+    await second();
+    expect(freshness.isLogKnown()).toBe(true);
+  });
+});
+
+describe('waiting for a position', () => {
+  const position = (offset: bigint) => ({ topic: topics.roomEvents, partition: 3, offset });
+
+  test('ends at once where it is reached', async () => {
+    await second({ high: 6n, applied: 6n });
+    reads = 0;
+    expect(await freshness.reaches([position(5n)])).toBe(true);
+    expect(reads).toBe(0);
+  });
+
+  test('ends when the projection gets there', async () => {
+    const waiting = freshness.reaches([position(5n)]);
+    applied = 6n;
+    expect(await waiting).toBe(true);
+  });
+
+  test('ends after a second where it does not', async () => {
+    applied = 5n;
+    const waiting = freshness.reaches([position(5n)]);
+    nowMs += 1_000;
+    expect(await waiting).toBe(false);
+  });
+
+  test('is for all positions', async () => {
+    await second({ high: 6n, applied: 6n });
+    const waiting = freshness.reaches([position(5n), { topic: topics.roomEvents, partition: 4, offset: 0n }]);
+    nowMs += 1_000;
+    expect(await waiting).toBe(false);
+  });
+
+  test('costs one query at a time, by however many', async () => {
+    applied = 6n;
+    expect(await Promise.all(Array.from({ length: 50 }, () => freshness.reaches([position(5n)])))).toEqual(
+      Array(50).fill(true),
+    );
+    expect(reads).toBe(1);
+  });
+});

@@ -1,0 +1,128 @@
+import { createLogger } from '@realtime-service/telemetry';
+import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import {
+  answerKeys,
+  createSigningKey,
+  type KeyServer,
+  type SigningKey,
+  startKeyServer,
+} from '../test/identity-provider.ts';
+import { createKeySet, type KeySet } from './key-set.ts';
+
+let k1: SigningKey;
+let k2: SigningKey;
+let server: KeyServer;
+let keys: KeySet;
+let nowMs: number;
+
+const header = (kid: string) => ({ alg: 'RS256', kid });
+const seconds = (count: number): void => {
+  nowMs += count * 1_000;
+};
+
+beforeAll(async () => {
+  [k1, k2] = await Promise.all([createSigningKey('k1'), createSigningKey('k2')]);
+});
+beforeEach(async () => {
+  nowMs = Date.parse('2026-03-01T12:00:00Z');
+  server = await startKeyServer(answerKeys(k1.jwk));
+  const logger = createLogger({ service: 'api', destination: { write: () => undefined } });
+  keys = createKeySet({ url: server.url, logger, now: () => nowMs });
+});
+afterEach(async () => {
+  keys.stop();
+  await server.close();
+});
+
+const isFound = async (kid: string): Promise<boolean> => 'pem' in (await keys.find(header(kid)));
+
+describe('rotation', () => {
+  test('a new key is fetched at its first use, once for all who wait', async () => {
+    expect(await isFound('k1')).toBe(true);
+    server.answer = answerKeys(k1.jwk, k2.jwk);
+    seconds(31);
+    expect(await Promise.all(Array.from({ length: 20 }, () => isFound('k2')))).toEqual(Array(20).fill(true));
+    expect(server.requests()).toBe(2);
+  });
+
+  test('a new key that comes within 30 s of a fetch waits for the rest of them', async () => {
+    expect(await isFound('k1')).toBe(true);
+    server.answer = answerKeys(k1.jwk, k2.jwk);
+    seconds(29);
+    expect(await keys.find(header('k2'))).toEqual({ refused: 'unknown_key' });
+    seconds(1);
+    expect(await isFound('k2')).toBe(true);
+  });
+
+  test('a withdrawn key is gone after the next fetch', async () => {
+    expect(await isFound('k1')).toBe(true);
+    server.answer = answerKeys(k2.jwk);
+    seconds(31);
+    expect(await isFound('k2')).toBe(true);
+    expect(await keys.find(header('k1'))).toEqual({ refused: 'unknown_key' });
+  });
+
+  test('500 made-up key ids in 10 s cause one fetch, and good callers notice nothing', async () => {
+    expect(await isFound('k1')).toBe(true);
+    seconds(60);
+    for (let n = 0; n < 500; n += 1) {
+      nowMs += 20;
+      expect(await isFound(`made-up-${n}`)).toBe(false);
+      expect(await isFound('k1')).toBe(true);
+    }
+    expect(server.requests()).toBe(2);
+  });
+});
+
+describe('a provider in trouble', () => {
+  const troubles: readonly (readonly [string, KeyServer['answer']])[] = [
+    ['503', (response) => response.writeHead(503).end()],
+    ['never an answer', () => undefined],
+    ['an answer that never ends', (response) => response.writeHead(200).write('{"keys":[')],
+    ['an empty set', answerKeys()],
+    ['a set of encryption keys', (response) => answerKeys({ ...k2.jwk, use: 'enc' })(response)],
+    ['10 MB', (response) => response.end(`{"keys":[],"x":"${'x'.repeat(10_000_000)}"}`)],
+    ['a page', (response) => response.setHeader('content-type', 'text/html').end('<html>sign in</html>')],
+    ['a redirect', (response) => response.writeHead(302, { location: '/elsewhere' }).end()],
+    ['null', (response) => response.end('null')],
+    ['a connection that breaks', (response) => response.destroy()],
+  ];
+
+  test.each(troubles)(
+    '%s: the last good keys serve for a day, asked for twice a minute at most',
+    async (_name, answer) => {
+      expect(await isFound('k1')).toBe(true);
+      server.answer = answer;
+      seconds(60);
+      expect(await keys.find(header('k2'))).toEqual({ refused: 'unknown_key' });
+      expect(await keys.find(header('k2'))).toEqual({ refused: 'unknown_key' });
+      expect(await isFound('k1')).toBe(true);
+      expect(server.requests()).toBe(2);
+
+      seconds(23 * 3_600);
+      expect(await isFound('k1')).toBe(true);
+      expect(keys.ageMs()).toBe((23 * 3_600 + 60) * 1_000);
+      seconds(3_600);
+      expect(keys.ageMs()).toBeUndefined();
+      expect(await keys.find(header('k1'))).toEqual({ refused: 'no_keys' });
+
+      server.answer = answerKeys(k1.jwk);
+      seconds(30);
+      expect(await isFound('k1')).toBe(true);
+    },
+  );
+
+  test('one that was away at the start is asked again', async () => {
+    server.answer = (response) => response.writeHead(503).end();
+    await keys.start();
+    expect(await keys.find(header('k1'))).toEqual({ refused: 'no_keys' });
+    server.answer = answerKeys(k1.jwk);
+    seconds(30);
+    expect(await isFound('k1')).toBe(true);
+  });
+
+  test('two keys of one id count as none', async () => {
+    server.answer = answerKeys(k1.jwk, { ...k2.jwk, kid: 'k1' });
+    expect(await keys.find(header('k1'))).toEqual({ refused: 'unknown_key' });
+  });
+});
