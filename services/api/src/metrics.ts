@@ -37,8 +37,8 @@ export const createApiMetrics = (): ApiMetrics => {
 };
 
 interface Watched {
-  readonly freshness: Freshness;
-  readonly keys: KeySet;
+  readonly freshness: Pick<Freshness, 'partitions' | 'isLogKnown'>;
+  readonly keys: Pick<KeySet, 'ageMs'>;
   readonly consumerGroup: string;
 }
 

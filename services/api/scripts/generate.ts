@@ -1,0 +1,18 @@
+// Writes docs/reference/api.md from the settings' schema and the metrics' registry.
+import { measureRoutes } from '@realtime-service/telemetry';
+import { writeServiceReference } from '@realtime-service/telemetry/service-reference';
+import Fastify from 'fastify';
+import { ApiSettings } from '../src/config.ts';
+import { createApiMetrics, watchState } from '../src/metrics.ts';
+
+const { registry } = createApiMetrics();
+measureRoutes(Fastify(), registry);
+watchState(registry, {
+  freshness: { partitions: () => [], isLogKnown: () => true },
+  keys: { ageMs: () => 0 },
+  consumerGroup: '',
+});
+await writeServiceReference(
+  { service: 'api', settings: ApiSettings, metrics: registry },
+  new URL('../../../docs/reference/api.md', import.meta.url),
+);
