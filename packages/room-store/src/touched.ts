@@ -136,9 +136,11 @@ const loadRoomFacts = async (client: Client, set: WorkingSet, touched: Touched):
   if (rooms.length > 0)
     for (const row of await load(client, roomTable, 'where room_id = any($1::opaque_id[])', [rooms]))
       if (row.origin !== null) set.put({ entity: 'room', row });
-  if (pairs[0].length > 0 || touched.wholeRooms.size > 0)
-    for (const row of await load(client, memberTable, `where ${isPair} or room_id = any($3::opaque_id[])`, [
-      ...pairs,
+  // One statement each: an `or` of them has PostgreSQL read the whole table.
+  if (pairs[0].length > 0)
+    for (const row of await load(client, memberTable, `where ${isPair}`, pairs)) set.put({ entity: 'member', row });
+  if (touched.wholeRooms.size > 0)
+    for (const row of await load(client, memberTable, 'where room_id = any($1::opaque_id[])', [
       [...touched.wholeRooms],
     ]))
       set.put({ entity: 'member', row });
@@ -166,12 +168,16 @@ const loadPresence = async (client: Client, set: WorkingSet, touched: Touched): 
   const [pairRooms, identities] = pairsOf(new Map(live.map(([roomId, each]) => [roomId, each.identities])));
   const whole = live.filter(([, each]) => each.isWhole).map(([roomId]) => roomId);
   const sids = live.flatMap(([, each]) => [...each.sids]);
-  // Those named; all that live where a fact is about the whole room; and what an older life of the room left.
-  const selected = `where (room_id, identity) in (select * from unnest($1::opaque_id[], $2::opaque_id[]))
-    or (room_id = any($3::opaque_id[]) and is_live)
-    or (room_id = any($4::opaque_id[]) and is_live and room_sid <> all($5::text[]))`;
-  for (const row of await load(client, sessionTable, selected, [pairRooms, identities, whole, rooms, sids]))
-    set.put({ entity: 'session', row });
+  const selections: readonly (readonly [where: string, values: readonly (readonly string[])[]])[] = [
+    // Those named; all that live where a fact is about the whole room; and what an older life of the room left.
+    ['(room_id, identity) in (select * from unnest($1::opaque_id[], $2::opaque_id[]))', [pairRooms, identities]],
+    ['room_id in (select * from unnest($1::opaque_id[])) and is_live', [whole]],
+    ['room_id in (select * from unnest($1::opaque_id[])) and is_live and room_sid <> all($2::text[])', [rooms, sids]],
+  ];
+  for (const [where, values] of selections)
+    if (values[0]?.length)
+      for (const row of await load(client, sessionTable, `where ${where}`, [...values]))
+        set.put({ entity: 'session', row });
 };
 
 /** Reads what is touched, after the locks. */
