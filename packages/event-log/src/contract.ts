@@ -1,6 +1,14 @@
 /** What every event log promises, as tests that each adapter runs against the real thing. */
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import type { BatchOutcome, EventLog, LogBatch, LogConsumer, LogPosition, NewRecord, StoredRecord } from './event-log.ts';
+import type {
+  BatchOutcome,
+  EventLog,
+  LogBatch,
+  LogConsumer,
+  LogPosition,
+  NewRecord,
+  StoredRecord,
+} from './event-log.ts';
 import { LogUnavailableError, MAX_RECORD_BYTES, OffsetOutOfRangeError, RecordTooLargeError } from './event-log.ts';
 import { partitionOf } from './partitioner.ts';
 
@@ -61,7 +69,8 @@ export function createRecorder() {
 /** Keys of which each falls into the partition of its index. */
 export function keysPerPartition(partitions: number): string[] {
   const keys: string[] = [];
-  for (let i = 0; Object.keys(keys).length < partitions; i += 1) keys[partitionOf(`key-${i}`, partitions)] ??= `key-${i}`;
+  for (let i = 0; Object.keys(keys).length < partitions; i += 1)
+    keys[partitionOf(`key-${i}`, partitions)] ??= `key-${i}`;
   return keys;
 }
 
@@ -73,7 +82,10 @@ export function describeEventLog(start: () => Promise<EventLogFixture>): void {
   let log: EventLog;
   const consumers: LogConsumer[] = [];
   let groups = 0;
-  const newGroup = (): string => `group-${(groups += 1)}`;
+  const newGroup = (): string => {
+    groups += 1;
+    return `group-${groups}`;
+  };
 
   beforeAll(async () => {
     fixture = await start();
@@ -122,7 +134,9 @@ export function describeEventLog(start: () => Promise<EventLogFixture>): void {
       await Promise.all(calls);
       await recorder.untilApplied(700);
       for (const key of keys) {
-        const values = recorder.applied.filter((record) => String(record.key) === key).map(({ value }) => Number(value));
+        const values = recorder.applied
+          .filter((record) => String(record.key) === key)
+          .map(({ value }) => Number(value));
         expect(values).toEqual(range(100).map((i) => i * 7 + keys.indexOf(key)));
       }
     });
@@ -221,7 +235,12 @@ export function describeEventLog(start: () => Promise<EventLogFixture>): void {
       const consumer = consume({ topics, onAssigned });
       expect(consumer.isReady()).toBe(false);
       await vi.waitFor(() => expect(consumer.isReady()).toBe(true), PATIENCE);
-      expect(onAssigned).toHaveBeenCalledWith(new Map([[topics[0], [0, 1]], [topics[1], [0]]]));
+      expect(onAssigned).toHaveBeenCalledWith(
+        new Map([
+          [topics[0], [0, 1]],
+          [topics[1], [0]],
+        ]),
+      );
     });
 
     it('hands out each batch with its range, and goes on where the outcome says', async () => {
@@ -263,6 +282,35 @@ export function describeEventLog(start: () => Promise<EventLogFixture>): void {
       expect(recorder.applied.at(-1)).toMatchObject({ partition: 0, offset: 1n });
       const [first, second] = attempts;
       expect((second?.atMs ?? 0) - (first?.atMs ?? 0)).toBeGreaterThanOrEqual(690);
+    });
+
+    it('handles the partitions at once, but no more than concurrency', async () => {
+      const topic = await fixture.createTopic(3);
+      await append(keysPerPartition(3).map((key) => recordOf(topic, key)));
+      const inside = new Set<number>();
+      const allInside = Promise.withResolvers<void>();
+      consume({
+        topics: [topic],
+        onBatch: async ({ partition, nextOffset }) => {
+          inside.add(partition);
+          if (inside.size === 3) allInside.resolve();
+          await allInside.promise;
+          return { kind: 'advance', nextOffset };
+        },
+      });
+      await allInside.promise;
+
+      const recorder = createRecorder();
+      let atOnce = 0;
+      const onBatch = async (batch: LogBatch): Promise<BatchOutcome> => {
+        atOnce += 1;
+        await batch.heartbeat();
+        expect(atOnce).toBe(1);
+        atOnce -= 1;
+        return recorder.onBatch(batch);
+      };
+      const consumer = consume({ topics: [topic], concurrency: 1, onBatch });
+      await Promise.race([recorder.untilApplied(3), consumer.done]);
     });
 
     it('seeks back and forward as the outcome says', async () => {

@@ -15,8 +15,13 @@ const Brokers = z.string().transform((text, context) => {
 });
 
 const Environment = z.object({
-  KAFKA_BROKERS: Brokers.optional().describe('host:port, several separated by commas; without it the log is kept in PostgreSQL'),
-  KAFKA_TLS: z.stringbool().optional().describe('Whether to speak TLS with the brokers; on by default where KAFKA_TLS_CA_FILE is set'),
+  KAFKA_BROKERS: Brokers.optional().describe(
+    'host:port, several separated by commas; without it the log is kept in PostgreSQL',
+  ),
+  KAFKA_TLS: z
+    .stringbool()
+    .optional()
+    .describe('Whether to speak TLS with the brokers; on by default where KAFKA_TLS_CA_FILE is set'),
   KAFKA_TLS_CA_FILE: z.string().optional().describe("PEM file of the brokers' authority, where it is not a public one"),
   KAFKA_SASL_MECHANISM: z
     .enum(['plain', 'scram-sha-256', 'scram-sha-512', 'oauthbearer'])
@@ -24,7 +29,10 @@ const Environment = z.object({
     .describe('Without it there is no authentication'),
   KAFKA_SASL_USERNAME: z.string().optional().describe('User; the client id for oauthbearer'),
   KAFKA_SASL_PASSWORD: z.string().optional().describe('Password; the client secret for oauthbearer'),
-  KAFKA_SASL_TOKEN_URL: z.url({ protocol: /^https?$/ }).optional().describe('OAuth token endpoint, for oauthbearer'),
+  KAFKA_SASL_TOKEN_URL: z
+    .url({ protocol: /^https?$/ })
+    .optional()
+    .describe('OAuth token endpoint, for oauthbearer'),
   NODE_ENV: z.string().optional(),
 });
 
@@ -57,14 +65,21 @@ export const LogSettings = Environment.transform((env, context) => {
     }
   };
   const readSasl = (): KafkaSasl | undefined => {
-    const { KAFKA_SASL_MECHANISM: mechanism, KAFKA_SASL_USERNAME: username, KAFKA_SASL_PASSWORD: password, KAFKA_SASL_TOKEN_URL: url } = env;
+    const {
+      KAFKA_SASL_MECHANISM: mechanism,
+      KAFKA_SASL_USERNAME: username,
+      KAFKA_SASL_PASSWORD: password,
+      KAFKA_SASL_TOKEN_URL: url,
+    } = env;
     if (mechanism === undefined) return undefined;
     if (username === undefined) fault('KAFKA_SASL_USERNAME', `must be set for ${mechanism}`);
     if (password === undefined) fault('KAFKA_SASL_PASSWORD', `must be set for ${mechanism}`);
     if (mechanism === 'oauthbearer' && url === undefined) fault('KAFKA_SASL_TOKEN_URL', `must be set for ${mechanism}`);
     if (username === undefined || password === undefined) return undefined;
     if (mechanism !== 'oauthbearer') return { mechanism, username, password };
-    return url === undefined ? undefined : { mechanism, oauthBearerProvider: oauthBearerProvider(url, username, password) };
+    return url === undefined
+      ? undefined
+      : { mechanism, oauthBearerProvider: oauthBearerProvider(url, username, password) };
   };
 
   const { KAFKA_BROKERS: brokers } = env;

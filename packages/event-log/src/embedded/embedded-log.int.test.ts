@@ -1,4 +1,10 @@
-import { createDatabase, type FaultProxy, type Postgres, startFaultProxy, startPostgres } from '@realtime-service/dev-stack';
+import {
+  createDatabase,
+  type FaultProxy,
+  type Postgres,
+  startFaultProxy,
+  startPostgres,
+} from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import pg from 'pg';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';

@@ -102,7 +102,10 @@ async function appendToPartition(
 ): Promise<[index: number, position: LogPosition][]> {
   const [first] = group;
   if (first === undefined) return [];
-  const { record: { topic }, partition } = first;
+  const {
+    record: { topic },
+    partition,
+  } = first;
   const { rows } = await client.query<{ first_offset: string }>(
     `with head as (
        update log_heads set next_offset = next_offset + $3
@@ -118,7 +121,7 @@ async function appendToPartition(
       topic,
       partition,
       group.length,
-      group.map(({ record }) => record.key === null ? null : Buffer.from(record.key)),
+      group.map(({ record }) => (record.key === null ? null : Buffer.from(record.key))),
       group.map(({ record }) => record.value),
       group.map(({ record }) => encodeHeaders(record.headers)),
     ],

@@ -23,7 +23,10 @@ describe('decompressLz4Frame', () => {
   const uncompressedBlock = `07 00 00 80 ${json.toString('hex')} 00 00 00 00`;
   it.each([
     ['a plain frame, as Java writes it', `04 22 4D 18 60 40 82 ${uncompressedBlock}`],
-    ['a frame with its size and a checksum', `04 22 4D 18 6C 40 07 00 00 00 00 00 00 00 FF ${uncompressedBlock} 00 00 00 00`],
+    [
+      'a frame with its size and a checksum',
+      `04 22 4D 18 6C 40 07 00 00 00 00 00 00 00 FF ${uncompressedBlock} 00 00 00 00`,
+    ],
   ])('unpacks %s', async (_, bytes) => {
     expect(await decompressLz4Frame(hex(bytes))).toEqual(json);
   });

@@ -22,9 +22,7 @@ export const decompressLz4Frame = naming('lz4', async (frame) => {
   const { buffer, byteOffset, byteLength } = decompressLz4(frame);
   return Buffer.from(buffer, byteOffset, byteLength);
 });
-export const decompressZstd = naming('zstd', (buffer) =>
-  unpackZstd(buffer, { maxOutputLength: MAX_UNPACKED_BYTES }),
-);
+export const decompressZstd = naming('zstd', (buffer) => unpackZstd(buffer, { maxOutputLength: MAX_UNPACKED_BYTES }));
 
 /** A batch that cannot be unpacked stops the consumer with this error instead of being fetched for ever. */
 export class UndecodableBatchError extends Error {

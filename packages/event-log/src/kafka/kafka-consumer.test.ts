@@ -14,7 +14,10 @@ describe('isPassing', () => {
   it.each<[string, Error]>([
     ['a connection that broke', new errors.KafkaJSConnectionError('Connection error: ECONNREFUSED')],
     ['a request without an answer', new errors.KafkaJSRequestTimeoutError('Request Fetch timed out')],
-    ['retries that ran out over one', new errors.KafkaJSNumberOfRetriesExceeded(protocolError('LEADER_NOT_AVAILABLE'), {})],
+    [
+      'retries that ran out over one',
+      new errors.KafkaJSNumberOfRetriesExceeded(protocolError('LEADER_NOT_AVAILABLE'), {}),
+    ],
     ['a coordinator that is not there yet', new errors.KafkaJSGroupCoordinatorNotFound('Failed to find')],
     ['a membership that is over', wrapped(protocolError('UNKNOWN_MEMBER_ID'))],
     ['a topic that is not there yet', protocolError('UNKNOWN_TOPIC_OR_PARTITION')],

@@ -93,7 +93,8 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
     while (!isEnded) {
       const crash = await live();
       if (crash === undefined || isEnded) return;
-      if (!isPassing(crash)) return end(new Error(`The Kafka consumer cannot go on: ${crash.message}`, { cause: crash }));
+      if (!isPassing(crash))
+        return end(new Error(`The Kafka consumer cannot go on: ${crash.message}`, { cause: crash }));
       activeAtMs = performance.now();
       writeLog('warn', 'the Kafka consumer starts anew', { error: crash });
       await Promise.race([ended.promise, new Promise<void>((resolve) => later(RESTART_AFTER_MS, resolve))]);
@@ -186,22 +187,18 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
 
   async function handle(consumer: Consumer, { batch, heartbeat }: EachBatchPayload): Promise<void> {
     if (isEnded) return;
-    let membershipLoss: unknown;
-    const fetched = toLogBatch(batch, async () => {
-      try {
-        await heartbeat();
-      } catch (error) {
-        membershipLoss = error;
-      }
-      return membershipLoss === undefined && !isEnded;
-    });
+    // kafkajs repeats a heartbeat that failed as soon as the batch is done, and then joins the group again.
+    const isMember = (): Promise<boolean> =>
+      heartbeat().then(
+        () => !isEnded,
+        () => false,
+      );
+    const fetched = toLogBatch(batch, isMember);
     try {
       await obey(consumer, fetched, await options.onBatch(fetched));
     } catch (error) {
       end(toError(error));
     }
-    // kafkajs joins the group again on it.
-    if (membershipLoss !== undefined) throw membershipLoss;
   }
 
   async function obey(consumer: Consumer, batch: LogBatch, outcome: BatchOutcome): Promise<void> {

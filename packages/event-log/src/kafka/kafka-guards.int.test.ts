@@ -5,12 +5,12 @@ import { promisify } from 'node:util';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import type { Admin } from 'kafkajs';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import { startProxiedKafka } from '../../test/proxied-kafka.ts';
 import { createRecorder, recordOf } from '../contract.ts';
 import type { BatchOutcome, ConsumeOptions, EventLog, LogBatch, LogConsumer } from '../event-log.ts';
 import { OffsetOutOfRangeError } from '../event-log.ts';
 import { createKafkaLog } from './kafka-log.ts';
 import { kafkajs } from './kafkajs.ts';
-import { startProxiedKafka } from './proxied-kafka.ts';
 
 const run = promisify(execFile);
 const silent = (): void => undefined;
@@ -54,7 +54,7 @@ describeWith(['kafka'], 'the Kafka adapter', () => {
   const untilReady = (consumer: LogConsumer) => vi.waitFor(() => expect(consumer.isReady()).toBe(true), patience);
   const produceInJava = (topic: string, scenario: string) =>
     run('java', [
-      ...['-cp', broker.kafka.javaClasspath, join(import.meta.dirname, 'ForeignProducer.java')],
+      ...['-cp', broker.kafka.javaClasspath, join(import.meta.dirname, '../../test/foreign-producer.java')],
       ...[String(broker.brokers), topic, scenario],
     ]);
 
@@ -197,7 +197,10 @@ describeWith(['kafka'], 'the Kafka adapter', () => {
 
     it('when the log has dropped records that the handler has not seen', async () => {
       const topic = await broker.createTopic(1);
-      await log.append(range(10).map((i) => recordOf(topic, 'k', String(i))), 5_000);
+      await log.append(
+        range(10).map((i) => recordOf(topic, 'k', String(i))),
+        5_000,
+      );
       await admin.fetchTopicOffsets(topic);
       await admin.deleteTopicRecords({ topic, partitions: [{ partition: 0, offset: '5' }] });
       expect(await log.bounds(topic)).toEqual([{ partition: 0, low: 5n, high: 10n }]);
@@ -212,7 +215,10 @@ describeWith(['kafka'], 'the Kafka adapter', () => {
   describe('the group', () => {
     it('has in Kafka what is durable, and only that', async () => {
       const topic = await broker.createTopic(1);
-      await log.append(range(4).map((i) => recordOf(topic, 'k', String(i))), 5_000);
+      await log.append(
+        range(4).map((i) => recordOf(topic, 'k', String(i))),
+        5_000,
+      );
       const outcomes: BatchOutcome[] = [
         { kind: 'retry', nextOffset: 0n, afterMs: 200 },
         { kind: 'retry', nextOffset: 3n, afterMs: 60_000 },
@@ -274,7 +280,9 @@ describeWith(['kafka'], 'the Kafka adapter', () => {
       };
       const slow = consume({ group: 'fenced', topics: [topic], onBatch });
       await vi.waitFor(async () => {
-        const { groups: [group] } = await admin.describeGroups(['fenced']);
+        const {
+          groups: [group],
+        } = await admin.describeGroups(['fenced']);
         expect(group?.state).toBe('Stable');
       }, patience);
       consume({ group: 'fenced', topics: [topic], onBatch: successor.onBatch });

@@ -1,8 +1,8 @@
 import { describeWith } from '@realtime-service/dev-stack/vitest';
+import { startProxiedKafka } from '../../test/proxied-kafka.ts';
 import { describeEventLog } from '../contract.ts';
 import { createKafkaLog } from './kafka-log.ts';
 import { kafkajs } from './kafkajs.ts';
-import { startProxiedKafka } from './proxied-kafka.ts';
 
 const silent = (): void => undefined;
 

@@ -8,7 +8,10 @@ import { consumeKafka } from './kafka-consumer.ts';
 import { openProducer } from './kafka-producer.ts';
 import { kafkajs } from './kafkajs.ts';
 
-export type KafkaSasl = Extract<SASLOptions, { mechanism: 'plain' | 'scram-sha-256' | 'scram-sha-512' | 'oauthbearer' }>;
+export type KafkaSasl = Extract<
+  SASLOptions,
+  { mechanism: 'plain' | 'scram-sha-256' | 'scram-sha-512' | 'oauthbearer' }
+>;
 
 export interface KafkaLogOptions {
   readonly brokers: readonly string[];
@@ -49,7 +52,8 @@ export function createKafkaLog(options: KafkaLogOptions): EventLog {
   let connecting: Promise<Admin> | undefined;
 
   async function bounds(topic: string): Promise<PartitionBounds[]> {
-    const used = (connecting ??= connectAdmin(createClient()));
+    connecting ??= connectAdmin(createClient());
+    const used = connecting;
     try {
       const admin = await used;
       const offsets = await admin.fetchTopicOffsets(topic);

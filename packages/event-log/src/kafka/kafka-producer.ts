@@ -15,10 +15,12 @@ export async function openProducer(kafka: Kafka): Promise<Sender> {
     allowAutoTopicCreation: false,
     metadataMaxAge: 60_000,
     retry: { retries: RETRIES },
-    createPartitioner: () => ({ topic, message, partitionMetadata }) => {
-      partitionCounts.set(topic, partitionMetadata.length);
-      return partitionOf(message.key ?? null, partitionMetadata.length);
-    },
+    createPartitioner:
+      () =>
+      ({ topic, message, partitionMetadata }) => {
+        partitionCounts.set(topic, partitionMetadata.length);
+        return partitionOf(message.key ?? null, partitionMetadata.length);
+      },
   });
   try {
     await producer.connect();
@@ -51,7 +53,8 @@ export function positionsOf(
 ): LogPosition[] {
   const nextOffsets = new Map<string, bigint>();
   for (const { topicName, partition, baseOffset } of acknowledged) {
-    if (baseOffset !== undefined && baseOffset !== '-1') nextOffsets.set(`${partition} ${topicName}`, BigInt(baseOffset));
+    if (baseOffset !== undefined && baseOffset !== '-1')
+      nextOffsets.set(`${partition} ${topicName}`, BigInt(baseOffset));
   }
   return records.map(({ topic, key }) => {
     const partition = partitionOf(key, partitionCounts.get(topic) ?? 0);

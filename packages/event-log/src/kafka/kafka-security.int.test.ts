@@ -45,7 +45,12 @@ describeWith(['kafka'], 'Kafka over TLS with SASL', () => {
     const [port, controllerPort] = [await freePort(), await freePort()];
     kafka = await startKafka({ port, settings: brokerSettings(port, controllerPort, store) });
     const brokers = [`127.0.0.1:${port}`];
-    options = { brokers, clientId: 'security', tls: { ca: await readFile(join(directory, 'ca.pem')) }, writeLog: silent };
+    options = {
+      brokers,
+      clientId: 'security',
+      tls: { ca: await readFile(join(directory, 'ca.pem')) },
+      writeLog: silent,
+    };
     await createScramUser(brokers, store);
     await createTopic();
   });

@@ -60,7 +60,12 @@ describe('the mended batch', () => {
   const marker = { offset: '7', isControlRecord: true };
 
   it('is not empty when it holds a marker only, and its last offset is the marker’s', () => {
-    const batch = new Batch('t', '7', { partition: 0, highWatermark: '8', abortedTransactions: [], messages: [marker] });
+    const batch = new Batch('t', '7', {
+      partition: 0,
+      highWatermark: '8',
+      abortedTransactions: [],
+      messages: [marker],
+    });
     expect([batch.messages, batch.isEmpty(), batch.lastOffset()]).toEqual([[], false, '7']);
   });
 

@@ -1,5 +1,5 @@
 import { freePort, startFaultProxy, startKafka } from '@realtime-service/dev-stack';
-import { kafkajs } from './kafkajs.ts';
+import { kafkajs } from '../src/kafka/kafkajs.ts';
 
 /** For tests: a broker of one's own that tells its clients to come through a fault proxy. */
 export async function startProxiedKafka(settings: Readonly<Record<string, string>> = {}) {

@@ -4,7 +4,7 @@ import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 
-/** What domain services in Java write. Usage: java -cp <jars> ForeignProducer.java <brokers> <topic> <scenario> */
+/** What domain services in Java write. Usage: java -cp <jars> foreign-producer.java <brokers> <topic> <scenario> */
 public class ForeignProducer {
   private static String brokers;
   private static String topic;
