@@ -98,10 +98,13 @@ export interface ProcessMetrics {
 
 const readProcessMetrics = async (url: string): Promise<ProcessMetrics> => {
   const text = await (await fetch(url)).text();
-  const valueOf = (name: string): number => {
+  const metricOf = (name: string): number => {
     const value = Number(new RegExp(`^${name} (\\S+)`, 'm').exec(text)?.[1]);
     if (Number.isNaN(value)) throw new Error(`${url} does not tell ${name}`);
     return value;
   };
-  return { cpuSeconds: valueOf('process_cpu_seconds_total'), residentBytes: valueOf('process_resident_memory_bytes') };
+  return {
+    cpuSeconds: metricOf('process_cpu_seconds_total'),
+    residentBytes: metricOf('process_resident_memory_bytes'),
+  };
 };

@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { createDatabase, freePort, PartAbsent, startLivekit, startPostgres } from '@realtime-service/dev-stack';
 import { migrate, type Pool, preparePositions } from '@realtime-service/room-store';
 import type { Benchmark, Effort, Findings } from '../benchmark.ts';
@@ -16,7 +17,7 @@ import {
   startServer,
   startService,
 } from '../processes.ts';
-import { ratioSpread, rotated } from '../statistics.ts';
+import { ratioSpread, rotated, type Spread } from '../statistics.ts';
 import { createBenchPool, projectBatches } from '../worker/project-batches.ts';
 import { consumedTopics, createBenchLog, partitionCount, projection } from '../worker/records.ts';
 import { startBenchIssuer } from './issuer.ts';
@@ -96,7 +97,7 @@ const startBareSide = async (answer: string): Promise<Side> => {
   const url = `http://127.0.0.1:${port}`;
   await startServer({
     name: 'bare',
-    script: 'bench/src/join/bare-server.ts',
+    script: fileURLToPath(new URL('./bare-server.ts', import.meta.url)),
     env: { PORT: String(port), ANSWER: answer },
     readyUrl: `${url}/ready`,
     isPinned: true,
@@ -141,22 +142,23 @@ const run = async ({ seconds, rounds }: Effort, say: (line: string) => void): Pr
     RATE_LIMIT_USER_PER_MINUTE: '1000000',
     RATE_LIMIT_ADDRESS_PER_MINUTE: '100000000',
   };
-  const sink = `http://127.0.0.1:${await startSink()}`;
-  const api = await startService({ name: 'api', service: 'api', env, isPinned: true });
-  const exporting = await startService({
-    name: 'api-exporting',
-    service: 'api',
-    env: { ...env, OTEL_EXPORTER_OTLP_ENDPOINT: sink },
-    isPinned: true,
-  });
+  const collector = `http://127.0.0.1:${await startSink()}`;
+  const startApi = (name: string, more: Readonly<Record<string, string>> = {}): Promise<Service> =>
+    startService({ name, service: 'api', env: { ...env, ...more }, isPinned: true });
+  const api = await startApi('api');
+  const exporting = await startApi('api-exporting', { OTEL_EXPORTER_OTLP_ENDPOINT: collector });
+  const withoutRooms = await startApi('api-without-rooms', { LIVEKIT_MAKE_ROOMS: 'false' });
   const [first] = callers;
   if (first === undefined) throw new Error('nobody is a member');
   const answer = await joinOnce(api.url, first);
   const bare = await startBareSide(answer);
-  const join = sideOf('join', api);
-  const joinExporting = sideOf('join, spans exported', exporting);
+  const joins = [
+    sideOf('join', api),
+    sideOf('join, spans exported', exporting),
+    sideOf('join, makes no rooms', withoutRooms),
+  ];
 
-  const sides = [bare, join, joinExporting];
+  const sides = [bare, ...joins];
   for (let round = 0; round < rounds; round += 1) {
     for (const side of rotated(sides, round)) {
       const result = await measure(side, callers, seconds, pool);
@@ -164,25 +166,37 @@ const run = async ({ seconds, rounds }: Effort, say: (line: string) => void): Pr
       say(`round ${round + 1}: ${lineOf(side.name, result)}`);
     }
   }
-  for (const { part } of [api, exporting]) await part.stop();
+  for (const { part } of [api, exporting, withoutRooms]) await part.stop();
   await pool.end();
   issuer.close();
 
-  const perSecond = (side: Side) => side.results.map((result) => result.perSecond);
-  const ratio = ratioSpread(perSecond(join), perSecond(bare));
-  const ratioExporting = ratioSpread(perSecond(joinExporting), perSecond(bare));
+  const ratios = Object.fromEntries(joins.map((side) => [side.name, ratiosOf(side, bare)]));
   return {
     lines: [
       `${callers.length} callers of ${new Set(callers.map(({ roomId }) => roomId)).size} rooms, 64 connections, answers of ${answer.length} bytes, ${rounds} rounds of ${seconds} s`,
-      ratioLine('join / bare', ratio),
-      ratioLine('join with spans exported over OTLP / bare', ratioExporting),
+      ...Object.entries(ratios).flatMap(([name, { perSecond, cpu }]) => [
+        ratioLine(`${name} / bare, answers per second`, perSecond),
+        ratioLine(`${name} / bare, answers per second of processor time`, cpu),
+      ]),
     ],
     figures: {
       answerBytes: answer.length,
-      ratio,
-      ratioExporting,
+      ratios,
       sides: Object.fromEntries(sides.map(({ name, results }) => [name, results])),
     },
+  };
+};
+
+/**
+ * Two views of one thing: where the load cannot keep a server busy, or others use its core, only the processor time
+ * that an answer costs tells the servers apart.
+ */
+const ratiosOf = (side: Side, bare: Side): { readonly perSecond: Spread; readonly cpu: Spread } => {
+  const perSecond = ({ results }: Side): number[] => results.map((result) => result.perSecond);
+  const perCpuSecond = ({ results }: Side): number[] => results.map((result) => result.perSecond / result.cpu);
+  return {
+    perSecond: ratioSpread(perSecond(side), perSecond(bare)),
+    cpu: ratioSpread(perCpuSecond(side), perCpuSecond(bare)),
   };
 };
 
