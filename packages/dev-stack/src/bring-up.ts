@@ -31,7 +31,7 @@ export async function bringUp(settings: StartSettings, stack: Stack, say: Report
   say(`\nReady after ${seconds} s.\n`);
   if ('absent' in demo) say(`${demo.absent}\n`);
   else say(`  demo page    ${local(settings.DEMO_PORT)}  (in two windows, as Ann and as Bob)`);
-  say(addresses(settings, issuer, livekit.LIVEKIT_URL));
+  say(addresses(settings, issuer, 'LIVEKIT_MAKE_ROOMS' in livekit ? 'absent' : livekit.LIVEKIT_URL));
   if ('tokenUrl' in demo) say(`\n${joinByHand(settings, demo.tokenUrl)}`);
   say('\nCtrl-C ends everything.');
 }
@@ -48,7 +48,10 @@ function startDevIssuer({ DATA_DIR, ISSUER_PORT }: StartSettings) {
 
 interface LivekitEnvironment {
   readonly LIVEKIT_URL: string;
-  readonly [setting: string]: string;
+  /** The keys of somebody else's LiveKit are in the environment already. */
+  readonly LIVEKIT_KEYS?: string;
+  /** Where there is no LiveKit. */
+  readonly LIVEKIT_MAKE_ROOMS?: 'false';
 }
 
 /** What the services are told of LiveKit. Where it cannot be had, that is said, and the rest goes on without it. */
@@ -151,6 +154,7 @@ function addresses(settings: StartSettings, issuer: string, livekitUrl: string):
     'worker ops': `${local(settings.WORKER_OPS_PORT)}/readyz`,
     issuer,
     LiveKit: livekitUrl,
+    'event log': settings.KAFKA_BROKERS ?? 'in PostgreSQL',
     logs: logFolder(settings),
   })
     .map(([what, address]) => `  ${what.padEnd(13)}${address}`)

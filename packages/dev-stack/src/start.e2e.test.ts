@@ -119,8 +119,11 @@ describeWith(['livekit'], 'npm start', () => {
     process.kill(api?.pid ?? 0, 'SIGSTOP');
     started.child.kill('SIGINT');
     await vi.waitUntil(() => started.output().includes('Stopping'), { timeout: 5_000, interval: 20 });
+    const insistedAtMs = performance.now();
     started.child.kill('SIGINT');
     expect(await started.exitCode).toBe(0);
+    // It would be waited for 15 s.
+    expect(performance.now() - insistedAtMs).toBeLessThan(10_000);
     await allEnded(processes);
   });
 

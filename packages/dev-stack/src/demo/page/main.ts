@@ -76,15 +76,16 @@ async function enter(person: Person, roomId: string): Promise<void> {
 /** Resolves when the call is over. */
 async function stay(room: Room, { permissions }: JoinAnswer): Promise<void> {
   const over = new Promise<DisconnectReason | undefined>((resolve) => room.once(RoomEvent.Disconnected, resolve));
+  const isHost = permissions.moderate && room.name === settings.roomId;
   const decide = followRemovals(room);
   const refresh = () => {
     showTiles(tiles, room, settings.people);
     showOwnControls(room);
-    if (permissions.moderate) showMembers(memberList, room, settings.people, decide);
+    if (isHost) showMembers(memberList, room, settings.people, decide);
   };
   for (const event of shownEvents) room.on(event, refresh);
   room.on(RoomEvent.ParticipantPermissionsChanged, () => void publish(room));
-  members.hidden = !permissions.moderate;
+  members.hidden = !isHost;
   try {
     refresh();
     void publish(room);
