@@ -30,6 +30,7 @@ export interface Call {
 
 /** LiveKit's RoomService over HTTP, as far as the enforcement uses it, with faults to order. */
 export interface FakeLivekit {
+  readonly url: string;
   readonly service: RoomService;
   readonly calls: readonly Call[];
   readonly callsOf: (method: string) => Call[];
@@ -55,9 +56,16 @@ export const startFakeLivekit = async (timeoutMs: number): Promise<FakeLivekit> 
     const room = rooms.get(String(body.room));
     const identity = String(body.identity);
     const participant = room?.get(identity);
+    // The real one asks the room's node, and nobody answers for a room that is gone.
+    if (room === undefined && (method === 'ListParticipants' || method === 'GetParticipant')) return 'silence';
     switch (method) {
-      case 'ListRooms':
-        return { status: 200, body: { rooms: [...rooms.keys()].map((name) => ({ sid: `RM_${name}`, name })) } };
+      case 'ListRooms': {
+        const names = (body.names as string[] | undefined) ?? [...rooms.keys()];
+        return {
+          status: 200,
+          body: { rooms: names.filter((name) => rooms.has(name)).map((name) => ({ sid: `RM_${name}`, name })) },
+        };
+      }
       case 'ListParticipants':
         return { status: 200, body: { participants: [...(room?.values() ?? [])] } };
       case 'DeleteRoom':
@@ -95,9 +103,11 @@ export const startFakeLivekit = async (timeoutMs: number): Promise<FakeLivekit> 
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
+  const url = `http://127.0.0.1:${port}`;
   const key = { apiKey: 'fake', secret: 'fake-secret-of-no-value-outside-this-test' };
   return {
-    service: createRoomService({ apiUrl: `http://127.0.0.1:${port}`, key, timeoutMs }),
+    url,
+    service: createRoomService({ apiUrl: url, key, timeoutMs }),
     calls,
     callsOf: (method) => calls.filter((call) => call.method === method),
     rooms,

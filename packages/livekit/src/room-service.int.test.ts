@@ -1,0 +1,78 @@
+import { type Livekit, startLivekit } from '@realtime-service/dev-stack';
+import { describeWith } from '@realtime-service/dev-stack/vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { type ActualPermission, createRoomService, LivekitError, type RoomService } from './index.ts';
+
+const key = { apiKey: 'rooms-key', secret: 'rooms-secret-of-no-value-outside-this-test' };
+const options = { emptyTimeoutSeconds: 60, departureTimeoutSeconds: 60 };
+const permission: ActualPermission = {
+  canSubscribe: true,
+  canPublish: false,
+  canPublishData: false,
+  canPublishSources: [],
+  hidden: false,
+  canUpdateMetadata: false,
+  canSubscribeMetrics: false,
+  canManageAgentSession: false,
+  recorder: false,
+  agent: false,
+};
+
+describeWith(['livekit'], "LiveKit's RoomService", () => {
+  let livekit: Livekit;
+  let rooms: RoomService;
+
+  beforeAll(async () => {
+    livekit = await startLivekit({ keys: { [key.apiKey]: key.secret } });
+    rooms = createRoomService({ apiUrl: livekit.apiUrl, key, timeoutMs: 5_000 });
+  });
+  afterAll(() => livekit.stop());
+
+  test.each(['plain', 'a/b', '../admin', 'caf\u00e9', 'cafe\u0301', '\u{1F3A5}'.repeat(64)])(
+    'room %j is made once, listed byte for byte, and deleted twice',
+    async (room) => {
+      await rooms.createRoom(room, options);
+      await rooms.createRoom(room, options);
+      const named = async () => (await rooms.listRooms()).filter(({ name }) => name === room);
+      expect(await named()).toHaveLength(1);
+      expect((await named())[0]?.creationTimeMs).toBeGreaterThan(1_700_000_000_000);
+      await rooms.deleteRoom(room);
+      await rooms.deleteRoom(room);
+      expect(await named()).toEqual([]);
+    },
+  );
+
+  test('who is not there is an answer, in a room that is there or not', async () => {
+    await rooms.createRoom('there', options);
+    // Without a look at the rooms first, those of 'nowhere' take LiveKit 3 s and are refused as unavailable.
+    for (const room of ['there', 'nowhere']) {
+      expect(await rooms.listParticipants(room)).toEqual([]);
+      expect(await rooms.getParticipant(room, 'ann')).toBeNull();
+      expect(await rooms.removeParticipant(room, 'ann')).toBe(false);
+      expect(await rooms.setPermission(room, 'ann', permission)).toBe(false);
+    }
+  });
+
+  test('another secret is refused as not ours, and no token is in the error', async () => {
+    const stranger = createRoomService({
+      apiUrl: livekit.apiUrl,
+      key: { ...key, secret: key.secret.toUpperCase() },
+      timeoutMs: 5_000,
+    });
+    const error = await stranger.listRooms().catch((thrown: unknown) => thrown);
+    expect(error).toBeInstanceOf(LivekitError);
+    expect(error).toMatchObject({ kind: 'unauthorised', retryAfterMs: null });
+    expect(JSON.stringify(error, Object.getOwnPropertyNames(error))).not.toContain('eyJ');
+  });
+
+  test('one that is frozen or gone is unavailable, within the time-out', async () => {
+    const quick = createRoomService({ apiUrl: livekit.apiUrl, key, timeoutMs: 300 });
+    await livekit.pause();
+    await expect(quick.listRooms()).rejects.toMatchObject({ kind: 'unavailable' });
+    await livekit.resume();
+    await livekit.kill();
+    await expect(quick.listRooms()).rejects.toMatchObject({ kind: 'unavailable' });
+    await livekit.start();
+    expect(await quick.listRooms()).toEqual([]);
+  });
+});

@@ -1,0 +1,297 @@
+import { topics } from '@realtime-service/contracts';
+import { describeWith } from '@realtime-service/dev-stack/vitest';
+import { permissionsOf, toParticipantPermission } from '@realtime-service/room-model';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { type FakeLivekit, startFakeLivekit } from '../test/fake-livekit.ts';
+import { startProjection, type TestProjection } from '../test/projection.ts';
+import { type Client, connect, type RealWorker, startRealWorker } from '../test/real-worker.ts';
+import { until } from '../test/until.ts';
+import { toLivekitRecord } from './livekit-record.ts';
+import { startSweep, sweepOnce } from './sweep.ts';
+
+describeWith(['postgres'], 'the sweep', () => {
+  let parts: TestProjection;
+  let livekit: FakeLivekit;
+  const never = new AbortController().signal;
+
+  beforeEach(async () => {
+    parts = await startProjection();
+    livekit = await startFakeLivekit(2_000);
+    parts.consume();
+  });
+  afterEach(async () => {
+    await livekit.stop();
+    await parts.stop();
+  });
+
+  const dependencies = () => ({
+    pool: parts.pool,
+    log: parts.log,
+    livekit: livekit.service,
+    metrics: parts.metrics,
+    logger: parts.logger,
+  });
+  const sweep = async (): Promise<number> => {
+    const count = await sweepOnce({ ...dependencies(), signal: never });
+    await parts.caughtUp();
+    return count;
+  };
+  const put = (room: string, identity: string, sid = `PA_${identity}`): void =>
+    livekit.put(room, {
+      sid,
+      identity,
+      attributes: { 'rt.user': identity, 'app.other': 'x' },
+      permission: toParticipantPermission(permissionsOf('speaker', null, [])),
+    });
+  const live = async (): Promise<string[]> =>
+    (await parts.pool.query(`select room_id || ' ' || participant_sid as session from sessions where is_live`)).rows
+      .map(({ session }) => session)
+      .sort();
+  const inLog = async (): Promise<number> =>
+    (await parts.pool.query('select from log_records where topic = $1', [topics.livekitWebhooks])).rowCount ?? 0;
+  const joined = (room: string, identity: string) =>
+    toLivekitRecord(
+      {
+        id: `joined-${identity}`,
+        source: 'livekit',
+        type: 'livekit.participant_joined',
+        roomName: room,
+        timeMs: undefined,
+        traceparent: undefined,
+      },
+      {
+        event: 'participant_joined',
+        room: { sid: `RM_${room}`, name: room },
+        participant: { sid: `PA_${identity}`, identity, joinedAtMs: '1' },
+      },
+    );
+
+  test('finds who is there and who is not, and then nothing', async () => {
+    put('one', 'ann');
+    put('one', 'bob');
+    put('two', 'cid');
+    expect(await sweep()).toBe(2);
+    expect(await live()).toEqual(['one PA_ann', 'one PA_bob', 'two PA_cid']);
+    livekit.rooms.get('one')?.delete('ann');
+    livekit.rooms.delete('two');
+    expect(await sweep()).toBe(2);
+    expect(await live()).toEqual(['one PA_bob']);
+    expect(await sweep()).toBe(0);
+    expect(await parts.metrics.sweepDifferences.get()).toMatchObject({ values: [{ value: 4 }] });
+  });
+
+  test('raises a question about everybody whom it lists', async () => {
+    put('one', 'ann');
+    await sweep();
+    const { rows } = await parts.pool.query('select room_id, identity, cause from marks');
+    expect(rows).toEqual([{ room_id: 'one', identity: 'ann', cause: 'observed' }]);
+  });
+
+  test('takes a webhook that is on its way for no difference', async () => {
+    put('one', 'ann');
+    const sweeping = sweep();
+    await until('the first look was taken', () => livekit.callsOf('ListParticipants').length === 1);
+    await parts.append(joined('one', 'ann'));
+    expect(await sweeping).toBe(0);
+    expect(await inLog()).toBe(1);
+  });
+
+  test('takes a leave that was received since the look for no difference', async () => {
+    put('one', 'ann');
+    await sweep();
+    const release = livekit.hold('ListParticipants');
+    const before = await inLog();
+    const sweeping = sweep();
+    await until('the list is under way', () => livekit.callsOf('ListParticipants').length > 2);
+    livekit.rooms.get('one')?.clear();
+    await parts.append(
+      toLivekitRecord(
+        {
+          id: 'left',
+          source: 'livekit',
+          type: 'livekit.participant_left',
+          roomName: 'one',
+          timeMs: undefined,
+          traceparent: undefined,
+        },
+        {
+          event: 'participant_left',
+          room: { sid: 'RM_one', name: 'one' },
+          participant: { sid: 'PA_ann', identity: 'ann' },
+        },
+      ),
+    );
+    await parts.caughtUp();
+    release();
+    expect(await sweeping).toBe(0);
+    expect(await inLog()).toBe(before + 1);
+    expect(await live()).toEqual([]);
+  });
+
+  test('says nothing while LiveKit does not answer', async () => {
+    put('one', 'ann');
+    await sweep();
+    livekit.fail('ListRooms', () => ({ status: 503 }));
+    await expect(sweep()).rejects.toMatchObject({ kind: 'unavailable' });
+    expect(await live()).toEqual(['one PA_ann']);
+  });
+
+  test('many differences at once are looked at a third time, told, and repaired all the same', async () => {
+    for (let at = 0; at < 25; at += 1) put(`room-${at}`, `p-${at}`);
+    expect(await sweep()).toBe(25);
+    expect(await live()).toHaveLength(25);
+    expect(livekit.callsOf('ListRooms').filter(({ body }) => body.names === undefined)).toHaveLength(3);
+    expect(await parts.metrics.sweepAlarms.get()).toMatchObject({ values: [{ value: 1 }] });
+  });
+
+  test('asks at most for 200 rooms a second', async () => {
+    for (let at = 0; at < 300; at += 1) livekit.rooms.set(`room-${at}`, new Map());
+    const stopping = new AbortController();
+    const sweeping = sweepOnce({ ...dependencies(), signal: stopping.signal }).catch(() => undefined);
+    await until('the first look is over', () => livekit.callsOf('ListParticipants').length >= 300);
+    const calls = livekit.callsOf('ListParticipants');
+    expect((calls[299]?.atMs ?? 0) - (calls[0]?.atMs ?? 0)).toBeGreaterThan(1_300);
+    stopping.abort();
+    await sweeping;
+  });
+
+  test('a room that does not fit into the log keeps no other from being repaired', async () => {
+    for (let at = 0; at < 3_000; at += 1) put('crowd', `${at}`.padEnd(190, 'x'), `PA_${at}`);
+    put('one', 'ann');
+    await sweep();
+    expect(await live()).toEqual(['one PA_ann']);
+    expect(parts.lines.join('')).toContain('does not fit into the log');
+  });
+
+  describe('as a duty', () => {
+    const start = (name: string, sweeps: string[], intervalMs = 100) =>
+      startSweep({
+        ...dependencies(),
+        intervalMs,
+        livekit: {
+          ...livekit.service,
+          listRooms: () => {
+            sweeps.push(name);
+            return livekit.service.listRooms();
+          },
+        },
+      });
+
+    test("is one's; the other takes over at once after its release", async () => {
+      const sweeps: string[] = [];
+      const first = start('first', sweeps);
+      await until('the first sweeps', () => sweeps.length > 0);
+      const second = start('second', sweeps);
+      await until('the first goes on', () => sweeps.length > 5);
+      expect(new Set(sweeps)).toEqual(new Set(['first']));
+      await first.stop();
+      const releasedAtMs = performance.now();
+      await until('the second sweeps', () => sweeps.includes('second'));
+      expect(performance.now() - releasedAtMs).toBeLessThan(1_000);
+      await second.stop();
+      expect((await parts.pool.query('select from duties')).rowCount).toBe(0);
+    });
+
+    test('of somebody who vanished is taken over when it ends', async () => {
+      await parts.pool.query(
+        `insert into duties (name, holder, held_until) values ('sweep', 'vanished', now() + interval '500 ms')`,
+      );
+      const sweeps: string[] = [];
+      const other = start('other', sweeps);
+      await until('the other sweeps', () => sweeps.length > 0, 5_000);
+      await other.stop();
+    });
+
+    test('is kept through a sweep that takes longer than its interval', async () => {
+      for (let at = 0; at < 400; at += 1) livekit.rooms.set(`room-${at}`, new Map());
+      const sweeps: string[] = [];
+      const first = start('first', sweeps, 200);
+      await until('the first sweeps', () => sweeps.length > 0);
+      const second = start('second', sweeps, 200);
+      await until('the first has looked at every room', () => livekit.callsOf('ListParticipants').length >= 400);
+      expect(new Set(sweeps)).toEqual(new Set(['first']));
+      await Promise.all([first.stop(), second.stop()]);
+    });
+
+    test('ends between two looks, however many rooms are left', async () => {
+      for (let at = 0; at < 5_000; at += 1) livekit.rooms.set(`room-${at}`, new Map());
+      const sweeping = start('first', [], 15_000);
+      await until('it is under way', () => livekit.callsOf('ListParticipants').length > 10);
+      const startedAtMs = performance.now();
+      await sweeping.stop();
+      expect(performance.now() - startedAtMs).toBeLessThan(500);
+      expect((await parts.pool.query('select from duties')).rowCount).toBe(0);
+    });
+  });
+});
+
+describeWith(['postgres', 'livekit'], 'the sweep, with a real LiveKit that sends no webhooks', () => {
+  let real: RealWorker;
+  let clients: Client[] = [];
+
+  beforeAll(async () => {
+    real = await startRealWorker({ hasWebhooks: false, env: { SWEEP_INTERVAL_SECONDS: '1' } });
+  });
+  afterAll(async () => {
+    await Promise.all(clients.map(({ leave }) => leave()));
+    await real.stop();
+  });
+
+  const believed = async (): Promise<string[]> =>
+    (await real.pool.query(`select room_id || ' ' || participant_sid as session from sessions where is_live`)).rows
+      .map(({ session }) => session)
+      .sort();
+  const listed = async (): Promise<string[]> => {
+    const all = await Promise.all(
+      (await real.rooms.listRooms()).map(async ({ name }) =>
+        (await real.rooms.listParticipants(name)).map(({ sid }) => `${name} ${sid}`),
+      ),
+    );
+    return all.flat().sort();
+  };
+  const agrees = (count: number) =>
+    until(
+      'presence is what LiveKit lists',
+      async () => {
+        const sessions = await believed();
+        return sessions.length === count && sessions.join() === (await listed()).join();
+      },
+      15_000,
+    );
+
+  test('presence is what LiveKit lists, people who come, leave and are removed included', async () => {
+    const people = ['ann', 'bob', 'cid'];
+    for (const room of ['one', 'two']) {
+      await real.publish(['room.created', room, { members: people.map((userId) => ({ userId, role: 'speaker' })) }]);
+      await real.createRoom(room);
+      for (const userId of people) clients.push(await connect(real.livekit.url, { room, userId }));
+    }
+    await agrees(6);
+    await clients[0]?.leave();
+    await agrees(5);
+    await real.publish(['member.removed', 'two', { userId: 'bob' }]);
+    await agrees(4);
+    clients.push(await connect(real.livekit.url, { room: 'one', userId: 'stranger' }));
+    await until(
+      'whoever came in without being a member is out',
+      async () => !(await real.rooms.listParticipants('one')).some(({ identity }) => identity === 'stranger'),
+      15_000,
+    );
+  }, 60_000);
+
+  test('of a LiveKit that was killed every session ends, and none before it answers again', async () => {
+    const before = await believed();
+    expect(before.length).toBeGreaterThan(0);
+    await real.livekit.kill();
+    await until('the worker has noticed', async () => {
+      const { dependencies } = (await (await fetch(`${real.worker().opsUrl}/readyz`)).json()) as {
+        dependencies: { livekit: { ok: boolean } };
+      };
+      return !dependencies.livekit.ok;
+    });
+    expect(await believed()).toEqual(before);
+    await real.livekit.start();
+    await agrees(0);
+    clients = [];
+  }, 60_000);
+});

@@ -1,0 +1,199 @@
+import { DisconnectReason } from '@livekit/rtc-node';
+import { describeWith } from '@realtime-service/dev-stack/vitest';
+import {
+  isSamePermission,
+  type Permissions,
+  permissionsOf,
+  roles,
+  toParticipantPermission,
+} from '@realtime-service/room-model';
+import { RoomServiceClient } from 'livekit-server-sdk';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { type Client, connect, livekitKey, type RealWorker, startRealWorker, tokenFor } from '../test/real-worker.ts';
+import { until } from '../test/until.ts';
+
+describeWith(['postgres', 'livekit'], 'the worker, with a real LiveKit', () => {
+  let real: RealWorker;
+  let clients: Client[] = [];
+  let rooms = 0;
+
+  beforeAll(async () => {
+    real = await startRealWorker({ hasWebhooks: true });
+  });
+  afterEach(async () => {
+    await Promise.all(clients.map(({ leave }) => leave()));
+    clients = [];
+  });
+  afterAll(() => real.stop());
+
+  /** A room of its own for each test, with these members. */
+  const openRoom = async (...members: readonly string[]): Promise<string> => {
+    rooms += 1;
+    const room = `room-${rooms}`;
+    await real.publish(['room.created', room, { members: members.map((userId) => ({ userId, role: 'speaker' })) }]);
+    await real.createRoom(room);
+    return room;
+  };
+  const enter = async (room: string, userId: string, token?: string): Promise<Client> => {
+    const client = await connect(real.livekit.url, { room, userId }, token);
+    clients.push(client);
+    await until(
+      'presence knows',
+      async () =>
+        (await real.pool.query('select from sessions where participant_sid = $1', [client.sid])).rowCount === 1,
+    );
+    return client;
+  };
+  const idle = () =>
+    until('every question is answered', async () => {
+      const { rows } = await real.pool.query(
+        'select (select count(*) from marks)::int + (select count(*) from edges)::int as n',
+      );
+      return rows[0].n === 0;
+    });
+  const listed = async (room: string): Promise<string[]> =>
+    (await real.rooms.listParticipants(room)).map(({ identity }) => identity).sort();
+
+  test('who is removed is out, and told apart from who left', async () => {
+    const room = await openRoom('ann', 'bob');
+    const ann = await enter(room, 'ann');
+    const bob = await enter(room, 'bob');
+    await real.publish(['member.removed', room, { userId: 'ann' }]);
+    expect(await ann.out).toBe(DisconnectReason.PARTICIPANT_REMOVED);
+    await bob.leave();
+    const told = await until('both ends are published', async () => {
+      const { rows } = await real.pool.query(
+        `select convert_from(decode(headers->>'ce_type', 'base64'), 'utf8') as type, convert_from(value, 'utf8')::json as data
+        from log_records where topic = 'realtime.presence.v1' and convert_from(key, 'utf8') = $1 order by "offset"`,
+        [room],
+      );
+      const ends = rows.filter(({ type }) => type === 'participant.removed' || type === 'participant.left');
+      return ends.length === 2 && ends;
+    });
+    expect(told).toMatchObject([
+      { type: 'participant.removed', data: { userId: 'ann', reason: 'PARTICIPANT_REMOVED' } },
+      { type: 'participant.left', data: { userId: 'bob' } },
+    ]);
+  });
+
+  test('who comes back with the token of before is out again', async () => {
+    const room = await openRoom('ann');
+    const token = await tokenFor({ room, userId: 'ann' });
+    const ann = await enter(room, 'ann', token);
+    await real.publish(['member.removed', room, { userId: 'ann' }]);
+    await ann.out;
+    const again = await connect(real.livekit.url, { room, userId: 'ann' }, token);
+    clients.push(again);
+    expect(await again.out).toBe(DisconnectReason.PARTICIPANT_REMOVED);
+  });
+
+  describe('rights', () => {
+    const sets: readonly (readonly [string, Permissions])[] = [
+      ...(Object.keys(roles) as (keyof typeof roles)[]).map((role) => [role, permissionsOf(role, null, [])] as const),
+      ['a speaker without a camera', permissionsOf('speaker', { publishSources: ['microphone'] }, [])],
+      ['a speaker who may not speak', permissionsOf('speaker', null, ['publish_audio'])],
+    ];
+
+    test.each(sets)('of %s: what a token grants is what is wanted, and so is what was set', async (_, permissions) => {
+      // Unknown to the domain, so that only the test has a say in it.
+      rooms += 1;
+      const room = `rights-${rooms}`;
+      await real.createRoom(room);
+      const wanted = toParticipantPermission(permissions);
+      const client = await connect(real.livekit.url, { room, userId: 'ann', permissions });
+      clients.push(client);
+      const byToken = await real.rooms.getParticipant(room, 'ann');
+      expect(byToken?.permission).toSatisfy((actual) => isSamePermission(wanted, actual));
+      await real.rooms.setPermission(
+        room,
+        'ann',
+        toParticipantPermission(permissionsOf('host', { hidden: permissions.hidden }, [])),
+      );
+      await real.rooms.setPermission(room, 'ann', wanted);
+      const bySetting = await real.rooms.getParticipant(room, 'ann');
+      expect(bySetting?.permission).toSatisfy((actual) => isSamePermission(wanted, actual));
+    });
+
+    test('a demotion takes effect inside, and a promotion too', async () => {
+      const room = await openRoom('ann');
+      await enter(room, 'ann');
+      const canPublish = async () => (await real.rooms.getParticipant(room, 'ann'))?.permission.canPublish;
+      await real.publish(['member.updated', room, { userId: 'ann', role: 'listener' }]);
+      await until('ann listens', async () => (await canPublish()) === false);
+      await real.publish(['member.updated', room, { userId: 'ann', role: 'speaker' }]);
+      await until('ann speaks', async () => (await canPublish()) === true);
+    });
+  });
+
+  test('a closed room ends for everybody', async () => {
+    const room = await openRoom('ann', 'bob');
+    const both = [await enter(room, 'ann'), await enter(room, 'bob')];
+    await real.publish(['room.closed', room]);
+    expect(await Promise.all(both.map(({ out }) => out))).toEqual([
+      DisconnectReason.ROOM_DELETED,
+      DisconnectReason.ROOM_DELETED,
+    ]);
+    expect((await real.rooms.listRooms()).map(({ name }) => name)).not.toContain(room);
+  });
+
+  describe('orders', () => {
+    const kick = (room: string, participantSid: string) =>
+      real.publish(['participant.kick_requested', room, { participantSid, identity: 'ann', by: 'bob' }]);
+
+    test('a kick ends that session; the same person may come again, and the old order does not follow', async () => {
+      const room = await openRoom('ann');
+      const ann = await enter(room, 'ann');
+      await kick(room, ann.sid);
+      expect(await ann.out).toBe(DisconnectReason.PARTICIPANT_REMOVED);
+      const again = await enter(room, 'ann');
+      await kick(room, ann.sid);
+      await real.publish(['member.updated', room, { userId: 'ann', role: 'listener' }]);
+      await until(
+        'what came after the order took effect',
+        async () => (await real.rooms.getParticipant(room, 'ann'))?.permission.canPublish === false,
+      );
+      await idle();
+      expect(await listed(room)).toEqual(['ann']);
+      expect(again.isOut()).toBe(false);
+    });
+
+    test('a mute silences the track', async () => {
+      const room = await openRoom('ann');
+      const ann = await enter(room, 'ann');
+      const trackSid = await ann.publishVideo();
+      const sdk = new RoomServiceClient(real.livekit.apiUrl, livekitKey.apiKey, livekitKey.secret);
+      const isMuted = async () =>
+        (await sdk.getParticipant(room, 'ann')).tracks.find(({ sid }) => sid === trackSid)?.muted;
+      await until('it is published', async () => (await isMuted()) === false);
+      await real.publish([
+        'track.mute_requested',
+        room,
+        { participantSid: ann.sid, identity: 'ann', trackSid, by: 'bob' },
+      ]);
+      await until('it is muted', isMuted);
+    });
+  });
+
+  describe('a room that the domain does not know', () => {
+    const enterUnknown = async (room: string): Promise<Client> => {
+      await real.createRoom(room);
+      return enter(room, 'ann');
+    };
+
+    test('is left alone by default', async () => {
+      const client = await enterUnknown('unknown-1');
+      await idle();
+      expect(client.isOut()).toBe(false);
+      expect(await listed('unknown-1')).toEqual(['ann']);
+    });
+
+    test('is closed where the policy says so', async () => {
+      await real.restart({ UNKNOWN_ROOMS: 'close' });
+      await real.createRoom('unknown-2');
+      await until(
+        'the room is gone',
+        async () => !(await real.rooms.listRooms()).some(({ name }) => name === 'unknown-2'),
+      );
+    });
+  });
+});
