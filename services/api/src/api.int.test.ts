@@ -1,0 +1,266 @@
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { EventsAccepted, JoinResponse, topics } from '@realtime-service/contracts';
+import { createDatabase, type FaultProxy, startFaultProxy } from '@realtime-service/dev-stack';
+import { describeWith } from '@realtime-service/dev-stack/vitest';
+import { partitionOf } from '@realtime-service/event-log';
+import { createPool, type Pool, preparePositions } from '@realtime-service/room-store';
+import { createLogger } from '@realtime-service/telemetry';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import {
+  answerKeys,
+  createSigningKey,
+  issuer,
+  type KeyServer,
+  type SigningKey,
+  signToken,
+  startKeyServer,
+} from '../test/identity-provider.ts';
+import { environment } from '../test/test-api.ts';
+import { type Api, startApi } from './api.ts';
+import { ApiSettings } from './config.ts';
+
+const partitionCount = 12;
+const polling = { timeout: 10_000, interval: 50 };
+
+describeWith(['postgres'], 'the api on a real database', ({ postgres }) => {
+  let key: SigningKey;
+  let keyServer: KeyServer;
+  let livekit: Server;
+  let proxy: FaultProxy;
+  let pool: Pool;
+  let api: Api;
+  let roomsMade: string[];
+  const logger = createLogger({ service: 'api', destination: { write: () => undefined } });
+
+  beforeAll(async () => {
+    key = await createSigningKey('k1');
+    keyServer = await startKeyServer(answerKeys(key.jwk));
+    roomsMade = [];
+    livekit = createServer((request, response) => {
+      const chunks: Buffer[] = [];
+      request.on('data', (chunk: Buffer) => chunks.push(chunk));
+      request.on('end', () => {
+        if (request.url?.endsWith('/CreateRoom')) roomsMade.push(JSON.parse(Buffer.concat(chunks).toString()).name);
+        response.setHeader('content-type', 'application/json').end('{}');
+      });
+    });
+    await new Promise<void>((resolve) => livekit.listen(0, '127.0.0.1', resolve));
+    const url = await createDatabase(postgres.url);
+    pool = createPool({ url, maxConnections: 4, applicationName: 'test', onError: () => undefined });
+    proxy = await startFaultProxy(postgres.port);
+    const proxied = new URL(url);
+    proxied.port = String(proxy.port);
+    await proxy.cut();
+    api = await startApi(
+      ApiSettings.parse({
+        ...environment,
+        DATABASE_URL: proxied.href,
+        OIDC_ISSUER: issuer,
+        OIDC_JWKS_URI: keyServer.url,
+        LIVEKIT_API_URL: `http://127.0.0.1:${(livekit.address() as AddressInfo).port}`,
+        API_PORT: '0',
+        API_OPS_PORT: '0',
+        PROJECTION_MAX_AGE_SECONDS: '1',
+        RATE_LIMIT_USER_PER_MINUTE: '100000',
+        // Blocked by the tests beside it, not by requests.
+        MAX_EVENT_LOOP_DELAY_MS: '10000',
+      }),
+      logger,
+    );
+  });
+  afterAll(async () => {
+    await api.stop();
+    await proxy.stop();
+    await pool.end();
+    await keyServer.close();
+    livekit.closeAllConnections();
+    await new Promise((resolve) => livekit.close(resolve));
+  });
+
+  const request = async (
+    path: string,
+    { sub = 'u-7', body, type = 'application/json' }: { sub?: string; body?: object; type?: string } = {},
+  ) => {
+    const authorization = `Bearer ${await signToken(key, { sub, scope: 'realtime:publish' })}`;
+    const response = await fetch(`${api.url}/api/realtime${path}`, {
+      method: 'POST',
+      headers: { authorization, ...(body !== undefined && { 'content-type': type }) },
+      ...(body !== undefined && { body: JSON.stringify(body) }),
+    });
+    return { status: response.status, body: (await response.json()) as Record<string, unknown> };
+  };
+  const join = (room: string, sub?: string, body?: object) =>
+    request(`/rooms/${encodeURIComponent(room)}/join`, {
+      ...(sub !== undefined && { sub }),
+      ...(body !== undefined && { body }),
+    });
+  const publish = async (subject: string): Promise<string> => {
+    const event = { specversion: '1.0', id: crypto.randomUUID(), source: '/test', type: 'room.locked', subject };
+    const { status, body } = await request('/events', { body: event, type: 'application/cloudevents+json' });
+    expect(status).toBe(202);
+    return EventsAccepted.parse(body).at_least;
+  };
+  const ops = async (path: string) => {
+    const response = await fetch(`${api.opsUrl}${path}`);
+    return { status: response.status, text: await response.text() };
+  };
+
+  const provenance = `'e', 'realtime.room-events.v1', 0, 0, now()`;
+  const columns = `event_id, topic, "partition", "offset", fact_at`;
+  const addRoom = (room: string, maxParticipants: number | null = null) =>
+    pool.query(
+      `insert into rooms (room_id, state, max_participants, ${columns}) values ($1, 'open', $2, ${provenance})`,
+      [room, maxParticipants],
+    );
+  const addMember = (room: string, user: string) =>
+    pool.query(
+      `insert into members (room_id, user_id, role, is_removed, ${columns}) values ($1, $2, 'speaker', false, ${provenance})`,
+      [room, user],
+    );
+  /** What the room-worker does when it has applied all that is in the log. */
+  const catchUp = () =>
+    pool.query(
+      `update log_positions p set next_offset = h.next_offset from log_heads h where h.topic = p.topic and h.partition = p."partition"`,
+    );
+  const joinStatusOf = async (room: string): Promise<number> => (await join(room)).status;
+
+  test('it listens while the database is away, says so, and is there when the database is', async () => {
+    expect((await ops('/livez')).status).toBe(200);
+    expect((await ops('/readyz')).status).toBe(503);
+    const startedAtMs = performance.now();
+    expect(await join('room-42')).toMatchObject({ status: 503, body: { code: 'store_unavailable' } });
+    expect(performance.now() - startedAtMs).toBeLessThan(3_000);
+
+    await proxy.heal();
+    await expect.poll(async () => (await ops('/readyz')).status, polling).toBe(200);
+    for (const topic of [topics.roomEvents, topics.livekitWebhooks])
+      await preparePositions(pool, 'active', topic, partitionCount);
+    expect(await joinStatusOf('room-42')).toBe(404);
+  });
+
+  test('a member enters, and does not once removed', async () => {
+    await addRoom('room-42');
+    await addMember('room-42', 'u-7');
+    const { status, body } = await join('room-42');
+    expect(status).toBe(200);
+    expect(JoinResponse.parse(body)).toMatchObject({ server_url: 'wss://rtc.example.test', role: 'speaker' });
+    expect(roomsMade).toEqual(['room-42']);
+    await pool.query(`update members set is_removed = true where room_id = 'room-42'`);
+    expect(await joinStatusOf('room-42')).toBe(404);
+  });
+
+  test('ids are used byte for byte', async () => {
+    for (const room of ['caf\u00e9', 'a/b', '\u{1f3a5}'.repeat(64)]) {
+      await addRoom(room);
+      await addMember(room, 'u-7');
+      expect(await joinStatusOf(room)).toBe(200);
+    }
+    expect(await joinStatusOf('cafe\u0301')).toBe(404);
+    expect(await joinStatusOf('a%2Fb')).toBe(404);
+  });
+
+  test('no more enter at once than there are seats, and who has one may ask again', async () => {
+    await addRoom('small', 10);
+    const people = Array.from({ length: 40 }, (_, n) => `p-${n}`);
+    for (const person of people) await addMember('small', person);
+    const first = await Promise.all(people.map((person) => join('small', person)));
+    const seated = people.filter((_, n) => first[n]?.status === 200);
+    expect(seated).toHaveLength(10);
+    expect(first.filter(({ body }) => body.code === 'room_full')).toHaveLength(30);
+    const again = await Promise.all(people.map((person) => join('small', person)));
+    expect(people.filter((_, n) => again[n]?.status === 200)).toEqual(seated);
+  });
+
+  test('events are in the log as the room-worker reads them', async () => {
+    const body = [
+      {
+        specversion: '1.0',
+        id: 'e-1',
+        source: '/test',
+        type: 'room.created',
+        subject: 'caf\u00e9',
+        sequence: '7',
+        data: { name: 'Caf\u00e9' },
+      },
+      { specversion: '1.0', id: 'e-2', source: '/test', type: 'room.locked', subject: 'caf\u00e9' },
+    ];
+    const answer = await request('/events', { body, type: 'application/cloudevents-batch+json' });
+    expect(answer).toMatchObject({ status: 202, body: { accepted: 2 } });
+    const { rows } = await pool.query(
+      `select partition, convert_from(value, 'UTF8') as value, headers from log_records where key = convert_to($1, 'UTF8') order by "offset"`,
+      ['caf\u00e9'],
+    );
+    const text = (value: string): string => Buffer.from(value, 'base64').toString();
+    expect(rows.map(({ value }) => value)).toEqual(['{"name":"Caf\u00e9"}', '{}']);
+    expect(rows.map(({ partition }) => partition)).toEqual(Array(2).fill(partitionOf('caf\u00e9', partitionCount)));
+    expect(text(rows[0].headers.ce_subject)).toBe('caf\u00e9');
+    expect(text(rows[0].headers.ce_sequence)).toBe('00000000000000000007');
+    await catchUp();
+  });
+
+  describe('a projection that is behind', () => {
+    const room = 'behind';
+    const elsewhere = Array.from({ length: 100 }, (_, n) => `room-${n}`).find(
+      (other) => partitionOf(other, partitionCount) !== partitionOf(room, partitionCount),
+    ) as string;
+    beforeAll(async () => {
+      for (const each of [room, elsewhere]) {
+        await addRoom(each);
+        await addMember(each, 'u-7');
+      }
+    });
+
+    test('who knows the position of a fact waits for it, for a second', async () => {
+      const atLeast = await publish(room);
+      const startedAtMs = performance.now();
+      expect(await join(room, 'u-7', { at_least: atLeast })).toMatchObject({
+        status: 503,
+        body: { code: 'projection_stale' },
+      });
+      expect(performance.now() - startedAtMs).toBeGreaterThan(900);
+      const waiting = join(room, 'u-7', { at_least: atLeast });
+      await catchUp();
+      expect((await waiting).status).toBe(200);
+    });
+
+    test('its rooms admit nobody, others do, and the lag is told', async () => {
+      await publish(room);
+      await expect.poll(() => joinStatusOf(room), polling).toBe(503);
+      expect((await join(room)).body).toMatchObject({ code: 'projection_stale' });
+      expect(await joinStatusOf(elsewhere)).toBe(200);
+      const partition = partitionOf(room, partitionCount);
+      expect((await ops('/metrics')).text).toContain(
+        `kafka_consumergroup_lag{consumergroup="realtime-room-worker",topic="${topics.roomEvents}",partition="${partition}"} 1`,
+      );
+      await catchUp();
+      await expect.poll(() => joinStatusOf(room), polling).toBe(200);
+    });
+  });
+
+  describe('a database in trouble', () => {
+    beforeAll(async () => {
+      await addRoom('steady');
+      await addMember('steady', 'u-7');
+      expect(await joinStatusOf('steady')).toBe(200);
+    });
+
+    test.each(['stall', 'cut'] as const)(
+      '%s: 503 within three seconds, alive all the time, back by itself',
+      async (trouble) => {
+        await proxy[trouble]();
+        const startedAtMs = performance.now();
+        const answers = await Promise.all(Array.from({ length: 50 }, () => join('steady')));
+        expect(performance.now() - startedAtMs).toBeLessThan(3_000);
+        expect(answers.map(({ status, body }) => `${status} ${body.code}`)).toEqual(
+          Array(50).fill('503 store_unavailable'),
+        );
+        expect((await ops('/livez')).status).toBe(200);
+        expect((await ops('/readyz')).status).toBe(503);
+        await proxy.heal();
+        await expect.poll(() => joinStatusOf('steady'), polling).toBe(200);
+        await expect.poll(async () => (await ops('/readyz')).status, polling).toBe(200);
+      },
+    );
+  });
+});
