@@ -4,11 +4,12 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
 import kafkajs from 'kafkajs';
-import { afterEach, beforeAll, expect, test, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest';
 import {
   newStartEnvironment,
   type OwnProcess,
   type RunningStart,
+  removeStartEnvironment,
   runStart,
   type StartEnvironment,
 } from '../test/run-start.ts';
@@ -27,6 +28,8 @@ describeWith(['livekit'], 'npm start', () => {
   beforeAll(async () => {
     env = await newStartEnvironment();
   });
+
+  afterAll(() => removeStartEnvironment(env));
 
   afterEach(async () => {
     for (const start of running.splice(0)) {
@@ -297,6 +300,7 @@ describeWith(
         started.child.kill('SIGINT');
         expect(await started.exitCode).toBe(0);
         await livekit.stop();
+        await removeStartEnvironment(env);
       }
     });
 

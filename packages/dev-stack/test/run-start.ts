@@ -2,8 +2,9 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, mkdtempSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { ownPorts, type PortName, readStartSettings } from '../src/config.ts';
 import { freePort } from '../src/ports.ts';
@@ -36,6 +37,10 @@ export async function newStartEnvironment(): Promise<StartEnvironment> {
   const ports: Record<string, string> = {};
   for (const { name } of ownPorts(readStartSettings({}))) ports[name] = String(await freePort());
   return { ...ports, DATA_DIR: join(directory, 'data') } as StartEnvironment;
+}
+
+export async function removeStartEnvironment({ DATA_DIR }: StartEnvironment): Promise<void> {
+  await rm(dirname(DATA_DIR), { recursive: true, force: true });
 }
 
 export function runStart(env: Readonly<Record<string, string>>, ...args: string[]): RunningStart {

@@ -1,6 +1,12 @@
 import { type Browser, chromium, type Locator, type Page } from 'playwright-core';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
-import { newStartEnvironment, type RunningStart, runStart, type StartEnvironment } from '../../test/run-start.ts';
+import {
+  newStartEnvironment,
+  type RunningStart,
+  removeStartEnvironment,
+  runStart,
+  type StartEnvironment,
+} from '../../test/run-start.ts';
 import { chromiumFlags } from '../chromium.ts';
 import { describeWith } from '../vitest.ts';
 
@@ -19,6 +25,7 @@ describeWith(['livekit', 'chromium'], 'the demo page', ({ chromium: { executable
     await browser?.close();
     start?.child.kill('SIGINT');
     await start?.exitCode;
+    await removeStartEnvironment(env);
   });
 
   beforeEach(async () => {
