@@ -21,6 +21,7 @@ describe('isPassing', () => {
     ['a coordinator that is not there yet', new errors.KafkaJSGroupCoordinatorNotFound('Failed to find')],
     ['a membership that is over', wrapped(protocolError('UNKNOWN_MEMBER_ID'))],
     ['a topic that is not there yet', protocolError('UNKNOWN_TOPIC_OR_PARTITION')],
+    ['an authentication that was interrupted', protocolError('ILLEGAL_SASL_STATE')],
     ['a broker object without a connection', new Error('Broker not connected')],
   ])('is true for %s', (_, error) => {
     expect(isPassing(error)).toBe(true);

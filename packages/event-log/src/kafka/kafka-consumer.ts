@@ -40,10 +40,13 @@ const PASSING_NAMES = new Set([
 const PASSING_TYPES = new Set([
   'BROKER_NOT_AVAILABLE',
   'ILLEGAL_GENERATION',
+  'ILLEGAL_SASL_STATE',
   'REBALANCE_IN_PROGRESS',
   'UNKNOWN',
   'UNKNOWN_MEMBER_ID',
 ]);
+/** What kafkajs puts around the error that tells. */
+const WRAPPERS = new Set(['KafkaJSNonRetriableError', 'KafkaJSNumberOfRetriesExceeded']);
 /** The one plain error that kafkajs throws while a network is broken. */
 const NOT_CONNECTED = 'Broker not connected';
 
@@ -266,7 +269,7 @@ export function isPassing(error: Error): boolean {
 }
 
 function rootOf(error: Error): Error {
-  return error.cause instanceof Error ? rootOf(error.cause) : error;
+  return WRAPPERS.has(error.name) && error.cause instanceof Error ? rootOf(error.cause) : error;
 }
 
 function toError(error: unknown): Error {

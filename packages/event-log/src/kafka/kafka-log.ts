@@ -40,8 +40,7 @@ export function createKafkaLog(options: KafkaLogOptions): EventLog {
       brokers: [...brokers],
       clientId,
       ...(tls === undefined ? {} : { ssl: tls }),
-      // A copy: kafkajs keeps a function with the first password it saw in the object that it is given.
-      ...(sasl === undefined ? {} : { sasl: { ...sasl } }),
+      ...(sasl === undefined ? {} : { sasl: forOneClient(sasl) }),
       connectionTimeout: CONNECT_WITHIN_MS,
       requestTimeout: ANSWER_WITHIN_MS,
       retry: RETRY,
@@ -85,6 +84,19 @@ export function createKafkaLog(options: KafkaLogOptions): EventLog {
       connecting = undefined;
     },
   };
+}
+
+/**
+ * A copy, since kafkajs keeps a function with the first password it saw in the object that it is given. A token that
+ * cannot be had counts as a connection that cannot be made: kafkajs tries again, and over a new one.
+ */
+function forOneClient(sasl: KafkaSasl): KafkaSasl {
+  if (sasl.mechanism !== 'oauthbearer') return { ...sasl };
+  const oauthBearerProvider = (): ReturnType<typeof sasl.oauthBearerProvider> =>
+    sasl.oauthBearerProvider().catch((cause: Error) => {
+      throw new kafkajs.KafkaJSConnectionError(`No token for the broker: ${cause.message}`);
+    });
+  return { ...sasl, oauthBearerProvider };
 }
 
 async function connectAdmin(kafka: Kafka): Promise<Admin> {

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { freePort, type Kafka, startKafka } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { createRecorder, recordOf } from '../contract.ts';
 import { createKafkaLog, type KafkaLogOptions, type KafkaSasl } from './kafka-log.ts';
 import { kafkajs } from './kafkajs.ts';
@@ -96,6 +96,21 @@ describeWith(['kafka'], 'Kafka over TLS with SASL', () => {
     const consumer = log.consume({ group: mechanism, topics: ['t'], onBatch: recorder.onBatch, startAt });
     await recorder.untilApplied(1);
     expect(recorder.keys()).toEqual([mechanism]);
+    await consumer.stop(5_000);
+    await log.close();
+  });
+
+  it('waits for a token endpoint that is away', async () => {
+    let asked = 0;
+    const oauthBearerProvider = async () => {
+      asked += 1;
+      if (asked < 4) throw new Error('The token endpoint answered 503');
+      return { value: unsecuredToken() };
+    };
+    const log = createKafkaLog({ ...options, sasl: { mechanism: 'oauthbearer', oauthBearerProvider } });
+    const consumer = log.consume({ group: 'patient', topics: ['t'], onBatch: createRecorder().onBatch });
+    await vi.waitFor(() => expect(consumer.isReady()).toBe(true), { timeout: 20_000, interval: 50 });
+    expect(asked).toBeGreaterThanOrEqual(4);
     await consumer.stop(5_000);
     await log.close();
   });
