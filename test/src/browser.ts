@@ -1,6 +1,5 @@
 import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
-import { createRequire } from 'node:module';
 import { chromiumFlags, findChromium } from '@realtime-service/dev-stack';
 import { chromium } from 'playwright-core';
 
@@ -23,9 +22,7 @@ const html = '<!doctype html><script src="/livekit-client.js"></script><body><sc
 
 /** A loopback page, which browsers trust with cameras. */
 const servePage = async () => {
-  const umd = createRequire(import.meta.url)
-    .resolve('livekit-client')
-    .replace(/[^/\\]+$/, 'livekit-client.umd.js');
+  const umd = new URL('livekit-client.umd.js', import.meta.resolve('livekit-client'));
   const scripts: Readonly<Record<string, string>> = {
     '/livekit-client.js': await readFile(umd, 'utf8'),
     '/page.js': await readFile(new URL('browser-page.js', import.meta.url), 'utf8'),

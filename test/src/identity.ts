@@ -12,7 +12,7 @@ export interface Identity {
   readonly stop: () => Promise<void>;
 }
 
-export const realmFile = fileURLToPath(import.meta.resolve('../../deploy/keycloak/realm-dev.json'));
+const realmFile = fileURLToPath(import.meta.resolve('../../deploy/keycloak/realm-dev.json'));
 const tokenReuseMs = 60_000;
 const people = ['ann', 'bob', 'cleo', 'dan'];
 

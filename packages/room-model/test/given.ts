@@ -274,7 +274,7 @@ const anyHeader = fc.record(
 );
 
 /** Any record of the room-event lane about one of two rooms and three people, with a sequence or without. */
-export const anyTold: fc.Arbitrary<Told> = fc
+const anyTold: fc.Arbitrary<Told> = fc
   .tuple(
     fc.oneof(
       anyHeader.map((data) => fact('room.created', data)),
