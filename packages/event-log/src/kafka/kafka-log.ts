@@ -19,12 +19,12 @@ export interface KafkaLogOptions {
   readonly clientId: string;
   readonly tls?: ConnectionOptions | boolean;
   readonly sasl?: KafkaSasl;
-  /** A member that is silent for so long loses its partitions. Statement timeouts must be below it. Default 15,000. */
+  /** A member that is silent for so long loses its partitions. Statement timeouts must be below it. Default 10,000. */
   readonly sessionTimeoutMs?: number;
   readonly writeLog: WriteLog;
 }
 
-const DEFAULT_SESSION_TIMEOUT_MS = 15_000;
+const DEFAULT_SESSION_TIMEOUT_MS = 10_000;
 const CONNECT_WITHIN_MS = 3_000;
 /** Long-polling requests bring their own, longer time. */
 const ANSWER_WITHIN_MS = 5_000;
