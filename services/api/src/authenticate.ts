@@ -5,6 +5,7 @@ import { z } from 'zod';
 import type { ApiSettings } from './config.ts';
 import type { KeySet } from './key-set.ts';
 import { ProblemError } from './problem.ts';
+import { createVerifiedCache } from './verified-cache.ts';
 
 /** Who asks. The roles of a room come from the projection, never from here. */
 export interface Caller {
@@ -47,9 +48,6 @@ const refused = (reason: RefusalReason, cause?: unknown): ProblemError =>
 const maxTokenBytes = 16_384;
 const maxLifeSeconds = 86_400;
 const clockToleranceSeconds = 5;
-const cacheForMs = 60_000;
-const maxCachedTokens = 10_000;
-const maxCachedCharacters = 32 * 1024 * 1024;
 
 const bearer = /^Bearer ([\w-]+\.[\w-]+\.[\w-]+)$/i;
 
@@ -77,7 +75,6 @@ const Text = z.string().min(1);
 
 /** What is used of an access token; Keycloak's roles are not. */
 const Claims = z.object({
-  iss: Text,
   sub: UserId.optional(),
   aud: z.union([Text, z.array(Text)]).optional(),
   azp: Text.optional(),
@@ -92,10 +89,9 @@ type Claims = z.infer<typeof Claims>;
 
 type OidcSettings = ApiSettings['oidc'];
 
-/** What the verifier leaves open: it has checked the signature, the algorithm, `exp` and `nbf`. */
+/** What is still open: issuer, algorithm, signature, `exp` and `nbf` have been checked. */
 const refusalOf = (claims: Claims, oidc: OidcSettings, nowMs: number): RefusalReason | undefined => {
   const audiences = [claims.aud ?? []].flat();
-  if (claims.iss !== oidc.issuer) return 'issuer';
   if (claims.typ !== 'Bearer') return 'token_type';
   if (audiences.length === 0) return 'no_audience';
   if (!audiences.includes(oidc.audience)) return 'audience';
@@ -120,40 +116,6 @@ const reasonOf = (error: unknown): RefusalReason => {
   return verifierReasons[code] ?? 'invalid';
 };
 
-interface Verified {
-  readonly caller: Caller;
-  readonly untilMs: number;
-}
-
-/** Bounded in number and in characters; the oldest go first. Never past a token's end, and never longer than 60 s. */
-const createVerifiedCache = () => {
-  const entries = new Map<string, Verified>();
-  let characters = 0;
-
-  const remove = (token: string): void => {
-    if (entries.delete(token)) characters -= token.length;
-  };
-
-  return {
-    get: (token: string, nowMs: number): Caller | undefined => {
-      const entry = entries.get(token);
-      if (entry === undefined) return undefined;
-      if (entry.untilMs > nowMs) return entry.caller;
-      remove(token);
-      return undefined;
-    },
-    set: (token: string, entry: Verified): void => {
-      remove(token);
-      entries.set(token, entry);
-      characters += token.length;
-      for (const oldest of entries.keys()) {
-        if (entries.size <= maxCachedTokens && characters <= maxCachedCharacters) break;
-        remove(oldest);
-      }
-    },
-  };
-};
-
 interface AuthenticateOptions {
   readonly keys: Pick<KeySet, 'find'>;
   readonly oidc: OidcSettings;
@@ -165,7 +127,7 @@ interface AuthenticateOptions {
  * the caller. It runs before the body is read. Every refusal is the same 401.
  */
 export const registerAuthentication = async (app: FastifyInstance, { keys, oidc, now }: AuthenticateOptions) => {
-  const verified = createVerifiedCache();
+  const verified = createVerifiedCache<Caller>();
 
   const findKey = async ({ header, payload }: { header: unknown; payload: unknown }): Promise<string> => {
     const parsed = Header.safeParse(header);
@@ -190,7 +152,8 @@ export const registerAuthentication = async (app: FastifyInstance, { keys, oidc,
     },
   });
 
-  const verify = async (request: FastifyRequest): Promise<{ caller: Caller; untilMs: number }> => {
+  /** The claims of a token that counts. */
+  const verify = async (request: FastifyRequest): Promise<Claims & { sub: string }> => {
     const payload = await request.jwtVerify<object>().catch((error: unknown) => {
       throw error instanceof ProblemError ? error : refused(reasonOf(error), error);
     });
@@ -198,11 +161,7 @@ export const registerAuthentication = async (app: FastifyInstance, { keys, oidc,
     if (!claims.success) throw refused('claims', claims.error);
     const reason = refusalOf(claims.data, oidc, now());
     if (reason !== undefined) throw refused(reason);
-    const { sub: userId, sid, scope, exp } = claims.data as Claims & { sub: string };
-    return {
-      caller: { userId, loginId: sid ?? null, scopes: new Set(scope?.split(' ')) },
-      untilMs: Math.min(exp * 1000, now() + cacheForMs),
-    };
+    return claims.data as Claims & { sub: string };
   };
 
   return async (request: FastifyRequest): Promise<void> => {
@@ -212,9 +171,9 @@ export const registerAuthentication = async (app: FastifyInstance, { keys, oidc,
       request.user = known;
       return;
     }
-    const entry = await verify(request);
-    verified.set(token, entry);
-    request.user = entry.caller;
+    const { sub, sid, scope, exp } = await verify(request);
+    request.user = { userId: sub, loginId: sid ?? null, scopes: new Set(scope?.split(' ')) };
+    verified.set(token, request.user, exp * 1000, now());
   };
 };
 

@@ -81,7 +81,7 @@ describe('a provider in trouble', () => {
     ['an answer that never ends', (response) => response.writeHead(200).write('{"keys":[')],
     ['an empty set', answerKeys()],
     ['a set of encryption keys', (response) => answerKeys({ ...k2.jwk, use: 'enc' })(response)],
-    ['10 MB', (response) => response.end(`{"keys":[],"x":"${'x'.repeat(10_000_000)}"}`)],
+    ['10 MB', (response) => response.end(JSON.stringify({ keys: [k2.jwk], x: 'x'.repeat(10_000_000) }))],
     ['a page', (response) => response.setHeader('content-type', 'text/html').end('<html>sign in</html>')],
     ['a redirect', (response) => response.writeHead(302, { location: '/elsewhere' }).end()],
     ['null', (response) => response.end('null')],
