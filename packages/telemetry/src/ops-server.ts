@@ -33,7 +33,8 @@ type Readiness = { isReady: boolean; dependencies: Record<string, DependencyStat
 export function createOpsServer(options: OpsServerOptions): FastifyInstance {
   const { isAlive = () => true, metrics, info } = options;
   const probe = createReadinessProbe(options);
-  const app = Fastify({ requestTimeout: 5_000, connectionTimeout: 10_000 });
+  // Probers and scrapers keep connections that they have never used, which would hold up the process's end.
+  const app = Fastify({ requestTimeout: 5_000, connectionTimeout: 10_000, forceCloseConnections: true });
   traceRoutes(app);
 
   for (const url of probeRoutes.alive) {
