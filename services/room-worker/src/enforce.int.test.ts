@@ -366,6 +366,19 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(livekit.callsOf('RemoveParticipant')).toEqual([]);
     });
 
+    test('one that is not live, or has ended, leaves no question behind', async () => {
+      parts.consume();
+      await parts.publish(['room.created', room, { members: [{ userId: 'u-7', role: 'speaker' }] }]);
+      await enter(room, 'u-7');
+      livekit.rooms.delete(room);
+      await parts.publish(['room.created', 'never-live'], ['member.removed', room, { userId: 'u-7' }]);
+      await parts.caughtUp();
+      start();
+      await answered();
+      expect(await errors('unavailable')).toBe(0);
+      expect(await answers()).toMatchObject({ absent: 1 });
+    });
+
     test.each(['observe', 'close'] as const)('an unknown one, under policy %s', async (unknownRooms) => {
       parts.consume();
       await enter('stranger-room', 'u-7');

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
+import { connect } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { deadLetterTopic, topics } from '@realtime-service/contracts';
 import { createDatabase, freePort, startFaultProxy, startPostgres } from '@realtime-service/dev-stack';
@@ -191,6 +192,23 @@ describeWith(['postgres'], 'the process', () => {
     await pool.end();
   });
 
+  test('SIGTERM ends it at once also with connections open that were never used', async () => {
+    const worker = start(await freshDatabase());
+    await ready();
+    const unused = await Promise.all(
+      ['WORKER_PORT', 'WORKER_OPS_PORT'].map(async (name) => {
+        const socket = connect({ port: Number(ports[name]), host: '127.0.0.1' });
+        await once(socket, 'connect');
+        return socket;
+      }),
+    );
+    const startedAtMs = performance.now();
+    worker.signal('SIGTERM');
+    expect(await worker.ended).toBe(0);
+    expect(performance.now() - startedAtMs).toBeLessThan(3_000);
+    for (const socket of unused) socket.destroy();
+  });
+
   test('without a database it waits, alive and not ready; with one it is ready at once', async () => {
     const { port } = realParts(['postgres']).postgres;
     const proxy = await startFaultProxy(port);
@@ -319,14 +337,14 @@ describeWith(['postgres'], 'the process', () => {
     expect(await first.ended).toBe(0);
   });
 
-  test.runIf(process.platform === 'linux')('idle, it takes no more than 120 MB', async () => {
+  test.runIf(process.platform === 'linux')('idle, it takes less than 200 MB', async () => {
     const worker = start(await freshDatabase(), { SWEEP_INTERVAL_SECONDS: '1' });
     await ready();
     await until('it swept a few times', () => livekit.callsOf('ListRooms').length > 3);
     const status = await readFile(`/proc/${worker.pid}/status`, 'utf8');
     const residentMb = Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) / 1024;
     process.stderr.write(`idle: ${Math.round(residentMb)} MB\n`);
-    expect(residentMb).toBeLessThan(120);
+    expect(residentMb).toBeLessThan(200);
   });
 });
 

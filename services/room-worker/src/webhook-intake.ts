@@ -124,6 +124,8 @@ export const createWebhookIntake = ({ log, keys, metrics, logger }: WebhookIntak
     requestTimeout: 5_000,
     connectionTimeout: 10_000,
     trustProxy: false,
+    // LiveKit keeps connections that it has never used, which would hold up the end; what is cut is sent again.
+    forceCloseConnections: true,
   });
   const watch = createRepeatWatch();
   app.removeAllContentTypeParsers();
