@@ -18,7 +18,7 @@ import { NoopSpanProcessor } from '@opentelemetry/sdk-trace';
 import { readTelemetryConfig } from './config.ts';
 import { logTelemetryFaults } from './diagnostics.ts';
 import { createLogger } from './logger.ts';
-import { isProbe, pathOf } from './probes.ts';
+import { pathOf } from './probes.ts';
 import { createSampler } from './sampler.ts';
 
 const config = readTelemetryConfig();
@@ -36,10 +36,8 @@ new NodeSDK({
   metricReaders: [],
   logRecordProcessors: [],
   instrumentations: [
-    new HttpInstrumentation({
-      ignoreIncomingRequestHook: (request) => isProbe(request.url),
-      startIncomingSpanHook: () => ({ 'url.query': undefined }),
-    }),
+    // Requests that come in are traced by `traceRoutes`.
+    new HttpInstrumentation({ disableIncomingRequestInstrumentation: true }),
     new UndiciInstrumentation({
       startSpanHook: ({ origin, path }) => ({ 'url.full': origin + pathOf(path), 'url.query': undefined }),
     }),
