@@ -22,7 +22,6 @@ export const putLoad = async (url: string, callers: readonly Caller[], seconds: 
     headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
     body: '{}',
   }));
-  const share = Math.ceil(requests.length / connections);
   const latenciesMs: number[] = [];
   let clients = 0;
   const result = await autocannon({
@@ -31,8 +30,9 @@ export const putLoad = async (url: string, callers: readonly Caller[], seconds: 
     pipelining: 1,
     duration: seconds,
     setupClient: (client) => {
-      client.setRequests(requests.slice(clients * share, (clients + 1) * share));
+      const own = clients;
       clients += 1;
+      client.setRequests(requests.filter((_, at) => at % connections === own));
       client.on('response', (_status, _bytes, responseTimeMs) => latenciesMs.push(responseTimeMs));
     },
   });
