@@ -1,6 +1,6 @@
 import { type Livekit, startLivekit } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { type ActualPermission, createRoomService, LivekitError, type RoomService } from './index.ts';
 
 const key = { apiKey: 'rooms-key', secret: 'rooms-secret-of-no-value-outside-this-test' };
@@ -68,7 +68,8 @@ describeWith(['livekit'], "LiveKit's RoomService", () => {
   test('one that is frozen or gone is unavailable, within the time-out', async () => {
     const quick = createRoomService({ apiUrl: livekit.apiUrl, key, timeoutMs: 300 });
     await livekit.pause();
-    await expect(quick.listRooms()).rejects.toMatchObject({ kind: 'unavailable' });
+    // The signal takes a moment to stop all threads.
+    await vi.waitFor(() => expect(quick.listRooms()).rejects.toMatchObject({ kind: 'unavailable' }));
     await livekit.resume();
     await livekit.kill();
     await expect(quick.listRooms()).rejects.toMatchObject({ kind: 'unavailable' });
