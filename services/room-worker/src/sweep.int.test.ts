@@ -128,6 +128,21 @@ describeWith(['postgres'], 'the sweep', () => {
     expect(await live()).toEqual([]);
   });
 
+  test('takes a join that was received while the second list was under way for no difference', async () => {
+    put('one', 'ann');
+    await sweep();
+    put('one', 'bob');
+    const looks = livekit.callsOf('ListParticipants').length;
+    const sweeping = sweep();
+    await until('the first look was taken', () => livekit.callsOf('ListParticipants').length === looks + 1);
+    const release = livekit.hold('ListParticipants');
+    await until('the second is under way', () => livekit.callsOf('ListParticipants').length === looks + 2);
+    await parts.append(joined('one', 'bob'), joined('one', 'cid'));
+    await parts.caughtUp();
+    release();
+    expect(await sweeping).toBe(0);
+  });
+
   test('says nothing while LiveKit does not answer', async () => {
     put('one', 'ann');
     await sweep();
