@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { LogBatch } from '@realtime-service/event-log';
 import kafkajs from 'kafkajs';
 import { consumedTopics } from './records.ts';
+import { type Stopwatch, startStopwatch } from './stopwatch.ts';
 
 const connect = (brokers: readonly string[]) =>
   new kafkajs.Kafka({ clientId: 'bench', brokers: [...brokers], logLevel: kafkajs.logLevel.ERROR });
@@ -18,16 +19,21 @@ export const produceAll = async (brokers: readonly string[], batches: readonly L
   await producer.disconnect();
 };
 
-/** What a consumer costs that does nothing: the records are fetched, and body and headers are read as text and JSON. */
-export const consumeRaw = async (brokers: readonly string[], count: number): Promise<void> => {
+/**
+ * What a consumer costs that does nothing: the records are fetched, and body and headers are read as text and JSON.
+ * Resolves with the time from the first batch's arrival, when the group has been joined.
+ */
+export const consumeRaw = async (brokers: readonly string[], count: number): Promise<Stopwatch> => {
   const consumer = connect(brokers).consumer({ groupId: randomUUID() });
   await consumer.connect();
   await consumer.subscribe({ topics: consumedTopics, fromBeginning: true });
   const everything = Promise.withResolvers<void>();
+  let stopwatch: Stopwatch | undefined;
   let seen = 0;
   await consumer.run({
     autoCommit: false,
     eachBatch: async ({ batch, resolveOffset, heartbeat }) => {
+      stopwatch ??= startStopwatch();
       for (const { value, headers, offset } of batch.messages) {
         for (const header of Object.values(headers ?? {})) String(header);
         JSON.parse(String(value));
@@ -39,4 +45,5 @@ export const consumeRaw = async (brokers: readonly string[], count: number): Pro
     },
   });
   await everything.promise;
+  return stopwatch ?? startStopwatch();
 };

@@ -6,21 +6,21 @@ import { consumeRaw } from './raw-kafka.ts';
 import { type ChunkStatements, recordingOf } from './recording.ts';
 import { createBenchLog } from './records.ts';
 import { replay } from './replay.ts';
+import { type Stopwatch, startStopwatch } from './stopwatch.ts';
 
 const [side = '', count = '', connections = '', target = '', recordingFile = ''] = process.argv.slice(2);
 const concurrency = Number(connections);
 
-const timed = async (records: number, work: () => Promise<void>): Promise<void> => {
-  const before = process.cpuUsage();
-  const startedAtMs = performance.now();
+const timed = async (work: () => Promise<void>): Promise<Stopwatch> => {
+  const stopwatch = startStopwatch();
   await work();
-  const seconds = (performance.now() - startedAtMs) / 1000;
-  const { user, system } = process.cpuUsage(before);
-  console.log(JSON.stringify({ records, seconds, cpuSeconds: (user + system) / 1e6 }));
+  return stopwatch;
 };
 
 const { seed, measured } = createBenchLog(Number(count));
 const records = measured.reduce((sum, batch) => sum + batch.records.length, 0);
+
+const tell = (stopwatch: Stopwatch): void => console.log(JSON.stringify({ records, ...stopwatch() }));
 
 switch (side) {
   case 'seed': {
@@ -39,19 +39,19 @@ switch (side) {
   }
   case 'projector': {
     const pool = createBenchPool(target, concurrency);
-    await timed(records, () => projectBatches(pool, measured, concurrency));
+    tell(await timed(() => projectBatches(pool, measured, concurrency)));
     await pool.end();
     break;
   }
   case 'floor': {
     const chunks: ChunkStatements[] = deserialize(await readFile(recordingFile));
     const pool = createBenchPool(target, concurrency);
-    await timed(records, () => replay(pool, measured, chunks, concurrency));
+    tell(await timed(() => replay(pool, measured, chunks, concurrency)));
     await pool.end();
     break;
   }
   case 'kafka':
-    await timed(records, () => consumeRaw(target.split(','), records));
+    tell(await consumeRaw(target.split(','), records));
     break;
   default:
     throw new Error(`there is no side ${side}`);
