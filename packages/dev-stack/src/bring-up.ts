@@ -103,6 +103,9 @@ function pageOrigins({ DEMO_PORT }: StartSettings): readonly string[] {
   return [local(DEMO_PORT), `http://localhost:${DEMO_PORT}`];
 }
 
+/** As the Dockerfile has it: a young generation of 16 MB, Node's default, is a third of an idle service's memory. */
+const smallNode = { NODE_OPTIONS: '--max-semi-space-size=4' };
+
 async function startService(name: 'api' | 'room-worker', settings: StartSettings, env: NodeJS.ProcessEnv) {
   const [port, opsPort] =
     name === 'api' ? [settings.API_PORT, settings.API_OPS_PORT] : [settings.WORKER_PORT, settings.WORKER_OPS_PORT];
@@ -110,7 +113,7 @@ async function startService(name: 'api' | 'room-worker', settings: StartSettings
     name,
     command: process.execPath,
     args: [join(workspaceRoot, 'services', name, 'src', 'main.ts')],
-    env,
+    env: { ...env, ...smallNode, NODE_COMPILE_CACHE: join(settings.DATA_DIR, 'compile-cache') },
     cwd: workspaceRoot,
     logFile: join(logFolder(settings), `${name}.log`),
     isReady: async () => (await fetch(`${local(opsPort)}/readyz`)).ok,

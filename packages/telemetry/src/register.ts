@@ -5,16 +5,17 @@
  *     import '@realtime-service/telemetry/register';
  */
 import { createRequire, syncBuiltinESMExports } from 'node:module';
-import type { TextMapPropagator } from '@opentelemetry/api';
+import { context, propagation, type TextMapPropagator, trace } from '@opentelemetry/api';
+import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks';
 import { CompositePropagator, W3CBaggagePropagator, W3CTraceContextPropagator } from '@opentelemetry/core';
+import { registerInstrumentations } from '@opentelemetry/instrumentation';
 import { HttpInstrumentation } from '@opentelemetry/instrumentation-http';
 import { KafkaJsInstrumentation } from '@opentelemetry/instrumentation-kafkajs';
 import { PgInstrumentation } from '@opentelemetry/instrumentation-pg';
 import { UndiciInstrumentation } from '@opentelemetry/instrumentation-undici';
 import { B3Propagator } from '@opentelemetry/propagator-b3';
 import { envDetector, hostDetector, serviceInstanceIdDetector } from '@opentelemetry/resources';
-import { NodeSDK } from '@opentelemetry/sdk-node';
-import { NoopSpanProcessor } from '@opentelemetry/sdk-trace';
+import { NoopSpanProcessor, TracerProvider } from '@opentelemetry/sdk-trace';
 import { readTelemetryConfig } from './config.ts';
 import { logTelemetryFaults } from './diagnostics.ts';
 import { createLogger } from './logger.ts';
@@ -24,32 +25,48 @@ import { createSampler } from './sampler.ts';
 const config = readTelemetryConfig();
 if (!config.isDiagnosing) logTelemetryFaults(createLogger());
 
-new NodeSDK({
-  serviceName: config.serviceName,
-  // Not the process's command line, owner and paths: Zipkin repeats all of it on each span.
-  resourceDetectors: [envDetector, hostDetector, serviceInstanceIdDetector],
-  sampler: createSampler(config.sampler),
-  ...(!config.isPropagatorChosen && { textMapPropagator: createPropagator() }),
-  // Spans without an exporter still carry the ids that logs and problem documents name.
-  ...(!config.isExporting && { spanProcessors: [new NoopSpanProcessor()] }),
-  // Metrics are scraped and logs are lines on standard output; only traces are sent.
-  metricReaders: [],
-  logRecordProcessors: [],
-  instrumentations: [
-    // Requests that come in are traced by `traceRoutes`.
-    new HttpInstrumentation({ disableIncomingRequestInstrumentation: true }),
-    new UndiciInstrumentation({
-      startSpanHook: ({ origin, path }) => ({ 'url.full': origin + pathOf(path), 'url.query': undefined }),
-    }),
-    // With `ignoreConnectSpans` a query that waited for a connection would run in the context of whoever released it.
-    new PgInstrumentation({ requireParentSpan: true }),
-    new KafkaJsInstrumentation(),
-  ],
-}).start();
+const sampler = createSampler(config.sampler);
+const instrumentations = [
+  // Requests that come in are traced by `traceRoutes`.
+  new HttpInstrumentation({ disableIncomingRequestInstrumentation: true }),
+  new UndiciInstrumentation({
+    startSpanHook: ({ origin, path }) => ({ 'url.full': origin + pathOf(path), 'url.query': undefined }),
+  }),
+  // With `ignoreConnectSpans` a query that waited for a connection would run in the context of whoever released it.
+  new PgInstrumentation({ requireParentSpan: true }),
+  new KafkaJsInstrumentation(),
+];
+const require = createRequire(import.meta.url);
+if (config.isExporting || config.isPropagatorChosen) startSdk();
+else startIdsOnly();
+
+/** The whole SDK, as the standard variables say. It loads every exporter there is, so only where one is wanted. */
+function startSdk(): void {
+  const { NodeSDK } = require('@opentelemetry/sdk-node') as typeof import('@opentelemetry/sdk-node');
+  new NodeSDK({
+    serviceName: config.serviceName,
+    // Not the process's command line, owner and paths: Zipkin repeats all of it on each span.
+    resourceDetectors: [envDetector, hostDetector, serviceInstanceIdDetector],
+    sampler,
+    ...(!config.isPropagatorChosen && { textMapPropagator: createPropagator() }),
+    ...(!config.isExporting && { spanProcessors: [new NoopSpanProcessor()] }),
+    // Metrics are scraped and logs are lines on standard output; only traces are sent.
+    metricReaders: [],
+    logRecordProcessors: [],
+    instrumentations,
+  }).start();
+}
+
+/** Spans that nobody receives still carry the ids that logs and problem documents name, and pass contexts on. */
+function startIdsOnly(): void {
+  context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable());
+  propagation.setGlobalPropagator(createPropagator());
+  trace.setGlobalTracerProvider(new TracerProvider({ sampler }));
+  registerInstrumentations({ instrumentations });
+}
 
 // The instrumentations patch in place whatever passes through `require`. These are what an `import` reaches without it;
 // loaded here first, everybody finds them patched, and no loader hook nor start flag is needed.
-const require = createRequire(import.meta.url);
 require('node:http');
 require('node:https');
 syncBuiltinESMExports();

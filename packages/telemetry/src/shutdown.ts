@@ -1,4 +1,4 @@
-import { ProxyTracerProvider, trace } from '@opentelemetry/api';
+import { trace } from '@opentelemetry/api';
 import { withDeadline } from './deadline.ts';
 
 /**
@@ -6,8 +6,16 @@ import { withDeadline } from './deadline.ts';
  * within the deadline is lost: a collector that is away must not hold up a restart. Never rejects.
  */
 export async function shutdownTelemetry(deadlineMs = 2_000): Promise<void> {
+  // Told by its shape: the SDK brings a copy of the API's classes with it.
   const proxy = trace.getTracerProvider();
-  const provider = proxy instanceof ProxyTracerProvider ? proxy.getDelegate() : proxy;
-  if (!('shutdown' in provider) || typeof provider.shutdown !== 'function') return;
+  const provider: unknown =
+    'getDelegate' in proxy && typeof proxy.getDelegate === 'function' ? proxy.getDelegate() : proxy;
+  if (!canShutDown(provider)) return;
   await withDeadline(Promise.resolve(provider.shutdown()), deadlineMs).catch(() => {});
 }
+
+const canShutDown = (provider: unknown): provider is { shutdown: () => Promise<void> } =>
+  typeof provider === 'object' &&
+  provider !== null &&
+  'shutdown' in provider &&
+  typeof provider.shutdown === 'function';
