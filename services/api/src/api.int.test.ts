@@ -6,7 +6,9 @@ import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { partitionOf } from '@realtime-service/event-log';
 import { createPool, type Pool, preparePositions } from '@realtime-service/room-store';
 import { createLogger } from '@realtime-service/telemetry';
+import { decodeJwt } from 'jose';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { startProcess } from '../test/api-process.ts';
 import {
   answerKeys,
   createSigningKey,
@@ -16,6 +18,7 @@ import {
   signToken,
   startKeyServer,
 } from '../test/identity-provider.ts';
+import { rawRequest, readAnswer } from '../test/raw-request.ts';
 import { environment } from '../test/test-api.ts';
 import { type Api, startApi } from './api.ts';
 import { ApiSettings } from './config.ts';
@@ -27,10 +30,13 @@ describeWith(['postgres'], 'the api on a real database', ({ postgres }) => {
   let key: SigningKey;
   let keyServer: KeyServer;
   let livekit: Server;
+  /** What LiveKit waits for before it answers. */
+  let livekitAnswers = Promise.resolve();
   let proxy: FaultProxy;
   let pool: Pool;
   let api: Api;
-  let roomsMade: string[];
+  let variables: Record<string, string>;
+  let roomsMade: { name: string; metadata?: string }[];
   const logger = createLogger({ service: 'api', destination: { write: () => undefined } });
 
   beforeAll(async () => {
@@ -41,8 +47,8 @@ describeWith(['postgres'], 'the api on a real database', ({ postgres }) => {
       const chunks: Buffer[] = [];
       request.on('data', (chunk: Buffer) => chunks.push(chunk));
       request.on('end', () => {
-        if (request.url?.endsWith('/CreateRoom')) roomsMade.push(JSON.parse(Buffer.concat(chunks).toString()).name);
-        response.setHeader('content-type', 'application/json').end('{}');
+        if (request.url?.endsWith('/CreateRoom')) roomsMade.push(JSON.parse(Buffer.concat(chunks).toString()));
+        void livekitAnswers.then(() => response.setHeader('content-type', 'application/json').end('{}'));
       });
     });
     await new Promise<void>((resolve) => livekit.listen(0, '127.0.0.1', resolve));
@@ -52,22 +58,20 @@ describeWith(['postgres'], 'the api on a real database', ({ postgres }) => {
     const proxied = new URL(url);
     proxied.port = String(proxy.port);
     await proxy.cut();
-    api = await startApi(
-      ApiSettings.parse({
-        ...environment,
-        DATABASE_URL: proxied.href,
-        OIDC_ISSUER: issuer,
-        OIDC_JWKS_URI: keyServer.url,
-        LIVEKIT_API_URL: `http://127.0.0.1:${(livekit.address() as AddressInfo).port}`,
-        API_PORT: '0',
-        API_OPS_PORT: '0',
-        PROJECTION_MAX_AGE_SECONDS: '1',
-        RATE_LIMIT_USER_PER_MINUTE: '100000',
-        // Blocked by the tests beside it, not by requests.
-        MAX_EVENT_LOOP_DELAY_MS: '10000',
-      }),
-      logger,
-    );
+    variables = {
+      ...environment,
+      DATABASE_URL: url,
+      OIDC_ISSUER: issuer,
+      OIDC_JWKS_URI: keyServer.url,
+      LIVEKIT_API_URL: `http://127.0.0.1:${(livekit.address() as AddressInfo).port}`,
+      API_PORT: '0',
+      API_OPS_PORT: '0',
+      PROJECTION_MAX_AGE_SECONDS: '1',
+      RATE_LIMIT_USER_PER_MINUTE: '100000',
+      // Blocked by the tests beside it, not by requests.
+      MAX_EVENT_LOOP_DELAY_MS: '10000',
+    };
+    api = await startApi(ApiSettings.parse({ ...variables, DATABASE_URL: proxied.href }), logger);
   });
   afterAll(async () => {
     await api.stop();
@@ -78,14 +82,26 @@ describeWith(['postgres'], 'the api on a real database', ({ postgres }) => {
     await new Promise((resolve) => livekit.close(resolve));
   });
 
+  interface Call {
+    readonly sub?: string;
+    readonly body?: object;
+    readonly type?: string;
+    readonly traceparent?: string;
+    /** Another process than the usual one. */
+    readonly base?: string;
+  }
   const request = async (
     path: string,
-    { sub = 'u-7', body, type = 'application/json' }: { sub?: string; body?: object; type?: string } = {},
+    { sub = 'u-7', body, type = 'application/json', traceparent, base = api.url }: Call = {},
   ) => {
     const authorization = `Bearer ${await signToken(key, { sub, scope: 'realtime:publish' })}`;
-    const response = await fetch(`${api.url}/api/realtime${path}`, {
+    const response = await fetch(`${base}/api/realtime${path}`, {
       method: 'POST',
-      headers: { authorization, ...(body !== undefined && { 'content-type': type }) },
+      headers: {
+        authorization,
+        ...(body !== undefined && { 'content-type': type }),
+        ...(traceparent !== undefined && { traceparent }),
+      },
       ...(body !== undefined && { body: JSON.stringify(body) }),
     });
     return { status: response.status, body: (await response.json()) as Record<string, unknown> };
@@ -145,7 +161,7 @@ describeWith(['postgres'], 'the api on a real database', ({ postgres }) => {
     const { status, body } = await join('room-42');
     expect(status).toBe(200);
     expect(JoinResponse.parse(body)).toMatchObject({ server_url: 'wss://rtc.example.test', role: 'speaker' });
-    expect(roomsMade).toEqual(['room-42']);
+    expect(roomsMade).toEqual([{ name: 'room-42', empty_timeout: 120, departure_timeout: 120 }]);
     await pool.query(`update members set is_removed = true where room_id = 'room-42'`);
     expect(await joinStatusOf('room-42')).toBe(404);
   });
@@ -262,5 +278,54 @@ describeWith(['postgres'], 'the api on a real database', ({ postgres }) => {
         await expect.poll(async () => (await ops('/readyz')).status, polling).toBe(200);
       },
     );
+  });
+
+  test('one trace leads from the request to the token, to LiveKit and into the log', async () => {
+    await addRoom('traced');
+    await addMember('traced', 'u-7');
+    const { child, listening, output, ended } = startProcess(variables);
+    const { url: base } = await listening;
+    const traceId = '4bf92f3577b34da6a3ce929d0e0e4736';
+    const traceparent = `00-${traceId}-00f067aa0ba902b7-01`;
+    const ofTrace = expect.stringMatching(new RegExp(`^00-${traceId}-(?!00f067aa0ba902b7)[0-9a-f]{16}-01$`));
+
+    const { body } = await request('/rooms/traced/join', { base, traceparent });
+    const { participant_token: token, trace_id: answered } = JoinResponse.parse(body);
+    expect(answered).toBe(traceId);
+    expect(decodeJwt(token).attributes).toMatchObject({ 'rt.trace': ofTrace });
+    const metadata = JSON.parse(roomsMade.find(({ name }) => name === 'traced')?.metadata ?? '{}');
+    expect(metadata).toEqual({ 'rt.trace': ofTrace });
+    expect(output.stdout).toContain(`"trace_id":"${traceId}"`);
+
+    const event = { specversion: '1.0', id: 'e-traced', source: '/test', type: 'room.locked', subject: 'traced' };
+    await request('/events', { base, traceparent, body: event, type: 'application/cloudevents+json' });
+    const { rows } = await pool.query(`select headers from log_records where key = 'traced'`);
+    for (const name of ['traceparent', 'ce_traceparent'])
+      expect(Buffer.from(rows[0].headers[name], 'base64').toString()).toEqual(ofTrace);
+    await catchUp();
+
+    child.kill('SIGTERM');
+    expect(await ended).toBe(0);
+  });
+
+  test('who is being answered when it ends is answered', async () => {
+    await addRoom('ending');
+    await addMember('ending', 'u-7');
+    const second = await startApi(ApiSettings.parse(variables), logger);
+    await expect.poll(async () => (await fetch(`${second.opsUrl}/readyz`)).status, polling).toBe(200);
+    const held = Promise.withResolvers<void>();
+    livekitAnswers = held.promise;
+    const waiting = request('/rooms/ending/join', { base: second.url });
+    await expect.poll(() => roomsMade.at(-1)?.name, polling).toBe('ending');
+    const stopped = second.stop();
+    held.resolve();
+    expect((await waiting).status).toBe(200);
+    await stopped;
+    await expect(fetch(second.url)).rejects.toThrow();
+  });
+
+  test('a connection that never finishes its request is ended', async () => {
+    const raw = await rawRequest(api.url, 'POST /api/realtime/rooms/room-42/join HTTP/1.1\r\nHost: x\r\n');
+    expect(readAnswer(raw).status).toBe(400);
   });
 });

@@ -11,6 +11,7 @@ import {
   readPositions,
 } from '@realtime-service/room-store';
 import { createOpsServer, type Logger } from '@realtime-service/telemetry';
+import type { FastifyInstance } from 'fastify';
 import { createApp } from './app.ts';
 import type { ApiSettings } from './config.ts';
 import { createFreshness } from './freshness.ts';
@@ -23,6 +24,7 @@ import { createApiMetrics, watchState } from './metrics.ts';
 const projection = 'active';
 const livekitTimeoutMs = 2_000;
 const prepareAgainMs = 1_000;
+const sweepEveryMs = 50;
 
 export interface Api {
   readonly url: string;
@@ -102,7 +104,7 @@ export const startApi = async (settings: ApiSettings, logger: Logger): Promise<A
     url,
     opsUrl,
     stop: async () => {
-      await app.close();
+      await close(app);
       await Promise.all([freshness.stop(), schema.stop()]);
       keys.stop();
       await log.close();
@@ -110,6 +112,13 @@ export const startApi = async (settings: ApiSettings, logger: Logger): Promise<A
       await pool.end();
     },
   };
+};
+
+/** Answers who is being answered. Their connections would then be kept alive for more than a minute: they end as they fall idle. */
+const close = async (app: FastifyInstance): Promise<void> => {
+  const sweep = setInterval(() => app.server.closeIdleConnections(), sweepEveryMs);
+  await app.close();
+  clearInterval(sweep);
 };
 
 /** Browsers refuse it on a page that came over https, except on the machine itself. */

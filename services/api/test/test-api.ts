@@ -41,7 +41,7 @@ export interface Situation {
   readonly isRoomLive?: boolean;
 }
 
-export const answerOf = (roomId: string, { room, member, facts, isRoomLive = false }: Situation): FactsAnswer => ({
+const answerOf = (roomId: string, { room, member, facts, isRoomLive = false }: Situation): FactsAnswer => ({
   facts: {
     room: room === null ? null : { ...unknownRoom(roomId), state: 'open', ...room },
     member:

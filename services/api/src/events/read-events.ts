@@ -13,7 +13,7 @@ import type { FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { ProblemError } from '../problem.ts';
 
-export const maxEvents = 1_000;
+const maxEvents = 1_000;
 
 /** A well-formed event that this caller may publish; the data as the producer wrote them, fields of newer versions too. */
 export interface ReadEvent {
