@@ -51,7 +51,7 @@ describeWith(['postgres', 'kafka', 'livekit', 'keycloak'], 'when a part is down'
     expect([refused.status, refused.headers.has('retry-after')]).toEqual([503, true]);
     const ann = await connect(server_url, participant_token);
     await until('LiveKit is told to try again', async () =>
-      /rt_webhooks_total\{outcome="log_unavailable"\} [1-9]/.test(
+      /realtime_webhooks_total\{outcome="log_unavailable"\} [1-9]/.test(
         await (await fetch(`${system.worker.opsUrl}/metrics`)).text(),
       ),
     );

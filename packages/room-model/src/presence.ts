@@ -195,6 +195,16 @@ const leave = (entities: PresenceEntities, departure: Departure, atMs: number): 
   ];
 };
 
+/** LiveKit never uses a sid again: a room that a list names is there, though an earlier list left it out. */
+const reviveLife = (
+  entities: PresenceEntities,
+  room: LivekitRoom,
+): { isCurrent: true; changes: PresenceChange[] } | null => {
+  const known = entities.lives.get(room.name);
+  if (known?.roomSid !== room.sid || known.isLive) return null;
+  return { isCurrent: true, changes: [{ entity: 'life', row: { ...known, isLive: true } }] };
+};
+
 /** What a list says: who is listed is there; who is known, older than the list and not listed, is not. */
 const observe = (entities: PresenceEntities, observed: LivekitObserved): PresenceChange[] => {
   const { room, listedAtMs } = observed;
@@ -209,7 +219,7 @@ const observe = (entities: PresenceEntities, observed: LivekitObserved): Presenc
       ...endAll(sessions, isOlder, 'not_listed', listedAtMs),
     ];
   }
-  const { isCurrent, changes } = enterLife(entities, room, listedAtMs);
+  const { isCurrent, changes } = reviveLife(entities, room) ?? enterLife(entities, room, listedAtMs);
   const entered = observed.participants.flatMap((participant) =>
     enter(entities, room, participant, { atMs: listedAtMs, isCurrent, isListed: true }),
   );

@@ -134,7 +134,9 @@ export class ChunkWrites {
   }
 
   #mark(concern: Concern, left: string, right: string, cause: Cause): void {
-    this.#marks[concern].set(keyOf(left, right), [left, right, cause]);
+    const key = keyOf(left, right);
+    // The oldest cause: it is what somebody waits for.
+    if (!this.#marks[concern].has(key)) this.#marks[concern].set(key, [left, right, cause]);
   }
 
   /** `sid` of what changed, with the record that changed it, makes the id: one per real change, the same in repeats. */

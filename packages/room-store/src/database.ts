@@ -53,6 +53,9 @@ export const inTransaction = async <T>(pool: Pool, work: (client: Client) => Pro
   }
 };
 
+/** SQLSTATE 57014: the statement was cancelled, by our own timeout as a rule. Less work may go through. */
+export const isCancelled = (error: unknown): boolean => error instanceof pg.DatabaseError && error.code === '57014';
+
 /** SQLSTATE classes 22 and 23: this data can never be stored, whatever the day. */
 export const isUnstorable = (error: unknown): boolean =>
   error instanceof pg.DatabaseError && /^2[23]/.test(error.code ?? '');

@@ -7,6 +7,7 @@ export * from './marks.ts';
 export * from './migrate.ts';
 export * from './positions.ts';
 export * from './presence.ts';
+export * from './purge.ts';
 export * from './read-facts.ts';
 export * from './read-projection.ts';
 export * from './relay-queue.ts';

@@ -49,10 +49,6 @@ export const decideWithSeat = <T extends { readonly kind: 'allow' | 'deny' }>(
     return { answer: seated, verdict };
   });
 
-/** Removes expired leases. */
-export const purgeLeases = async (pool: Pool): Promise<number> =>
-  (await pool.query('delete from seat_leases where expires_at < clock_timestamp()')).rowCount ?? 0;
-
 /**
  * Takes or keeps a duty that only one process may have (the sweep, the relay). A holder that does not renew loses it
  * after `seconds`.

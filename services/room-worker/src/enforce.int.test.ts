@@ -419,7 +419,7 @@ describeWith(['postgres'], 'enforcing', () => {
       const real = createLaneGate(parts.pool, parts.log, projection);
       return {
         gate: {
-          hasReachedStart: real.hasReachedStart,
+          hasReachedKnown: real.hasReachedKnown,
           isCaughtUp: createLaneGate(parts.pool, log, projection).isCaughtUp,
         },
         catchUp: () => {
@@ -452,7 +452,7 @@ describeWith(['postgres'], 'enforcing', () => {
       const real = createLaneGate(parts.pool, parts.log, projection);
       start({
         gate: {
-          hasReachedStart: real.hasReachedStart,
+          hasReachedKnown: real.hasReachedKnown,
           isCaughtUp: async (keys) => {
             await parts.publish(['member.added', room, { userId: 'late', role: 'speaker' }]);
             await parts.caughtUp();
@@ -487,7 +487,7 @@ describeWith(['postgres'], 'enforcing', () => {
       start({
         unknownRooms: 'close',
         gate: {
-          hasReachedStart: real.hasReachedStart,
+          hasReachedKnown: real.hasReachedKnown,
           isCaughtUp: async (keys) => {
             await parts.publish(['room.created', 'new-room', { members: [{ userId: 'u-7', role: 'speaker' }] }]);
             await parts.caughtUp();

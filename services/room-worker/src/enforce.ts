@@ -144,7 +144,7 @@ const answerIdentity = async (dependencies: EnforcementDependencies, mark: Mark)
     if (answer === undefined) throw new Error('facts were not answered');
     return authorise(answer.facts, { purpose: 'stay', identity, takeOver: false }, answer.nowMs);
   };
-  if (!(await gate.hasReachedStart([roomId, userId]))) return later;
+  if (!(await gate.hasReachedKnown([roomId, userId]))) return later;
   const verdict = await judge();
   if (verdict.kind === 'allow' || verdict.evidence === 'fact') return enforce(dependencies, mark, present, verdict);
   if (!(await gate.isCaughtUp([roomId, userId]))) return later;

@@ -1,56 +1,62 @@
 import { topics } from '@realtime-service/contracts';
-import { type EventLog, type PartitionBounds, partitionOf } from '@realtime-service/event-log';
+import { type EventLog, partitionOf } from '@realtime-service/event-log';
 import { type Pool, readPositions } from '@realtime-service/room-store';
 
 /**
  * Whether the facts about a room or a user are fresh enough to act on. A restored or empty database believes that
- * nobody is a member; acting on that would empty every live call.
+ * nobody is a member, or that somebody is still removed; acting on that would empty live calls.
  */
 export interface LaneGate {
-  /** The lanes of these keys have reached what was the log's end when this gate was opened. */
-  readonly hasReachedStart: (keys: readonly string[]) => Promise<boolean>;
+  /**
+   * The lanes of these keys stand no lower than this process knows them to reach: the log's end when it first looked,
+   * and wherever it has seen the projection since. A database that is restored under a running worker closes the gate.
+   */
+  readonly hasReachedKnown: (keys: readonly string[]) => Promise<boolean>;
   /** The lanes of these keys have reached the log's end as it is now: only then does absence mean anything. */
   readonly isCaughtUp: (keys: readonly string[]) => Promise<boolean>;
 }
 
 export const createLaneGate = (pool: Pool, log: EventLog, projection: string): LaneGate => {
-  let startBounds: Promise<PartitionBounds[]> | undefined;
-  let hasReachedAll = false;
+  /** Per partition, the highest position that is known to be reachable. */
+  const known = new Map<number, bigint>();
 
-  const readStart = (): Promise<PartitionBounds[]> => {
-    startBounds ??= log.bounds(topics.roomEvents).catch((error: unknown) => {
-      startBounds = undefined;
-      throw error;
-    });
-    return startBounds;
+  const raise = (partition: number, position: bigint): void => {
+    if (position > (known.get(partition) ?? -1n)) known.set(partition, position);
   };
 
-  const reached = async (
-    bounds: readonly PartitionBounds[],
-    isConcerned: (partition: number) => boolean,
-  ): Promise<boolean> => {
+  const readNext = async (): Promise<Map<number, bigint>> => {
     const positions = await readPositions(pool, projection);
-    const next = new Map(
-      positions.filter(({ topic }) => topic === topics.roomEvents).map((each) => [each.partition, each.nextOffset]),
-    );
-    return bounds.every(({ partition, high }) => !isConcerned(partition) || (next.get(partition) ?? -1n) >= high);
+    const next = new Map<number, bigint>();
+    for (const { topic, partition, nextOffset } of positions) {
+      if (topic !== topics.roomEvents) continue;
+      next.set(partition, nextOffset);
+      if (known.size > 0) raise(partition, nextOffset);
+    }
+    return next;
   };
 
-  const concerned = (keys: readonly string[], count: number): ((partition: number) => boolean) => {
-    const partitions = new Set(keys.map((key) => partitionOf(key, count)));
-    return (partition) => partitions.has(partition);
-  };
+  /** Whether the lanes of these keys have come as far as `ends` says. */
+  const isReached = (
+    keys: readonly string[],
+    next: ReadonlyMap<number, bigint>,
+    ends: ReadonlyMap<number, bigint>,
+  ): boolean =>
+    keys.every((key) => {
+      const partition = partitionOf(key, ends.size);
+      return (next.get(partition) ?? -1n) >= (ends.get(partition) ?? 0n);
+    });
+
+  const readEnds = async (): Promise<Map<number, bigint>> =>
+    new Map((await log.bounds(topics.roomEvents)).map(({ partition, high }) => [partition, high]));
 
   return {
-    hasReachedStart: async (keys) => {
-      if (hasReachedAll) return true;
-      const bounds = await readStart();
-      hasReachedAll = await reached(bounds, () => true);
-      return hasReachedAll || reached(bounds, concerned(keys, bounds.length));
+    hasReachedKnown: async (keys) => {
+      if (known.size === 0) for (const [partition, high] of await readEnds()) raise(partition, high);
+      return isReached(keys, await readNext(), known);
     },
     isCaughtUp: async (keys) => {
-      const bounds = await log.bounds(topics.roomEvents);
-      return reached(bounds, concerned(keys, bounds.length));
+      const ends = await readEnds();
+      return isReached(keys, await readNext(), ends);
     },
   };
 };

@@ -5,6 +5,7 @@ import {
   type ChunkCounts,
   type ChunkRecord,
   type ChunkResult,
+  isCancelled,
   isUnstorable,
   type Pool,
 } from '@realtime-service/room-store';
@@ -83,14 +84,18 @@ const sum = (left: ChunkCounts, right: ChunkCounts): ChunkCounts => ({
   outbox: left.outbox + right.outbox,
 });
 
-/** Applies a chunk; where its data cannot be stored, in halves, until the one record is found. */
+/**
+ * Applies a chunk; where its data cannot be stored, in halves, until the one record is found. In halves too where it
+ * touches so much that it ran out of time.
+ */
 const applyInHalves = async (pool: Pool, stretch: Stretch): Promise<Applied> => {
   const { decoded } = stretch;
   try {
     return { result: await apply(pool, stretch), decoded };
   } catch (error) {
     const [first] = decoded;
-    if (!isUnstorable(error) || first === undefined) throw error;
+    const isTooMuch = isCancelled(error) && decoded.length > 1;
+    if (first === undefined || !(isUnstorable(error) || isTooMuch)) throw error;
     if (decoded.length === 1) {
       const dead = [{ ...first, record: asDeadLetter(first, error) }];
       return { result: await apply(pool, { ...stretch, decoded: dead }), decoded: dead };

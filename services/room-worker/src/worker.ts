@@ -10,6 +10,7 @@ import {
   PartitionCountChangedError,
   type Pool,
   preparePositions,
+  purge,
   readMarkBacklog,
   readPositions,
 } from '@realtime-service/room-store';
@@ -29,6 +30,7 @@ const consumed = [topics.roomEvents, topics.livekitWebhooks];
 const livekitTimeoutMs = 2_000;
 const retryStartMs = 500;
 const backlogEveryMs = 2_000;
+const purgeEveryMs = 3_600_000;
 
 export interface Worker {
   readonly intakeUrl: string;
@@ -170,6 +172,14 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
     () => void gatherBacklog(pool, log, settings.consumerGroup, metrics).catch(() => {}),
     backlogEveryMs,
   );
+  const purging = setInterval(
+    () =>
+      void purge(pool).then(
+        (purged) => logger.info({ ...purged }, 'purged'),
+        (error: unknown) => logger.warn({ err: error }, 'purge failed'),
+      ),
+    purgeEveryMs,
+  );
   logger.info({ intake: intakeUrl, ops: opsUrl, log: settings.log.kind }, 'room-worker is up');
 
   return {
@@ -178,6 +188,7 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
     failed: consumer.done,
     stop: async () => {
       clearInterval(backlog);
+      clearInterval(purging);
       await intake.close();
       await Promise.all([
         consumer?.stop(settings.shutdownMs / 2),

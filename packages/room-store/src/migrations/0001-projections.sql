@@ -92,7 +92,8 @@ create table sessions (
 );
 create index sessions_of_identity on sessions (room_id, identity);
 create index sessions_live_of_user on sessions (user_id, room_id) where is_live;
-create index sessions_of_user on sessions (room_id, user_id);
+create index sessions_of_user on sessions (room_id, user_id, ended_at);
+create index sessions_live_in_room on sessions (room_id) where is_live;
 
 -- Where each partition stands. This, not Kafka's group offset, is the truth.
 create table log_positions (
