@@ -11,7 +11,7 @@ type Schema = z.core.$ZodType;
 
 const fallbackOf = (schema: Schema): string => {
   const { def } = schema._zod;
-  if (def.type === 'default') return String((def as z.core.$ZodDefaultDef).defaultValue);
+  if (def.type === 'default' || def.type === 'prefault') return String((def as z.core.$ZodDefaultDef).defaultValue);
   return def.type === 'optional' ? 'unset' : 'required';
 };
 

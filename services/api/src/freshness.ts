@@ -73,7 +73,7 @@ export const createFreshness = ({
   const partitionCounts = new Map<string, number>();
   const stopping = new AbortController();
   let isLogKnown = false;
-  let looking: Promise<void> | undefined;
+  let looking: Promise<unknown> | undefined;
   let polling: Promise<void> | undefined;
 
   const stateOf = (topic: string, partition: number): PartitionState => {
@@ -114,17 +114,15 @@ export const createFreshness = ({
     isLogKnown = isKnown;
   };
 
-  const look = async (): Promise<void> => {
-    await Promise.all(watched.map(readHigh)).then(
+  const readHighs = (): Promise<void> =>
+    Promise.all(watched.map(readHigh)).then(
       () => note(true),
       (error: unknown) => note(false, error),
     );
-    await readApplied();
-  };
 
-  const lookAgainAndAgain = async (): Promise<void> => {
+  const repeat = async (read: () => Promise<void>): Promise<void> => {
     while (!stopping.signal.aborted) {
-      await look();
+      await read();
       await delay(lookEveryMs, undefined, { signal: stopping.signal }).catch(() => {});
     }
   };
@@ -167,9 +165,12 @@ export const createFreshness = ({
         ageMs: ageMs(state),
       })),
     isLogKnown: () => isLogKnown,
-    look,
+    look: async () => {
+      await Promise.all([readHighs(), readApplied()]);
+    },
     start: () => {
-      looking ??= lookAgainAndAgain();
+      // Apart, so that a log which takes its time does not make what has been applied look old.
+      looking ??= Promise.all([repeat(readHighs), repeat(readApplied)]);
     },
     stop: async () => {
       stopping.abort();

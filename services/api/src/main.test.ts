@@ -22,6 +22,7 @@ describe('the process', () => {
       ...environment,
       DATABASE_URL: 'postgres://api@127.0.0.1:1/none',
       OIDC_ISSUER: 'http://127.0.0.1:1/realms/none',
+      LIVEKIT_URL: 'ws://rtc.example.test',
       API_PORT: '0',
       API_OPS_PORT: '0',
     });
@@ -39,6 +40,7 @@ describe('the process', () => {
     child.kill('SIGTERM');
     expect(await ended).toBe(0);
     expect(output.stderr).toBe('');
+    expect(output.stdout).toContain('clients are sent to LiveKit without TLS');
     expect(output.stdout).toContain('stopping');
   }, 30_000);
 });
