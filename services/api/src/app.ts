@@ -7,8 +7,10 @@ import fastifySwagger from '@fastify/swagger';
 import fastifySwaggerUi from '@fastify/swagger-ui';
 import fastifyUnderPressure from '@fastify/under-pressure';
 import { trace } from '@opentelemetry/api';
+import { RoomId } from '@realtime-service/contracts';
 import { measureRoutes, traceRoutes } from '@realtime-service/telemetry';
 import Fastify, { type FastifyInstance, type FastifyRequest, type onRequestAsyncHookHandler } from 'fastify';
+import { z } from 'zod';
 import { registerAuthentication } from './authenticate.ts';
 import type { ApiSettings } from './config.ts';
 import { type EventsDependencies, registerEvents } from './events/events-route.ts';
@@ -124,11 +126,16 @@ const noteProblem =
     const operation = request.routeOptions?.config?.operation ?? 'none';
     metrics.requests.inc({ operation, outcome: code, reason });
     trace.getActiveSpan()?.setAttributes({ 'realtime.outcome': code, 'realtime.reason': reason });
-    const fields = { operation, code, reason };
+    const fields = { operation, code, reason, room: roomOf(request), user: request.user?.userId };
     if (code === 'internal') logger.error({ ...fields, err: cause }, 'request failed');
     else if (isOurs.has(code)) logger.warn({ ...fields, err: cause }, 'request failed');
     else logger.info(fields, 'request refused');
   };
+
+/** The room's id, once it is known to be one; before that it may be anything. */
+const roomOf = ({ params }: FastifyRequest): string | undefined => RoomPath.safeParse(params).data?.roomId;
+
+const RoomPath = z.object({ roomId: RoomId });
 
 const isOurs: ReadonlySet<string> = new Set(['store_unavailable', 'livekit_unavailable']);
 

@@ -72,6 +72,7 @@ export const createKeySet = ({ url, logger, now = Date.now }: KeySetOptions): Ke
   let attemptedAtMs = -Infinity;
   let underWay: Promise<void> | undefined;
   let timer: NodeJS.Timeout | undefined;
+  let isStopped = false;
 
   const current = () => (keys !== undefined && now() - keys.fetchedAtMs < maxAgeMs ? keys : undefined);
 
@@ -111,6 +112,7 @@ export const createKeySet = ({ url, logger, now = Date.now }: KeySetOptions): Ke
 
   const keepFresh = async (): Promise<void> => {
     await tryRefresh();
+    if (isStopped) return;
     const isGood = keys !== undefined && now() - keys.fetchedAtMs < fetchSpacingMs;
     timer = setTimeout(() => void keepFresh(), isGood ? refreshEveryMs : fetchSpacingMs);
     timer.unref();
@@ -126,7 +128,10 @@ export const createKeySet = ({ url, logger, now = Date.now }: KeySetOptions): Ke
       return { refused: current() === undefined ? 'no_keys' : 'unknown_key' };
     },
     start: keepFresh,
-    stop: () => clearTimeout(timer),
+    stop: () => {
+      isStopped = true;
+      clearTimeout(timer);
+    },
     ageMs: () => {
       const held = current();
       return held === undefined ? undefined : now() - held.fetchedAtMs;

@@ -35,7 +35,7 @@ describe('the process', () => {
       headers: { traceparent: `00-${traceId}-00f067aa0ba902b7-01` },
     });
     expect(await answer.json()).toMatchObject({ code: 'unauthenticated', trace_id: traceId });
-    expect(output.stdout).toContain(`"trace_id":"${traceId}"`);
+    await expect.poll(() => output.stdout).toContain(`"trace_id":"${traceId}"`);
 
     child.kill('SIGTERM');
     expect(await ended).toBe(0);

@@ -23,14 +23,17 @@ export interface Store {
   ) => Promise<{ answer: FactsAnswer; verdict: Verdict }>;
 }
 
+interface DecideOptions {
+  readonly store: Store;
+  readonly tokenTtlSeconds: number;
+}
+
 /** Somebody may enter, now. */
 export interface Admission {
   readonly room: RoomFacts;
   readonly identity: string;
   readonly verdict: Allowed;
   readonly isRoomLive: boolean;
-  /** The database's clock at the decision. */
-  readonly nowMs: number;
 }
 
 /** Clients give up soon after; a connection that hangs must not hold them. */
@@ -74,34 +77,27 @@ const allowedBy = (verdict: Verdict, nowMs: number): Allowed => {
  * @throws {ProblemError} with the verdict's code, 422 for what the caller may not choose, 503 without facts
  */
 export const decideJoin = async (
-  store: Store,
+  { store, tokenTtlSeconds }: DecideOptions,
   caller: Caller,
   asked: AskedJoin,
-  tokenTtlSeconds: number,
 ): Promise<Admission> => {
   const query: FactsQuery = { roomId: asked.roomId, userId: caller.userId, loginId: caller.loginId };
   const deviceId = asked.device_id ?? null;
   const takeOver = asked.take_over ?? false;
 
   const first = await fromStore(store.readFacts(query));
-  const { facts, isRoomLive, nowMs } = first;
+  const { facts, isRoomLive } = first;
   const identity = identityOf(facts.room ?? unknownRoom(asked.roomId), caller.userId, deviceId);
   const decide = (answer: FactsAnswer): Verdict =>
     authorise(answer.facts, { purpose: 'enter', identity, takeOver }, answer.nowMs);
-  const verdict = allowedBy(decide(first), nowMs);
+  const verdict = allowedBy(decide(first), first.nowMs);
   // Nobody is allowed into a room that is not there.
   const room = facts.room as RoomFacts;
   const faults = faultsOfChoice(asked, { identity, settings: room.settings, permissions: verdict.permissions });
   if (faults.length > 0) throw new ProblemError('invalid_request', { reason: 'choice', faults });
-  if (!needsSeat(room)) return { room, identity, verdict, isRoomLive, nowMs };
+  if (!needsSeat(room)) return { room, identity, verdict, isRoomLive };
 
   const leaseSeconds = tokenTtlSeconds + leaseBeyondTokenSeconds;
   const seated = await fromStore(store.takeSeat({ ...query, identity, deviceId, leaseSeconds }, decide));
-  return {
-    room,
-    identity,
-    verdict: allowedBy(seated.verdict, seated.answer.nowMs),
-    isRoomLive,
-    nowMs: seated.answer.nowMs,
-  };
+  return { room, identity, verdict: allowedBy(seated.verdict, seated.answer.nowMs), isRoomLive };
 };

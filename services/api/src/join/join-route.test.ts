@@ -285,6 +285,7 @@ describe('404', () => {
     await join({});
     const refusal = api.lines.map((line) => JSON.parse(line)).find(({ msg }) => msg === 'request refused');
     expect(['unknown_room', 'not_a_member', 'member_removed']).toContain(refusal.reason);
+    expect(refusal).toMatchObject({ operation: 'join', code: 'room_not_found', room: 'room-42', user: 'u-7' });
   });
 });
 

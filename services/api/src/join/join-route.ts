@@ -31,7 +31,7 @@ export const registerJoin = (
   callerOnly: onRequestAsyncHookHandler[],
   dependencies: JoinDependencies,
 ): void => {
-  const { store, freshness, signToken, tokenTtlSeconds, serverUrl, metrics, logger } = dependencies;
+  const { freshness, signToken, serverUrl, metrics, logger } = dependencies;
 
   app.post<{ Params: { roomId: string } }>(
     url,
@@ -40,7 +40,7 @@ export const registerJoin = (
       const caller = request.user;
       const asked = readJoin(request.params.roomId, request.body);
       await assertFresh(freshness, asked);
-      const admission = await decideJoin(store, caller, asked, tokenTtlSeconds);
+      const admission = await decideJoin(dependencies, caller, asked);
       await ensureRoom(dependencies, asked, admission);
       const name = nameOf(asked, admission);
       const { token, expiresAt } = sign(signToken, { caller, asked, admission, name });
