@@ -133,7 +133,7 @@ const run = async ({ seconds, rounds }: Effort, say: (line: string) => void): Pr
   const issuer = await startBenchIssuer();
   const callers = await Promise.all(
     members
-      .filter((_, at) => at % Math.ceil(members.length / membersWhoJoin) === 0)
+      .slice(0, membersWhoJoin)
       .map(async ({ roomId, userId }) => ({ roomId, token: await issuer.tokenOf(userId) })),
   );
   const env = {
