@@ -343,7 +343,8 @@ describe('modes and headers', () => {
   test.each([
     ['the header', { traceparent }, {}, traceparent],
     ["the event's origin, without a header", {}, { traceparent: other }, other],
-    ["the header, before the event's origin", { traceparent }, { traceparent: other }, traceparent],
+    ["the event's origin, before the header", { traceparent }, { traceparent: other }, other],
+    ['the header, where the event has none', { traceparent }, {}, traceparent],
     ['none, where it is garbage', { traceparent: 'garbage' }, {}, null],
     [
       'none, where it is all zeros',

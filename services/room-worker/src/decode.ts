@@ -136,9 +136,12 @@ const lastInstantMs = Date.parse('9999-12-31T23:59:59.999Z');
 /** Producers choose record times, too; one that no clock shows must not stop the partition. */
 const recordTimeOf = ({ timestampMs }: StoredRecord): number => Math.min(Math.max(timestampMs, 0), lastInstantMs);
 
-/** Tracing never decides whether a fact counts: what is no trace context is left out. */
+/**
+ * The event's own origin before the record's header: clients that batch write into the header whatever context sent the
+ * batch. Tracing never decides whether a fact counts: what is no trace context is left out.
+ */
 const traceOf = ({ headers }: StoredRecord, event: CloudEvent | null): string | null =>
-  [headers.traceparent?.toString('latin1'), event?.context.traceparent].find(
+  [event?.context.traceparent, headers.traceparent?.toString('latin1')].find(
     (text) => Traceparent.safeParse(text).success,
   ) ?? null;
 

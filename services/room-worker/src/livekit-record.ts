@@ -45,12 +45,12 @@ export const toLivekitRecord = (about: LivekitRecordContext, data: object): NewR
     type,
     subject: roomName,
     ...(time === undefined ? {} : { time }),
+    ...(traceparent === undefined ? {} : { traceparent }),
   };
-  const trace = traceparent === undefined ? {} : { traceparent };
   return {
     topic: topics.livekitWebhooks,
     key: roomName,
     value: Buffer.from(JSON.stringify(data)),
-    headers: { ...toBinaryHeaders(context), ...trace },
+    headers: toBinaryHeaders(context),
   };
 };
