@@ -133,12 +133,10 @@ export const roomEventData = {
     .meta({
       description: 'Something about a member changed: absent = unchanged, null = cleared (a role cannot be cleared).',
     }),
-  'member.removed': z
-    .object({ userId: UserId, reason: RemovalReason })
-    .meta({
-      description:
-        "This person is no member any more; live sessions end. Where the room's access is `authenticated` everybody with a valid token may enter, this person too, with the default role: ban to keep somebody out.",
-    }),
+  'member.removed': z.object({ userId: UserId, reason: RemovalReason }).meta({
+    description:
+      "This person is no member any more; live sessions end. Where the room's access is `authenticated` everybody with a valid token may enter, this person too, with the default role: ban to keep somebody out.",
+  }),
   'member.banned': z
     .object({
       userId: UserId,

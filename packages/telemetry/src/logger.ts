@@ -1,5 +1,5 @@
 import { trace } from '@opentelemetry/api';
-import { type DestinationStream, destination as openDestination, type Logger, pino, stdTimeFunctions } from 'pino';
+import { type DestinationStream, type Logger, destination as openDestination, pino, stdTimeFunctions } from 'pino';
 import { readTelemetryConfig } from './config.ts';
 import { pathOf } from './probes.ts';
 import { scrubLine } from './scrub.ts';
