@@ -79,12 +79,12 @@ export const createApp = async (dependencies: ApiDependencies): Promise<FastifyI
 
   await guard(app, settings);
   const authenticate = await registerAuthentication(app, { keys, oidc: settings.oidc, now });
-  const callerOnly = [
+  const callersUpTo = (max: number): onRequestAsyncHookHandler[] => [
     authenticate,
-    limit(app, 'caller', { max: settings.userRequestsPerMinute, keyGenerator: (request) => request.user.userId }),
+    limit(app, 'caller', { max, keyGenerator: (request) => request.user.userId }),
   ];
-  registerJoin(app, callerOnly, dependencies);
-  await registerEvents(app, callerOnly, dependencies);
+  registerJoin(app, callersUpTo(settings.userRequestsPerMinute), dependencies);
+  await registerEvents(app, callersUpTo(settings.producerRequestsPerMinute), dependencies);
   await serveDocs(app);
   return app;
 };

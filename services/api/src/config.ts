@@ -61,6 +61,9 @@ const OwnSettings = z
       .optional()
       .describe('Proxies whose X-Forwarded-For counts; none by default'),
     RATE_LIMIT_USER_PER_MINUTE: number(1, 1_000_000, 120).describe('Requests of one caller'),
+    RATE_LIMIT_PRODUCER_PER_MINUTE: number(1, 10_000_000, 6000).describe(
+      'Requests of one producer to the event route; each may bring 1,000 events',
+    ),
     RATE_LIMIT_ADDRESS_PER_MINUTE: number(1, 100_000_000, 6000).describe('Requests from one address (IPv6: one /64)'),
     MAX_EVENT_LOOP_DELAY_MS: number(10, 60_000, 250).describe('Above this mean delay requests are shed with 503'),
     MAX_HEADER_BYTES: number(17_408, 65_536, 32_768).describe(
@@ -99,6 +102,7 @@ const OwnSettings = z
       corsOrigins: env.CORS_ORIGINS ?? [],
       trustProxy: env.TRUST_PROXY ?? false,
       userRequestsPerMinute: env.RATE_LIMIT_USER_PER_MINUTE,
+      producerRequestsPerMinute: env.RATE_LIMIT_PRODUCER_PER_MINUTE,
       addressRequestsPerMinute: env.RATE_LIMIT_ADDRESS_PER_MINUTE,
       maxEventLoopDelayMs: env.MAX_EVENT_LOOP_DELAY_MS,
       maxHeaderBytes: env.MAX_HEADER_BYTES,

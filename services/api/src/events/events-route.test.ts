@@ -7,7 +7,7 @@ let publisher: string;
 let operator: string;
 let person: string;
 beforeAll(async () => {
-  api = await startTestApi({ RATE_LIMIT_USER_PER_MINUTE: '100000' });
+  api = await startTestApi({ RATE_LIMIT_PRODUCER_PER_MINUTE: '100000' });
   const bearer = async (scope?: string) =>
     `Bearer ${await api.token({ sub: 'service-1', ...(scope !== undefined && { scope }) })}`;
   [publisher, operator, person] = await Promise.all([
@@ -238,4 +238,28 @@ test('503 while the log is away: the producer sends the same again', async () =>
   const response = await publish(structured, event());
   expect(response.json()).toMatchObject({ status: 503, code: 'store_unavailable' });
   expect(response.headers['retry-after']).toBe('1');
+});
+
+test('429: producers have a limit of their own, apart from the one of joins', async () => {
+  const strict = await startTestApi({ RATE_LIMIT_USER_PER_MINUTE: '1', RATE_LIMIT_PRODUCER_PER_MINUTE: '3' });
+  try {
+    const authorization = `Bearer ${await strict.token({ sub: 'service-1', scope: 'realtime:publish' })}`;
+    const ask = async () =>
+      strict.app.inject({
+        method: 'POST',
+        url: '/api/realtime/events',
+        headers: { authorization, 'content-type': structured },
+        payload: JSON.stringify(event()),
+      });
+    for (let n = 0; n < 3; n += 1) expect((await ask()).statusCode).toBe(202);
+    expect((await ask()).statusCode).toBe(429);
+    const joined = await strict.app.inject({
+      method: 'POST',
+      url: '/api/realtime/rooms/r/join',
+      headers: { authorization },
+    });
+    expect(joined.statusCode).toBe(404);
+  } finally {
+    await strict.close();
+  }
 });
