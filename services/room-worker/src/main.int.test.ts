@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { deadLetterTopic, topics } from '@realtime-service/contracts';
-import { createDatabase, freePort, startFaultProxy, startPostgres } from '@realtime-service/dev-stack';
+import { createDatabase, freePort, startFaultProxy, startKafka, startPostgres } from '@realtime-service/dev-stack';
 import { describeWith, realParts } from '@realtime-service/dev-stack/vitest';
 import { createEmbeddedLog, partitionOf, prepareEmbeddedLog } from '@realtime-service/event-log';
 import { createPool, migrate, type Pool, preparePositions } from '@realtime-service/room-store';
@@ -351,12 +351,14 @@ describeWith(['postgres'], 'the process', () => {
 describeWith(['postgres', 'kafka'], 'the process, with Kafka', () => {
   test('waits, not ready, for topics that are missing', async () => {
     const livekit = await startFakeLivekit(2_000);
+    // Not the shared broker: others make these topics there.
+    const kafka = await startKafka();
     const [port, opsPort] = [await freePort(), await freePort()];
     const worker = run({
       DATABASE_URL: await createDatabase(realParts(['postgres']).postgres.url),
       LIVEKIT_URL: livekit.url,
       LIVEKIT_KEYS: 'key: secret-of-no-value-outside-this-test',
-      KAFKA_BROKERS: realParts(['kafka']).kafka.brokers.join(','),
+      KAFKA_BROKERS: kafka.brokers.join(','),
       WORKER_PORT: String(port),
       WORKER_OPS_PORT: String(opsPort),
     });
@@ -364,6 +366,6 @@ describeWith(['postgres', 'kafka'], 'the process, with Kafka', () => {
     expect((await fetch(`http://127.0.0.1:${opsPort}/readyz`)).status).toBe(503);
     worker.signal('SIGTERM');
     expect(await worker.ended).toBe(0);
-    await livekit.stop();
-  });
+    await Promise.all([livekit.stop(), kafka.stop()]);
+  }, 60_000);
 });
