@@ -23,7 +23,7 @@ import { consumedTopics, createBenchLog, partitionCount, projection } from '../w
 import { startBenchIssuer } from './issuer.ts';
 import { type Caller, type LoadResult, putLoad } from './load.ts';
 
-const membersWhoJoin = 4_000;
+const membersWhoJoin = 800;
 const warmUpSeconds = 3;
 
 /** What is measured: a server, and what it did meanwhile. */

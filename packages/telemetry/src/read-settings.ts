@@ -47,7 +47,11 @@ const helpText = (service: string, summary: string, schema: Schema): string => {
 
 /** All faults of an environment, one a line; values are not quoted, as they may be secrets. */
 export const describeFaults = (error: z.ZodError): string =>
-  [...new Set(error.issues.map(({ path, message }) => `  ${path.join('.') || 'settings'}: ${message}`))].join('\n');
+  [...new Set(error.issues.map(({ path, message }) => `  ${path.join('.') || 'settings'}: ${plain(message)}`))].join(
+    '\n',
+  );
+
+const plain = (message: string): string => (message.endsWith('received undefined') ? 'must be set' : message);
 
 /**
  * A service's settings from the environment. Ends the process: with the list of settings for `--help`, and with all

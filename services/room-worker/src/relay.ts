@@ -88,8 +88,13 @@ export const startRelay = ({
   const holder = randomUUID();
   const stopping = new AbortController();
 
+  let renewAtMs = Number.NEGATIVE_INFINITY;
+
   const relay = async (): Promise<number> => {
-    if (!(await holdDuty(pool, dutyName, holder, dutySeconds))) return 0;
+    if (performance.now() > renewAtMs) {
+      if (!(await holdDuty(pool, dutyName, holder, dutySeconds))) return 0;
+      renewAtMs = performance.now() + (dutySeconds * 1000) / 3;
+    }
     const events = await relayOutbox(pool, eventBatchSize, async (rows) => {
       await log.append(rows.map(toPresenceRecord), appendTimeoutMs);
     });
