@@ -1,7 +1,7 @@
 import { type JoinResponse, type OutgoingRoomEvent, topics } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { snapshotOf } from '@realtime-service/room-model';
-import { readPositions, readProjection } from '@realtime-service/room-store';
+import { activeProjection, readPositions, readProjection } from '@realtime-service/room-store';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Identity, startDevIdentity } from './identity.ts';
 import { foldLog, highOffsets } from './log-reader.ts';
@@ -61,7 +61,10 @@ describeWith(['postgres', 'kafka', 'livekit'], 'a worker that is killed', () => 
   const isCaughtUp = async (): Promise<boolean> => {
     const brokers = system.kafka?.brokers ?? [];
     const next = new Map(
-      (await readPositions(system.pool, 'active')).map((each) => [`${each.topic} ${each.partition}`, each.nextOffset]),
+      (await readPositions(system.pool, activeProjection)).map((each) => [
+        `${each.topic} ${each.partition}`,
+        each.nextOffset,
+      ]),
     );
     for (const topic of [topics.roomEvents, topics.livekitWebhooks])
       for (const [partition, high] of await highOffsets(brokers, topic))

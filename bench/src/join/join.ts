@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { createDatabase, freePort, PartAbsent, startLivekit, startPostgres } from '@realtime-service/dev-stack';
-import { migrate, type Pool, preparePositions } from '@realtime-service/room-store';
+import { activeProjection, migrate, type Pool, preparePositions } from '@realtime-service/room-store';
 import type { Benchmark, Effort, Findings } from '../benchmark.ts';
 import { figure, ratioLine } from '../format.ts';
 import {
@@ -19,7 +19,7 @@ import {
 } from '../processes.ts';
 import { ratioSpread, rotated, type Spread } from '../statistics.ts';
 import { createBenchPool, projectBatches } from '../worker/project-batches.ts';
-import { consumedTopics, createBenchLog, partitionCount, projection } from '../worker/records.ts';
+import { consumedTopics, createBenchLog, partitionCount } from '../worker/records.ts';
 import { startBenchIssuer } from './issuer.ts';
 import { type Caller, type LoadResult, putLoad } from './load.ts';
 
@@ -126,7 +126,7 @@ const run = async ({ seconds, rounds }: Effort, say: (line: string) => void): Pr
   const databaseUrl = await createDatabase((await startPostgres()).url);
   await migrate(databaseUrl);
   const pool = createBenchPool(databaseUrl, 4);
-  for (const topic of consumedTopics) await preparePositions(pool, projection, topic, partitionCount);
+  for (const topic of consumedTopics) await preparePositions(pool, activeProjection, topic, partitionCount);
   const { seed, members } = createBenchLog(0);
   await projectBatches(pool, seed, 4);
 

@@ -1,9 +1,9 @@
 import type { LogBatch } from '@realtime-service/event-log';
-import { createPool, type Pool } from '@realtime-service/room-store';
+import { activeProjection, createPool, type Pool } from '@realtime-service/room-store';
 import { createProjector, createWorkerMetrics } from '@realtime-service/room-worker';
 import { createLogger } from '@realtime-service/telemetry';
 import { consumeAll } from './lanes.ts';
-import { partitionCount, projection } from './records.ts';
+import { partitionCount } from './records.ts';
 
 export const createBenchPool = (url: string, maxConnections: number): Pool =>
   createPool({
@@ -20,7 +20,7 @@ export const projectBatches = async (pool: Pool, batches: readonly LogBatch[], c
   const logger = createLogger({ service: 'bench', level: 'warn' });
   const project = createProjector({
     pool,
-    projection,
+    projection: activeProjection,
     partitionCount: () => partitionCount,
     metrics: createWorkerMetrics(),
     logger,

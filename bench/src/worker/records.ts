@@ -4,7 +4,6 @@ import { type LogBatch, partitionOf, type StoredRecord } from '@realtime-service
 
 export const partitionCount = 12;
 export const chunkRecords = 500;
-export const projection = 'active';
 export const consumedTopics = [topics.roomEvents, topics.livekitWebhooks];
 
 const roomCount = 1_000;

@@ -11,13 +11,13 @@ import {
   startKafka,
   startPostgres,
 } from '@realtime-service/dev-stack';
-import { migrate, preparePositions } from '@realtime-service/room-store';
+import { activeProjection, migrate, preparePositions } from '@realtime-service/room-store';
 import type { Benchmark, Effort, Findings } from '../benchmark.ts';
 import { figure, ratioLine } from '../format.ts';
 import { ratioSpread, rotated, spreadOf } from '../statistics.ts';
 import { createBenchPool } from './project-batches.ts';
 import { produceAll } from './raw-kafka.ts';
-import { chunkRecords, consumedTopics, createBenchLog, partitionCount, projection } from './records.ts';
+import { chunkRecords, consumedTopics, createBenchLog, partitionCount } from './records.ts';
 
 /** What a side measured of itself. */
 interface Outcome {
@@ -104,7 +104,7 @@ const run = async ({ seconds, rounds }: Effort, say: (line: string) => void): Pr
   const template = await createTemplate(server.url);
   await migrate(template.url);
   const pool = createBenchPool(template.url, 2);
-  for (const topic of consumedTopics) await preparePositions(pool, projection, topic, partitionCount);
+  for (const topic of consumedTopics) await preparePositions(pool, activeProjection, topic, partitionCount);
   await pool.end();
   const recordingFile = join(runDirectory('bench'), 'recording');
   await runSide({ side: 'seed', count, connections: 1, target: template.url, recordingFile });

@@ -1,78 +1,15 @@
-import type { LivekitFact, RoomEvent } from '@realtime-service/contracts';
 import {
   evolvePresence,
   evolveRoom,
-  type Origin,
   type PresenceChange,
   type RoomChange,
   suspectsOf,
-  type UnreadableFact,
   type WorkingSet,
 } from '@realtime-service/room-model';
+import type { Chunk, ChunkContent, ChunkRecord, ChunkResult } from './chunk.ts';
 import { ChunkWrites } from './chunk-writes.ts';
 import { type Client, inTransaction, type Pool } from './database.ts';
 import { loadTouched, lockTouched, type Touched, touchedBy } from './touched.ts';
-
-/** Why a record can never be applied. */
-export type DeadLetterReason =
-  | 'not_json'
-  | 'not_utf8'
-  | 'schema_registry_prefix'
-  | 'invalid_envelope'
-  | 'invalid_data'
-  | 'key_mismatch'
-  | 'unstorable';
-
-export interface DeadRecord {
-  readonly reason: DeadLetterReason;
-  readonly message: string;
-  readonly key: Buffer | null;
-  readonly value: Buffer | null;
-  readonly headers: Readonly<Record<string, Buffer>>;
-}
-
-export type ChunkContent =
-  | { readonly kind: 'room_event'; readonly event: RoomEvent }
-  | { readonly kind: 'livekit'; readonly fact: LivekitFact }
-  | { readonly kind: 'dead'; readonly dead: DeadRecord; readonly unreadable: UnreadableFact }
-  | { readonly kind: 'skipped' };
-
-/** A decoded record of the log. */
-export interface ChunkRecord {
-  readonly origin: Origin;
-  readonly recordedAtMs: number;
-  /** Identity of the fact: equal bytes of (source, id) are equal keys. Null where it has none. */
-  readonly factKey: Buffer | null;
-  /** `traceparent` of the record's producer, for links. */
-  readonly trace: string | null;
-  readonly content: ChunkContent;
-}
-
-export interface Chunk {
-  readonly projection: string;
-  readonly topic: string;
-  readonly partition: number;
-  /** The offset that the log was asked for: if the database stands before it, records were skipped. */
-  readonly fetchedOffset: bigint;
-  /** Where the partition stands when this chunk is applied. */
-  readonly nextOffset: bigint;
-  readonly records: readonly ChunkRecord[];
-}
-
-export interface ChunkCounts {
-  readonly applied: number;
-  /** Facts that had been applied before, or stood below the partition's offset. */
-  readonly repeated: number;
-  readonly dead: number;
-  readonly skipped: number;
-  readonly marks: number;
-  readonly outbox: number;
-}
-
-export type ChunkResult =
-  | { readonly kind: 'applied'; readonly nextOffset: bigint; readonly counts: ChunkCounts }
-  /** The database stands before the chunk (a restore, a reset): the log must be read again from here. */
-  | { readonly kind: 'behind'; readonly nextOffset: bigint };
 
 /** Channel on which the enforcement is told of new marks; a notification may be missed, so it also polls. */
 export const marksChannel = 'realtime_marks';

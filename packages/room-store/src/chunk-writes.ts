@@ -14,7 +14,7 @@ import {
   type User,
   type WorkingSet,
 } from '@realtime-service/room-model';
-import type { ChunkRecord } from './apply-chunk.ts';
+import type { ChunkRecord } from './chunk.ts';
 import type { Client } from './database.ts';
 import {
   banTable,

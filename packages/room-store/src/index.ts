@@ -1,4 +1,5 @@
 export * from './apply-chunk.ts';
+export * from './chunk.ts';
 export { removedReason } from './chunk-writes.ts';
 export * from './database.ts';
 export * from './leases.ts';

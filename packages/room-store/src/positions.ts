@@ -1,5 +1,8 @@
 import type { Pool } from './database.ts';
 
+/** The projection that serves; a rebuild fills another one. */
+export const activeProjection = 'active';
+
 export interface PartitionPosition {
   readonly topic: string;
   readonly partition: number;

@@ -1,6 +1,6 @@
 import { isUserEventType, RoomId, UserId } from '@realtime-service/contracts';
 import { attributes, WorkingSet } from '@realtime-service/room-model';
-import type { ChunkRecord } from './apply-chunk.ts';
+import type { ChunkRecord } from './chunk.ts';
 import type { Client } from './database.ts';
 import {
   banTable,

@@ -2,9 +2,9 @@ import { type LivekitFact, type RoomEvent, topics } from '@realtime-service/cont
 import { createDatabase } from '@realtime-service/dev-stack';
 import { realParts } from '@realtime-service/dev-stack/vitest';
 import type { ChunkContent, ChunkRecord, Pool } from '../src/index.ts';
-import { createPool, migrate, preparePositions } from '../src/index.ts';
+import { activeProjection, createPool, migrate, preparePositions } from '../src/index.ts';
 
-export const projection = 'active';
+export const projection = activeProjection;
 const partitionCount = 12;
 
 /** A fresh database with the schema, its partitions at 0. */

@@ -4,7 +4,7 @@ import { EventsAccepted, JoinResponse, topics } from '@realtime-service/contract
 import { createDatabase, type FaultProxy, startFaultProxy } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { partitionOf } from '@realtime-service/event-log';
-import { createPool, type Pool, preparePositions } from '@realtime-service/room-store';
+import { activeProjection, createPool, type Pool, preparePositions } from '@realtime-service/room-store';
 import { createLogger } from '@realtime-service/telemetry';
 import { decodeJwt } from 'jose';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -151,7 +151,7 @@ describeWith(['postgres'], 'the api on a real database', ({ postgres }) => {
     await proxy.heal();
     await expect.poll(async () => (await ops('/readyz')).status, polling).toBe(200);
     for (const topic of [topics.roomEvents, topics.livekitWebhooks])
-      await preparePositions(pool, 'active', topic, partitionCount);
+      await preparePositions(pool, activeProjection, topic, partitionCount);
     expect(await joinStatusOf('room-42')).toBe(404);
   });
 

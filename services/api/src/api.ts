@@ -3,6 +3,7 @@ import { deadLetterTopic, topics } from '@realtime-service/contracts';
 import { openEventLog, prepareEmbeddedLog } from '@realtime-service/event-log';
 import { createRoomService } from '@realtime-service/livekit';
 import {
+  activeProjection,
   createFactsReader,
   createPool,
   decideWithSeat,
@@ -20,8 +21,6 @@ import { createTokenSigner } from './join/sign-token.ts';
 import { createKeySet } from './key-set.ts';
 import { createApiMetrics, watchState } from './metrics.ts';
 
-/** The tables that serve. */
-const projection = 'active';
 const livekitTimeoutMs = 2_000;
 const prepareAgainMs = 1_000;
 const sweepEveryMs = 50;
@@ -49,7 +48,7 @@ export const startApi = async (settings: ApiSettings, logger: Logger): Promise<A
   const keys = createKeySet({ url: settings.oidc.jwksUri, logger });
   const freshness = createFreshness({
     bounds: log.bounds,
-    readPositions: () => readPositions(pool, projection),
+    readPositions: () => readPositions(pool, activeProjection),
     maxAgeMs: settings.projectionMaxAgeMs,
     logger,
   });

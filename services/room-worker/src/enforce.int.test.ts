@@ -2,6 +2,7 @@ import { topics } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { type EventLog, partitionOf } from '@realtime-service/event-log';
 import { permissionsOf, toParticipantPermission } from '@realtime-service/room-model';
+import { activeProjection } from '@realtime-service/room-store';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type FakeLivekit, type Fault, startFakeLivekit } from '../test/fake-livekit.ts';
 import { type RoomFact, readBatch, startProjection, type TestProjection } from '../test/projection.ts';
@@ -10,7 +11,6 @@ import { until } from '../test/until.ts';
 import { type Enforcement, startEnforcement } from './enforce.ts';
 import { createLaneGate, type LaneGate } from './lane-gate.ts';
 import { toLivekitRecord } from './livekit-record.ts';
-import { projection } from './worker.ts';
 
 const room = 'room-42';
 const timeoutMs = 300;
@@ -40,7 +40,7 @@ describeWith(['postgres'], 'enforcing', () => {
   });
 
   const start = ({
-    gate = createLaneGate(parts.pool, parts.log, projection),
+    gate = createLaneGate(parts.pool, parts.log, activeProjection),
     unknownRooms = 'observe' as 'observe' | 'close',
   } = {}): void => {
     const { pool, metrics, logger } = parts;
@@ -216,7 +216,7 @@ describeWith(['postgres'], 'enforcing', () => {
       const second = startEnforcement({
         pool,
         livekit: livekit.service,
-        gate: createLaneGate(pool, parts.log, projection),
+        gate: createLaneGate(pool, parts.log, activeProjection),
         unknownRooms: 'observe',
         metrics,
         logger,
@@ -416,11 +416,11 @@ describeWith(['postgres'], 'enforcing', () => {
         bounds: async (topic) =>
           (await parts.log.bounds(topic)).map((each) => ({ ...each, high: each.high + missing })),
       };
-      const real = createLaneGate(parts.pool, parts.log, projection);
+      const real = createLaneGate(parts.pool, parts.log, activeProjection);
       return {
         gate: {
           hasReachedKnown: real.hasReachedKnown,
-          isCaughtUp: createLaneGate(parts.pool, log, projection).isCaughtUp,
+          isCaughtUp: createLaneGate(parts.pool, log, activeProjection).isCaughtUp,
         },
         catchUp: () => {
           missing = 0n;
@@ -449,7 +449,7 @@ describeWith(['postgres'], 'enforcing', () => {
       await aCall();
       await enter(room, 'late');
       await parts.caughtUp();
-      const real = createLaneGate(parts.pool, parts.log, projection);
+      const real = createLaneGate(parts.pool, parts.log, activeProjection);
       start({
         gate: {
           hasReachedKnown: real.hasReachedKnown,
@@ -483,7 +483,7 @@ describeWith(['postgres'], 'enforcing', () => {
         ),
       );
       await parts.caughtUp();
-      const real = createLaneGate(parts.pool, parts.log, projection);
+      const real = createLaneGate(parts.pool, parts.log, activeProjection);
       start({
         unknownRooms: 'close',
         gate: {

@@ -7,7 +7,7 @@ import { deadLetterTopic, topics } from '@realtime-service/contracts';
 import { createDatabase, freePort, startFaultProxy, startKafka, startPostgres } from '@realtime-service/dev-stack';
 import { describeWith, realParts } from '@realtime-service/dev-stack/vitest';
 import { createEmbeddedLog, partitionOf, prepareEmbeddedLog } from '@realtime-service/event-log';
-import { createPool, migrate, type Pool, preparePositions } from '@realtime-service/room-store';
+import { activeProjection, createPool, migrate, type Pool, preparePositions } from '@realtime-service/room-store';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type FakeLivekit, startFakeLivekit } from '../test/fake-livekit.ts';
 import { roomRecord } from '../test/projection.ts';
@@ -302,7 +302,7 @@ describeWith(['postgres'], 'the process', () => {
       partitionCount,
     );
     for (const topic of [topics.roomEvents, topics.livekitWebhooks])
-      await preparePositions(pool, 'active', topic, partitionCount);
+      await preparePositions(pool, activeProjection, topic, partitionCount);
     return { url, pool };
   };
 

@@ -3,6 +3,7 @@ import { deadLetterTopic, topics } from '@realtime-service/contracts';
 import { type EventLog, type LogConsumer, openEventLog, prepareEmbeddedLog } from '@realtime-service/event-log';
 import { createRoomService } from '@realtime-service/livekit';
 import {
+  activeProjection,
   createPool,
   listen,
   marksChannel,
@@ -24,8 +25,6 @@ import { startRelay } from './relay.ts';
 import { startSweep } from './sweep.ts';
 import { createWebhookIntake } from './webhook-intake.ts';
 
-/** The tables that serve; a rebuild fills another set. */
-export const projection = 'active';
 const consumed = [topics.roomEvents, topics.livekitWebhooks];
 const livekitTimeoutMs = 2_000;
 const retryStartMs = 500;
@@ -68,7 +67,7 @@ const gatherBacklog = async (
   metrics.marksDue.set(count);
   metrics.markAgeSeconds.set(oldestDueAtMs === null ? 0 : (Date.now() - oldestDueAtMs) / 1000);
   const next = new Map(
-    (await readPositions(pool, projection)).map((each) => [`${each.topic} ${each.partition}`, each.nextOffset]),
+    (await readPositions(pool, activeProjection)).map((each) => [`${each.topic} ${each.partition}`, each.nextOffset]),
   );
   for (const topic of consumed)
     for (const { partition, high } of await log.bounds(topic)) {
@@ -135,7 +134,7 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
       for (const topic of consumed) {
         const { length } = await log.bounds(topic);
         partitionCounts.set(topic, length);
-        await preparePositions(pool, projection, topic, length);
+        await preparePositions(pool, activeProjection, topic, length);
       }
     },
     ending,
@@ -149,19 +148,19 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
     topics: consumed,
     onBatch: createProjector({
       pool,
-      projection,
+      projection: activeProjection,
       partitionCount: (topic) => partitionCounts.get(topic) ?? 1,
       metrics,
       logger,
     }),
     startAt: async (assigned) => {
-      const positions = await readPositions(pool, projection);
+      const positions = await readPositions(pool, activeProjection);
       return positions
         .filter((each) => assigned.some(({ topic, partition }) => topic === each.topic && partition === each.partition))
         .map(({ topic, partition, nextOffset }) => ({ topic, partition, offset: nextOffset }));
     },
   });
-  const gate = createLaneGate(pool, log, projection);
+  const gate = createLaneGate(pool, log, activeProjection);
   const enforcement = startEnforcement({ pool, livekit, gate, unknownRooms: settings.unknownRooms, metrics, logger });
   const listener = listen(database.directUrl, marksChannel, enforcement.wake, (error) =>
     logger.warn({ err: error }, 'listening for marks failed'),

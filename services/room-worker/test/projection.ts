@@ -10,6 +10,7 @@ import {
 } from '@realtime-service/event-log';
 import { authorise, type Request } from '@realtime-service/room-model';
 import {
+  activeProjection,
   createPool,
   migrate,
   type Pool,
@@ -20,7 +21,6 @@ import {
 import { createLogger, type Logger } from '@realtime-service/telemetry';
 import { createWorkerMetrics, type WorkerMetrics } from '../src/metrics.ts';
 import { createProjector } from '../src/project.ts';
-import { projection } from '../src/worker.ts';
 import { binaryRecord, partitionCount } from './records.ts';
 import { until } from './until.ts';
 
@@ -74,9 +74,15 @@ export const startProjection = async (): Promise<TestProjection> => {
     Object.values(topics).flatMap((topic) => [topic, deadLetterTopic(topic)]),
     partitionCount,
   );
-  for (const topic of consumed) await preparePositions(pool, projection, topic, partitionCount);
+  for (const topic of consumed) await preparePositions(pool, activeProjection, topic, partitionCount);
   const log = createEmbeddedLog({ pool, writeLog: () => undefined });
-  const project = createProjector({ pool, projection, partitionCount: () => partitionCount, metrics, logger });
+  const project = createProjector({
+    pool,
+    projection: activeProjection,
+    partitionCount: () => partitionCount,
+    metrics,
+    logger,
+  });
   let consumer: ReturnType<EventLog['consume']> | undefined;
 
   const append = async (...records: readonly NewRecord[]): Promise<void> => {
@@ -84,7 +90,7 @@ export const startProjection = async (): Promise<TestProjection> => {
   };
   const isCaughtUp = async (): Promise<boolean> => {
     const next = new Map(
-      (await readPositions(pool, projection)).map((each) => [`${each.topic} ${each.partition}`, each.nextOffset]),
+      (await readPositions(pool, activeProjection)).map((each) => [`${each.topic} ${each.partition}`, each.nextOffset]),
     );
     for (const topic of consumed)
       for (const { partition, high } of await log.bounds(topic))
