@@ -2,13 +2,7 @@ import { mkdtemp, readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import {
-  deadLetterTopic,
-  type JoinResponse,
-  type OutgoingRoomEvent,
-  RoomEventPublisher,
-  topics,
-} from '@realtime-service/contracts';
+import { allTopics, type JoinResponse, type OutgoingRoomEvent, RoomEventPublisher } from '@realtime-service/contracts';
 import {
   createDatabase,
   freePort,
@@ -83,8 +77,6 @@ const startService = async (
   });
   return { ...part, url: `http://127.0.0.1:${port}`, opsUrl, readLog: () => readFile(logFile, 'utf8') };
 };
-
-const allTopics = Object.values(topics).flatMap((topic) => [topic, deadLetterTopic(topic)]);
 
 const startBroker = async (): Promise<Kafka> => {
   const kafka = await startKafka();

@@ -10,5 +10,8 @@ export type TopicName = (typeof topics)[keyof typeof topics];
 /** Where records that can never be applied are published for their producers to see. */
 export const deadLetterTopic = (topic: TopicName): string => `${topic}-dlt`;
 
+/** Every topic and its dead letter topic: what a log must have before the services use it. */
+export const allTopics: readonly string[] = Object.values(topics).flatMap((topic) => [topic, deadLetterTopic(topic)]);
+
 /** Fixed for a topic's life: growing it lets a removal overtake an older addition. */
 export const defaultPartitionCount = 12;

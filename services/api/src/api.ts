@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { deadLetterTopic, topics } from '@realtime-service/contracts';
+import { allTopics, topics } from '@realtime-service/contracts';
 import { openEventLog, prepareEmbeddedLog } from '@realtime-service/event-log';
 import { createRoomService } from '@realtime-service/livekit';
 import {
@@ -134,11 +134,7 @@ const prepareSchema = ({ migrates, database, log }: ApiSettings, pool: Pool, log
   const prepare = async (): Promise<void> => {
     const applied = migrates ? await migrate(database.directUrl) : [];
     if (applied.length > 0) logger.info({ migrations: applied }, 'schema migrated');
-    if (log.kind === 'embedded')
-      await prepareEmbeddedLog(
-        pool,
-        Object.values(topics).flatMap((topic) => [topic, deadLetterTopic(topic)]),
-      );
+    if (log.kind === 'embedded') await prepareEmbeddedLog(pool, allTopics);
     isReady = true;
   };
 

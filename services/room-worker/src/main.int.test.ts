@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { fileURLToPath } from 'node:url';
-import { deadLetterTopic, topics } from '@realtime-service/contracts';
+import { allTopics, topics } from '@realtime-service/contracts';
 import { createDatabase, freePort, startFaultProxy, startKafka, startPostgres } from '@realtime-service/dev-stack';
 import { describeWith, realParts } from '@realtime-service/dev-stack/vitest';
 import { createEmbeddedLog, partitionOf, prepareEmbeddedLog } from '@realtime-service/event-log';
@@ -296,11 +296,7 @@ describeWith(['postgres'], 'the process', () => {
     const url = await freshDatabase();
     await migrate(url);
     const pool = poolOf(url);
-    await prepareEmbeddedLog(
-      pool,
-      Object.values(topics).flatMap((topic) => [topic, deadLetterTopic(topic)]),
-      partitionCount,
-    );
+    await prepareEmbeddedLog(pool, allTopics, partitionCount);
     for (const topic of [topics.roomEvents, topics.livekitWebhooks])
       await preparePositions(pool, activeProjection, topic, partitionCount);
     return { url, pool };

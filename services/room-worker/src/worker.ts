@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { deadLetterTopic, topics } from '@realtime-service/contracts';
+import { allTopics, topics } from '@realtime-service/contracts';
 import { type EventLog, type LogConsumer, openEventLog, prepareEmbeddedLog } from '@realtime-service/event-log';
 import { createRoomService } from '@realtime-service/livekit';
 import {
@@ -120,11 +120,7 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
   const prepare = async (): Promise<void> => {
     const applied = await migrate(database.directUrl);
     if (applied.length > 0) logger.info({ migrations: applied }, 'schema migrated');
-    if (settings.log.kind === 'embedded')
-      await prepareEmbeddedLog(
-        pool,
-        Object.values(topics).flatMap((topic) => [topic, deadLetterTopic(topic)]),
-      );
+    if (settings.log.kind === 'embedded') await prepareEmbeddedLog(pool, allTopics);
   };
   await untilReady('database', logger, prepare, ending);
   await untilReady(

@@ -1,4 +1,4 @@
-import { deadLetterTopic, topics } from '@realtime-service/contracts';
+import { allTopics, topics } from '@realtime-service/contracts';
 import { createDatabase } from '@realtime-service/dev-stack';
 import { realParts } from '@realtime-service/dev-stack/vitest';
 import {
@@ -69,11 +69,7 @@ export const startProjection = async (): Promise<TestProjection> => {
   });
   const metrics = createWorkerMetrics();
   const pool = createPool({ url, maxConnections: 20, applicationName: 'test', onError: () => undefined });
-  await prepareEmbeddedLog(
-    pool,
-    Object.values(topics).flatMap((topic) => [topic, deadLetterTopic(topic)]),
-    partitionCount,
-  );
+  await prepareEmbeddedLog(pool, allTopics, partitionCount);
   for (const topic of consumed) await preparePositions(pool, activeProjection, topic, partitionCount);
   const log = createEmbeddedLog({ pool, writeLog: () => undefined });
   const project = createProjector({
