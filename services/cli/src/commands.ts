@@ -1,0 +1,5 @@
+import type { Command } from './command.ts';
+import { listDeadLetters } from './dead-letters.ts';
+
+/** Every command, in the order of help and reference. */
+export const commands: readonly Command[] = [listDeadLetters];

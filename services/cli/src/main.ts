@@ -1,0 +1,36 @@
+#!/usr/bin/env node
+import { createInterface } from 'node:readline/promises';
+import { readSettings } from '@realtime-service/telemetry';
+import type { Terminal } from './command.ts';
+import { commands } from './commands.ts';
+import { CliSettings } from './config.ts';
+import { runCli } from './run-cli.ts';
+
+const { stdin, stdout, stderr } = process;
+
+const terminal: Terminal = {
+  write: (text) => void stdout.write(text),
+  tell: (text) => void stderr.write(text),
+  isInteractive: stdin.isTTY && stderr.isTTY,
+  ask: async (question) => {
+    const lines = createInterface({ input: stdin, output: stderr });
+    try {
+      return await lines.question(question, { signal: ending.signal });
+    } finally {
+      lines.close();
+    }
+  },
+};
+
+// A reader that has seen enough (`| head`) is no failure.
+stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
+
+const ending = new AbortController();
+process.once('SIGINT', () => ending.abort());
+process.once('SIGTERM', () => ending.abort());
+
+process.exitCode = await runCli(commands, process.argv.slice(2), {
+  terminal,
+  ending: ending.signal,
+  readSettings: () => readSettings('realtime', "Operators' commands.", CliSettings),
+});

@@ -1,0 +1,106 @@
+import { type EventLog, type LogSettings, openEventLog } from '@realtime-service/event-log';
+import { createPool } from '@realtime-service/room-store';
+import { scrub } from '@realtime-service/telemetry';
+import {
+  type Command,
+  CommandError,
+  exitCodes,
+  type Outcome,
+  type Terminal,
+  UsageError,
+  type Workplace,
+} from './command.ts';
+import type { CliSettings } from './config.ts';
+import { commandHelp, overviewHelp } from './help.ts';
+
+const applicationName = 'realtime-cli';
+
+export interface Surroundings {
+  readonly terminal: Terminal;
+  readonly ending: AbortSignal;
+  /** Read only when a command needs them: help does without. */
+  readonly readSettings: () => CliSettings;
+}
+
+/** Finds the command, runs it, and says what went wrong. @returns the exit code */
+export const runCli = async (
+  commands: readonly Command[],
+  args: readonly string[],
+  surroundings: Surroundings,
+): Promise<number> => {
+  const { terminal } = surroundings;
+  const { command, rest, group } = find(commands, args);
+  const asksHelp = args.includes('--help') || args.includes('-h');
+  if (command === undefined) {
+    const known = commands.filter(({ name }) => group === '' || name.startsWith(`${group} `));
+    const [unknown] = rest;
+    if (asksHelp || (unknown === undefined && group === '')) {
+      terminal.write(overviewHelp(known, group));
+      return exitCodes[asksHelp ? 'done' : 'usage'].code;
+    }
+    const what =
+      unknown === undefined ? `${group} needs a command` : `There is no command ${[group, unknown].join(' ').trim()}`;
+    terminal.tell(`${what}. See realtime ${group === '' ? '' : `${group} `}--help.\n`);
+    return exitCodes.usage.code;
+  }
+  if (asksHelp) {
+    terminal.write(commandHelp(command));
+    return exitCodes.done.code;
+  }
+  return exitCodes[await runCommand(command, rest, surroundings)].code;
+};
+
+const find = (commands: readonly Command[], args: readonly string[]) => {
+  const words = args.slice(0, args.findIndex((arg) => arg.startsWith('-')) >>> 0);
+  const command =
+    commands.find(({ name }) => name === words.slice(0, 2).join(' ')) ?? commands.find(({ name }) => name === words[0]);
+  if (command !== undefined) return { command, rest: args.slice(command.name.split(' ').length), group: '' };
+  const group = commands.some(({ name }) => name.startsWith(`${words[0]} `)) ? (words[0] as string) : '';
+  return { command, rest: words.slice(group === '' ? 0 : 1), group };
+};
+
+const runCommand = async (command: Command, args: readonly string[], surroundings: Surroundings): Promise<Outcome> => {
+  const { terminal } = surroundings;
+  const closing: (() => Promise<void>)[] = [];
+  try {
+    return await command.run(args, () => openWorkplace(surroundings, closing));
+  } catch (error) {
+    if (error instanceof UsageError) {
+      terminal.tell(`${error.message}\nSee realtime ${command.name} --help.\n`);
+      return 'usage';
+    }
+    terminal.tell(`${describeError(error)}\n`);
+    return 'failed';
+  } finally {
+    for (const close of closing.reverse()) await close().catch(() => undefined);
+  }
+};
+
+const openWorkplace = (
+  { terminal, ending, readSettings }: Surroundings,
+  closing: (() => Promise<void>)[],
+): Workplace => {
+  const settings = readSettings();
+  const { url, maxConnections } = settings.database;
+  const pool = createPool({ url, maxConnections, applicationName, onError: () => undefined });
+  closing.push(() => pool.end());
+  let log: EventLog | undefined;
+  const open = (): EventLog => {
+    const opened = openEventLog(settings satisfies LogSettings, {
+      clientId: applicationName,
+      pool,
+      writeLog: () => undefined,
+    });
+    closing.push(opened.close);
+    return opened;
+  };
+  return { settings, pool, log: () => (log ??= open()), terminal, ending };
+};
+
+/** What failed and why, without what drivers quote of addresses and passwords. */
+const describeError = (error: unknown): string => {
+  if (error instanceof CommandError) return scrub(error.message);
+  const reasons: string[] = [];
+  for (let each: unknown = error; each instanceof Error; each = each.cause) reasons.push(each.message || each.name);
+  return scrub(`Failed: ${reasons.join(': ') || String(error)}`);
+};
