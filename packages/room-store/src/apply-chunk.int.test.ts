@@ -138,49 +138,6 @@ describeWith(['postgres'], 'applying a chunk', () => {
     });
   });
 
-  test('a removal and an entry at the same time never miss each other', async () => {
-    // Notes, inside the entry's transaction, whether the removal was there to be seen by whoever answers its mark.
-    await pool.query(`
-      create table witnesses (user_id text, saw_removal boolean);
-      create function witness() returns trigger language plpgsql as $$ begin
-        insert into witnesses select new.user_id, exists (select from members m where m.user_id = new.user_id and m.is_removed);
-        return new;
-      end $$;
-      create trigger witness after insert on sessions for each row execute function witness()`);
-    const rounds = 200;
-    await apply([roomRecord(0, created('r'))]);
-    for (let round = 0; round < rounds; round += 1)
-      await Promise.all([
-        apply([roomRecord(round + 1, removed('r', `u${round}`))]),
-        apply([livekitRecord(round, joined('r', `u${round}`))]),
-      ]);
-
-    const { rows } = await pool.query<{ saw_removal: boolean; generation: string }>(
-      'select saw_removal, generation from witnesses join marks on marks.identity = witnesses.user_id',
-    );
-    expect(rows).toHaveLength(rounds);
-    // Where the entry did not see the removal, the removal saw the entry, and asked a second time.
-    const missed = rows.filter(({ saw_removal, generation }) => !saw_removal && generation === '1');
-    expect(missed).toEqual([]);
-    expect(new Set(rows.map(({ saw_removal }) => saw_removal)).size).toBe(2);
-    await pool.query('drop table witnesses cascade; drop function witness cascade');
-  }, 60_000);
-
-  test('two lanes over the same rooms in opposite orders do not deadlock', async () => {
-    const width = 400;
-    const rounds = 20;
-    for (let round = 0; round < rounds; round += 1) {
-      // New rooms each time: both lanes want to make and to lock them at once.
-      const rooms = Array.from({ length: width }, (_, at) => `room-${round}-${at}`);
-      const offset = (at: number) => round * width + at;
-      await Promise.all([
-        apply(rooms.map((room, at) => roomRecord(offset(at), added(room, 'ann')))),
-        apply(rooms.toReversed().map((room, at) => livekitRecord(offset(at), joined(room, 'ann')))),
-      ]);
-    }
-    expect(await nextOffset()).toBe(BigInt(rounds * width));
-  }, 60_000);
-
   test('the tables equal the pure fold, however the log is cut into chunks', async () => {
     const room = fc.constantFrom('r1', 'r2', 'é\u0301');
     const userId = fc.constantFrom('ann', 'bob', 'cleo');
