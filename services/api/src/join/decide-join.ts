@@ -28,6 +28,12 @@ interface DecideOptions {
   readonly tokenTtlSeconds: number;
 }
 
+/** Who wants to enter which room, at the desk or at the door. */
+export interface Entrant extends FactsQuery {
+  readonly deviceId: string | null;
+  readonly takeOver: boolean;
+}
+
 /** Somebody may enter, now. */
 export interface Admission {
   readonly room: RoomFacts;
@@ -73,31 +79,46 @@ const allowedBy = (verdict: Verdict, nowMs: number): Allowed => {
 };
 
 /**
- * Facts, verdict, and the seat where the room counts them.
- * @throws {ProblemError} with the verdict's code, 422 for what the caller may not choose, 503 without facts
+ * Facts, verdict, and the seat where the room counts them; `check` may object before one is taken.
+ * @throws {ProblemError} with the verdict's code, 503 without facts
  */
-export const decideJoin = async (
+export const decideEntry = async (
   { store, tokenTtlSeconds }: DecideOptions,
-  caller: Caller,
-  asked: AskedJoin,
+  { deviceId, takeOver, ...query }: Entrant,
+  check: (admission: Admission) => void = () => {},
 ): Promise<Admission> => {
-  const query: FactsQuery = { roomId: asked.roomId, userId: caller.userId, loginId: caller.loginId };
-  const deviceId = asked.device_id ?? null;
-  const takeOver = asked.take_over ?? false;
-
   const first = await fromStore(store.readFacts(query));
   const { facts, isRoomLive } = first;
-  const identity = identityOf(facts.room ?? unknownRoom(asked.roomId), caller.userId, deviceId);
+  const identity = identityOf(facts.room ?? unknownRoom(query.roomId), query.userId, deviceId);
   const decide = (answer: FactsAnswer): Verdict =>
     authorise(answer.facts, { purpose: 'enter', identity, takeOver }, answer.nowMs);
   const verdict = allowedBy(decide(first), first.nowMs);
   // Nobody is allowed into a room that is not there.
   const room = facts.room as RoomFacts;
-  const faults = faultsOfChoice(asked, { identity, settings: room.settings, permissions: verdict.permissions });
-  if (faults.length > 0) throw new ProblemError('invalid_request', { reason: 'choice', faults });
-  if (!needsSeat(room)) return { room, identity, verdict, isRoomLive };
+  const admission = { room, identity, verdict, isRoomLive };
+  check(admission);
+  if (!needsSeat(room)) return admission;
 
   const leaseSeconds = tokenTtlSeconds + leaseBeyondTokenSeconds;
   const seated = await fromStore(store.takeSeat({ ...query, identity, deviceId, leaseSeconds }, decide));
-  return { room, identity, verdict: allowedBy(seated.verdict, seated.answer.nowMs), isRoomLive };
+  return { ...admission, verdict: allowedBy(seated.verdict, seated.answer.nowMs) };
+};
+
+/**
+ * Decides a join as it was asked for.
+ * @throws {ProblemError} as `decideEntry`, and 422 for what the caller may not choose
+ */
+export const decideJoin = (options: DecideOptions, caller: Caller, asked: AskedJoin): Promise<Admission> => {
+  const entrant = {
+    roomId: asked.roomId,
+    userId: caller.userId,
+    loginId: caller.loginId,
+    deviceId: asked.device_id ?? null,
+    takeOver: asked.take_over ?? false,
+  };
+  return decideEntry(options, entrant, ({ identity, room, verdict }) => {
+    const { settings } = room;
+    const faults = faultsOfChoice(asked, { identity, settings, permissions: verdict.permissions });
+    if (faults.length > 0) throw new ProblemError('invalid_request', { reason: 'choice', faults });
+  });
 };

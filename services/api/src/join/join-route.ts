@@ -42,7 +42,7 @@ export const registerJoin = (
       await assertFresh(freshness, asked);
       const admission = await decideJoin(dependencies, caller, asked);
       await ensureRoom(dependencies, asked, admission);
-      const name = nameOf(asked, admission);
+      const name = nameOf(asked.participant_name, admission);
       const { token, expiresAt } = sign(signToken, { caller, asked, admission, name });
       const { role, permissions } = admission.verdict;
       metrics.requests.inc({ operation: 'join', outcome: 'allowed', reason: role });
@@ -85,8 +85,9 @@ const ensureRoom = async (
   }
 };
 
-const nameOf = ({ participant_name }: AskedJoin, { room, verdict }: Admission): string =>
-  (room.settings.clientName ? participant_name : undefined) ?? verdict.displayName ?? '';
+/** The name that somebody goes by: the one asked for where the room allows that, else the projected one. */
+export const nameOf = (asked: string | undefined, { room, verdict }: Admission): string =>
+  (room.settings.clientName ? asked : undefined) ?? verdict.displayName ?? '';
 
 interface TokenParts {
   readonly caller: Caller;
