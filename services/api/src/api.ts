@@ -6,6 +6,7 @@ import {
   activeProjection,
   createFactsReader,
   createPool,
+  createPostgresStore,
   decideWithSeat,
   migrate,
   type Pool,
@@ -22,6 +23,8 @@ import { createKeySet } from './key-set.ts';
 import { createApiMetrics, watchState } from './metrics.ts';
 
 const livekitTimeoutMs = 2_000;
+/** Shorter than any start of LiveKit: "it was made" must not be said of a server that has crashed and is back since. */
+const doorCoalesceMs = 100;
 const prepareAgainMs = 1_000;
 const sweepEveryMs = 50;
 
@@ -77,11 +80,20 @@ export const startApi = async (settings: ApiSettings, logger: Logger): Promise<A
   const app = await createApp({
     settings,
     keys,
-    store: { readFacts: createFactsReader(pool), takeSeat: (request, decide) => decideWithSeat(pool, request, decide) },
+    store: {
+      readFacts: createFactsReader(createPostgresStore(pool).readFacts),
+      takeSeat: (request, decide) => decideWithSeat(pool, request, decide),
+    },
     freshness,
     makeRoom: settings.makesRooms
       ? createRoomMaker({ createRoom: rooms.createRoom, tokenTtlSeconds: settings.tokenTtlSeconds })
       : async () => {},
+    makeRoomAtDoor: createRoomMaker({
+      createRoom: rooms.createRoom,
+      tokenTtlSeconds: settings.tokenTtlSeconds,
+      coalesceMs: doorCoalesceMs,
+    }),
+    livekitKeys: livekit.keys,
     signToken: createTokenSigner(livekit.keys[0], settings.tokenTtlSeconds),
     tokenTtlSeconds: settings.tokenTtlSeconds,
     serverUrl: livekit.publicUrl,

@@ -14,6 +14,7 @@ import { z } from 'zod';
 import { registerAuthentication } from './authenticate.ts';
 import type { ApiSettings } from './config.ts';
 import { type EventsDependencies, registerEvents } from './events/events-route.ts';
+import { type GateDependencies, gateOperation, type LimitBy, registerGate } from './gate/gate-route.ts';
 import { type JoinDependencies, registerJoin } from './join/join-route.ts';
 import type { KeySet } from './key-set.ts';
 import { createClientErrorHandler, createProblemHandler, type OnProblem, ProblemError } from './problem.ts';
@@ -26,7 +27,7 @@ declare module 'fastify' {
   }
 }
 
-export interface ApiDependencies extends JoinDependencies, EventsDependencies {
+export interface ApiDependencies extends JoinDependencies, EventsDependencies, GateDependencies {
   readonly settings: Omit<ApiSettings, 'database' | 'log' | 'livekit'>;
   readonly keys: Pick<KeySet, 'find'>;
   readonly now: () => number;
@@ -85,9 +86,16 @@ export const createApp = async (dependencies: ApiDependencies): Promise<FastifyI
   ];
   registerJoin(app, callersUpTo(settings.userRequestsPerMinute), dependencies);
   await registerEvents(app, callersUpTo(settings.producerRequestsPerMinute), dependencies);
+  const gate = { ...settings.gate, pathPrefix: pathOf(dependencies.serverUrl) };
+  const visitorsBy: LimitBy = (keyGenerator) =>
+    limit(app, 'visitor', { max: settings.gate.requestsPerMinute, keyGenerator });
+  registerGate(app, gate, visitorsBy, dependencies);
   await serveDocs(app);
   return app;
 };
+
+/** Empty where clients reach LiveKit at the root of its host. */
+const pathOf = (serverUrl: string): string => new URL(serverUrl).pathname.replace(/\/$/, '');
 
 /** What stands before every route; CORS first, so that browsers can read whatever comes after it. */
 const guard = async (app: FastifyInstance, settings: ApiDependencies['settings']): Promise<void> => {
@@ -102,13 +110,17 @@ const guard = async (app: FastifyInstance, settings: ApiDependencies['settings']
   await app.register(fastifyUnderPressure, { maxEventLoopDelay: settings.maxEventLoopDelayMs, retryAfter: 1 });
   await app.register(fastifyRateLimit, { global: false, cache: 10_000, timeWindow: minuteMs });
   // Before anything is verified, and on paths that lead nowhere, too.
-  app.addHook('onRequest', limit(app, 'address', { max: settings.addressRequestsPerMinute }));
+  const countAddress = limit(app, 'address', { max: settings.addressRequestsPerMinute });
+  app.addHook('onRequest', async function (request, reply) {
+    // All who stand at the door come by the address of one proxy.
+    if (request.routeOptions.config.operation !== gateOperation) await countAddress.call(this, request, reply);
+  });
 };
 
-/** Counts requests of one address or of one caller in a minute. */
+/** Counts requests of one address, of one caller or of one visitor in a minute. */
 const limit = (
   app: FastifyInstance,
-  whose: 'address' | 'caller',
+  whose: 'address' | 'caller' | 'visitor',
   options: CreateRateLimitOptions,
 ): onRequestAsyncHookHandler => {
   const count = app.createRateLimit(options);
@@ -126,7 +138,8 @@ const noteProblem =
     const operation = request.routeOptions?.config?.operation ?? 'none';
     metrics.requests.inc({ operation, outcome: code, reason });
     trace.getActiveSpan()?.setAttributes({ 'realtime.outcome': code, 'realtime.reason': reason });
-    const fields = { operation, code, reason, room: roomOf(request), user: request.user?.userId };
+    const user = request.user?.userId ?? request.visitor?.person?.userId;
+    const fields = { operation, code, reason, room: request.visitor?.roomId ?? roomOf(request), user };
     if (code === 'internal') logger.error({ ...fields, err: cause }, 'request failed');
     else if (isOurs.has(code)) logger.warn({ ...fields, err: cause }, 'request failed');
     else logger.info(fields, 'request refused');

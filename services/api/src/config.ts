@@ -65,6 +65,18 @@ const OwnSettings = z
       'Requests of one producer to the event route; each may bring 1,000 events',
     ),
     RATE_LIMIT_ADDRESS_PER_MINUTE: number(1, 100_000_000, 6000).describe('Requests from one address (IPv6: one /64)'),
+    RATE_LIMIT_GATE_PER_MINUTE: number(1, 1_000_000, 300).describe(
+      'Attempts of one person at the gate, whichever proxy asks',
+    ),
+    GATE_URI_HEADER: z
+      .string()
+      .regex(/^[\w-]+$/)
+      .toLowerCase()
+      .default('x-original-uri')
+      .describe('The one header in which a proxy tells the gate what its client asked for'),
+    GATE_MACHINE_KINDS: list((entry) => /^[a-z]+$/.test(entry), 'kinds of participants')
+      .prefault('agent,egress,ingress')
+      .describe("Kinds of LiveKit participants that pass the gate with others' tokens of our keys"),
     MAX_EVENT_LOOP_DELAY_MS: number(10, 60_000, 250).describe('Above this mean delay requests are shed with 503'),
     MAX_HEADER_BYTES: number(17_408, 65_536, 32_768).describe(
       'Most bytes of request headers; proxies in front must allow as much',
@@ -104,6 +116,11 @@ const OwnSettings = z
       userRequestsPerMinute: env.RATE_LIMIT_USER_PER_MINUTE,
       producerRequestsPerMinute: env.RATE_LIMIT_PRODUCER_PER_MINUTE,
       addressRequestsPerMinute: env.RATE_LIMIT_ADDRESS_PER_MINUTE,
+      gate: {
+        uriHeader: env.GATE_URI_HEADER,
+        machineKinds: env.GATE_MACHINE_KINDS,
+        requestsPerMinute: env.RATE_LIMIT_GATE_PER_MINUTE,
+      },
       maxEventLoopDelayMs: env.MAX_EVENT_LOOP_DELAY_MS,
       maxHeaderBytes: env.MAX_HEADER_BYTES,
       projectionMaxAgeMs: env.PROJECTION_MAX_AGE_SECONDS * 1000,

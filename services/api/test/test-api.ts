@@ -123,6 +123,11 @@ export const startTestApi = async (changes: Record<string, string> = {}): Promis
       if (state.failing.livekit) throw new Error('LiveKit is away');
       state.made.push(roomId);
     },
+    makeRoomAtDoor: async (roomId) => {
+      if (state.failing.livekit) throw new Error('LiveKit is away');
+      state.made.push(roomId);
+    },
+    livekitKeys: settings.livekit.keys,
     signToken: createTokenSigner(livekitKey, settings.tokenTtlSeconds),
     tokenTtlSeconds: settings.tokenTtlSeconds,
     serverUrl: settings.livekit.publicUrl,

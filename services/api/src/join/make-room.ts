@@ -2,7 +2,7 @@ import type { RoomOptions, RoomService } from '@realtime-service/livekit';
 import { attributes } from '@realtime-service/room-model';
 import { currentTraceparent } from '@realtime-service/telemetry';
 
-const coalesceMs = 1_000;
+const secondMs = 1_000;
 /** Beyond the life of a token: LiveKit's own leeway is a minute. */
 const leewaySeconds = 60;
 
@@ -14,14 +14,21 @@ export type MakeRoom = (roomId: string, agents: Agents) => Promise<void>;
 interface RoomMakerOptions {
   readonly createRoom: RoomService['createRoom'];
   readonly tokenTtlSeconds: number;
+  /** How long one answer serves everybody; a second by default. */
+  readonly coalesceMs?: number;
   readonly now?: () => number;
 }
 
 /**
  * Makes rooms where they are used: in LiveKit they never appear by themselves (`auto_create: false`), so that an old
- * token cannot bring a closed one back. LiveKit is asked at most once per room and second, whatever it answers.
+ * token cannot bring a closed one back. LiveKit is asked at most once per room and `coalesceMs`, whatever it answers.
  */
-export const createRoomMaker = ({ createRoom, tokenTtlSeconds, now = Date.now }: RoomMakerOptions): MakeRoom => {
+export const createRoomMaker = ({
+  createRoom,
+  tokenTtlSeconds,
+  coalesceMs = secondMs,
+  now = Date.now,
+}: RoomMakerOptions): MakeRoom => {
   const recent = new Map<string, { readonly startedAtMs: number; readonly made: Promise<void> }>();
   // Outlives every token that was handed out for it.
   const timeoutSeconds = tokenTtlSeconds + leewaySeconds;

@@ -1,0 +1,111 @@
+import { problemStatus } from '@realtime-service/contracts';
+import type { LivekitKey } from '@realtime-service/livekit';
+import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestAsyncHookHandler } from 'fastify';
+import { decideEntry } from '../join/decide-join.ts';
+import { type JoinDependencies, nameOf } from '../join/join-route.ts';
+import type { MakeRoom } from '../join/make-room.ts';
+import { ProblemError, refuseOtherMethods } from '../problem.ts';
+import { type GateAddress, readShownToken } from './shown-token.ts';
+import { createLivekitVerifier } from './verify-livekit-token.ts';
+import { readVisitor, type Visitor } from './visitor.ts';
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Who stands at LiveKit's door: set where a proxy asks. */
+    visitor: Visitor | null;
+  }
+}
+
+type SharedWithJoin = 'store' | 'freshness' | 'signToken' | 'tokenTtlSeconds' | 'metrics' | 'logger';
+
+export interface GateDependencies extends Pick<JoinDependencies, SharedWithJoin> {
+  /** Makes the room that is about to be entered. */
+  readonly makeRoomAtDoor: MakeRoom;
+  /** Each of them may have signed: LiveKit takes any for a refresh token. */
+  readonly livekitKeys: readonly LivekitKey[];
+}
+
+export interface GateSettings extends GateAddress {
+  /** Kinds of participants that pass with a token which others signed. */
+  readonly machineKinds: readonly string[];
+}
+
+export const gateOperation = 'gate';
+const url = '/api/realtime/gate';
+/** Envoy appends the path that its client asked for, and takes nothing but 200 for a yes. */
+const envoyUrl = `${url}/*`;
+
+/** Hooks that count one visitor's questions, whichever proxy asks them. */
+export type LimitBy = (keyGenerator: (request: FastifyRequest) => string) => onRequestAsyncHookHandler;
+
+/** The life of an entry: what a client showed → visitor → facts → verdict → room → today's token, for the proxy to send on. */
+export const registerGate = (
+  app: FastifyInstance,
+  settings: GateSettings,
+  limitBy: LimitBy,
+  dependencies: GateDependencies,
+): void => {
+  const { freshness, signToken, metrics, logger, livekitKeys } = dependencies;
+  const verify = createLivekitVerifier(livekitKeys);
+
+  const identify = async (request: FastifyRequest): Promise<void> => {
+    const token = readShownToken(request.headers, settings);
+    request.visitor = readVisitor(token, verify(token), settings.machineKinds);
+  };
+
+  const pass = (reply: FastifyReply, token: string, as: string): FastifyReply => {
+    metrics.requests.inc({ operation: gateOperation, outcome: 'allowed', reason: as });
+    return reply.header('authorization', `Bearer ${token}`).send();
+  };
+
+  const answer = async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
+    const { roomId, person, claims, token: shown } = request.visitor as Visitor;
+    if (person === null) return pass(reply, shown, claims.kind);
+    if (!freshness.isCurrent(roomId)) throw new ProblemError('projection_stale', { reason: 'partition_too_old' });
+    const entrant = { ...person, roomId, takeOver: false };
+    const admission = await decideEntry(dependencies, entrant).catch(refuseEntry);
+    await ensureRoom(dependencies, roomId);
+    const { identity, verdict } = admission;
+    const { metadata, attributes } = claims;
+    const { permissions, role } = verdict;
+    const name = nameOf(claims.name, admission);
+    const { token } = signToken({ room: roomId, identity, name, metadata, attributes, permissions }, Date.now());
+    logger.info({ room: roomId, user: person.userId, role }, 'entry allowed');
+    return pass(reply, token, role);
+  };
+
+  app.decorateRequest('visitor', null);
+  const options = {
+    onRequest: [identify, limitBy(visitorKey)],
+    onSend: allowReading,
+    exposeHeadRoute: false,
+    config: { operation: gateOperation },
+  };
+  app.get(url, options, (request, reply) => answer(request, reply.code(204)));
+  app.get(envoyUrl, options, (request, reply) => answer(request, reply.code(200)));
+  for (const path of [url, envoyUrl]) refuseOtherMethods(app, path, ['GET']);
+};
+
+const visitorKey = ({ visitor }: FastifyRequest): string => visitor?.person?.userId ?? visitor?.claims.sub ?? '';
+
+/** A browser that cannot read a refusal takes it for a broken network, and tries again for 40 s. */
+const allowReading = async (_request: FastifyRequest, reply: FastifyReply): Promise<void> => {
+  reply.header('access-control-allow-origin', '*');
+};
+
+/** The door says yes, no or not now; what exactly keeps somebody out, the desk tells. */
+const refuseEntry = (error: unknown): never => {
+  if (error instanceof ProblemError && problemStatus[error.code] < 500)
+    throw new ProblemError('forbidden', { reason: error.reason });
+  throw error;
+};
+
+/** After a crash LiveKit has no rooms, and a client that is told so leaves for good: no entry without the room. */
+const ensureRoom = async ({ makeRoomAtDoor, metrics }: GateDependencies, roomId: string): Promise<void> => {
+  try {
+    await makeRoomAtDoor(roomId, []);
+  } catch (cause) {
+    metrics.roomsNotMade.inc();
+    throw new ProblemError('livekit_unavailable', { cause });
+  }
+};
