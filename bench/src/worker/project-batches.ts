@@ -1,5 +1,5 @@
 import type { LogBatch } from '@realtime-service/event-log';
-import { activeProjection, createPool, type Pool } from '@realtime-service/room-store';
+import { activeProjection, createPool, createPostgresStore, type Pool } from '@realtime-service/room-store';
 import { createProjector, createWorkerMetrics } from '@realtime-service/room-worker';
 import { createLogger } from '@realtime-service/telemetry';
 import { consumeAll } from './lanes.ts';
@@ -19,7 +19,7 @@ export const createBenchPool = (url: string, maxConnections: number): Pool =>
 export const projectBatches = async (pool: Pool, batches: readonly LogBatch[], concurrency: number): Promise<void> => {
   const logger = createLogger({ service: 'bench', level: 'warn' });
   const project = createProjector({
-    pool,
+    store: createPostgresStore(pool),
     projection: activeProjection,
     partitionCount: () => partitionCount,
     metrics: createWorkerMetrics(),

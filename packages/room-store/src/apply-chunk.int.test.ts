@@ -14,7 +14,15 @@ import {
   roomRecord,
   startDatabase,
 } from '../test/given.ts';
-import { applyChunk, type ChunkRecord, type ChunkResult, type Pool, readPositions, readProjection } from './index.ts';
+import {
+  applyChunk,
+  type ChunkRecord,
+  type ChunkResult,
+  createPostgresStore,
+  type Pool,
+  readPositions,
+  readProjection,
+} from './index.ts';
 import { memberTable, roomTable, type Table } from './rows.ts';
 
 describeWith(['postgres'], 'applying a chunk', () => {
@@ -33,7 +41,7 @@ describeWith(['postgres'], 'applying a chunk', () => {
   });
 
   const apply = (records: readonly ChunkRecord[], from?: number): Promise<ChunkResult> =>
-    applyChunk(pool, chunkOf(records, from));
+    applyChunk(createPostgresStore(pool), chunkOf(records, from));
   const rowsOf = async <T>(table: Table<T>): Promise<T[]> =>
     (await pool.query(`select * from ${table.name}`)).rows.map(table.read);
   const nextOffset = async (): Promise<bigint | undefined> =>

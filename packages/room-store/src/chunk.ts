@@ -36,10 +36,14 @@ export interface ChunkRecord {
   readonly content: ChunkContent;
 }
 
-export interface Chunk {
+/** A partition as one projection reads it. */
+export interface ProjectionPartition {
   readonly projection: string;
   readonly topic: string;
   readonly partition: number;
+}
+
+export interface Chunk extends ProjectionPartition {
   /** The offset that the log was asked for: if the database stands before it, records were skipped. */
   readonly fetchedOffset: bigint;
   /** Where the partition stands when this chunk is applied. */

@@ -155,7 +155,9 @@ const maxInFlight = 2;
  * query has *not been sent*: one that is under way has an older snapshot than the question, and its answer could miss
  * a removal that was committed before the question was asked.
  */
-export const createFactsReader = (pool: Pool): ((query: FactsQuery) => Promise<FactsAnswer>) => {
+export const createFactsReader = (
+  readMany: (queries: readonly FactsQuery[]) => Promise<FactsAnswer[]>,
+): ((query: FactsQuery) => Promise<FactsAnswer>) => {
   let waiting: Waiting[] = [];
   let inFlight = 0;
   let isScheduled = false;
@@ -163,10 +165,7 @@ export const createFactsReader = (pool: Pool): ((query: FactsQuery) => Promise<F
   const send = async (batch: readonly Waiting[]): Promise<void> => {
     inFlight += 1;
     try {
-      const answers = await readFacts(
-        pool,
-        batch.map(({ query }) => query),
-      );
+      const answers = await readMany(batch.map(({ query }) => query));
       for (const [at, { resolve }] of batch.entries()) resolve(answers[at] as FactsAnswer);
     } catch (error) {
       for (const { reject } of batch) reject(error);

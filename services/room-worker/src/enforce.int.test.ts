@@ -40,11 +40,11 @@ describeWith(['postgres'], 'enforcing', () => {
   });
 
   const start = ({
-    gate = createLaneGate(parts.pool, parts.log, activeProjection),
+    gate = createLaneGate(parts.store, parts.log, activeProjection),
     unknownRooms = 'observe' as 'observe' | 'close',
   } = {}): void => {
-    const { pool, metrics, logger } = parts;
-    enforcement = startEnforcement({ pool, livekit: livekit.service, gate, unknownRooms, metrics, logger });
+    const { store, metrics, logger } = parts;
+    enforcement = startEnforcement({ store, livekit: livekit.service, gate, unknownRooms, metrics, logger });
   };
 
   let told = 0;
@@ -212,11 +212,11 @@ describeWith(['postgres'], 'enforcing', () => {
       await until('the call is under way', () => livekit.callsOf('RemoveParticipant').length === 1);
       // What the killed one leaves: a claim that nobody will answer. Its time is over.
       await parts.pool.query(`update marks set locked_until = now() - interval '1 second'`);
-      const { pool, metrics, logger } = parts;
+      const { store, metrics, logger } = parts;
       const second = startEnforcement({
-        pool,
+        store,
         livekit: livekit.service,
-        gate: createLaneGate(pool, parts.log, activeProjection),
+        gate: createLaneGate(store, parts.log, activeProjection),
         unknownRooms: 'observe',
         metrics,
         logger,
@@ -416,11 +416,11 @@ describeWith(['postgres'], 'enforcing', () => {
         bounds: async (topic) =>
           (await parts.log.bounds(topic)).map((each) => ({ ...each, high: each.high + missing })),
       };
-      const real = createLaneGate(parts.pool, parts.log, activeProjection);
+      const real = createLaneGate(parts.store, parts.log, activeProjection);
       return {
         gate: {
           hasReachedKnown: real.hasReachedKnown,
-          isCaughtUp: createLaneGate(parts.pool, log, activeProjection).isCaughtUp,
+          isCaughtUp: createLaneGate(parts.store, log, activeProjection).isCaughtUp,
         },
         catchUp: () => {
           missing = 0n;
@@ -449,7 +449,7 @@ describeWith(['postgres'], 'enforcing', () => {
       await aCall();
       await enter(room, 'late');
       await parts.caughtUp();
-      const real = createLaneGate(parts.pool, parts.log, activeProjection);
+      const real = createLaneGate(parts.store, parts.log, activeProjection);
       start({
         gate: {
           hasReachedKnown: real.hasReachedKnown,
@@ -483,7 +483,7 @@ describeWith(['postgres'], 'enforcing', () => {
         ),
       );
       await parts.caughtUp();
-      const real = createLaneGate(parts.pool, parts.log, activeProjection);
+      const real = createLaneGate(parts.store, parts.log, activeProjection);
       start({
         unknownRooms: 'close',
         gate: {

@@ -7,19 +7,7 @@ import {
   toParticipantPermission,
   type Verdict,
 } from '@realtime-service/room-model';
-import {
-  type ClaimedEdge,
-  claimEdges,
-  claimMarks,
-  type Mark,
-  markIdentities,
-  type Pool,
-  postponeEdge,
-  postponeMark,
-  readFacts,
-  settleEdge,
-  settleMark,
-} from '@realtime-service/room-store';
+import type { ClaimedEdge, Mark, RoomStore } from '@realtime-service/room-store';
 import { type Logger, withRemoteParent, withSpan } from '@realtime-service/telemetry';
 import type { LaneGate } from './lane-gate.ts';
 import type { WorkerMetrics } from './metrics.ts';
@@ -35,7 +23,7 @@ const notCaughtUpRetryMs = 500;
 const edgeRetryAttempts = 3;
 
 export interface EnforcementDependencies {
-  readonly pool: Pool;
+  readonly store: RoomStore;
   readonly livekit: RoomService;
   readonly gate: LaneGate;
   /** What to do with rooms that LiveKit has and the domain does not. */
@@ -66,8 +54,8 @@ const delayAfter = (error: unknown, attempts: number): number => {
   return Math.max(error.retryAfterMs ?? 0, retryDelayMs(attempts));
 };
 
-const readRoom = async (pool: Pool, roomId: string): Promise<RoomFacts | null> => {
-  const [answer] = await readFacts(pool, [{ roomId, userId: '', loginId: null }]);
+const readRoom = async (store: RoomStore, roomId: string): Promise<RoomFacts | null> => {
+  const [answer] = await store.readFacts([{ roomId, userId: '', loginId: null }]);
   return answer?.facts.room ?? null;
 };
 
@@ -75,15 +63,15 @@ const later: Answer = { kind: 'later', delayMs: notCaughtUpRetryMs };
 
 /** Makes LiveKit agree about one room: a closed one ends in one call; of others every identity is asked about. */
 const answerRoom = async (
-  { pool, livekit, gate, unknownRooms }: EnforcementDependencies,
+  { store, livekit, gate, unknownRooms }: EnforcementDependencies,
   mark: Mark,
 ): Promise<Answer> => {
   const { roomId } = mark;
-  let room = await readRoom(pool, roomId);
+  let room = await readRoom(store, roomId);
   if (room === null) {
     if (!(await gate.isCaughtUp([roomId]))) return later;
     // Read again: only what is absent after the lane was seen caught up is absent.
-    room = await readRoom(pool, roomId);
+    room = await readRoom(store, roomId);
   }
   if (room === null) {
     if (unknownRooms === 'observe') return settled('observed', 'unknown_room');
@@ -95,8 +83,7 @@ const answerRoom = async (
     return settled('room_deleted', 'room_closed');
   }
   const participants = await livekit.listParticipants(roomId);
-  await markIdentities(
-    pool,
+  await store.markIdentities(
     roomId,
     participants.map(({ identity }) => identity),
     mark,
@@ -130,7 +117,7 @@ const enforce = async (
  * session, and whoever was rightfully added again meanwhile must be judged by the newer facts.
  */
 const answerIdentity = async (dependencies: EnforcementDependencies, mark: Mark): Promise<Answer> => {
-  const { pool, livekit, gate } = dependencies;
+  const { store, livekit, gate } = dependencies;
   const { roomId, identity } = mark;
   const present = await livekit.getParticipant(roomId, identity);
   if (present === null) return settled('absent');
@@ -138,7 +125,7 @@ const answerIdentity = async (dependencies: EnforcementDependencies, mark: Mark)
   const userId = present.attributes?.[attributes.user];
   if (userId === undefined) return settled('observed', 'not_ours');
   const judge = async (): Promise<Verdict> => {
-    const [answer] = await readFacts(pool, [
+    const [answer] = await store.readFacts([
       { roomId, userId, loginId: present.attributes?.[attributes.login] ?? null },
     ]);
     if (answer === undefined) throw new Error('facts were not answered');
@@ -153,11 +140,11 @@ const answerIdentity = async (dependencies: EnforcementDependencies, mark: Mark)
 };
 
 const answerMark = async (dependencies: EnforcementDependencies, mark: Mark): Promise<void> => {
-  const { pool, metrics, logger } = dependencies;
+  const { store, metrics, logger } = dependencies;
   try {
     const answer = await (mark.identity === '' ? answerRoom(dependencies, mark) : answerIdentity(dependencies, mark));
     if (answer.kind === 'later') {
-      await postponeMark(pool, mark, answer.delayMs);
+      await store.postponeMark(mark, answer.delayMs);
       return;
     }
     const { action, reason, askAgainAtMs } = answer;
@@ -168,7 +155,7 @@ const answerMark = async (dependencies: EnforcementDependencies, mark: Mark): Pr
     }
     if (action === 'permissions_set')
       logger.info({ room: mark.roomId, identity: mark.identity, cause: mark.cause }, 'permissions set');
-    await settleMark(pool, mark, askAgainAtMs);
+    await store.settleMark(mark, askAgainAtMs);
   } catch (error) {
     const kind = error instanceof LivekitError ? error.kind : 'store';
     metrics.enforcementErrors.inc({ kind });
@@ -177,13 +164,13 @@ const answerMark = async (dependencies: EnforcementDependencies, mark: Mark): Pr
       'question could not be answered yet',
     );
     // Where the database is away too, the claim expires by itself.
-    await postponeMark(pool, mark, delayAfter(error, mark.attempts)).catch(() => {});
+    await store.postponeMark(mark, delayAfter(error, mark.attempts)).catch(() => {});
   }
 };
 
 /** Carries out an order that concerns one sid, if that sid is still the one that is there. */
 const carryOutEdge = async (
-  { pool, livekit, metrics, logger }: EnforcementDependencies,
+  { store, livekit, metrics, logger }: EnforcementDependencies,
   edge: ClaimedEdge,
 ): Promise<void> => {
   try {
@@ -194,11 +181,11 @@ const carryOutEdge = async (
       metrics.answers.inc({ action: edge.kind, reason: 'requested' });
       logger.info({ room: edge.roomId, identity: edge.identity, kind: edge.kind }, 'order carried out');
     }
-    await settleEdge(pool, edge);
+    await store.settleEdge(edge);
   } catch (error) {
     metrics.enforcementErrors.inc({ kind: error instanceof LivekitError ? error.kind : 'store' });
     logger.warn({ room: edge.roomId, identity: edge.identity, err: error }, 'order could not be carried out yet');
-    await postponeEdge(pool, edge, delayAfter(error, edgeRetryAttempts)).catch(() => {});
+    await store.postponeEdge(edge, delayAfter(error, edgeRetryAttempts)).catch(() => {});
   }
 };
 
@@ -222,7 +209,7 @@ export interface Enforcement {
  * it is answered, whatever its cause said then. Each is answered on its own, with bounded calls.
  */
 export const startEnforcement = (dependencies: EnforcementDependencies): Enforcement => {
-  const { pool, logger } = dependencies;
+  const { store, logger } = dependencies;
   const underWay = new Set<Promise<void>>();
   let isStopped = false;
   let woken = Promise.withResolvers<void>();
@@ -239,9 +226,9 @@ export const startEnforcement = (dependencies: EnforcementDependencies): Enforce
   const claim = async (): Promise<void> => {
     const free = concurrency - underWay.size;
     if (free <= 0) return;
-    for (const mark of await claimMarks(pool, free, claimSeconds))
+    for (const mark of await store.claimMarks(free, claimSeconds))
       start(inTrace('enforce mark', mark.trace, () => answerMark(dependencies, mark)));
-    for (const edge of await claimEdges(pool, free, claimSeconds))
+    for (const edge of await store.claimEdges(free, claimSeconds))
       start(inTrace('enforce order', edge.trace, () => carryOutEdge(dependencies, edge)));
   };
 

@@ -1,6 +1,5 @@
 import { topics } from '@realtime-service/contracts';
-import { type EventLog, partitionOf } from '@realtime-service/event-log';
-import type { Pool } from '@realtime-service/room-store';
+import { partitionOf } from '@realtime-service/event-log';
 import { describe, expect, it } from 'vitest';
 import { createLaneGate } from './lane-gate.ts';
 
@@ -11,13 +10,12 @@ const otherLane = 1 - lane;
 
 /** A gate over a log and a projection whose positions the test moves. */
 const given = (at: { high: [number, number]; next: [number, number] }) => {
-  const pool = {
-    query: async () => ({
-      rows: at.next.map((next, partition) => ({ topic: topics.roomEvents, partition, next_offset: String(next) })),
-    }),
+  const store = {
+    readPositions: async () =>
+      at.next.map((next, partition) => ({ topic: topics.roomEvents, partition, nextOffset: BigInt(next) })),
   };
   const log = { bounds: async () => at.high.map((high, partition) => ({ partition, low: 0n, high: BigInt(high) })) };
-  return createLaneGate(pool as unknown as Pool, log as unknown as EventLog, 'active');
+  return createLaneGate(store, log, 'active');
 };
 
 const lanes = (ofRoom: number, other: number): [number, number] => (lane === 0 ? [ofRoom, other] : [other, ofRoom]);

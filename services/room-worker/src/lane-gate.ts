@@ -1,6 +1,6 @@
 import { topics } from '@realtime-service/contracts';
 import { type EventLog, partitionOf } from '@realtime-service/event-log';
-import { type Pool, readPositions } from '@realtime-service/room-store';
+import type { RoomStore } from '@realtime-service/room-store';
 
 /**
  * Whether the facts about a room or a user are fresh enough to act on. A restored or empty database believes that
@@ -16,7 +16,11 @@ export interface LaneGate {
   readonly isCaughtUp: (keys: readonly string[]) => Promise<boolean>;
 }
 
-export const createLaneGate = (pool: Pool, log: EventLog, projection: string): LaneGate => {
+export const createLaneGate = (
+  store: Pick<RoomStore, 'readPositions'>,
+  log: Pick<EventLog, 'bounds'>,
+  projection: string,
+): LaneGate => {
   /** Per partition, the highest position that is known to be reachable. */
   const known = new Map<number, bigint>();
 
@@ -25,7 +29,7 @@ export const createLaneGate = (pool: Pool, log: EventLog, projection: string): L
   };
 
   const readNext = async (): Promise<Map<number, bigint>> => {
-    const positions = await readPositions(pool, projection);
+    const positions = await store.readPositions(projection);
     const next = new Map<number, bigint>();
     for (const { topic, partition, nextOffset } of positions) {
       if (topic !== topics.roomEvents) continue;

@@ -5,9 +5,9 @@ import {
   type ChunkCounts,
   type ChunkRecord,
   type ChunkResult,
+  type ChunkStore,
   isCancelled,
   isUnstorable,
-  type Pool,
 } from '@realtime-service/room-store';
 import { type Logger, withRemoteParent, withSpan } from '@realtime-service/telemetry';
 import { type Decoded, decodeRecord } from './decode.ts';
@@ -18,7 +18,7 @@ const maxChunkBytes = 1024 * 1024;
 const retryAfterMs = 1_000;
 
 export interface ProjectorDependencies {
-  readonly pool: Pool;
+  readonly store: ChunkStore;
   readonly projection: string;
   readonly partitionCount: (topic: string) => number;
   readonly metrics: WorkerMetrics;
@@ -66,8 +66,8 @@ const asDeadLetter = ({ stored, record }: Decoded, error: unknown): ChunkRecord 
 
 type Stretch = Omit<Chunk, 'records'> & Run;
 
-const apply = (pool: Pool, { decoded, ...stretch }: Stretch): Promise<ChunkResult> =>
-  applyChunk(pool, { ...stretch, records: decoded.map(({ record }) => record) });
+const apply = (store: ChunkStore, { decoded, ...stretch }: Stretch): Promise<ChunkResult> =>
+  applyChunk(store, { ...stretch, records: decoded.map(({ record }) => record) });
 
 /** What became of a stretch, and its records as they were applied: some may have turned out to be dead letters. */
 interface Applied {
@@ -88,27 +88,27 @@ const sum = (left: ChunkCounts, right: ChunkCounts): ChunkCounts => ({
  * Applies a chunk; where its data cannot be stored, in halves, until the one record is found. In halves too where it
  * touches so much that it ran out of time.
  */
-const applyInHalves = async (pool: Pool, stretch: Stretch): Promise<Applied> => {
+const applyInHalves = async (store: ChunkStore, stretch: Stretch): Promise<Applied> => {
   const { decoded } = stretch;
   try {
-    return { result: await apply(pool, stretch), decoded };
+    return { result: await apply(store, stretch), decoded };
   } catch (error) {
     const [first] = decoded;
     const isTooMuch = isCancelled(error) && decoded.length > 1;
     if (first === undefined || !(isUnstorable(error) || isTooMuch)) throw error;
     if (decoded.length === 1) {
       const dead = [{ ...first, record: asDeadLetter(first, error) }];
-      return { result: await apply(pool, { ...stretch, decoded: dead }), decoded: dead };
+      return { result: await apply(store, { ...stretch, decoded: dead }), decoded: dead };
     }
     const right = decoded.slice(decoded.length >> 1);
     const middle = (right[0] as Decoded).stored.offset;
-    const lower = await applyInHalves(pool, {
+    const lower = await applyInHalves(store, {
       ...stretch,
       decoded: decoded.slice(0, -right.length),
       nextOffset: middle,
     });
     if (lower.result.kind === 'behind') return lower;
-    const upper = await applyInHalves(pool, { ...stretch, decoded: right, fetchedOffset: middle });
+    const upper = await applyInHalves(store, { ...stretch, decoded: right, fetchedOffset: middle });
     if (upper.result.kind === 'behind') return upper;
     const counts = sum(lower.result.counts, upper.result.counts);
     return { result: { ...upper.result, counts }, decoded: [...lower.decoded, ...upper.decoded] };
@@ -120,7 +120,7 @@ const applyInHalves = async (pool: Pool, stretch: Stretch): Promise<Applied> => 
  * A failure that passes pauses the partition and resumes by timer; nothing is ever skipped.
  */
 export const createProjector = (dependencies: ProjectorDependencies): ((batch: LogBatch) => Promise<BatchOutcome>) => {
-  const { pool, projection, metrics, logger } = dependencies;
+  const { store, projection, metrics, logger } = dependencies;
 
   const observe = (decoded: readonly Decoded[], topic: string, result: ChunkResult): void => {
     if (result.kind === 'behind') return;
@@ -147,7 +147,7 @@ export const createProjector = (dependencies: ProjectorDependencies): ((batch: L
   const applyRun = (batch: LogBatch, { decoded, nextOffset }: Run, fetchedOffset: bigint): Promise<ChunkResult> => {
     const { topic, partition } = batch;
     const stretch: Stretch = { projection, topic, partition, fetchedOffset, nextOffset, decoded };
-    if (decoded.length === 0) return apply(pool, stretch);
+    if (decoded.length === 0) return apply(store, stretch);
     const traces = new Set(decoded.flatMap(({ record }) => record.trace ?? []));
     const [only] = traces;
     const links = [...traces, ...decoded.flatMap(({ joinTrace }) => joinTrace ?? [])];
@@ -160,7 +160,7 @@ export const createProjector = (dependencies: ProjectorDependencies): ((batch: L
     };
     const run = () =>
       withSpan(`project ${topic}`, { attributes, links, isRoot: traces.size !== 1 }, async (span) => {
-        const { result, decoded: applied } = await applyInHalves(pool, stretch);
+        const { result, decoded: applied } = await applyInHalves(store, stretch);
         if (result.kind === 'applied')
           for (const [name, count] of Object.entries(result.counts)) span.setAttribute(`rt.${name}`, count);
         observe(applied, topic, result);

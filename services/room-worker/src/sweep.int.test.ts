@@ -25,7 +25,7 @@ describeWith(['postgres'], 'the sweep', () => {
   });
 
   const dependencies = () => ({
-    pool: parts.pool,
+    store: parts.store,
     log: parts.log,
     livekit: livekit.service,
     metrics: parts.metrics,

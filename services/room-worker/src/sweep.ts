@@ -4,7 +4,7 @@ import { type LivekitObserved, type LivekitRoom, observedType } from '@realtime-
 import { type EventLog, type NewRecord, RecordTooLargeError } from '@realtime-service/event-log';
 import type { ListedParticipant, RoomService } from '@realtime-service/livekit';
 import type { RoomLife, Session } from '@realtime-service/room-model';
-import { holdDuty, type Pool, readLivePresence, releaseDuty } from '@realtime-service/room-store';
+import type { RoomStore } from '@realtime-service/room-store';
 import { type Logger, withSpan } from '@realtime-service/telemetry';
 import { participantForLog, toLivekitRecord } from './livekit-record.ts';
 import type { WorkerMetrics } from './metrics.ts';
@@ -20,7 +20,7 @@ const massMinimum = 20;
 const massShare = 0.3;
 
 export interface SweepDependencies {
-  readonly pool: Pool;
+  readonly store: RoomStore;
   readonly log: EventLog;
   readonly livekit: RoomService;
   readonly metrics: WorkerMetrics;
@@ -53,8 +53,8 @@ const differs = (look: Look, { life, sessions }: Believed): boolean => {
   return listed.size !== believed.length || believed.some(({ participantSid }) => !listed.has(participantSid));
 };
 
-const believedIn = async (pool: Pool, roomIds: readonly string[] | null): Promise<Map<string, Believed>> => {
-  const { lives, sessions } = await readLivePresence(pool, roomIds);
+const believedIn = async (store: RoomStore, roomIds: readonly string[] | null): Promise<Map<string, Believed>> => {
+  const { lives, sessions } = await store.readLivePresence(roomIds);
   const byRoom = Map.groupBy(sessions, ({ roomId }) => roomId);
   const lifeOf = new Map(lives.map((life) => [life.roomId, life]));
   const rooms = new Set([...byRoom.keys(), ...lifeOf.keys()]);
@@ -90,11 +90,11 @@ const lookAt = async (
 };
 
 const differencesOf = async (dependencies: SweepDependencies, among: ReadonlySet<string> | null): Promise<Look[]> => {
-  const { pool } = dependencies;
-  const named = among ?? (await believedIn(pool, null)).keys();
+  const { store } = dependencies;
+  const named = among ?? (await believedIn(store, null)).keys();
   const looks = await lookAt(dependencies, named, among);
   // Read after the looks: a webhook that arrived meanwhile is part of what is believed.
-  const believed = await believedIn(pool, among === null ? null : [...among]);
+  const believed = await believedIn(store, among === null ? null : [...among]);
   return looks.filter((look) => differs(look, believed.get(look.roomId) ?? nothing));
 };
 
@@ -142,12 +142,12 @@ const appendEach = async ({ log, logger }: SweepDependencies, differing: readonl
  * into the log; many at once ask for a third look and raise an alarm, and are then applied all the same.
  */
 export const sweepOnce = async (dependencies: SweepDependencies): Promise<number> => {
-  const { metrics, logger, pool, signal } = dependencies;
+  const { metrics, logger, store, signal } = dependencies;
   let differing = await differencesOf(dependencies, null);
   if (differing.length === 0) return 0;
   await delay(secondLookAfterMs, undefined, { signal });
   differing = await differencesOf(dependencies, new Set(differing.map(({ roomId }) => roomId)));
-  const believed = await believedIn(pool, null);
+  const believed = await believedIn(store, null);
   if (differing.length >= massMinimum && differing.length > massShare * believed.size) {
     metrics.sweepAlarms.inc();
     logger.error({ rooms: differing.length }, 'many rooms differ from LiveKit at once');
@@ -165,11 +165,11 @@ export const sweepOnce = async (dependencies: SweepDependencies): Promise<number
 export const startSweep = (
   settings: Omit<SweepDependencies, 'signal'> & { readonly intervalMs: number },
 ): { readonly stop: () => Promise<void> } => {
-  const { pool, intervalMs, logger } = settings;
+  const { store, intervalMs, logger } = settings;
   const holder = randomUUID();
   const stopping = new AbortController();
   const { signal } = stopping;
-  const hold = (): Promise<boolean> => holdDuty(pool, dutyName, holder, (2 * intervalMs) / 1000);
+  const hold = (): Promise<boolean> => store.holdDuty(dutyName, holder, (2 * intervalMs) / 1000);
 
   const sweep = async (): Promise<void> => {
     // Kept also through a sweep that takes longer than the interval; where it is lost, two of them say the same.
@@ -190,7 +190,7 @@ export const startSweep = (
       }
       await delay(intervalMs, undefined, { signal }).catch(() => {});
     }
-    await releaseDuty(pool, dutyName, holder).catch(() => {});
+    await store.releaseDuty(dutyName, holder).catch(() => {});
   };
 
   const running = run();

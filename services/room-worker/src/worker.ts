@@ -5,6 +5,7 @@ import { createRoomService } from '@realtime-service/livekit';
 import {
   activeProjection,
   createPool,
+  createPostgresStore,
   listen,
   marksChannel,
   migrate,
@@ -89,6 +90,7 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
     applicationName: 'room-worker',
     onError: (error) => logger.warn({ err: error }, 'idle database connection failed'),
   });
+  const store = createPostgresStore(pool);
   const metrics = createWorkerMetrics();
   const log = openEventLog(settings, {
     clientId: 'room-worker',
@@ -143,7 +145,7 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
     group: settings.consumerGroup,
     topics: consumed,
     onBatch: createProjector({
-      pool,
+      store,
       projection: activeProjection,
       partitionCount: (topic) => partitionCounts.get(topic) ?? 1,
       metrics,
@@ -156,12 +158,12 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
         .map(({ topic, partition, nextOffset }) => ({ topic, partition, offset: nextOffset }));
     },
   });
-  const gate = createLaneGate(pool, log, activeProjection);
-  const enforcement = startEnforcement({ pool, livekit, gate, unknownRooms: settings.unknownRooms, metrics, logger });
+  const gate = createLaneGate(store, log, activeProjection);
+  const enforcement = startEnforcement({ store, livekit, gate, unknownRooms: settings.unknownRooms, metrics, logger });
   const listener = listen(database.directUrl, marksChannel, enforcement.wake, (error) =>
     logger.warn({ err: error }, 'listening for marks failed'),
   );
-  const sweep = startSweep({ pool, log, livekit, intervalMs: settings.sweepIntervalMs, metrics, logger });
+  const sweep = startSweep({ store, log, livekit, intervalMs: settings.sweepIntervalMs, metrics, logger });
   const relay = startRelay({ pool, log, metrics, logger });
   const backlog = setInterval(
     () => void gatherBacklog(pool, log, settings.consumerGroup, metrics).catch(() => {}),

@@ -12,9 +12,11 @@ import { authorise, type Request } from '@realtime-service/room-model';
 import {
   activeProjection,
   createPool,
+  createPostgresStore,
   migrate,
   type Pool,
   preparePositions,
+  type RoomStore,
   readFacts,
   readPositions,
 } from '@realtime-service/room-store';
@@ -30,6 +32,7 @@ const consumed = [topics.roomEvents, topics.livekitWebhooks];
 export interface TestProjection {
   readonly url: string;
   readonly pool: Pool;
+  readonly store: RoomStore;
   readonly log: EventLog;
   readonly metrics: WorkerMetrics;
   readonly logger: Logger;
@@ -72,8 +75,9 @@ export const startProjection = async (): Promise<TestProjection> => {
   await prepareEmbeddedLog(pool, allTopics, partitionCount);
   for (const topic of consumed) await preparePositions(pool, activeProjection, topic, partitionCount);
   const log = createEmbeddedLog({ pool, writeLog: () => undefined });
+  const store = createPostgresStore(pool);
   const project = createProjector({
-    pool,
+    store,
     projection: activeProjection,
     partitionCount: () => partitionCount,
     metrics,
@@ -96,6 +100,7 @@ export const startProjection = async (): Promise<TestProjection> => {
   return {
     url,
     pool,
+    store,
     log,
     metrics,
     logger,

@@ -1,0 +1,98 @@
+import type { ProjectionPartition } from './chunk.ts';
+import { type Client, inTransaction, type Pool } from './database.ts';
+import { holdDuty, releaseDuty } from './leases.ts';
+import { loadTouched } from './load-touched.ts';
+import { claimEdges, claimMarks, markIdentities, postponeEdge, postponeMark, settleEdge, settleMark } from './marks.ts';
+import { readPositions } from './positions.ts';
+import { readLivePresence } from './presence.ts';
+import { readFacts } from './read-facts.ts';
+import type { ChunkTransaction, RoomStore } from './store.ts';
+import type { Touched } from './touched.ts';
+import { writeChunk } from './write-chunk.ts';
+
+/** Channel on which the enforcement is told of new marks; a notification may be missed, so it also polls. */
+export const marksChannel = 'realtime_marks';
+
+const lockPosition = async (client: Client, at: ProjectionPartition): Promise<bigint> => {
+  const { rows } = await client.query<{ next_offset: string }>(
+    `select next_offset from log_positions where projection = $1 and topic = $2 and "partition" = $3 for update`,
+    [at.projection, at.topic, at.partition],
+  );
+  const row = rows[0];
+  if (row === undefined) throw new Error('partition was not prepared');
+  return BigInt(row.next_offset);
+};
+
+const knownFacts = async (
+  client: Client,
+  at: ProjectionPartition,
+  factKeys: readonly Buffer[],
+): Promise<readonly Buffer[]> => {
+  if (factKeys.length === 0) return [];
+  const { rows } = await client.query<{ fact_key: Buffer }>(
+    'select fact_key from applied_facts where topic = $1 and "partition" = $2 and fact_key = any($3::bytea[])',
+    [at.topic, at.partition, factKeys],
+  );
+  return rows.map((row) => row.fact_key);
+};
+
+/**
+ * Makes the rows that serve as locks and takes them, sorted (unsorted ones deadlock), in statements of their own.
+ * Rooms are not locked against foreign keys of leases; users are shared by facts that only open sessions.
+ */
+const lockTouched = async (client: Client, touched: Touched): Promise<void> => {
+  const rooms = [...touched.rooms];
+  if (rooms.length > 0) {
+    await client.query(
+      'insert into rooms (room_id) select id from unnest($1::opaque_id[]) as id order by id on conflict do nothing',
+      [rooms],
+    );
+    await client.query('select 1 from rooms where room_id = any($1::opaque_id[]) order by room_id for no key update', [
+      rooms,
+    ]);
+  }
+  const users = [...new Set([...touched.users, ...touched.entering])];
+  if (users.length === 0) return;
+  await client.query(
+    'insert into users (user_id) select id from unnest($1::opaque_id[]) as id order by id on conflict do nothing',
+    [users],
+  );
+  const strength = touched.users.size > 0 ? 'update' : 'share';
+  await client.query(`select 1 from users where user_id = any($1::opaque_id[]) order by user_id for ${strength}`, [
+    users,
+  ]);
+};
+
+const advance = async (client: Client, at: ProjectionPartition, nextOffset: bigint): Promise<void> => {
+  await client.query(
+    `update log_positions set next_offset = $4 where projection = $1 and topic = $2 and "partition" = $3`,
+    [at.projection, at.topic, at.partition, nextOffset.toString()],
+  );
+};
+
+const transactionOf = (client: Client): ChunkTransaction => ({
+  lockPosition: (at) => lockPosition(client, at),
+  knownFacts: (at, factKeys) => knownFacts(client, at, factKeys),
+  lock: (touched) => lockTouched(client, touched),
+  load: (touched) => loadTouched(client, touched),
+  write: (writes) => writeChunk(client, writes),
+  advance: (at, nextOffset) => advance(client, at, nextOffset),
+});
+
+/** The store in PostgreSQL. */
+export const createPostgresStore = (pool: Pool): RoomStore => ({
+  transaction: (work) => inTransaction(pool, (client) => work(transactionOf(client))),
+  notifyMarks: async () => void (await pool.query(`notify ${marksChannel}`)),
+  readPositions: (projection) => readPositions(pool, projection),
+  readFacts: (queries) => readFacts(pool, queries),
+  readLivePresence: (roomIds) => readLivePresence(pool, roomIds),
+  holdDuty: (name, holder, seconds) => holdDuty(pool, name, holder, seconds),
+  releaseDuty: (name, holder) => releaseDuty(pool, name, holder),
+  claimMarks: (limit, claimSeconds) => claimMarks(pool, limit, claimSeconds),
+  settleMark: (mark, askAgainAtMs) => settleMark(pool, mark, askAgainAtMs),
+  postponeMark: (mark, delayMs) => postponeMark(pool, mark, delayMs),
+  markIdentities: (roomId, identities, cause) => markIdentities(pool, roomId, identities, cause),
+  claimEdges: (limit, claimSeconds) => claimEdges(pool, limit, claimSeconds),
+  settleEdge: (edge) => settleEdge(pool, edge),
+  postponeEdge: (edge, delayMs) => postponeEdge(pool, edge, delayMs),
+});

@@ -1,0 +1,63 @@
+import type { WorkingSet } from '@realtime-service/room-model';
+import type { ProjectionPartition } from './chunk.ts';
+import type { ChunkWrites } from './chunk-writes.ts';
+import type { ClaimedEdge, Mark } from './marks.ts';
+import type { PartitionPosition } from './positions.ts';
+import type { LivePresence } from './presence.ts';
+import type { FactsAnswer, FactsQuery } from './read-facts.ts';
+import type { Touched } from './touched.ts';
+
+/**
+ * The store as the services use it. PostgreSQL is the one that serves; the other, in memory, keeps the same promises
+ * under the simulation, and both pass one contract suite.
+ */
+
+/**
+ * One open READ COMMITTED transaction: each method is a statement or several, each of which sees what is committed when
+ * it begins. Locks wait, and are held until the transaction ends.
+ */
+export interface ChunkTransaction {
+  /** Locks the partition's offset row and tells where it stands. */
+  readonly lockPosition: (at: ProjectionPartition) => Promise<bigint>;
+  /** Those of these facts that were applied before. */
+  readonly knownFacts: (at: ProjectionPartition, factKeys: readonly Buffer[]) => Promise<readonly Buffer[]>;
+  /** Locks rooms and users in an order that all share. Answers nothing on purpose: what is read must be read later. */
+  readonly lock: (touched: Touched) => Promise<void>;
+  readonly load: (touched: Touched) => Promise<WorkingSet>;
+  /** Writes rows, and raises marks on the sessions that are live by then; answers how many marks and orders. */
+  readonly write: (writes: ChunkWrites) => Promise<number>;
+  readonly advance: (at: ProjectionPartition, nextOffset: bigint) => Promise<void>;
+}
+
+export interface ChunkStore {
+  /** Commits when `work` resolves, leaves nothing behind when it rejects. A rejected commit may have happened. */
+  readonly transaction: <T>(work: (transaction: ChunkTransaction) => Promise<T>) => Promise<T>;
+  /** Wakes whoever answers marks. May be lost. */
+  readonly notifyMarks: () => Promise<void>;
+}
+
+/** The questions to the enforcement; see `marks.ts` for what each promises. */
+export interface MarkStore {
+  readonly claimMarks: (limit: number, claimSeconds: number) => Promise<Mark[]>;
+  readonly settleMark: (mark: Mark, askAgainAtMs: number | null) => Promise<void>;
+  readonly postponeMark: (mark: Mark, delayMs: number) => Promise<void>;
+  readonly markIdentities: (
+    roomId: string,
+    identities: readonly string[],
+    cause: Pick<Mark, 'cause' | 'causedAtMs'>,
+  ) => Promise<void>;
+  readonly claimEdges: (limit: number, claimSeconds: number) => Promise<ClaimedEdge[]>;
+  readonly settleEdge: (edge: ClaimedEdge) => Promise<void>;
+  readonly postponeEdge: (edge: ClaimedEdge, delayMs: number) => Promise<void>;
+}
+
+export interface RoomStore extends ChunkStore, MarkStore {
+  readonly readPositions: (projection: string) => Promise<PartitionPosition[]>;
+  /** Facts of many at once, in the order asked, from one snapshot. */
+  readonly readFacts: (queries: readonly FactsQuery[]) => Promise<FactsAnswer[]>;
+  /** Everything that is believed to be live; of some rooms only where `roomIds` is given. */
+  readonly readLivePresence: (roomIds: readonly string[] | null) => Promise<LivePresence>;
+  /** Takes or keeps a duty that only one process may have; not renewed, it is lost after `seconds`. */
+  readonly holdDuty: (name: string, holder: string, seconds: number) => Promise<boolean>;
+  readonly releaseDuty: (name: string, holder: string) => Promise<void>;
+}

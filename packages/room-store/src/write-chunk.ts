@@ -1,0 +1,147 @@
+import { type ChunkWrites, edgeLifeSeconds } from './chunk-writes.ts';
+import type { Client } from './database.ts';
+import {
+  banTable,
+  endedLoginTable,
+  lifeTable,
+  memberTable,
+  roomTable,
+  sessionTable,
+  suspectTable,
+  upsert,
+  userTable,
+} from './rows.ts';
+
+const writeAppliedFacts = async (client: Client, writes: ChunkWrites): Promise<void> => {
+  const facts = writes.records.filter(({ factKey }) => factKey !== null);
+  const [first] = facts;
+  if (first === undefined) return;
+  await client.query(
+    `insert into applied_facts (topic, "partition", fact_key, recorded_at)
+      select $1, $2, fact_key, recorded_at from unnest($3::bytea[], $4::timestamptz[]) as fact (fact_key, recorded_at)`,
+    [
+      first.origin.topic,
+      first.origin.partition,
+      facts.map(({ factKey }) => factKey),
+      facts.map(({ recordedAtMs }) => new Date(recordedAtMs)),
+    ],
+  );
+};
+
+const writeDeadLetters = async (client: Client, writes: ChunkWrites): Promise<void> => {
+  for (const { content, origin, recordedAtMs } of writes.records) {
+    if (content.kind !== 'dead') continue;
+    const { key, value, headers, reason, message } = content.dead;
+    // A name with NUL cannot be stored as JSON, and must not keep its record from becoming a dead letter.
+    const encoded = Object.fromEntries(
+      Object.entries(headers).map(([name, bytes]) => [name.replaceAll('\0', '\uFFFD'), bytes.toString('base64')]),
+    );
+    await client.query(
+      `insert into dead_letters (topic, "partition", "offset", recorded_at, key, value, headers, reason, message)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict do nothing`,
+      [
+        origin.topic,
+        origin.partition,
+        origin.offset.toString(),
+        new Date(recordedAtMs),
+        key,
+        value,
+        JSON.stringify(encoded),
+        reason,
+        message,
+      ],
+    );
+  }
+};
+
+const writeEdges = async (client: Client, writes: ChunkWrites): Promise<void> => {
+  for (const { row, trace } of writes.edges)
+    await client.query(
+      `insert into edges (kind, room_id, identity, participant_sid, track_sid, requested_by, trace, expires_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8::timestamptz + make_interval(secs => ${edgeLifeSeconds}))`,
+      [
+        row.kind,
+        row.roomId,
+        row.identity,
+        row.participantSid,
+        row.trackSid,
+        row.by,
+        trace,
+        new Date(row.origin.timeMs),
+      ],
+    );
+};
+
+/** One statement, sorted, so that lanes which meet in a room's marks wait for each other in one order. */
+const writeMarks = async (client: Client, writes: ChunkWrites): Promise<number> => {
+  const rows = [...writes.marks.values()];
+  if (rows.length === 0) return 0;
+  const { rowCount } = await client.query(
+    `with concern as (
+        select * from unnest($1::text[], $2::opaque_id[], $3::opaque_id[], $4::text[], $5::timestamptz[], $6::text[])
+          as c (concern, a, b, cause, caused_at, trace)),
+      affected as (
+        select a as room_id, b as identity, cause, caused_at, trace from concern where concern in ('room', 'identity')
+        union all
+        select s.room_id, s.identity, cause, caused_at, c.trace from concern c
+          join sessions s on s.room_id = c.a and s.user_id = c.b and s.is_live where concern = 'member'
+        union all
+        select s.room_id, s.identity, cause, caused_at, c.trace from concern c
+          join sessions s on s.user_id = c.a and s.is_live where concern = 'user'
+        union all
+        select s.room_id, s.identity, cause, caused_at, c.trace from concern c
+          join sessions s on s.user_id = c.a and s.login_id = c.b and s.is_live where concern = 'login')
+      insert into marks (room_id, identity, cause, caused_at, trace, due_at)
+        select distinct on (room_id, identity) room_id, identity, cause, caused_at, trace, clock_timestamp()
+          from affected order by room_id, identity, caused_at
+        on conflict (room_id, identity) do update set
+          generation = marks.generation + 1, cause = excluded.cause, trace = excluded.trace, attempts = 0,
+          caused_at = least(marks.caused_at, excluded.caused_at), due_at = excluded.due_at`,
+    [
+      rows.map(({ concern }) => concern),
+      rows.map(({ left }) => left),
+      rows.map(({ right }) => right),
+      rows.map(({ cause }) => cause),
+      rows.map(({ causedAtMs }) => new Date(causedAtMs)),
+      rows.map(({ trace }) => trace),
+    ],
+  );
+  return rowCount ?? 0;
+};
+
+const writeOutbox = async (client: Client, writes: ChunkWrites): Promise<void> => {
+  if (writes.outbox.length === 0) return;
+  await client.query(
+    `insert into outbox (room_id, event_id, type, occurred_at, data, trace)
+      select * from unnest($1::opaque_id[], $2::text[], $3::text[], $4::timestamptz[], $5::jsonb[], $6::text[])`,
+    [
+      writes.outbox.map(({ roomId }) => roomId),
+      writes.outbox.map(({ eventId }) => eventId),
+      writes.outbox.map(({ type }) => type),
+      writes.outbox.map(({ occurredAtMs }) => new Date(occurredAtMs)),
+      writes.outbox.map(({ data }) => JSON.stringify(data)),
+      writes.outbox.map(({ trace }) => trace),
+    ],
+  );
+};
+
+/**
+ * Writes everything that a chunk changed, in a fixed order of tables; to be called under the locks that the rows were
+ * read under. Answers how many marks and orders it raised.
+ */
+export const writeChunk = async (client: Client, writes: ChunkWrites): Promise<number> => {
+  await upsert(client, roomTable, [...writes.rooms.values()]);
+  await upsert(client, memberTable, [...writes.members.values()]);
+  await upsert(client, banTable, [...writes.bans.values()]);
+  await upsert(client, userTable, [...writes.users.values()]);
+  await upsert(client, endedLoginTable, [...writes.logins.values()]);
+  await upsert(client, suspectTable, [...writes.suspects.values()]);
+  await upsert(client, lifeTable, [...writes.lives.values()]);
+  await upsert(client, sessionTable, [...writes.sessions.values()]);
+  await writeAppliedFacts(client, writes);
+  await writeDeadLetters(client, writes);
+  await writeEdges(client, writes);
+  const marks = await writeMarks(client, writes);
+  await writeOutbox(client, writes);
+  return marks + writes.edges.length;
+};
