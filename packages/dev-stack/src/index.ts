@@ -15,5 +15,5 @@ export { type NginxOptions, startNginx } from './nginx.ts';
 export { type Part, PartAbsent, type Report } from './part.ts';
 export { freePort } from './ports.ts';
 export { createDatabase, type Postgres, type PostgresOptions, startPostgres } from './postgres.ts';
-export { type ProcessSpec, runDirectory, startProcess } from './process-part.ts';
+export { type Command, type ProcessSpec, runCommand, runDirectory, startProcess } from './process-part.ts';
 export { startZipkin, type Zipkin, type ZipkinOptions } from './zipkin.ts';

@@ -21,8 +21,12 @@ export async function findJava(part: string, consequence: string): Promise<strin
 
 /** Copies artifacts with everything that they need at run time into `directory`, from Maven's repositories. */
 export async function fetchWithDependencies(artifacts: readonly MavenCoordinates[], directory: string): Promise<void> {
-  const goal = ['dependency:copy-dependencies', `-DoutputDirectory=${directory}`, '-DincludeScope=runtime'];
-  await maven(directory, goal, artifacts);
+  await maven(directory, copyGoal(directory), artifacts);
+}
+
+/** Copies what a project that exists needs at run time into `directory`. */
+export async function copyDependencies(pom: string, directory: string): Promise<void> {
+  await runMaven(pom, copyGoal(directory));
 }
 
 /** Copies one artifact alone into `directory`, under the name `fileName`. */
@@ -55,7 +59,15 @@ async function maven(
 <groupId>realtime-service</groupId><artifactId>fetch</artifactId><version>1</version>
 <dependencies>${dependencies.join('\n')}</dependencies></project>`,
   );
-  await runCommand({ command: 'mvn', args: ['--quiet', '--batch-mode', '-f', pom, ...goal] });
+  await runMaven(pom, goal);
   await rm(pom);
   await rm(join(directory, 'target'), { recursive: true, force: true });
+}
+
+function copyGoal(directory: string): string[] {
+  return ['dependency:copy-dependencies', `-DoutputDirectory=${directory}`, '-DincludeScope=runtime'];
+}
+
+async function runMaven(pom: string, goal: readonly string[]): Promise<void> {
+  await runCommand({ command: 'mvn', args: ['--quiet', '--batch-mode', '-f', pom, ...goal] });
 }

@@ -6,6 +6,7 @@ import { startKeycloak } from './keycloak.ts';
 import { prepareLivekit } from './livekit.ts';
 import { PartAbsent } from './part.ts';
 import { startPostgres } from './postgres.ts';
+import { prepareGoProducer, prepareJavaProducers, preparePython } from './producers.ts';
 import { findProgram } from './programs.ts';
 import type { RealPartName, RealParts, StartedPart } from './vitest.ts';
 import { startZipkin } from './zipkin.ts';
@@ -56,6 +57,9 @@ const starters: Starters = {
       consequence: 'The proxy in front of LiveKit is not tested.',
     });
   },
+  java: () => prepareJavaProducers(report),
+  python: () => preparePython(report),
+  go: () => prepareGoProducer(report),
 };
 
 export default async function startSharedParts(project: TestProject): Promise<() => Promise<void>> {
@@ -72,7 +76,7 @@ export default async function startSharedParts(project: TestProject): Promise<()
     }
   }
 
-  const [postgres, kafka, keycloak, zipkin, livekit, chromium, nginx] = await Promise.all([
+  const [postgres, kafka, keycloak, zipkin, livekit, chromium, nginx, java, python, go] = await Promise.all([
     start('postgres'),
     start('kafka'),
     start('keycloak'),
@@ -80,8 +84,12 @@ export default async function startSharedParts(project: TestProject): Promise<()
     start('livekit'),
     start('chromium'),
     start('nginx'),
+    start('java'),
+    start('python'),
+    start('go'),
   ]);
-  project.provide('startedParts', { postgres, kafka, keycloak, zipkin, livekit, chromium, nginx });
+  const parts = { postgres, kafka, keycloak, zipkin, livekit, chromium, nginx, java, python, go };
+  project.provide('startedParts', parts);
 
   return async () => {
     await Promise.all(stops.map((stop) => stop()));

@@ -1,5 +1,6 @@
 /** For tests against real parts: what `vitest-global-setup.ts` has started, and suites that need some of it. */
 import { describe, inject, test } from 'vitest';
+import type { Command } from './process-part.ts';
 
 /** The shared parts' addresses. Plain data: they cross from vitest's main process to the test files. */
 export interface RealParts {
@@ -11,6 +12,10 @@ export interface RealParts {
   readonly livekit: { readonly isInstalled: true };
   readonly chromium: { readonly executablePath: string };
   readonly nginx: { readonly executablePath: string };
+  /** The producers of `docs/producers`, as commands to run. */
+  readonly java: Command;
+  readonly python: Command;
+  readonly go: Command;
 }
 
 export type RealPartName = keyof RealParts;

@@ -1,0 +1,90 @@
+// Creates a room with members and makes the first of them its host.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"log"
+	"os"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+var codecs = map[string]kgo.CompressionCodec{
+	"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(),
+	"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
+}
+
+type fields = map[string]any
+
+func main() {
+	if len(os.Args) < 7 {
+		log.Fatal("<brokers> <codec> <binary|structured> <transactional> <room> <user>...")
+	}
+	mode, isTransactional, room, users := os.Args[3], os.Args[4] == "true", os.Args[5], os.Args[6:]
+
+	// acks=all, idempotence and, for records with a key, murmur2 are franz-go's defaults.
+	options := []kgo.Opt{kgo.SeedBrokers(os.Args[1]), kgo.ProducerBatchCompression(codecs[os.Args[2]])}
+	if isTransactional {
+		options = append(options, kgo.TransactionalID("rooms-"+rand.Text()))
+	}
+	client, err := kgo.NewClient(options...)
+	check(err)
+	defer client.Close()
+
+	members := []fields{}
+	for _, user := range users {
+		members = append(members, fields{"userId": user, "role": "speaker"})
+	}
+	records := []*kgo.Record{
+		record(mode, "room.created", room, 1, fields{"name": "Made in Go", "members": members}),
+		record(mode, "member.updated", room, 2, fields{"userId": users[0], "role": "host"}),
+	}
+	if isTransactional {
+		check(client.BeginTransaction())
+	}
+	// Published once this is through without an error; until then the row stays in the outbox.
+	check(client.ProduceSync(context.Background(), records...).FirstErr())
+	if isTransactional {
+		check(client.EndTransaction(context.Background(), kgo.TryCommit))
+	}
+}
+
+func record(mode, eventType, subject string, sequence int, data fields) *kgo.Record {
+	attributes := fields{
+		"specversion": "1.0",
+		// Yours is the primary key of the outbox row: it must be the same for each attempt.
+		"id":     fmt.Sprintf("%x", sha256.Sum256([]byte(eventType+"\n"+subject))),
+		"source": "/examples/franz-go", "type": eventType, "subject": subject,
+		"time": time.Now().Format(time.RFC3339Nano), "sequence": fmt.Sprintf("%020d", sequence),
+	}
+	if traceparent, isSet := os.LookupEnv("TRACEPARENT"); isSet {
+		attributes["traceparent"] = traceparent
+	}
+	value, headers := any(data), fields{"content-type": "application/json"}
+	if mode == "structured" {
+		attributes["data"] = data
+		value, headers["content-type"] = attributes, "application/cloudevents+json"
+	} else {
+		for name, text := range attributes {
+			headers["ce_"+name] = text
+		}
+	}
+	encoded, err := json.Marshal(value)
+	check(err)
+	record := &kgo.Record{Topic: "realtime.room-events.v1", Key: []byte(subject), Value: encoded}
+	for name, text := range headers {
+		record.Headers = append(record.Headers, kgo.RecordHeader{Key: name, Value: []byte(text.(string))})
+	}
+	return record
+}
+
+func check(err error) {
+	if err != nil {
+		log.Fatal(err)
+	}
+}
