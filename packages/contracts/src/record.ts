@@ -52,6 +52,13 @@ const readJson = (value: Uint8Array): { readonly json: unknown } | { readonly wh
   }
 };
 
+/** Kafka tells header names apart by their case, the clients that write them do not. */
+const withLowerCaseNames = (headers: RecordBytes['headers']): RecordBytes['headers'] => {
+  if (Object.keys(headers).every((name) => name === name.toLowerCase())) return headers;
+  const lowered = Object.entries(headers).map(([name, bytes]) => [name.toLowerCase(), bytes] as const);
+  return { ...Object.fromEntries(lowered), ...headers };
+};
+
 const isStructured = (contentType: unknown): boolean =>
   typeof contentType === 'string' && contentType.split(';', 1)[0]?.trim().toLowerCase() === mediaTypes.structured;
 
@@ -67,7 +74,8 @@ const unreadable = (why: Unreadable['why'], envelope: unknown, faults: readonly 
  * Reads a record by the CloudEvents Kafka binding, binary or structured; an event without data may have a null value.
  * Never throws: a record that cannot be read is an answer, too.
  */
-export const readRecord = ({ value, headers }: RecordBytes): RecordReading => {
+export const readRecord = ({ value, headers: written }: RecordBytes): RecordReading => {
+  const headers = withLowerCaseNames(written);
   const contentType = readHeader(headers['content-type']);
   const mode = isStructured(contentType) ? 'structured' : headers.ce_specversion === undefined ? 'none' : 'binary';
   const context: Record<string, unknown> = { datacontenttype: contentType };
