@@ -313,6 +313,33 @@ export function describeEventLog(start: () => Promise<EventLogFixture>): void {
       await Promise.race([recorder.untilApplied(3), consumer.done]);
     });
 
+    it('keeps no partition waiting for one whose handler takes long, and hands out the rest of that one in order', async () => {
+      const topic = await fixture.createTopic(2);
+      const [slow = '', quick = ''] = keysPerPartition(2);
+      await append([recordOf(topic, slow, '0'), recordOf(topic, quick, '0')]);
+      const recorder = createRecorder();
+      const release = Promise.withResolvers<void>();
+      let inSlow = 0;
+      const onBatch = async (batch: LogBatch): Promise<BatchOutcome> => {
+        if (batch.partition === 1) return recorder.onBatch(batch);
+        inSlow += 1;
+        expect(inSlow).toBe(1);
+        await release.promise;
+        inSlow -= 1;
+        return recorder.onBatch(batch);
+      };
+      const consumer = consume({ topics: [topic], onBatch });
+      for (const value of ['1', '2', '3']) {
+        await vi.waitFor(() => expect(recorder.keys()).toHaveLength(Number(value)), PATIENCE);
+        await append([recordOf(topic, quick, value), recordOf(topic, slow, value)]);
+      }
+      await recorder.untilApplied(4);
+      expect(new Set(recorder.keys())).toEqual(new Set([quick]));
+      release.resolve();
+      await Promise.race([recorder.untilApplied(8), consumer.done]);
+      expect(recorder.applied.slice(4).map(({ value }) => String(value))).toEqual(['0', '1', '2', '3']);
+    });
+
     it('seeks back and forward as the outcome says', async () => {
       const topic = await fixture.createTopic(1);
       await append(range(10).map((i) => recordOf(topic, 'k', String(i))));

@@ -97,6 +97,11 @@ export interface LogConsumer {
   readonly done: Promise<void>;
   /** False while the broker does not answer, before the first assignment, and after the end. */
   readonly isReady: () => boolean;
+  /**
+   * Partitions that a transaction which somebody left open has kept from being read on for 5 s: what was written after
+   * its first record waits for its end. Worth an alarm.
+   */
+  readonly heldBack: () => readonly LogPartition[];
   /** Leaves the group in order, within `deadlineMs`. */
   readonly stop: (deadlineMs: number) => Promise<void>;
 }

@@ -15,6 +15,7 @@ public class ForeignProducer {
     switch (args[2]) {
       case "codecs" -> codecs();
       case "transactions" -> transactions();
+      case "left-open" -> leftOpen();
       default -> throw new IllegalArgumentException(args[2]);
     }
   }
@@ -46,6 +47,16 @@ public class ForeignProducer {
         producer.abortTransaction();
       }
     }
+  }
+
+  /** A transaction that its producer, gone, never ends: the broker does, 9 s later. */
+  private static void leftOpen() {
+    var producer = producer(Map.of("transactional.id", "left-open", "transaction.timeout.ms", 9_000));
+    producer.initTransactions();
+    producer.beginTransaction();
+    producer.send(record("never", new byte[] {0}));
+    producer.flush();
+    Runtime.getRuntime().halt(0);
   }
 
   private static ProducerRecord<byte[], byte[]> record(String key, byte[] value) {

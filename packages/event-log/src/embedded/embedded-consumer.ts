@@ -186,6 +186,7 @@ export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, opti
   return {
     done: done.promise,
     isReady: () => !isEnded && performance.now() - answeredAtMs < CALLED_SILENT_AFTER_MS,
+    heldBack: () => [],
     stop: async (deadlineMs) => {
       end();
       await within(deadlineMs, supervised);

@@ -28,6 +28,9 @@ const RESTART_AFTER_MS = 1_000;
 const ASK_AGAIN_AFTER_MS = 1_000;
 const CLOSE_WITHIN_MS = 5_000;
 const SILENT_SESSIONS = 3;
+/** A batch that takes longer is finished aside. Longer than a full one of a busy partition takes. */
+const ASIDE_AFTER_MS = 250;
+const HELD_BACK_AFTER_MS = 5_000;
 /** Answers to these show that the broker serves this member, not merely that it is there. */
 const SIGNS_OF_LIFE = new Set(['Fetch', 'Heartbeat', 'JoinGroup', 'SyncGroup']);
 /** kafkajs calls these final although a new connection or a little time heals them, e.g. while a broker starts. */
@@ -50,6 +53,15 @@ const WRAPPERS = new Set(['KafkaJSNonRetriableError', 'KafkaJSNumberOfRetriesExc
 /** The one plain error that kafkajs throws while a network is broken. */
 const NOT_CONNECTED = 'Broker not connected';
 
+/** A batch in the handler's hands. */
+interface Work extends LogPartition {
+  readonly done: Promise<void>;
+  /** When its handler was last heard of. */
+  aliveAtMs: number;
+  /** Where kafkajs was told to leave the partition alone until this is done. */
+  aside?: { readonly consumer: Consumer; readonly assignment: number };
+}
+
 /**
  * Consumes with a succession of kafkajs consumers: each lives until it crashes, and after an error that passes a new
  * one takes its place. The handler's outcome alone decides where to go on; Kafka's committed offset is a mirror of it
@@ -60,6 +72,10 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
   const done = Promise.withResolvers<void>();
   const ended = Promise.withResolvers<void>();
   const timers = new Set<NodeJS.Timeout>();
+  const { concurrency = DEFAULT_CONCURRENCY } = options;
+  const works = new Map<string, Work>();
+  const retries = new Set<string>();
+  const heldBack = new Map<string, LogPartition & { readonly sinceMs: number }>();
   let isEnded = false;
   let isAssigned = false;
   let assignments = 0;
@@ -86,10 +102,11 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
   }
 
   const watchdog = setInterval(() => {
-    const silentMs = performance.now() - activeAtMs;
-    if (silentMs > SILENT_SESSIONS * sessionTimeoutMs) {
-      end(new Error(`The Kafka consumer has been silent for ${Math.round(silentMs)} ms`));
-    }
+    const heardBeforeMs = performance.now() - SILENT_SESSIONS * sessionTimeoutMs;
+    if (activeAtMs < heardBeforeMs) end(new Error('The Kafka consumer has been silent for three session timeouts'));
+    for (const { topic, partition, aliveAtMs } of works.values())
+      if (aliveAtMs < heardBeforeMs)
+        end(new Error(`The handler of partition ${partition} of ${topic} has been silent for three session timeouts`));
   }, 1_000);
 
   async function supervise(): Promise<void> {
@@ -106,8 +123,6 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
 
   /** One kafkajs consumer, from connecting to its crash (returned) or to the end of all (undefined). */
   async function live(): Promise<Error | undefined> {
-    isAssigned = false;
-    assignments += 1;
     const consumer = createClient().consumer({
       groupId: options.group,
       sessionTimeout: sessionTimeoutMs,
@@ -136,15 +151,18 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
       await consumer.run({
         autoCommit: false,
         eachBatchAutoResolve: false,
-        partitionsConsumedConcurrently: options.concurrency ?? DEFAULT_CONCURRENCY,
+        partitionsConsumedConcurrently: concurrency,
         eachBatch: (payload) => handle(consumer, payload),
       });
       return await Promise.race([crashed.promise, ended.promise.then(() => undefined)]);
     } catch (error) {
       return toError(error);
     } finally {
+      isAssigned = false;
+      assignments += 1;
+      const unfinished = isEnded ? [...works.values()].map(({ done: finished }) => finished) : [];
       // Leaves the group. Never from inside `eachBatch`, which it waits for.
-      await within(closeWithinMs, consumer.disconnect());
+      await within(closeWithinMs, Promise.all([consumer.disconnect(), ...unfinished]));
     }
   }
 
@@ -152,6 +170,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
     const topics = Object.entries(assignment);
     options.onAssigned?.(new Map(topics));
     assignments += 1;
+    heldBack.clear();
     if (options.startAt === undefined || topics.length === 0) {
       isAssigned = true;
       return;
@@ -188,24 +207,70 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
     return held;
   }
 
+  /**
+   * kafkajs asks a broker again only when every batch of its last answer was handled, so that one which takes long
+   * would keep all other partitions waiting. Its partition is paused then, and it is finished aside.
+   */
   async function handle(consumer: Consumer, { batch, heartbeat }: EachBatchPayload): Promise<void> {
+    const { topic, partition, rawMessages } = batch as FetchedBatch;
+    const name = `${partition} ${topic}`;
+    while (!isEnded && !works.has(name) && works.size >= concurrency)
+      await Promise.race([...works.values()].map(({ done: finished }) => finished));
     if (isEnded) return;
-    // kafkajs repeats a heartbeat that failed as soon as the batch is done, and then joins the group again.
-    const isMember = (): Promise<boolean> =>
-      heartbeat().then(
-        () => !isEnded,
+    const unfinished = works.get(name);
+    // It came back by a rebalance.
+    if (unfinished !== undefined) return setAside(unfinished, consumer);
+    if (rawMessages.length === 0) {
+      if (!heldBack.has(name)) heldBack.set(name, { topic, partition, sinceMs: performance.now() });
+      return;
+    }
+    heldBack.delete(name);
+    const finished = Promise.withResolvers<void>();
+    const work: Work = { topic, partition, done: finished.promise, aliveAtMs: performance.now() };
+    works.set(name, work);
+    const assignment = assignments;
+    // kafkajs repeats a heartbeat that failed, and then joins the group again.
+    const isMember = (): Promise<boolean> => {
+      work.aliveAtMs = performance.now();
+      return heartbeat().then(
+        () => !isEnded && assignment === assignments,
         () => false,
       );
-    const fetched = toLogBatch(batch, isMember);
+    };
+    void carryOut(consumer, toLogBatch(batch, isMember)).then(() => {
+      works.delete(name);
+      finished.resolve();
+      takeUp(work);
+    });
+    await within(ASIDE_AFTER_MS, work.done);
+    if (works.get(name) === work && works.size < concurrency) setAside(work, consumer);
+    else await work.done;
+  }
+
+  async function carryOut(consumer: Consumer, batch: LogBatch): Promise<void> {
+    const assignment = assignments;
     try {
-      await obey(consumer, fetched, await options.onBatch(fetched));
+      const outcome = await options.onBatch(batch);
+      if (outcome.kind === 'stop') throw outcome.error;
+      // After a rebalance it is no longer this batch that decides where to go on.
+      if (assignment === assignments) await obey(consumer, batch, outcome);
     } catch (error) {
       end(toError(error));
     }
   }
 
-  async function obey(consumer: Consumer, batch: LogBatch, outcome: BatchOutcome): Promise<void> {
-    if (outcome.kind === 'stop') throw outcome.error;
+  function setAside(work: Work, consumer: Consumer): void {
+    work.aside = { consumer, assignment: assignments };
+    consumer.pause([{ topic: work.topic, partitions: [work.partition] }]);
+  }
+
+  function takeUp({ topic, partition, aside }: Work): void {
+    const isWaited = retries.has(`${partition} ${topic}`);
+    if (isEnded || isWaited || aside?.assignment !== assignments) return;
+    aside.consumer.resume([{ topic, partitions: [partition] }]);
+  }
+
+  async function obey(consumer: Consumer, batch: LogBatch, outcome: Progress): Promise<void> {
     const next = { topic: batch.topic, partition: batch.partition, offset: outcome.nextOffset };
     if (next.offset < batch.fetchedOffset || next.offset > batch.nextOffset) {
       // Beyond what was fetched may be beyond the log, where kafkajs would quietly go on at its start.
@@ -227,7 +292,9 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
     if (isEnded) return;
     const partitions = [{ topic, partitions: [partition] }];
     consumer.pause(partitions);
+    retries.add(`${partition} ${topic}`);
     later(afterMs, () => {
+      retries.delete(`${partition} ${topic}`);
       try {
         consumer.resume(partitions);
       } catch (error) {
@@ -248,6 +315,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
   return {
     done: done.promise,
     isReady: () => !isEnded && isAssigned && performance.now() - answeredAtMs < sessionTimeoutMs,
+    heldBack: () => [...heldBack.values()].filter(({ sinceMs }) => performance.now() - sinceMs > HELD_BACK_AFTER_MS),
     stop: async (deadlineMs) => {
       closeWithinMs = deadlineMs;
       end();
@@ -276,10 +344,14 @@ function toError(error: unknown): Error {
   return error instanceof Error ? error : new Error(String(error));
 }
 
-/** `fetchedOffset` is a public field of kafkajs' batches that its types lack. */
+/** Public fields of kafkajs' batches that its types lack. */
 interface FetchedBatch extends Batch {
   readonly fetchedOffset: string;
+  /** Without any, an open transaction holds back what stands behind it. */
+  readonly rawMessages: readonly unknown[];
 }
+
+type Progress = Exclude<BatchOutcome, { readonly kind: 'stop' }>;
 
 function toLogBatch(batch: Batch, heartbeat: () => Promise<boolean>): LogBatch {
   const { topic, partition, highWatermark, messages, fetchedOffset } = batch as FetchedBatch;

@@ -6,8 +6,8 @@ import { describeWith } from '@realtime-service/dev-stack/vitest';
 import type { Admin } from 'kafkajs';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { startProxiedKafka } from '../../test/proxied-kafka.ts';
-import { createRecorder, recordOf } from '../contract.ts';
-import type { BatchOutcome, ConsumeOptions, EventLog, LogBatch, LogConsumer } from '../event-log.ts';
+import { createRecorder, keysPerPartition, recordOf } from '../contract.ts';
+import type { BatchOutcome, ConsumeOptions, EventLog, LogBatch, LogConsumer, LogPartition } from '../event-log.ts';
 import { OffsetOutOfRangeError } from '../event-log.ts';
 import { createKafkaLog } from './kafka-log.ts';
 import { kafkajs } from './kafkajs.ts';
@@ -26,7 +26,10 @@ describeWith(['kafka'], 'the Kafka adapter', () => {
   let groups = 0;
 
   beforeAll(async () => {
-    broker = await startProxiedKafka({ 'group.min.session.timeout.ms': '1000' });
+    broker = await startProxiedKafka({
+      'group.min.session.timeout.ms': '1000',
+      'transaction.abort.timed.out.transaction.cleanup.interval.ms': '500',
+    });
     log = openLog();
     admin = broker.client.admin();
     await admin.connect();
@@ -64,7 +67,7 @@ describeWith(['kafka'], 'the Kafka adapter', () => {
   }
 
   describe('reads what others write', () => {
-    it('in each codec of a Java producer, records of 200 KB too', async () => {
+    it('C13: in each codec of a Java producer, records of 200 KB too', async () => {
       const topic = await broker.createTopic(1);
       await produceInJava(topic, 'codecs');
       const recorder = createRecorder();
@@ -79,7 +82,7 @@ describeWith(['kafka'], 'the Kafka adapter', () => {
       );
     });
 
-    it('without aborted records, and passes them and the markers by, so that no lag stays', async () => {
+    it('C14: without aborted records, and passes them and the markers by, so that no lag stays', async () => {
       const topic = await broker.createTopic(1);
       const group = 'transactions';
       const recorder = createRecorder();
@@ -96,6 +99,24 @@ describeWith(['kafka'], 'the Kafka adapter', () => {
       await recorder.untilApplied(2);
       expect(recorder.applied[1]).toMatchObject({ offset: bounds?.high });
     });
+  });
+
+  it('C14: tells which partition an open transaction holds back for 5 s, and goes on when the broker has ended it', async () => {
+    const topic = await broker.createTopic(2);
+    const recorder = createRecorder();
+    const consumer = consume({ topics: [topic], onBatch: recorder.onBatch });
+    await untilReady(consumer);
+    await produceInJava(topic, 'left-open');
+    const openedAtMs = performance.now();
+    const [zero = '', one = ''] = keysPerPartition(2);
+    await log.append([recordOf(topic, zero), recordOf(topic, one)], 5_000);
+    await recorder.untilApplied(1);
+    expect(consumer.heldBack()).toEqual([]);
+    await vi.waitFor(() => expect(consumer.heldBack()).toMatchObject([{ topic, partition: 0 }]), patience);
+    expect(performance.now() - openedAtMs).toBeGreaterThan(4_500);
+    await recorder.untilApplied(2);
+    expect(recorder.keys()).toEqual([one, zero]);
+    expect(consumer.heldBack()).toEqual([]);
   });
 
   describe('appending over a network that breaks', () => {
@@ -165,7 +186,7 @@ describeWith(['kafka'], 'the Kafka adapter', () => {
   });
 
   describe('ends visibly', () => {
-    it('when a batch cannot be decoded', async () => {
+    it('C13: when a batch cannot be decoded', async () => {
       const topic = await broker.createTopic(1);
       await produceInJava(topic, 'codecs');
       const { CompressionCodecs, CompressionTypes } = kafkajs;
@@ -209,6 +230,31 @@ describeWith(['kafka'], 'the Kafka adapter', () => {
       const startAt = async () => [{ topic, partition: 0, offset: 4n }];
       const byStart = consume({ topics: [topic], startAt });
       await expect(byStart.done).rejects.toThrow(OffsetOutOfRangeError);
+    });
+  });
+
+  describe('ends visibly when the topic was made again', () => {
+    const makeAgain = async (topic: string, partitions: number): Promise<void> => {
+      await admin.deleteTopics({ topics: [topic] });
+      await vi.waitFor(
+        () => broker.kafka.createTopics([{ topic, partitions }]).then(() => log.bounds(topic)),
+        patience,
+      );
+    };
+
+    it('under a consumer that had read more of it', async () => {
+      const topic = await broker.createTopic(1);
+      const recorder = createRecorder();
+      const startAt = async () => [{ topic, partition: 0, offset: recorder.nextOffsets.get(0) ?? 0n }];
+      const consumer = consume({ topics: [topic], onBatch: recorder.onBatch, startAt });
+      const records = range(10).map((i) => recordOf(topic, 'k', String(i)));
+      await log.append(records, 5_000);
+      await recorder.untilApplied(10);
+      const ended = expect(consumer.done).rejects.toThrow(OffsetOutOfRangeError);
+      await makeAgain(topic, 1);
+      await log.append(records.slice(0, 3), 10_000);
+      await ended;
+      expect(recorder.applied).toHaveLength(10);
     });
   });
 
@@ -266,27 +312,39 @@ describeWith(['kafka'], 'the Kafka adapter', () => {
       expect(performance.now() - before).toBeLessThan(sessionTimeoutMs + 500);
     });
 
-    it('tells a member by its heartbeat that its partition has gone, and takes it back', async () => {
-      const topic = await broker.createTopic(1);
-      await log.append([recordOf(topic, 'k')], 5_000);
-      const successor = createRecorder();
-      let answer: boolean | undefined;
+    it('tells a handler by its heartbeat that the partition may have gone, and starts it where the next one says', async () => {
+      const topic = await broker.createTopic(2);
+      const [zero = '', one = ''] = keysPerPartition(2);
+      await log.append([recordOf(topic, zero), recordOf(topic, one)], 5_000);
+      const isShared = Promise.withResolvers<void>();
+      const answers: boolean[] = [];
+      const recorder = createRecorder();
       const onBatch = async (batch: LogBatch): Promise<BatchOutcome> => {
-        if (answer === undefined) {
-          await successor.untilApplied(1);
-          answer = await batch.heartbeat();
-        }
+        await isShared.promise;
+        answers.push(await batch.heartbeat());
+        // What it did last is not durable.
         return { kind: 'advance', nextOffset: batch.nextOffset };
       };
-      const slow = consume({ group: 'fenced', topics: [topic], onBatch });
+      const startAt = async (assigned: readonly LogPartition[]) => assigned.map((each) => ({ ...each, offset: 0n }));
+      const slow = consume({
+        group: 'fenced',
+        topics: [topic],
+        startAt,
+        onBatch: (batch) => (answers.length < 2 ? onBatch(batch) : recorder.onBatch(batch)),
+      });
       await vi.waitFor(async () => {
         const {
           groups: [group],
         } = await admin.describeGroups(['fenced']);
         expect(group?.state).toBe('Stable');
       }, patience);
-      consume({ group: 'fenced', topics: [topic], onBatch: successor.onBatch });
-      await vi.waitFor(() => expect(answer).toBe(false), patience);
+      const onAssigned = (assigned: ReadonlyMap<string, readonly number[]>): void => {
+        if (assigned.get(topic)?.length === 1) isShared.resolve();
+      };
+      consume({ group: 'fenced', topics: [topic], startAt, onBatch: recorder.onBatch, onAssigned });
+      await recorder.untilApplied(2);
+      expect(answers).toEqual([false, false]);
+      expect(new Set(recorder.keys())).toEqual(new Set([zero, one]));
       await untilReady(slow);
     });
   });

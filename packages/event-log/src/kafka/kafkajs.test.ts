@@ -73,4 +73,9 @@ describe('the mended batch', () => {
     const batch = new Batch('t', '7', { partition: 0, highWatermark: '7', abortedTransactions: [], messages: [] });
     expect(batch.isEmpty()).toBe(true);
   });
+
+  it('is not empty when nothing was fetched although the log goes on', () => {
+    const batch = new Batch('t', '7', { partition: 0, highWatermark: '9', abortedTransactions: [], messages: [] });
+    expect(batch.isEmpty()).toBe(false);
+  });
 });

@@ -15,6 +15,8 @@ interface RequestQueue {
 }
 
 interface FetchedBatch {
+  readonly fetchedOffset: string;
+  readonly highWatermark: string;
   readonly rawMessages: readonly unknown[];
   isEmpty(): boolean;
 }
@@ -37,9 +39,10 @@ RequestQueue.prototype.scheduleCheckPendingRequests = function schedule(): void 
 };
 
 // As published a batch without a visible record (markers, aborted transactions) counts as empty and never reaches
-// `eachBatch`, so that nobody could make the offset after it durable.
+// `eachBatch`, so that nobody could make the offset after it durable. Nor does one that brought nothing although the
+// log goes on: an open transaction holds it back, and nobody could tell.
 Batch.prototype.isEmpty = function isEmpty(): boolean {
-  return this.rawMessages.length === 0;
+  return this.rawMessages.length === 0 && BigInt(this.fetchedOffset) >= BigInt(this.highWatermark);
 };
 
 const { CompressionCodecs, CompressionTypes } = kafkajs;
