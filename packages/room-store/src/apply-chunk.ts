@@ -8,24 +8,22 @@ import {
 } from '@realtime-service/room-model';
 import type { Chunk, ChunkContent, ChunkCounts, ChunkRecord, ChunkResult } from './chunk.ts';
 import { ChunkWrites } from './chunk-writes.ts';
-import type { ChunkStore, ChunkTransaction } from './store.ts';
+import { Repeats } from './repeats.ts';
+import type { ChunkStore, ChunkTransaction, LockedPosition } from './store.ts';
 import { touchedBy } from './touched.ts';
 
-/** Drops facts that were applied before, in the database or earlier in this chunk. */
-const withoutRepeats = async (
+/** Facts that were applied before, in the database or earlier in this chunk. */
+const loadRepeats = async (
   transaction: ChunkTransaction,
   chunk: Chunk,
-  records: readonly ChunkRecord[],
-): Promise<ChunkRecord[]> => {
-  const factKeys = records.flatMap(({ factKey }) => factKey ?? []);
-  const known = new Set((await transaction.knownFacts(chunk, factKeys)).map((factKey) => factKey.toString('latin1')));
-  return records.filter(({ factKey }) => {
-    if (factKey === null) return true;
-    const text = factKey.toString('latin1');
-    if (known.has(text)) return false;
-    known.add(text);
-    return true;
-  });
+  position: LockedPosition,
+): Promise<Repeats> => {
+  const factKeys = chunk.records.flatMap(({ factKey }) => factKey ?? []);
+  const known = await transaction.knownFacts(chunk, factKeys);
+  return new Repeats(
+    position.newestRecordedAtMs,
+    known.map(({ factKey, recordedAtMs }) => [factKey.toString('latin1'), recordedAtMs]),
+  );
 };
 
 const evolve = (set: WorkingSet, { content, origin, recordedAtMs }: ChunkRecord): (RoomChange | PresenceChange)[] => {
@@ -66,17 +64,21 @@ const countsOf = (
 };
 
 const apply = async (transaction: ChunkTransaction, chunk: Chunk): Promise<ChunkResult> => {
-  const position = await transaction.lockPosition(chunk);
+  const locked = await transaction.lockPosition(chunk);
+  const position = locked.nextOffset;
   if (chunk.fetchedOffset > position) return { kind: 'behind', nextOffset: position };
   if (chunk.nextOffset <= position)
     return { kind: 'applied', nextOffset: position, counts: countsOf(chunk, [], { marks: 0, outbox: 0 }) };
-  const ahead = chunk.records.filter(({ origin }) => origin.offset >= position);
-  const fresh = await withoutRepeats(transaction, chunk, ahead);
+  const repeats = await loadRepeats(transaction, chunk, locked);
+  const fresh = chunk.records.filter(
+    ({ origin, factKey, recordedAtMs }) =>
+      origin.offset >= position && (factKey === null || repeats.admit(factKey.toString('latin1'), recordedAtMs)),
+  );
   const touched = touchedBy(fresh);
   await transaction.lock(touched);
   const writes = fold(await transaction.load(touched), fresh);
   const marks = await transaction.write(writes);
-  await transaction.advance(chunk, chunk.nextOffset);
+  await transaction.advance(chunk, { nextOffset: chunk.nextOffset, newestRecordedAtMs: repeats.newestMs });
   const counts = countsOf(chunk, fresh, { marks, outbox: writes.outbox.length });
   return { kind: 'applied', nextOffset: chunk.nextOffset, counts };
 };

@@ -56,6 +56,10 @@ export const inTransaction = async <T>(pool: Pool, work: (client: Client) => Pro
 /** SQLSTATE 57014: the statement was cancelled, by our own timeout as a rule. Less work may go through. */
 export const isCancelled = (error: unknown): boolean => error instanceof pg.DatabaseError && error.code === '57014';
 
+/** SQLSTATE 55P03, 57014, 40P01: others were in the way, for longer than was to be waited. Later it may go through. */
+export const isBusy = (error: unknown): boolean =>
+  error instanceof pg.DatabaseError && ['55P03', '57014', '40P01'].includes(error.code ?? '');
+
 /** SQLSTATE classes 22 and 23: this data can never be stored, whatever the day. */
 export const isUnstorable = (error: unknown): boolean =>
   error instanceof pg.DatabaseError && /^2[23]/.test(error.code ?? '');

@@ -6,34 +6,35 @@ import { claimEdges, claimMarks, markIdentities, postponeEdge, postponeMark, set
 import { readPositions } from './positions.ts';
 import { readLivePresence } from './presence.ts';
 import { readFacts } from './read-facts.ts';
-import type { ChunkTransaction, RoomStore } from './store.ts';
+import type { ChunkTransaction, KnownFact, LockedPosition, RoomStore } from './store.ts';
 import type { Touched } from './touched.ts';
 import { writeChunk } from './write-chunk.ts';
 
 /** Channel on which the enforcement is told of new marks; a notification may be missed, so it also polls. */
 export const marksChannel = 'realtime_marks';
 
-const lockPosition = async (client: Client, at: ProjectionPartition): Promise<bigint> => {
-  const { rows } = await client.query<{ next_offset: string }>(
-    `select next_offset from log_positions where projection = $1 and topic = $2 and "partition" = $3 for update`,
+const lockPosition = async (client: Client, at: ProjectionPartition): Promise<LockedPosition> => {
+  const { rows } = await client.query<{ next_offset: string; newest_recorded_at: Date }>(
+    `select next_offset, newest_recorded_at from log_positions
+      where projection = $1 and topic = $2 and "partition" = $3 for update`,
     [at.projection, at.topic, at.partition],
   );
   const row = rows[0];
   if (row === undefined) throw new Error('partition was not prepared');
-  return BigInt(row.next_offset);
+  return { nextOffset: BigInt(row.next_offset), newestRecordedAtMs: row.newest_recorded_at.getTime() };
 };
 
 const knownFacts = async (
   client: Client,
   at: ProjectionPartition,
   factKeys: readonly Buffer[],
-): Promise<readonly Buffer[]> => {
+): Promise<readonly KnownFact[]> => {
   if (factKeys.length === 0) return [];
-  const { rows } = await client.query<{ fact_key: Buffer }>(
-    'select fact_key from applied_facts where topic = $1 and "partition" = $2 and fact_key = any($3::bytea[])',
+  const { rows } = await client.query<{ fact_key: Buffer; recorded_at: Date }>(
+    'select fact_key, recorded_at from applied_facts where topic = $1 and "partition" = $2 and fact_key = any($3::bytea[])',
     [at.topic, at.partition, factKeys],
   );
-  return rows.map((row) => row.fact_key);
+  return rows.map((row) => ({ factKey: row.fact_key, recordedAtMs: row.recorded_at.getTime() }));
 };
 
 /**
@@ -63,20 +64,25 @@ const lockTouched = async (client: Client, touched: Touched): Promise<void> => {
   ]);
 };
 
-const advance = async (client: Client, at: ProjectionPartition, nextOffset: bigint): Promise<void> => {
+const advance = async (
+  client: Client,
+  at: ProjectionPartition,
+  { nextOffset, newestRecordedAtMs }: LockedPosition,
+): Promise<void> => {
   await client.query(
-    `update log_positions set next_offset = $4 where projection = $1 and topic = $2 and "partition" = $3`,
-    [at.projection, at.topic, at.partition, nextOffset.toString()],
+    `update log_positions set next_offset = $4, newest_recorded_at = $5
+      where projection = $1 and topic = $2 and "partition" = $3`,
+    [at.projection, at.topic, at.partition, nextOffset.toString(), new Date(newestRecordedAtMs)],
   );
 };
 
-const transactionOf = (client: Client): ChunkTransaction => ({
+export const transactionOf = (client: Client): ChunkTransaction => ({
   lockPosition: (at) => lockPosition(client, at),
   knownFacts: (at, factKeys) => knownFacts(client, at, factKeys),
   lock: (touched) => lockTouched(client, touched),
   load: (touched) => loadTouched(client, touched),
   write: (writes) => writeChunk(client, writes),
-  advance: (at, nextOffset) => advance(client, at, nextOffset),
+  advance: (at, position) => advance(client, at, position),
 });
 
 /** The store in PostgreSQL. */

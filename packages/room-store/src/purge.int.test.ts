@@ -1,7 +1,7 @@
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { startDatabase } from '../test/given.ts';
-import { type Pool, purge } from './index.ts';
+import { activeProjection, type Pool, purge } from './index.ts';
 
 describeWith(['postgres'], 'purging', () => {
   let pool: Pool;
@@ -12,6 +12,11 @@ describeWith(['postgres'], 'purging', () => {
   afterAll(() => pool.end());
 
   test("drops identities a week older than their partition's newest record, and leases that are over", async () => {
+    await pool.query(
+      `insert into log_positions (projection, topic, "partition", next_offset, partition_count, newest_recorded_at)
+        values ($1, 't', 0, 3, 2, '2020-01-10T00:00:00Z'), ($1, 't', 1, 1, 2, '2019-01-01T00:00:00Z')`,
+      [activeProjection],
+    );
     await pool.query(`insert into applied_facts (topic, "partition", fact_key, recorded_at) values
       ('t', 0, 'new', '2020-01-10T00:00:00Z'), ('t', 0, 'kept', '2020-01-03T00:00:01Z'), ('t', 0, 'old', '2020-01-02T23:59:59Z'),
       ('t', 1, 'newest here', '2019-01-01T00:00:00Z')`);

@@ -12,21 +12,33 @@ import type { Touched } from './touched.ts';
  * under the simulation, and both pass one contract suite.
  */
 
+/** Where a partition stands, and the newest record time of a fact applied there: see `repeats.ts`. */
+export interface LockedPosition {
+  readonly nextOffset: bigint;
+  readonly newestRecordedAtMs: number;
+}
+
+/** An applied fact, and the record time that it was applied with. */
+export interface KnownFact {
+  readonly factKey: Buffer;
+  readonly recordedAtMs: number;
+}
+
 /**
  * One open READ COMMITTED transaction: each method is a statement or several, each of which sees what is committed when
  * it begins. Locks wait, and are held until the transaction ends.
  */
 export interface ChunkTransaction {
   /** Locks the partition's offset row and tells where it stands. */
-  readonly lockPosition: (at: ProjectionPartition) => Promise<bigint>;
+  readonly lockPosition: (at: ProjectionPartition) => Promise<LockedPosition>;
   /** Those of these facts that were applied before. */
-  readonly knownFacts: (at: ProjectionPartition, factKeys: readonly Buffer[]) => Promise<readonly Buffer[]>;
+  readonly knownFacts: (at: ProjectionPartition, factKeys: readonly Buffer[]) => Promise<readonly KnownFact[]>;
   /** Locks rooms and users in an order that all share. Answers nothing on purpose: what is read must be read later. */
   readonly lock: (touched: Touched) => Promise<void>;
   readonly load: (touched: Touched) => Promise<WorkingSet>;
   /** Writes rows, and raises marks on the sessions that are live by then; answers how many marks and orders. */
   readonly write: (writes: ChunkWrites) => Promise<number>;
-  readonly advance: (at: ProjectionPartition, nextOffset: bigint) => Promise<void>;
+  readonly advance: (at: ProjectionPartition, position: LockedPosition) => Promise<void>;
 }
 
 export interface ChunkStore {

@@ -1,3 +1,4 @@
+import type { ChunkRecord } from './chunk.ts';
 import { type ChunkWrites, edgeLifeSeconds } from './chunk-writes.ts';
 import type { Client } from './database.ts';
 import {
@@ -13,17 +14,22 @@ import {
 } from './rows.ts';
 
 const writeAppliedFacts = async (client: Client, writes: ChunkWrites): Promise<void> => {
-  const facts = writes.records.filter(({ factKey }) => factKey !== null);
-  const [first] = facts;
+  // An id that came again after its week is in there twice: the later one counts.
+  const facts = new Map<string, ChunkRecord>();
+  for (const record of writes.records)
+    if (record.factKey !== null) facts.set(record.factKey.toString('latin1'), record);
+  const [first] = facts.values();
   if (first === undefined) return;
+  const rows = [...facts.values()];
   await client.query(
     `insert into applied_facts (topic, "partition", fact_key, recorded_at)
-      select $1, $2, fact_key, recorded_at from unnest($3::bytea[], $4::timestamptz[]) as fact (fact_key, recorded_at)`,
+      select $1, $2, fact_key, recorded_at from unnest($3::bytea[], $4::timestamptz[]) as fact (fact_key, recorded_at)
+        on conflict (topic, "partition", fact_key) do update set recorded_at = excluded.recorded_at`,
     [
       first.origin.topic,
       first.origin.partition,
-      facts.map(({ factKey }) => factKey),
-      facts.map(({ recordedAtMs }) => new Date(recordedAtMs)),
+      rows.map(({ factKey }) => factKey),
+      rows.map(({ recordedAtMs }) => new Date(recordedAtMs)),
     ],
   );
 };
@@ -125,20 +131,25 @@ const writeOutbox = async (client: Client, writes: ChunkWrites): Promise<void> =
   );
 };
 
-/**
- * Writes everything that a chunk changed, in a fixed order of tables; to be called under the locks that the rows were
- * read under. Answers how many marks and orders it raised.
- */
-export const writeChunk = async (client: Client, writes: ChunkWrites): Promise<number> => {
+/** Writes what folds from room events, and which facts were applied. */
+export const writeState = async (client: Client, writes: ChunkWrites): Promise<void> => {
   await upsert(client, roomTable, [...writes.rooms.values()]);
   await upsert(client, memberTable, [...writes.members.values()]);
   await upsert(client, banTable, [...writes.bans.values()]);
   await upsert(client, userTable, [...writes.users.values()]);
   await upsert(client, endedLoginTable, [...writes.logins.values()]);
   await upsert(client, suspectTable, [...writes.suspects.values()]);
+  await writeAppliedFacts(client, writes);
+};
+
+/**
+ * Writes everything that a chunk changed, in a fixed order of tables; to be called under the locks that the rows were
+ * read under. Answers how many marks and orders it raised.
+ */
+export const writeChunk = async (client: Client, writes: ChunkWrites): Promise<number> => {
+  await writeState(client, writes);
   await upsert(client, lifeTable, [...writes.lives.values()]);
   await upsert(client, sessionTable, [...writes.sessions.values()]);
-  await writeAppliedFacts(client, writes);
   await writeDeadLetters(client, writes);
   await writeEdges(client, writes);
   const marks = await writeMarks(client, writes);

@@ -1,0 +1,194 @@
+import { type Client, inTransaction, type Pool } from './database.ts';
+import { activeProjection } from './positions.ts';
+import { marksChannel } from './postgres-store.ts';
+
+/**
+ * A second set of the tables that fold from room events. It stands in a schema of its own, so that the very statements
+ * that fill the first set fill it, found by `search_path`; its positions are rows of another projection.
+ */
+export const rebuildProjection = 'rebuild';
+const rebuildSchema = 'realtime_rebuild';
+const retiredSchema = 'realtime_retired';
+
+/**
+ * In the order in which a join's query takes its locks (`read-facts.ts`): a swap that waits for one table holds none
+ * that such a query would still need.
+ */
+const rebuiltTables = ['rooms', 'members', 'users', 'ended_logins', 'suspects', 'bans', 'applied_facts'] as const;
+
+/** The longest that a swap keeps the tables from being read while it waits for their locks. */
+const lockTimeoutMs = 200;
+
+/** The set was begun under another schema: it cannot take the place of the tables as they are now. */
+export class RebuildOutdatedError extends Error {
+  override readonly name = 'RebuildOutdatedError';
+}
+
+/**
+ * Connections that fill the set. They need a connection past any pooler in transaction mode: `search_path` is theirs.
+ * A commit need not wait for the disk: rows and positions of a transaction are lost together or not at all, and the
+ * swap's commit, which waits, makes all before it durable.
+ */
+export const rebuildUrlOf = (directUrl: string): string => {
+  const url = new URL(directUrl);
+  const given = url.searchParams.get('options') ?? '';
+  url.searchParams.set('options', `${given} -c search_path=${rebuildSchema},public -c synchronous_commit=off`.trim());
+  return url.href;
+};
+
+const columnsSql = `select array_agg(format('%s %s %s', attname, format_type(atttypid, atttypmod), attnotnull) order by attname)
+  from pg_attribute where attnum > 0 and not attisdropped and attrelid = `;
+
+const isOutdated = async (client: Client | Pool): Promise<boolean> => {
+  const { rows } = await client.query<{ name: string }>(
+    `select name from unnest($1::text[]) as name
+      where (${columnsSql} to_regclass('public.' || name))
+        is distinct from (${columnsSql} to_regclass('${rebuildSchema}.' || name))`,
+    [rebuiltTables],
+  );
+  return rows.length > 0;
+};
+
+/** A copy of a table without its rows, the same to every statement, and to the migrations to come. */
+const createTableSql = (name: string): string => `
+  create table ${rebuildSchema}.${name} (like public.${name} including all excluding indexes);
+  do $$ declare each record; begin
+    for each in select pg_get_indexdef(indexrelid) as definition, indexrelid::regclass::text as name, indisprimary
+        from pg_index where indrelid = 'public.${name}'::regclass loop
+      execute replace(each.definition, ' ON public.', ' ON ${rebuildSchema}.');
+      if each.indisprimary then
+        execute format('alter table ${rebuildSchema}.${name} add primary key using index %I', each.name);
+      end if;
+    end loop;
+    for each in select grantee, privilege_type from pg_class, aclexplode(relacl)
+        where pg_class.oid = 'public.${name}'::regclass loop
+      execute format('grant %s on ${rebuildSchema}.${name} to %s', each.privilege_type,
+        case each.grantee when 0 then 'public' else each.grantee::regrole::text end);
+    end loop;
+  end $$;`;
+
+/**
+ * Makes the set, empty, where there is none. Answers whether there was one to go on with.
+ * @throws {RebuildOutdatedError}
+ */
+export const prepareRebuild = async (pool: Pool): Promise<'new' | 'resumed'> => {
+  // Left by one that ended between its swap and its cleaning up.
+  await pool.query(`drop schema if exists ${retiredSchema} cascade`);
+  const { rows } = await pool.query<{ exists: boolean }>(
+    `select to_regnamespace('${rebuildSchema}') is not null as exists`,
+  );
+  if (rows[0]?.exists) {
+    if (await isOutdated(pool))
+      throw new RebuildOutdatedError('The unfinished rebuild has other columns than the tables have now');
+    return 'resumed';
+  }
+  await inTransaction(pool, async (client) => {
+    await client.query('delete from log_positions where projection = $1', [rebuildProjection]);
+    await client.query(`create schema ${rebuildSchema}`);
+    for (const name of rebuiltTables) await client.query(createTableSql(name));
+  });
+  return 'new';
+};
+
+/** Gives an unfinished set up. */
+export const dropRebuild = (pool: Pool): Promise<void> =>
+  inTransaction(pool, async (client) => {
+    await client.query(`drop schema if exists ${rebuildSchema} cascade`);
+    await client.query('delete from log_positions where projection = $1', [rebuildProjection]);
+  });
+
+/** To be called once the set is nearly filled: statistics for the queries to come, and nothing that holds its tables. */
+export const settleRebuild = async (pool: Pool): Promise<void> => {
+  for (const name of rebuiltTables) {
+    await pool.query(`alter table ${rebuildSchema}.${name} set (autovacuum_enabled = false)`);
+    await pool.query(`analyze ${rebuildSchema}.${name}`);
+  }
+};
+
+export interface Swapped {
+  /** How many live sessions are to be looked at. */
+  readonly marks: number;
+  /** How long no table of the set could be read. */
+  readonly heldMs: number;
+}
+
+export interface SwapOptions {
+  readonly topic: string;
+  /** Resolves when the set stands where the locked positions stand, which nobody can move meanwhile; false: not in time. */
+  readonly caughtUp: () => Promise<boolean>;
+  /** Makes what was committed so far durable, so that the swap's commit has little left to wait for. */
+  readonly flush: () => Promise<unknown>;
+}
+
+const moveTablesSql = rebuiltTables
+  .map(
+    (name) => `alter table public.${name} set schema ${retiredSchema};
+      alter table ${rebuildSchema}.${name} set schema public;
+      alter table public.${name} reset (autovacuum_enabled);`,
+  )
+  .join('\n');
+
+const markLiveSessionsSql = `
+  insert into marks (room_id, identity, cause, caused_at, due_at)
+    select distinct room_id, identity, 'rebuilt', clock_timestamp(), clock_timestamp() from sessions where is_live
+      order by room_id, identity
+    on conflict (room_id, identity) do update set generation = marks.generation + 1, attempts = 0, due_at = excluded.due_at`;
+
+/**
+ * Puts the set in the place of the first, in one transaction, and has every live session looked at. First the positions
+ * are locked, of every topic: nobody applies anything then, and nobody holds a lock of a table but readers. Only when all
+ * else is done are the tables locked, for as long as it takes to rename them. Answers undefined where the set had not
+ * caught up in time. Where somebody reads a table for longer than 200 ms it fails ({@link isBusy}); nothing has happened
+ * then, and it is to be tried again a little later.
+ */
+export const swapRebuild = async (
+  pool: Pool,
+  { topic, caughtUp, flush }: SwapOptions,
+): Promise<Swapped | undefined> => {
+  let lockedAtMs = 0;
+  const marks = await inTransaction(pool, async (client) => {
+    await client.query(`set local lock_timeout = ${lockTimeoutMs}; set local synchronous_commit = on`);
+    await client.query(
+      'select from log_positions where projection = $1 order by topic, "partition" for no key update',
+      [activeProjection],
+    );
+    if (!(await caughtUp())) return undefined;
+    if (await isOutdated(client))
+      throw new RebuildOutdatedError('The tables have been migrated since the rebuild was begun');
+    await client.query(`lock table ${rebuiltTables.map((name) => `${rebuildSchema}.${name}`).join(', ')}`);
+    await client.query('delete from log_positions where projection = $1 and topic = $2', [rebuildProjection, topic]);
+    await client.query(`create schema ${retiredSchema}`);
+    const { rowCount } = await client.query(markLiveSessionsSql);
+    await flush();
+    // `lock_timeout` alone would count anew for each table.
+    await client.query(`set local statement_timeout = ${lockTimeoutMs}`);
+    lockedAtMs = performance.now();
+    await client.query(`lock table ${rebuiltTables.map((name) => `public.${name}`).join(', ')}`);
+    await client.query(moveTablesSql);
+    return rowCount ?? 0;
+  });
+  if (marks === undefined) return undefined;
+  const heldMs = performance.now() - lockedAtMs;
+  await pool.query(`notify ${marksChannel}`);
+  await pool.query(`drop schema ${retiredSchema} cascade`);
+  await pool.query(`drop schema ${rebuildSchema}`);
+  return { marks, heldMs };
+};
+
+/** Which set of tables serves: another one after each swap. */
+export const readServingSet = async (pool: Pool): Promise<string> => {
+  const { rows } = await pool.query<{ id: string }>(`select 'public.rooms'::regclass::oid::text as id`);
+  return rows[0]?.id ?? '';
+};
+
+/** Who reads or writes the tables that a swap waits for, for people to read. */
+export const readTableUsers = async (pool: Pool): Promise<string[]> => {
+  const { rows } = await pool.query<{ who: string }>(
+    `select distinct format('%s (%s) for %s s', coalesce(nullif(application_name, ''), backend_type), pid,
+          round(extract(epoch from clock_timestamp() - coalesce(xact_start, backend_start)))) as who
+        from pg_locks join pg_stat_activity using (pid)
+        where relation = any($1::regclass[]) and granted and clock_timestamp() - xact_start > interval '200 ms'`,
+    [rebuiltTables.map((name) => `public.${name}`)],
+  );
+  return rows.map(({ who }) => who);
+};
