@@ -1,2 +1,3 @@
+export { type Decoded, decodeRecord } from './decode.ts';
 export { createWorkerMetrics } from './metrics.ts';
-export { createProjector } from './project.ts';
+export { applyDecoded, createProjector } from './project.ts';

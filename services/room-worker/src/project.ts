@@ -30,19 +30,24 @@ interface Run {
   readonly nextOffset: bigint;
 }
 
+/** What a record brings into a chunk; a retry its letter, which may have a megabyte. */
+const sizeOf = ({ stored, record }: Decoded): number =>
+  (stored.value?.length ?? 0) + (stored.key?.length ?? 0) + (record.content.kind === 'retry' ? maxChunkBytes / 16 : 0);
+
 /** Cuts a batch into chunks; the last one ends where the batch does, also where that holds nothing visible. */
 const chunksOf = (batch: LogBatch, partitionCount: number): Run[] => {
   const runs: Run[] = [];
   let decoded: Decoded[] = [];
   let bytes = 0;
   for (const stored of batch.records) {
-    const size = (stored.value?.length ?? 0) + (stored.key?.length ?? 0);
+    const next = decodeRecord(stored, partitionCount);
+    const size = sizeOf(next);
     if (decoded.length > 0 && (decoded.length >= maxChunkRecords || bytes + size > maxChunkBytes)) {
       runs.push({ decoded, nextOffset: stored.offset });
       decoded = [];
       bytes = 0;
     }
-    decoded.push(decodeRecord(stored, partitionCount));
+    decoded.push(next);
     bytes += size;
   }
   return [...runs, { decoded, nextOffset: batch.nextOffset }];
@@ -57,6 +62,9 @@ const asDeadLetter = ({ stored, record }: Decoded, error: unknown): ChunkRecord 
       ? { key: content.event.subject, type: content.event.type, data: content.event.data }
       : { key: null, type: undefined, data: undefined };
   const message = error instanceof Error ? error.message : String(error);
+  // It is the letter that cannot be stored, not the order to read it again.
+  if (content.kind === 'retry')
+    return { ...record, content: { ...content, outcome: { kind: 'dead', reason: 'unstorable', message } } };
   return {
     ...record,
     factKey: null,
@@ -88,7 +96,7 @@ const sum = (left: ChunkCounts, right: ChunkCounts): ChunkCounts => ({
  * Applies a chunk; where its data cannot be stored, in halves, until the one record is found. In halves too where it
  * touches so much that it ran out of time.
  */
-const applyInHalves = async (store: ChunkStore, stretch: Stretch): Promise<Applied> => {
+export const applyDecoded = async (store: ChunkStore, stretch: Stretch): Promise<Applied> => {
   const { decoded } = stretch;
   try {
     return { result: await apply(store, stretch), decoded };
@@ -102,13 +110,13 @@ const applyInHalves = async (store: ChunkStore, stretch: Stretch): Promise<Appli
     }
     const right = decoded.slice(decoded.length >> 1);
     const middle = (right[0] as Decoded).stored.offset;
-    const lower = await applyInHalves(store, {
+    const lower = await applyDecoded(store, {
       ...stretch,
       decoded: decoded.slice(0, -right.length),
       nextOffset: middle,
     });
     if (lower.result.kind === 'behind') return lower;
-    const upper = await applyInHalves(store, { ...stretch, decoded: right, fetchedOffset: middle });
+    const upper = await applyDecoded(store, { ...stretch, decoded: right, fetchedOffset: middle });
     if (upper.result.kind === 'behind') return upper;
     const counts = sum(lower.result.counts, upper.result.counts);
     return { result: { ...upper.result, counts }, decoded: [...lower.decoded, ...upper.decoded] };
@@ -160,7 +168,7 @@ export const createProjector = (dependencies: ProjectorDependencies): ((batch: L
     };
     const run = () =>
       withSpan(`project ${topic}`, { attributes, links, isRoot: traces.size !== 1 }, async (span) => {
-        const { result, decoded: applied } = await applyInHalves(store, stretch);
+        const { result, decoded: applied } = await applyDecoded(store, stretch);
         if (result.kind === 'applied')
           for (const [name, count] of Object.entries(result.counts)) span.setAttribute(`rt.${name}`, count);
         observe(applied, topic, result);

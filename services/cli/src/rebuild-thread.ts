@@ -1,0 +1,64 @@
+// A thread of `realtime rebuild`: fills the second set with its share of the partitions until it is told to stop.
+import { parentPort, workerData } from 'node:worker_threads';
+import { topics } from '@realtime-service/contracts';
+import { openEventLog } from '@realtime-service/event-log';
+import {
+  activeProjection,
+  createPool,
+  createRebuildStore,
+  purgeFacts,
+  readPositions,
+  rebuildProjection,
+  rebuildUrlOf,
+} from '@realtime-service/room-store';
+import { readSettings } from '@realtime-service/telemetry';
+import { CliSettings } from './config.ts';
+import { createFiller } from './rebuild-fill.ts';
+
+export interface RebuildShare {
+  readonly index: number;
+  readonly count: number;
+  readonly partitionCount: number;
+}
+
+const stopWithinMs = 5_000;
+const topic = topics.roomEvents;
+const { index, count, partitionCount }: RebuildShare = workerData;
+
+// Read here, since what gets tokens for a broker cannot be handed to a thread.
+const settings = readSettings('realtime', "Operators' commands.", CliSettings);
+const pool = createPool({
+  url: rebuildUrlOf(settings.database.directUrl),
+  maxConnections: Math.ceil(partitionCount / count) + 2,
+  applicationName: 'realtime-rebuild',
+  onError: () => undefined,
+});
+const log = openEventLog(settings, { clientId: 'realtime-rebuild', pool, writeLog: () => undefined });
+
+const consumer = log.consume({
+  // A group of its own: who reads what is decided by the shares.
+  group: `realtime-rebuild-${index}`,
+  topics: [topic],
+  onBatch: createFiller({
+    store: createRebuildStore(pool),
+    partitionCount,
+    isOurs: (partition) => partition % count === index,
+    readLimits: async () => {
+      const positions = await readPositions(pool, activeProjection);
+      return new Map(positions.flatMap((each) => (each.topic === topic ? [[each.partition, each.nextOffset]] : [])));
+    },
+    purge: (partition) => purgeFacts(pool, { projection: rebuildProjection, topic, partition }),
+  }),
+  startAt: async () => {
+    const positions = await readPositions(pool, rebuildProjection);
+    return positions.map(({ partition, nextOffset }) => ({ topic, partition, offset: nextOffset }));
+  },
+});
+
+parentPort?.once('message', async () => {
+  await consumer.stop(stopWithinMs);
+  await log.close();
+  await pool.end();
+});
+await consumer.done;
+parentPort?.close();

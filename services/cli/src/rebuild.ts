@@ -1,0 +1,273 @@
+import { randomUUID } from 'node:crypto';
+import { hostname } from 'node:os';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
+import { topics } from '@realtime-service/contracts';
+import type { EventLog } from '@realtime-service/event-log';
+import {
+  activeProjection,
+  dropRebuild,
+  holdDuty,
+  isBusy,
+  type PartitionPosition,
+  type Pool,
+  preparePositions,
+  prepareRebuild,
+  RebuildOutdatedError,
+  readPositions,
+  readTableUsers,
+  rebuildProjection,
+  releaseDuty,
+  type Swapped,
+  settleRebuild,
+  swapRebuild,
+} from '@realtime-service/room-store';
+import { CommandError, defineCommand, type Terminal, UsageError, type Workplace } from './command.ts';
+import type { RebuildShare } from './rebuild-thread.ts';
+
+const topic = topics.roomEvents;
+const duty = 'rebuild';
+const dutySeconds = 10;
+const lookEveryMs = 500;
+const tellEveryMs = 1_000;
+/** So few records that they are applied in the time that the worker can be held up. */
+const nearEnough = 2_000n;
+const catchUpWithinMs = 1_000;
+const rateOverMs = 5_000;
+
+/** Of a thread: what is decoded and not yet written, with room to collect garbage seldom. */
+const heapLimits = { maxOldGenerationSizeMb: 96, maxYoungGenerationSizeMb: 24 };
+
+/** Holds the right to rebuild until `release`; `lost` says when it could not be kept. */
+const takeDuty = async (pool: Pool, terminal: Terminal, ending: AbortSignal) => {
+  const holder = `${hostname()} ${process.pid} ${randomUUID()}`;
+  const untilMs = performance.now() + (dutySeconds + 1) * 1000;
+  let isTold = false;
+  while (!(await holdDuty(pool, duty, holder, dutySeconds))) {
+    if (performance.now() > untilMs) throw new CommandError('Another rebuild is running.');
+    if (!isTold)
+      terminal.tell(`Another rebuild is running, or was killed a moment ago: looking for ${dutySeconds} s\n`);
+    isTold = true;
+    await delay(lookEveryMs, undefined, { signal: ending });
+  }
+  const keep = async (): Promise<void> => {
+    if (!(await holdDuty(pool, duty, holder, dutySeconds)))
+      throw new CommandError('Another rebuild took over while this one was not heard of.');
+  };
+  return { keep, release: () => releaseDuty(pool, duty, holder) };
+};
+
+/** The log must begin at its beginning, and hold what the tables have applied: else a rebuild would lose state. */
+const assertWhole = async (log: EventLog, active: ReadonlyMap<number, bigint>): Promise<number> => {
+  const bounds = await log.bounds(topic);
+  for (const { partition, low, high } of bounds) {
+    const position = active.get(partition) ?? 0n;
+    if (low > 0n)
+      throw new CommandError(
+        `Partition ${partition} of ${topic} begins at offset ${low}: what stood before it cannot be rebuilt. Restore the topic, and keep all of it (retention.ms=-1)`,
+      );
+    if (position > high)
+      throw new CommandError(
+        `Partition ${partition} of ${topic} ends at offset ${high}, but ${position} have been applied: it is another log`,
+      );
+  }
+  if (active.size === 0) throw new CommandError('No room-worker has worked on this database yet: nothing to rebuild');
+  return bounds.length;
+};
+
+const ofTopic = (positions: readonly PartitionPosition[]): Map<number, bigint> =>
+  new Map(positions.flatMap((each) => (each.topic === topic ? [[each.partition, each.nextOffset]] : [])));
+
+interface Standing {
+  readonly done: bigint;
+  readonly total: bigint;
+}
+
+const readStanding = async (pool: Pool): Promise<Standing> => {
+  const sum = (positions: ReadonlyMap<number, bigint>): bigint =>
+    [...positions.values()].reduce((left, right) => left + right, 0n);
+  const [total, done] = await Promise.all([
+    readPositions(pool, activeProjection),
+    readPositions(pool, rebuildProjection),
+  ]);
+  return { done: sum(ofTopic(done)), total: sum(ofTopic(total)) };
+};
+
+/** Threads that fill the set; `failed` rejects when one of them ended by itself. */
+const startThreads = (count: number, partitionCount: number) => {
+  const failed = Promise.withResolvers<never>();
+  failed.promise.catch(() => undefined);
+  const threads = Array.from({ length: count }, (_, index) => {
+    const workerData: RebuildShare = { index, count, partitionCount };
+    const thread = new Worker(new URL('./rebuild-thread.ts', import.meta.url), {
+      workerData,
+      argv: [],
+      resourceLimits: heapLimits,
+    });
+    thread.on('error', (error) =>
+      failed.reject(new Error('A part of the log could not be read or written', { cause: error })),
+    );
+    return { thread, ended: new Promise<void>((resolve) => thread.once('exit', () => resolve())) };
+  });
+  return {
+    failed: failed.promise,
+    stop: async (): Promise<void> => {
+      for (const { thread } of threads) thread.postMessage('stop');
+      await Promise.all(threads.map(({ ended }) => ended));
+    },
+  };
+};
+
+const figure = (value: number | bigint): string => value.toLocaleString('en', { maximumFractionDigits: 0 });
+
+const durationOf = (seconds: number): string =>
+  seconds < 90
+    ? `${Math.ceil(seconds)} s`
+    : seconds < 5_400
+      ? `${Math.ceil(seconds / 60)} min`
+      : `${(seconds / 3_600).toFixed(1)} h`;
+
+/** Tells how far the set has come, at most once a second. */
+const createProgress = (terminal: Terminal) => {
+  const samples: { readonly atMs: number; readonly done: bigint }[] = [];
+  let toldAtMs = 0;
+  return ({ done, total }: Standing): void => {
+    const atMs = performance.now();
+    samples.push({ atMs, done });
+    while (samples.length > 2 && (samples[1]?.atMs ?? atMs) < atMs - rateOverMs) samples.shift();
+    if (atMs - toldAtMs < tellEveryMs) return;
+    toldAtMs = atMs;
+    const first = samples[0] ?? { atMs, done };
+    const perSecond = atMs > first.atMs ? (Number(done - first.done) / (atMs - first.atMs)) * 1000 : 0;
+    const left = perSecond > 0 ? `, ${durationOf(Number(total - done) / perSecond)} left` : '';
+    const percent = total === 0n ? 100 : Number((done * 100n) / total);
+    terminal.tell(`${figure(done)} of ${figure(total)} events (${percent} %), ${figure(perSecond)} events/s${left}\n`);
+  };
+};
+
+const isCaughtUp = async (pool: Pool): Promise<boolean> => {
+  const untilMs = performance.now() + catchUpWithinMs;
+  for (;;) {
+    const { done, total } = await readStanding(pool);
+    if (done === total) return true;
+    if (performance.now() > untilMs) return false;
+    await delay(10);
+  }
+};
+
+/** Tries once to put the set in place. */
+const trySwap = async (pool: Pool, terminal: Terminal, keepDuty: () => Promise<void>): Promise<Swapped | undefined> => {
+  try {
+    return await swapRebuild(pool, { topic, caughtUp: () => isCaughtUp(pool), flush: keepDuty });
+  } catch (error) {
+    if (!isBusy(error)) throw error;
+    const users = await readTableUsers(pool);
+    terminal.tell(`The tables are in use${users.length > 0 ? ` by ${users.join(', ')}` : ''}; trying again\n`);
+    await delay(lookEveryMs * (1 + Math.random()));
+    return undefined;
+  }
+};
+
+interface Filling {
+  readonly pool: Pool;
+  readonly terminal: Terminal;
+  readonly ending: AbortSignal;
+  readonly keepDuty: () => Promise<void>;
+  readonly failed: Promise<never>;
+}
+
+/** Waits until the set has caught up, and swaps; undefined where it was interrupted. */
+const untilSwapped = async ({ pool, terminal, ending, keepDuty, failed }: Filling): Promise<Swapped | undefined> => {
+  const tell = createProgress(terminal);
+  let isSettled = false;
+  while (!ending.aborted) {
+    await keepDuty();
+    const standing = await readStanding(pool);
+    tell(standing);
+    if (standing.total - standing.done <= nearEnough) {
+      if (!isSettled) await settleRebuild(pool);
+      isSettled = true;
+      const swapped = await trySwap(pool, terminal, keepDuty);
+      if (swapped !== undefined) return swapped;
+    }
+    await Promise.race([failed, delay(lookEveryMs, undefined, { signal: ending }).catch(() => undefined)]);
+  }
+  return undefined;
+};
+
+const prepare = async (pool: Pool, partitionCount: number): Promise<'new' | 'resumed'> => {
+  try {
+    const state = await prepareRebuild(pool);
+    await preparePositions(pool, rebuildProjection, topic, partitionCount);
+    return state;
+  } catch (error) {
+    if (error instanceof RebuildOutdatedError)
+      throw new CommandError(`${error.message}: begin anew with --restart`, { cause: error });
+    throw error;
+  }
+};
+
+const rebuild = async ({ pool, log, terminal, ending }: Workplace, threadCount: number, isRestart: boolean) => {
+  const partitionCount = await assertWhole(log(), ofTopic(await readPositions(pool, activeProjection)));
+  const { keep, release } = await takeDuty(pool, terminal, ending);
+  try {
+    if (isRestart) await dropRebuild(pool);
+    const state = await prepare(pool, partitionCount);
+    const begun = await readStanding(pool);
+    if (state === 'resumed') terminal.tell(`Going on at ${figure(begun.done)} of ${figure(begun.total)} events\n`);
+    const startedAtMs = performance.now();
+    const threads = startThreads(Math.min(threadCount, partitionCount), partitionCount);
+    try {
+      const swapped = await untilSwapped({ pool, terminal, ending, keepDuty: keep, failed: threads.failed });
+      if (swapped === undefined) return undefined;
+      const seconds = (performance.now() - startedAtMs) / 1000;
+      const { total } = await readStanding(pool);
+      return { ...swapped, events: Number(total - begun.done), seconds, wasResumed: state === 'resumed' };
+    } finally {
+      await threads.stop();
+    }
+  } finally {
+    await release();
+  }
+};
+
+const threadsOf = (text: string | undefined): number => {
+  const count = Number(text ?? '2');
+  if (Number.isInteger(count) && count >= 1 && count <= 64) return count;
+  throw new UsageError('--threads must be a whole number from 1 to 64');
+};
+
+export const rebuildCommand = defineCommand({
+  name: 'rebuild',
+  summary: 'Build rooms, members, bans and users anew from the log, while they serve',
+  positionals: '',
+  options: {
+    threads: { type: 'string', placeholder: 'n', description: 'Threads that read the log and write, 2 by default' },
+    restart: { type: 'boolean', description: 'Give up what an interrupted rebuild has done, and begin anew' },
+    json: { type: 'boolean', description: 'Tell the result as one JSON object' },
+  },
+  details: [
+    'Reads the topic of room events from its beginning into a second set of tables, then puts it in the place of the first',
+    'in one transaction, and has every live session looked at. Sessions, marks, seats and dead letters stay as they are.',
+    'Interrupted, it goes on where it was when it is called again. DATABASE_DIRECT_URL must lead past a pooler, and the',
+    'user must own the tables.',
+  ].join('\n'),
+  examples: ['rebuild', 'rebuild --threads 4', 'rebuild --restart'],
+  run: async ({ values }, open) => {
+    const threadCount = threadsOf(values.threads);
+    const workplace = open();
+    const { terminal } = workplace;
+    const result = await rebuild(workplace, threadCount, values.restart ?? false);
+    if (result === undefined)
+      throw new CommandError('Interrupted. The tables are as they were; call it again to go on');
+    const { events, seconds, heldMs, marks } = result;
+    const peakMemoryMb = Math.round(process.resourceUsage().maxRSS / 1024);
+    if (values.json) terminal.write(`${JSON.stringify({ ...result, peakMemoryMb })}\n`);
+    else
+      terminal.write(
+        `Rebuilt from ${figure(events)} events in ${durationOf(seconds)} (${figure(events / seconds)} events/s, ${peakMemoryMb} MB). ` +
+          `The tables could not be read for ${heldMs.toFixed(0)} ms. ${figure(marks)} live sessions are looked at.\n`,
+      );
+    return 'done';
+  },
+});
