@@ -1,0 +1,27 @@
+import { topics } from '@realtime-service/contracts';
+import { keyOf } from '@realtime-service/room-model';
+import { describe } from 'vitest';
+import { partitionCount, projection } from '../test/records.ts';
+import { type StoreUnderTest, storeContract } from '../test/store-contract.ts';
+import { MemoryDatabase } from './memory-store.ts';
+
+describe('the store in memory', () => {
+  let database = new MemoryDatabase(Date.now);
+
+  storeContract(
+    (): StoreUnderTest => ({
+      store: database.connect(),
+      projection: async () => database.projection(),
+      marks: async () =>
+        [...database.tables.marks.values()]
+          .map(({ roomId, identity, cause }) => ({ roomId, identity, cause }))
+          .sort((a, b) => (keyOf(a.roomId, a.identity) < keyOf(b.roomId, b.identity) ? -1 : 1)),
+      forgetMarks: async () => database.tables.marks.clear(),
+      empty: async () => {
+        database = new MemoryDatabase(Date.now);
+        for (const topic of [topics.roomEvents, topics.livekitWebhooks])
+          database.preparePositions(projection, topic, partitionCount);
+      },
+    }),
+  );
+});

@@ -1,0 +1,588 @@
+import {
+  type Ban,
+  type BanFacts,
+  type EndedLogin,
+  isSamePlace,
+  keyOf,
+  type LogPlace,
+  type Member,
+  type RoomHeader,
+  type RoomLife,
+  recentlyLeftMs,
+  type Session,
+  type Suspect,
+  type User,
+  WorkingSet,
+} from '@realtime-service/room-model';
+import type { DeadLetter, ProjectionPartition } from './chunk.ts';
+import { type ChunkWrites, edgeLifeSeconds, type RaisedMark, removedReason } from './chunk-writes.ts';
+import type { ClaimedEdge, Mark } from './marks.ts';
+import type { PartitionPosition } from './positions.ts';
+import type { FactsAnswer, FactsQuery } from './read-facts.ts';
+import type { ChunkTransaction, LockedPosition, RoomStore } from './store.ts';
+import type { Touched } from './touched.ts';
+
+/**
+ * The store in memory, for the simulation: row locks that wait, READ COMMITTED, all or nothing at the commit, and a
+ * place before and after each statement at which a process can be held, fail or die. It passes the contract suite of
+ * the one in PostgreSQL.
+ */
+
+interface MarkRow extends Mark {
+  readonly dueAtMs: number;
+  readonly lockedUntilMs: number | null;
+}
+
+interface EdgeRow extends ClaimedEdge {
+  readonly expiresAtMs: number;
+  readonly lockedUntilMs: number | null;
+}
+
+/** Rows by key; a row is never changed but replaced, so that a copy of the maps is a copy of the database. */
+class Tables {
+  positions = new Map<string, ProjectionPartition & LockedPosition>();
+  appliedFacts = new Map<string, { readonly recordedAtMs: number; readonly times: number }>();
+  rooms = new Map<string, RoomHeader>();
+  members = new Map<string, Member>();
+  bans = new Map<string, Ban>();
+  users = new Map<string, User>();
+  logins = new Map<string, EndedLogin>();
+  suspects = new Map<string, Suspect>();
+  lives = new Map<string, RoomLife>();
+  sessions = new Map<string, Session>();
+  deadLetters = new Map<string, DeadLetter>();
+  marks = new Map<string, MarkRow>();
+  edges = new Map<bigint, EdgeRow>();
+  duties = new Map<string, { readonly holder: string; readonly heldUntilMs: number }>();
+
+  copy(): Tables {
+    const copy = new Tables();
+    return Object.assign(copy, {
+      positions: new Map(this.positions),
+      appliedFacts: new Map(this.appliedFacts),
+      rooms: new Map(this.rooms),
+      members: new Map(this.members),
+      bans: new Map(this.bans),
+      users: new Map(this.users),
+      logins: new Map(this.logins),
+      suspects: new Map(this.suspects),
+      lives: new Map(this.lives),
+      sessions: new Map(this.sessions),
+      deadLetters: new Map(this.deadLetters),
+      marks: new Map(this.marks),
+      edges: new Map(this.edges),
+      duties: new Map(this.duties),
+    });
+  }
+}
+
+type Strength = 'share' | 'update';
+
+interface Waiter {
+  readonly owner: Owner;
+  readonly strength: Strength;
+  readonly resolve: () => void;
+  readonly reject: (error: Error) => void;
+}
+
+interface Lock {
+  readonly holders: Map<Owner, Strength>;
+  readonly queue: Waiter[];
+}
+
+/** A transaction, as far as locks are concerned. */
+interface Owner {
+  isOpen: boolean;
+  /** The row that it waits for. */
+  waitsFor: string | null;
+}
+
+const placeKey = ({ topic, partition, offset }: LogPlace): string => keyOf(topic, String(partition), String(offset));
+
+class ConnectionLostError extends Error {
+  override readonly name = 'ConnectionLostError';
+}
+
+/** Who would wait for each other for ever. The locks' order excludes it, so one is a fault. */
+export class DeadlockError extends Error {
+  override readonly name = 'DeadlockError';
+}
+
+/** Row locks, granted in the order in which they are asked for. */
+class Locks {
+  readonly #locks = new Map<string, Lock>();
+
+  async take(owner: Owner, key: string, strength: Strength): Promise<void> {
+    const lock: Lock = this.#locks.get(key) ?? { holders: new Map(), queue: [] };
+    this.#locks.set(key, lock);
+    if (lock.queue.length === 0 && isCompatible(lock, owner, strength)) {
+      lock.holders.set(owner, strength);
+      return;
+    }
+    owner.waitsFor = key;
+    if (this.#leadsTo(owner, key, new Set())) throw new DeadlockError(`deadlock at ${key}`);
+    await new Promise<void>((resolve, reject) => lock.queue.push({ owner, strength, resolve, reject }));
+  }
+
+  isHeld(key: string): boolean {
+    return (this.#locks.get(key)?.holders.size ?? 0) > 0;
+  }
+
+  release(owner: Owner): void {
+    for (const [key, lock] of this.#locks) {
+      lock.holders.delete(owner);
+      for (const [at, waiter] of [...lock.queue.entries()].toReversed())
+        if (waiter.owner === owner)
+          lock.queue.splice(at, 1)[0]?.reject(new ConnectionLostError('the transaction ended'));
+      for (
+        let next = lock.queue[0];
+        next !== undefined && isCompatible(lock, next.owner, next.strength);
+        next = lock.queue[0]
+      ) {
+        lock.queue.shift();
+        lock.holders.set(next.owner, next.strength);
+        next.owner.waitsFor = null;
+        next.resolve();
+      }
+      if (lock.holders.size === 0 && lock.queue.length === 0) this.#locks.delete(key);
+    }
+  }
+
+  #leadsTo(target: Owner, key: string, seen: Set<Owner>): boolean {
+    const lock = this.#locks.get(key);
+    const before = [...(lock?.holders.keys() ?? []), ...(lock?.queue ?? []).map(({ owner }) => owner)];
+    return before.some((owner) => {
+      if (seen.has(owner)) return false;
+      seen.add(owner);
+      if (owner.waitsFor === null) return false;
+      const next = this.#locks.get(owner.waitsFor);
+      return next?.holders.has(target) || this.#leadsTo(target, owner.waitsFor, seen);
+    });
+  }
+}
+
+const isCompatible = ({ holders }: Lock, owner: Owner, strength: Strength): boolean =>
+  [...holders].every(([other, held]) => other === owner || (held === 'share' && strength === 'share'));
+
+const positionKey = ({ projection, topic, partition }: ProjectionPartition): string =>
+  keyOf(projection, topic, String(partition));
+const factId = ({ topic, partition }: Omit<ProjectionPartition, 'projection'>, factKey: Buffer): string =>
+  keyOf(topic, String(partition), factKey.toString('latin1'));
+const sessionKey = ({ roomId, roomSid, participantSid }: Session): string => keyOf(roomId, roomSid, participantSid);
+const markLock = (roomId: string, identity: string): string => keyOf('mark', roomId, identity);
+const sorted = (ids: Iterable<string>): string[] => [...new Set(ids)].sort();
+
+/** Where a process may be held: before and after a statement. May reject: the connection failed there. */
+export type Pause = (point: string) => Promise<void>;
+
+export interface MemoryConnection extends RoomStore {
+  /** Ends the process's connections: what is open is rolled back. */
+  readonly drop: () => void;
+}
+
+/** What a backup holds. */
+export type Backup = Tables;
+
+export class MemoryDatabase {
+  readonly #now: () => number;
+  readonly #locks = new Locks();
+  readonly #open = new Set<Owner>();
+  #epoch = 0;
+  #lastEdgeId = 0n;
+  tables = new Tables();
+  /** Told of each commit, with the partition that it advanced. */
+  onCommit: (position: PartitionPosition) => void = () => {};
+  /** Told when marks are announced. */
+  onNotify: () => void = () => {};
+
+  constructor(now: () => number) {
+    this.#now = now;
+  }
+
+  preparePositions(projection: string, topic: string, partitionCount: number): void {
+    for (let partition = 0; partition < partitionCount; partition += 1) {
+      const at = { projection, topic, partition };
+      this.tables.positions.set(positionKey(at), { ...at, nextOffset: 0n, newestRecordedAtMs: 0 });
+    }
+  }
+
+  backup(): Backup {
+    return this.tables.copy();
+  }
+
+  /** Puts an older state back; whoever was at work loses the connection. */
+  restore(backup: Backup): void {
+    this.#epoch += 1;
+    for (const owner of [...this.#open]) this.#end(owner);
+    this.tables = backup.copy();
+  }
+
+  /** Everything that folds from room events, to compare with the pure fold. */
+  projection(): WorkingSet {
+    const { rooms, members, bans, users, logins, suspects } = this.tables;
+    const set = new WorkingSet();
+    for (const row of rooms.values()) set.put({ entity: 'room', row });
+    for (const row of members.values()) set.put({ entity: 'member', row });
+    for (const row of bans.values()) set.put({ entity: 'ban', row });
+    for (const row of users.values()) set.put({ entity: 'user', row });
+    for (const row of logins.values()) set.put({ entity: 'login', row });
+    for (const row of suspects.values()) set.put({ entity: 'suspect', row });
+    return set;
+  }
+
+  /** The connections of one process. */
+  connect(pause: Pause = async () => {}): MemoryConnection {
+    const mine = new Set<Owner>();
+    const statement = async <T>(name: string, work: () => T | Promise<T>): Promise<T> => {
+      const epoch = this.#epoch;
+      await pause(`before ${name}`);
+      const result = await work();
+      await pause(`after ${name}`);
+      if (epoch !== this.#epoch) throw new ConnectionLostError('the database was restored');
+      return result;
+    };
+    const run = <T>(name: string, work: (owner: Owner) => T | Promise<T>): Promise<T> =>
+      statement(name, async () => {
+        const owner = this.#begin(mine);
+        try {
+          return await work(owner);
+        } finally {
+          this.#end(owner);
+          mine.delete(owner);
+        }
+      });
+    return {
+      drop: () => {
+        for (const owner of mine) this.#end(owner);
+        mine.clear();
+      },
+      transaction: async (work) => {
+        const owner = await statement('begin', () => this.#begin(mine));
+        const effects: (() => void)[] = [];
+        try {
+          const result = await work(this.#transaction(owner, effects, statement));
+          await statement('commit', () => {
+            assertOpen(owner);
+            for (const effect of effects) effect();
+            this.#end(owner);
+          });
+          return result;
+        } finally {
+          this.#end(owner);
+          mine.delete(owner);
+        }
+      },
+      notifyMarks: () => statement('notifyMarks', () => this.onNotify()),
+      readPositions: () => statement('readPositions', () => [...this.tables.positions.values()]),
+      readFacts: (queries) => statement('readFacts', () => queries.map((query) => this.#answer(query))),
+      readLivePresence: (roomIds) =>
+        statement('readLivePresence', () => {
+          const isAsked = ({ roomId, isLive }: Session | RoomLife): boolean =>
+            isLive && (roomIds === null || roomIds.includes(roomId));
+          const { lives, sessions } = this.tables;
+          return { lives: [...lives.values()].filter(isAsked), sessions: [...sessions.values()].filter(isAsked) };
+        }),
+      holdDuty: (name, holder, seconds) =>
+        statement('holdDuty', () => {
+          const held = this.tables.duties.get(name);
+          if (held !== undefined && held.holder !== holder && held.heldUntilMs >= this.#now()) return false;
+          this.tables.duties.set(name, { holder, heldUntilMs: this.#now() + seconds * 1000 });
+          return true;
+        }),
+      releaseDuty: (name, holder) =>
+        statement('releaseDuty', () => {
+          if (this.tables.duties.get(name)?.holder === holder) this.tables.duties.delete(name);
+        }),
+      claimMarks: (limit, seconds) => statement('claimMarks', () => this.#claimMarks(limit, seconds)),
+      settleMark: (mark, askAgainAtMs) => run('settleMark', (owner) => this.#settleMark(owner, mark, askAgainAtMs)),
+      postponeMark: (mark, delayMs) =>
+        run('postponeMark', (owner) =>
+          this.#changeMark(owner, mark, (row) => ({
+            ...row,
+            lockedUntilMs: null,
+            dueAtMs: row.generation === mark.generation ? this.#now() + delayMs : row.dueAtMs,
+          })),
+        ),
+      markIdentities: (roomId, identities, cause) =>
+        run('markIdentities', async (owner) => {
+          const raised = sorted(identities).map((identity) => ({ roomId, identity, trace: null, ...cause }));
+          for (const { identity } of raised) await this.#locks.take(owner, markLock(roomId, identity), 'update');
+          for (const each of raised) {
+            const known = this.tables.marks.get(keyOf(roomId, each.identity));
+            this.#raise({ ...each, cause: known?.cause ?? each.cause, trace: known?.trace ?? null });
+          }
+        }),
+      claimEdges: (limit, seconds) => statement('claimEdges', () => this.#claimEdges(limit, seconds)),
+      settleEdge: ({ edgeId }) => statement('settleEdge', () => void this.tables.edges.delete(edgeId)),
+      postponeEdge: ({ edgeId }, delayMs) =>
+        statement('postponeEdge', () => {
+          const row = this.tables.edges.get(edgeId);
+          if (row !== undefined) this.tables.edges.set(edgeId, { ...row, lockedUntilMs: this.#now() + delayMs });
+        }),
+    };
+  }
+
+  #begin(mine: Set<Owner>): Owner {
+    const owner: Owner = { isOpen: true, waitsFor: null };
+    mine.add(owner);
+    this.#open.add(owner);
+    return owner;
+  }
+
+  #end(owner: Owner): void {
+    owner.isOpen = false;
+    this.#open.delete(owner);
+    this.#locks.release(owner);
+  }
+
+  #transaction(
+    owner: Owner,
+    effects: (() => void)[],
+    statement: <T>(name: string, work: () => T | Promise<T>) => Promise<T>,
+  ): ChunkTransaction {
+    const run = <T>(name: string, work: () => T | Promise<T>): Promise<T> =>
+      statement(name, () => {
+        assertOpen(owner);
+        return work();
+      });
+    return {
+      lockPosition: (at) =>
+        run('lockPosition', async () => {
+          await this.#locks.take(owner, positionKey(at), 'update');
+          const row = this.tables.positions.get(positionKey(at));
+          if (row === undefined) throw new Error('partition was not prepared');
+          return row;
+        }),
+      knownFacts: (at, factKeys) =>
+        run('knownFacts', () =>
+          factKeys.flatMap((factKey) => {
+            const known = this.tables.appliedFacts.get(factId(at, factKey));
+            return known === undefined ? [] : [{ factKey, recordedAtMs: known.recordedAtMs }];
+          }),
+        ),
+      readDeadLetters: (places) =>
+        run('readDeadLetters', () => places.flatMap((place) => this.tables.deadLetters.get(placeKey(place)) ?? [])),
+      lock: (touched) =>
+        run('lock', async () => {
+          for (const roomId of sorted(touched.rooms)) await this.#locks.take(owner, keyOf('room', roomId), 'update');
+          const strength = touched.users.size > 0 ? 'update' : 'share';
+          for (const userId of sorted([...touched.users, ...touched.entering]))
+            await this.#locks.take(owner, keyOf('user', userId), strength);
+        }),
+      load: (touched) => run('load', () => loadTouched(this.tables, touched)),
+      write: (writes) => run('write', () => this.#write(owner, effects, writes)),
+      advance: ({ projection, topic, partition }, position) =>
+        run('advance', () => {
+          const at = { projection, topic, partition, ...position };
+          effects.push(() => {
+            this.tables.positions.set(positionKey(at), at);
+            this.onCommit(at);
+          });
+        }),
+    };
+  }
+
+  async #write(owner: Owner, effects: (() => void)[], writes: ChunkWrites): Promise<number> {
+    // What the statement sees: what is committed by now, and what this transaction has written itself.
+    const sessions = [...new Map([...this.tables.sessions, ...writes.sessions]).values()];
+    const raised = affectedBy(writes.marks.values(), sessions);
+    for (const { roomId, identity } of raised) await this.#locks.take(owner, markLock(roomId, identity), 'update');
+    effects.push(() => {
+      for (const row of writes.rooms.values()) this.tables.rooms.set(row.roomId, row);
+      for (const [key, row] of writes.members) this.tables.members.set(key, row);
+      for (const [key, row] of writes.bans) this.tables.bans.set(key, row);
+      for (const [key, row] of writes.users) this.tables.users.set(key, row);
+      for (const [key, row] of writes.logins) this.tables.logins.set(key, row);
+      for (const [key, row] of writes.suspects) this.tables.suspects.set(key, row);
+      for (const [key, row] of writes.lives) this.tables.lives.set(key, row);
+      for (const row of writes.sessions.values()) this.tables.sessions.set(sessionKey(row), row);
+      for (const { factKey, origin, recordedAtMs, content } of writes.records) {
+        const { topic, partition, offset } = origin;
+        if (factKey !== null) {
+          const id = factId(origin, factKey);
+          const times = (this.tables.appliedFacts.get(id)?.times ?? 0) + 1;
+          this.tables.appliedFacts.set(id, { recordedAtMs, times });
+        }
+        if (content.kind === 'dead')
+          this.tables.deadLetters.set(placeKey(origin), { topic, partition, offset, recordedAtMs, ...content.dead });
+      }
+      for (const { row, trace } of writes.edges) {
+        this.#lastEdgeId += 1n;
+        const expiresAtMs = row.origin.timeMs + edgeLifeSeconds * 1000;
+        this.tables.edges.set(this.#lastEdgeId, {
+          ...row,
+          edgeId: this.#lastEdgeId,
+          trace,
+          expiresAtMs,
+          lockedUntilMs: null,
+        });
+      }
+      for (const each of raised) this.#raise(each);
+    });
+    return raised.length + writes.edges.length;
+  }
+
+  /** To be called with the mark's row locked. */
+  #raise({ roomId, identity, cause, causedAtMs, trace }: Affected): void {
+    const known = this.tables.marks.get(keyOf(roomId, identity));
+    this.tables.marks.set(keyOf(roomId, identity), {
+      roomId,
+      identity,
+      cause,
+      trace,
+      causedAtMs: Math.min(causedAtMs, known?.causedAtMs ?? causedAtMs),
+      generation: (known?.generation ?? 0n) + 1n,
+      attempts: 0,
+      dueAtMs: this.#now(),
+      lockedUntilMs: known?.lockedUntilMs ?? null,
+    });
+  }
+
+  #claimMarks(limit: number, claimSeconds: number): Mark[] {
+    const nowMs = this.#now();
+    const due = [...this.tables.marks.values()]
+      .filter(
+        ({ roomId, identity, dueAtMs, lockedUntilMs }) =>
+          dueAtMs <= nowMs &&
+          (lockedUntilMs === null || lockedUntilMs < nowMs) &&
+          !this.#locks.isHeld(markLock(roomId, identity)),
+      )
+      .sort((left, right) => left.dueAtMs - right.dueAtMs)
+      .slice(0, limit);
+    return due.map((row) => {
+      const claimed = { ...row, lockedUntilMs: nowMs + claimSeconds * 1000, attempts: row.attempts + 1 };
+      this.tables.marks.set(keyOf(row.roomId, row.identity), claimed);
+      return claimed;
+    });
+  }
+
+  async #changeMark(owner: Owner, mark: Mark, change: (row: MarkRow) => MarkRow | null): Promise<void> {
+    await this.#locks.take(owner, markLock(mark.roomId, mark.identity), 'update');
+    const key = keyOf(mark.roomId, mark.identity);
+    const row = this.tables.marks.get(key);
+    if (row === undefined) return;
+    const changed = change(row);
+    if (changed === null) this.tables.marks.delete(key);
+    else this.tables.marks.set(key, changed);
+  }
+
+  #settleMark(owner: Owner, mark: Mark, askAgainAtMs: number | null): Promise<void> {
+    return this.#changeMark(owner, mark, (row) => {
+      const isSame = row.generation === mark.generation;
+      if (askAgainAtMs === null) return isSame ? null : { ...row, lockedUntilMs: null };
+      const again = isSame ? { dueAtMs: askAgainAtMs, causedAtMs: askAgainAtMs } : {};
+      return { ...row, lockedUntilMs: null, attempts: 0, ...again };
+    });
+  }
+
+  #claimEdges(limit: number, claimSeconds: number): ClaimedEdge[] {
+    const nowMs = this.#now();
+    const { edges } = this.tables;
+    for (const { edgeId, expiresAtMs } of edges.values()) if (expiresAtMs <= nowMs) edges.delete(edgeId);
+    const due = [...edges.values()]
+      .filter(({ lockedUntilMs }) => lockedUntilMs === null || lockedUntilMs < nowMs)
+      .slice(0, limit);
+    for (const row of due) edges.set(row.edgeId, { ...row, lockedUntilMs: nowMs + claimSeconds * 1000 });
+    return due;
+  }
+
+  #answer({ roomId, userId, loginId }: FactsQuery): FactsAnswer {
+    const { rooms, members, bans, users, logins, suspects, lives, sessions } = this.tables;
+    const nowMs = this.#now();
+    const isDoubted = ({ isHealed, ...about }: Suspect): boolean => {
+      if (isHealed) return false;
+      if (about.roomId === roomId) return about.userId === '' || about.userId === userId;
+      const isOfLogin = about.scope === 'user' || about.detail === loginId;
+      return about.roomId === '' && about.userId === userId && isOfLogin;
+    };
+    const isRecent = ({ isLive, endedAtMs }: Session): boolean =>
+      isLive || (endedAtMs !== null && endedAtMs > nowMs - recentlyLeftMs);
+    const asFacts = ({ privilege, untilMs }: Ban): BanFacts => ({ privilege, untilMs, isLifted: false });
+    return {
+      facts: {
+        room: rooms.get(roomId) ?? null,
+        member: members.get(keyOf(roomId, userId)) ?? null,
+        bans: [...bans.values()]
+          .filter((ban) => ban.roomId === roomId && ban.userId === userId && !ban.isLifted)
+          .map(asFacts),
+        user: users.get(userId) ?? null,
+        isLoginEnded: loginId !== null && logins.has(keyOf(userId, loginId)),
+        isSuspect: [...suspects.values()].some(isDoubted),
+        ownSessions: [...sessions.values()]
+          .filter((session) => session.roomId === roomId && session.userId === userId && isRecent(session))
+          .map((session) => ({ ...session, wasRemoved: session.endReason === removedReason })),
+        seats: null,
+      },
+      isRoomLive: lives.get(roomId)?.isLive ?? false,
+      nowMs,
+    };
+  }
+}
+
+const assertOpen = ({ isOpen }: Owner): void => {
+  if (!isOpen) throw new ConnectionLostError('the transaction ended');
+};
+
+/** One session, or one room as a whole, that should be looked at. */
+interface Affected {
+  readonly roomId: string;
+  readonly identity: string;
+  readonly cause: string;
+  readonly causedAtMs: number;
+  readonly trace: string | null;
+}
+
+const isConcerned = ({ concern, left, right }: RaisedMark, session: Session): boolean => {
+  if (!session.isLive) return false;
+  if (concern === 'member') return session.roomId === left && session.userId === right;
+  return session.userId === left && (concern === 'user' || session.loginId === right);
+};
+
+/** Sorted, once each, with its oldest cause. */
+const affectedBy = (marks: Iterable<RaisedMark>, sessions: readonly Session[]): Affected[] => {
+  const affected = new Map<string, Affected>();
+  for (const mark of marks) {
+    const { concern, left, right, cause, causedAtMs, trace } = mark;
+    const ids =
+      concern === 'room' || concern === 'identity'
+        ? [{ roomId: left, identity: right }]
+        : sessions.filter((session) => isConcerned(mark, session));
+    for (const { roomId, identity } of ids) {
+      const known = affected.get(keyOf(roomId, identity));
+      if (known === undefined || causedAtMs < known.causedAtMs)
+        affected.set(keyOf(roomId, identity), { roomId, identity, cause, causedAtMs, trace });
+    }
+  }
+  return [...affected].sort(([left], [right]) => (left < right ? -1 : 1)).map(([, each]) => each);
+};
+
+const loadTouched = (tables: Tables, touched: Touched): WorkingSet => {
+  const set = new WorkingSet();
+  const { rooms, wholeRooms, users, liveRooms } = touched;
+  const isPair = ({ roomId, userId }: { readonly roomId: string; readonly userId: string }): boolean =>
+    touched.members.get(roomId)?.has(userId) ?? false;
+  for (const row of tables.rooms.values()) if (rooms.has(row.roomId)) set.put({ entity: 'room', row });
+  for (const row of tables.members.values())
+    if (isPair(row) || wholeRooms.has(row.roomId)) set.put({ entity: 'member', row });
+  for (const row of tables.bans.values()) if (isPair(row)) set.put({ entity: 'ban', row });
+  for (const row of tables.users.values()) if (users.has(row.userId)) set.put({ entity: 'user', row });
+  for (const row of tables.logins.values()) if (users.has(row.userId)) set.put({ entity: 'login', row });
+  const isLetter = ({ cause }: Suspect): boolean => touched.letters.some((letter) => isSamePlace(letter, cause));
+  const isOpenDoubt = (row: Suspect): boolean =>
+    !row.isHealed &&
+    ((row.scope === 'header' && rooms.has(row.roomId)) ||
+      wholeRooms.has(row.roomId) ||
+      isPair(row) ||
+      (row.roomId === '' && users.has(row.userId)));
+  for (const row of tables.suspects.values())
+    if (isOpenDoubt(row) || isLetter(row)) set.put({ entity: 'suspect', row });
+  for (const row of tables.lives.values()) if (liveRooms.has(row.roomId)) set.put({ entity: 'life', row });
+  for (const row of tables.sessions.values()) {
+    const live = liveRooms.get(row.roomId);
+    if (live === undefined) continue;
+    const isOfOlderLife = row.isLive && !live.sids.has(row.roomSid);
+    if (live.identities.has(row.identity) || (live.isWhole && row.isLive) || isOfOlderLife)
+      set.put({ entity: 'session', row });
+  }
+  return set;
+};

@@ -1,0 +1,410 @@
+import type { RoomEvent } from '@realtime-service/contracts';
+import { evolvePresence, evolveRoom, type Member, snapshotOf, WorkingSet } from '@realtime-service/room-model';
+import fc from 'fast-check';
+import { beforeEach, describe, expect, test } from 'vitest';
+import { ChunkWrites } from '../src/chunk-writes.ts';
+import { applyChunk, type ChunkRecord, type ChunkResult, type Mark, type RoomStore } from '../src/index.ts';
+import { touchedBy } from '../src/touched.ts';
+import { added, chunkOf, created, joined, livekitRecord, projection, removed, roomRecord } from './records.ts';
+
+/** A store and what can be seen of it from outside. */
+export interface StoreUnderTest {
+  readonly store: RoomStore;
+  readonly projection: () => Promise<WorkingSet>;
+  /** By room and identity. */
+  readonly marks: () => Promise<readonly Pick<Mark, 'roomId' | 'identity' | 'cause'>[]>;
+  readonly forgetMarks: () => Promise<unknown>;
+  /** Nothing in it, every partition at 0. */
+  readonly empty: () => Promise<void>;
+}
+
+const disabled = (userId: string): RoomEvent => ({ type: 'user.disabled', subject: userId, data: { userId } });
+
+/** What every store promises. */
+export const storeContract = (open: () => StoreUnderTest): void => {
+  beforeEach(() => open().empty());
+
+  const apply = (records: readonly ChunkRecord[], from?: number): Promise<ChunkResult> =>
+    applyChunk(open().store, chunkOf(records, from));
+  const members = async (): Promise<Member[]> => [...(await open().projection()).members.values()];
+  const nextOffset = async (): Promise<bigint | undefined> =>
+    (await open().store.readPositions(projection)).find(
+      ({ topic, partition }) => topic.includes('room-events') && partition === 0,
+    )?.nextOffset;
+
+  describe('once', () => {
+    test('changes state, advances the offset, and remembers the facts', async () => {
+      const result = await apply([roomRecord(0, created('r')), roomRecord(1, added('r', 'ann'))]);
+      expect(result).toMatchObject({ kind: 'applied', nextOffset: 2n, counts: { applied: 2, repeated: 0 } });
+      expect(await members()).toMatchObject([
+        { roomId: 'r', userId: 'ann', role: 'speaker', origin: { eventId: 'e1', offset: 1n } },
+      ]);
+      expect(await nextOffset()).toBe(2n);
+    });
+
+    test('a delivery that repeats changes nothing', async () => {
+      const records = [roomRecord(0, created('r')), roomRecord(1, added('r', 'ann'))];
+      await apply(records);
+      expect(await apply(records)).toMatchObject({
+        kind: 'applied',
+        nextOffset: 2n,
+        counts: { applied: 0, repeated: 2 },
+      });
+    });
+
+    test('a producer that sends a fact again does not bring a removed person back', async () => {
+      await apply([
+        roomRecord(0, created('r')),
+        roomRecord(1, added('r', 'ann'), { id: 'add' }),
+        roomRecord(2, removed('r', 'ann')),
+      ]);
+      await apply([roomRecord(3, added('r', 'ann'), { id: 'add' })]);
+      expect(await members()).toMatchObject([{ userId: 'ann', isRemoved: true }]);
+    });
+
+    test('the same fact twice in one chunk counts once', async () => {
+      const result = await apply([
+        roomRecord(0, added('r', 'ann'), { id: 'same' }),
+        roomRecord(1, removed('r', 'ann')),
+        roomRecord(2, added('r', 'ann'), { id: 'same' }),
+      ]);
+      expect(result).toMatchObject({ counts: { applied: 2, repeated: 1 } });
+      expect(await members()).toMatchObject([{ isRemoved: true }]);
+    });
+
+    test('a batch without visible records advances the offset', async () => {
+      expect(await apply([], 0)).toMatchObject({ kind: 'applied', nextOffset: 1n });
+      expect(await nextOffset()).toBe(1n);
+    });
+  });
+
+  describe('a consumer that does not know better', () => {
+    test('a zombie applies nothing that another has applied', async () => {
+      const records = [roomRecord(0, created('r')), roomRecord(1, added('r', 'ann'))];
+      const results = await Promise.all([apply(records), apply(records)]);
+      const counts = results.map((result) => (result.kind === 'applied' ? result.counts.applied : -1));
+      expect(counts.sort()).toEqual([0, 2]);
+    });
+
+    test('one that is ahead of the database is sent back, and nothing is applied', async () => {
+      expect(await apply([roomRecord(5, added('r', 'ann'))])).toEqual({ kind: 'behind', nextOffset: 0n });
+      expect(await members()).toEqual([]);
+    });
+  });
+
+  test('a failure in the middle leaves nothing behind', async () => {
+    const { store } = open();
+    const records = [roomRecord(0, created('r'))];
+    const failing: RoomStore = {
+      ...store,
+      transaction: (work) =>
+        store.transaction((transaction) =>
+          work({
+            ...transaction,
+            advance: async (at, position) => {
+              await transaction.advance(at, position);
+              throw new Error('the process dies here');
+            },
+          }),
+        ),
+    };
+    await expect(applyChunk(failing, chunkOf(records))).rejects.toThrow('dies here');
+    expect((await open().projection()).rooms.size).toBe(0);
+    expect(await nextOffset()).toBe(0n);
+    expect(await apply(records)).toMatchObject({ counts: { applied: 1, repeated: 0 } });
+  });
+
+  describe('locks', () => {
+    /** A transaction over `records` that stays open, with its locks, until it is let go. */
+    const holding = async (records: readonly ChunkRecord[]) => {
+      const locked = Promise.withResolvers<void>();
+      const letGo = Promise.withResolvers<void>();
+      const ended = open().store.transaction(async (transaction) => {
+        await transaction.lock(touchedBy(records));
+        locked.resolve();
+        await letGo.promise;
+        const set = await transaction.load(touchedBy(records));
+        const writes = new ChunkWrites();
+        for (const record of records) {
+          for (const change of changesOf(set, record)) writes.add(change, set, record);
+          writes.addRecord(record);
+        }
+        await transaction.write(writes);
+      });
+      await locked.promise;
+      return {
+        end: async () => {
+          letGo.resolve();
+          await ended;
+        },
+      };
+    };
+    const changesOf = (set: WorkingSet, { content, recordedAtMs }: ChunkRecord) =>
+      content.kind === 'livekit' ? evolvePresence(set, content.fact, recordedAtMs) : [];
+
+    test.each([
+      ['a removal', removed('r', 'ann')],
+      ["a person's end", disabled('ann')],
+    ])('%s that waited for an entry finds whom that let in', async (_, end) => {
+      const entry = await holding([livekitRecord(0, joined('r', 'ann'))]);
+      const ending = apply([roomRecord(0, end)]);
+      await entry.end();
+      await ending;
+      expect(await open().marks()).toMatchObject([{ roomId: 'r', identity: 'ann', cause: end.type }]);
+    });
+
+    test('who enters two rooms keeps neither waiting', async () => {
+      await apply([livekitRecord(0, joined('r1', 'ann'))]);
+      const first = await holding([livekitRecord(1, joined('r2', 'ann'))]);
+      await apply([livekitRecord(1, joined('r3', 'ann'))]);
+      await first.end();
+    });
+  });
+
+  describe('marks', () => {
+    test('a removal asks about each live session of that person, and of nobody else', async () => {
+      await apply([livekitRecord(0, joined('r', 'ann')), livekitRecord(1, joined('r', 'bob'))]);
+      await open().forgetMarks();
+      await apply([roomRecord(0, created('r')), roomRecord(1, removed('r', 'ann'))]);
+      expect(await open().marks()).toContainEqual({ roomId: 'r', identity: 'ann', cause: 'member.removed' });
+      expect(await open().marks()).not.toContainEqual(expect.objectContaining({ identity: 'bob' }));
+    });
+
+    test('an entry is always asked about', async () => {
+      await apply([livekitRecord(0, joined('r', 'ann'))]);
+      expect(await open().marks()).toEqual([{ roomId: 'r', identity: 'ann', cause: 'participant_joined' }]);
+    });
+
+    test('a disabled user is asked about in every room', async () => {
+      await apply([livekitRecord(0, joined('r1', 'ann')), livekitRecord(1, joined('r2', 'ann'))]);
+      await open().forgetMarks();
+      await apply([roomRecord(0, { type: 'user.disabled', subject: 'ann', data: { userId: 'ann' } })]);
+      expect((await open().marks()).map(({ roomId }) => roomId)).toEqual(['r1', 'r2']);
+    });
+  });
+
+  describe('questions', () => {
+    const soonMs = Date.now() + 60_000;
+    const raise = (identity = 'ann', causedAtMs = 1_000) =>
+      open().store.markIdentities('r', [identity], { cause: 'test', causedAtMs });
+    const claimOne = async (seconds = 60): Promise<Mark> => {
+      const [mark] = await open().store.claimMarks(1, seconds);
+      if (mark === undefined) throw new Error('there was none to claim');
+      return mark;
+    };
+
+    test('one is claimed once, until its claim expires', async () => {
+      await raise();
+      await claimOne(-1);
+      const again = await claimOne();
+      expect(again.attempts).toBe(2);
+      expect(await open().store.claimMarks(1, 60)).toEqual([]);
+    });
+
+    test('many who claim at once share them', async () => {
+      const identities = Array.from({ length: 40 }, (_, at) => `u-${at}`);
+      await open().store.markIdentities('r', identities, { cause: 'test', causedAtMs: 1_000 });
+      const claims = await Promise.all(Array.from({ length: 8 }, () => open().store.claimMarks(10, 60)));
+      expect(
+        claims
+          .flat()
+          .map(({ identity }) => identity)
+          .sort(),
+      ).toEqual(identities.sort());
+    });
+
+    test('an answered one is gone', async () => {
+      await raise();
+      await open().store.settleMark(await claimOne(), null);
+      expect((await open().marks()).length).toBe(0);
+    });
+
+    test('one that was raised while being answered is due at once, with its oldest cause', async () => {
+      await raise('ann', 1_000);
+      const first = await claimOne();
+      await raise('ann', 2_000);
+      await open().store.settleMark(first, null);
+      expect(await claimOne()).toMatchObject({ identity: 'ann', causedAtMs: 1_000, attempts: 1 });
+    });
+
+    test('one whose answer changes by itself is due then', async () => {
+      await raise();
+      await open().store.settleMark(await claimOne(), Date.now() + 60_000);
+      expect(await open().store.claimMarks(1, 60)).toEqual([]);
+      await raise('bob');
+      await open().store.settleMark(await claimOne(), Date.now() - 1);
+      expect(await claimOne()).toMatchObject({ identity: 'bob', attempts: 1 });
+    });
+
+    test('one that is put back is due after the delay, and counts its tries', async () => {
+      await raise();
+      await open().store.postponeMark(await claimOne(), 60_000);
+      expect(await open().store.claimMarks(1, 60)).toEqual([]);
+      await raise('bob');
+      await open().store.postponeMark(await claimOne(), 0);
+      expect(await claimOne()).toMatchObject({ identity: 'bob', attempts: 2 });
+    });
+
+    test.each([
+      ['answered', (mark: Mark) => open().store.settleMark(mark, null)],
+      ['answered until later', (mark: Mark) => open().store.settleMark(mark, soonMs)],
+      ['put back', (mark: Mark) => open().store.postponeMark(mark, 60_000)],
+    ])('one that a chunk raises in the moment in which it is %s is due at once', async (_, settle) => {
+      await raise();
+      const mark = await claimOne();
+      let settling: Promise<void> | undefined;
+      await open().store.transaction(async (transaction) => {
+        const writes = new ChunkWrites();
+        writes.addRecord(livekitRecord(0, joined('r', 'ann')));
+        await transaction.write(writes);
+        settling = settle(mark);
+      });
+      await settling;
+      expect(await claimOne()).toMatchObject({ identity: 'ann', generation: mark.generation + 1n });
+    });
+  });
+
+  describe('orders', () => {
+    const order = (atMs: number): Promise<ChunkResult> => {
+      const data = { identity: 'ann', participantSid: 'PA_1', by: 'bob' };
+      const record = roomRecord(0, { type: 'participant.kick_requested', subject: 'r', data });
+      return apply([{ ...record, origin: { ...record.origin, timeMs: atMs } }]);
+    };
+
+    test('one is claimed once, put back, and gone when carried out', async () => {
+      await order(Date.now());
+      const { store } = open();
+      const [edge] = await store.claimEdges(1, 60);
+      if (edge === undefined) throw new Error('there was none to claim');
+      expect(edge).toMatchObject({ kind: 'kick', participantSid: 'PA_1' });
+      expect(await store.claimEdges(1, 60)).toEqual([]);
+      await store.postponeEdge(edge, -1);
+      expect(await store.claimEdges(1, -1)).toHaveLength(1);
+      await store.settleEdge(edge);
+      expect(await store.claimEdges(1, 60)).toEqual([]);
+    });
+
+    test('one that has expired is dropped', async () => {
+      await order(Date.now() - 61_000);
+      expect(await open().store.claimEdges(1, 60)).toEqual([]);
+    });
+  });
+
+  test('a duty has one holder, until it is given back or expires', async () => {
+    const { store } = open();
+    expect(await store.holdDuty('sweep', 'a', 60)).toBe(true);
+    expect(await store.holdDuty('sweep', 'b', 60)).toBe(false);
+    expect(await store.holdDuty('sweep', 'a', -1)).toBe(true);
+    expect(await store.holdDuty('sweep', 'b', 60)).toBe(true);
+    await store.releaseDuty('sweep', 'a');
+    expect(await store.holdDuty('sweep', 'a', 60)).toBe(false);
+    await store.releaseDuty('sweep', 'b');
+    expect(await store.holdDuty('sweep', 'a', 60)).toBe(true);
+  });
+
+  test('facts are told as they are committed', async () => {
+    const ask = async () => {
+      const [answer] = await open().store.readFacts([{ roomId: 'r', userId: 'ann', loginId: 'l' }]);
+      return answer?.facts;
+    };
+    expect(await ask()).toMatchObject({ room: null, member: null, bans: [], user: null, isLoginEnded: false });
+    await apply([
+      roomRecord(0, created('r')),
+      roomRecord(1, added('r', 'ann')),
+      roomRecord(2, { type: 'member.banned', subject: 'r', data: { userId: 'ann', privilege: 'data' } }),
+      roomRecord(3, disabled('ann')),
+      roomRecord(4, { type: 'login.ended', subject: 'ann', data: { userId: 'ann', sid: 'l' } }),
+    ]);
+    await apply([livekitRecord(0, joined('r', 'ann'))]);
+    expect(await ask()).toMatchObject({
+      room: { state: 'open' },
+      member: { role: 'speaker', isRemoved: false },
+      bans: [{ privilege: 'data', untilMs: null, isLifted: false }],
+      user: { isDisabled: true },
+      isLoginEnded: true,
+      isSuspect: false,
+      ownSessions: [{ identity: 'ann', isLive: true, wasRemoved: false }],
+    });
+    expect((await open().store.readLivePresence(['r'])).sessions).toMatchObject([{ identity: 'ann' }]);
+    expect((await open().store.readLivePresence(['other'])).sessions).toEqual([]);
+  });
+
+  test('the tables equal the pure fold, however the log is cut into chunks', async () => {
+    const room = fc.constantFrom('r1', 'r2', 'é\u0301');
+    const userId = fc.constantFrom('ann', 'bob', 'cleo');
+    const role = fc.constantFrom('host', 'speaker', 'listener');
+    const event = fc.oneof(
+      fc.record({
+        type: fc.constant('room.created'),
+        subject: room,
+        data: fc.record(
+          {
+            name: fc.string({ maxLength: 5, unit: 'grapheme' }).filter((name) => !name.includes('\0')),
+            members: fc.uniqueArray(fc.record({ userId, role }), { selector: (member) => member.userId, maxLength: 2 }),
+          },
+          { requiredKeys: [] },
+        ),
+      }),
+      fc.record({
+        type: fc.constantFrom('room.locked', 'room.unlocked', 'room.closed'),
+        subject: room,
+        data: fc.constant(undefined),
+      }),
+      fc.record({
+        type: fc.constant('room.updated'),
+        subject: room,
+        data: fc.record({ maxParticipants: fc.option(fc.integer({ min: 1, max: 9 })) }, { requiredKeys: [] }),
+      }),
+      fc.record({ type: fc.constant('member.added'), subject: room, data: fc.record({ userId, role }) }),
+      fc.record({ type: fc.constant('member.removed'), subject: room, data: fc.record({ userId }) }),
+      fc.record({
+        type: fc.constant('member.banned'),
+        subject: room,
+        data: fc.record({
+          userId,
+          privilege: fc.constantFrom('join', 'data'),
+          until: fc.constantFrom('2030-01-01T00:00:00Z', undefined),
+        }),
+      }),
+      fc.record({
+        type: fc.constantFrom('user.disabled', 'user.enabled'),
+        subject: fc.constant('ann'),
+        data: fc.constant({ userId: 'ann' }),
+      }),
+      fc.record({
+        type: fc.constant('login.ended'),
+        subject: fc.constant('ann'),
+        data: fc.constant({ userId: 'ann', sid: 's' }),
+      }),
+    );
+    await fc.assert(
+      fc
+        .asyncProperty(
+          fc.array(fc.tuple(event, fc.option(fc.bigInt({ min: 0n, max: 5n })), fc.nat(3)), {
+            minLength: 1,
+            maxLength: 30,
+          }),
+          async (given) => {
+            const records = given.map(([each, sequence], offset) => {
+              const plain = roomRecord(offset, each as RoomEvent);
+              return { ...plain, origin: { ...plain.origin, sequence } };
+            });
+            const model = new WorkingSet();
+            for (const { content, origin } of records)
+              if (content.kind === 'room_event')
+                for (const change of evolveRoom(model, content.event, origin)) model.put(change);
+
+            let start = 0;
+            for (const [at, [, , cut]] of given.entries())
+              if (cut === 0 || at === given.length - 1) {
+                await apply(records.slice(start, at + 1));
+                start = at + 1;
+              }
+            expect(snapshotOf(await open().projection())).toEqual(snapshotOf(model));
+          },
+        )
+        .beforeEach(() => open().empty()),
+      { numRuns: 60 },
+    );
+  }, 60_000);
+};
