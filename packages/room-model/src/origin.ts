@@ -1,12 +1,19 @@
+/** Where a record stands. */
+export interface LogPlace {
+  readonly topic: string;
+  readonly partition: number;
+  readonly offset: bigint;
+}
+
+export const isSamePlace = (left: LogPlace, right: LogPlace): boolean =>
+  left.offset === right.offset && left.partition === right.partition && left.topic === right.topic;
+
 /**
  * Where a fact came from. It is an entity's provenance and its version at once: facts are ordered per entity by
  * `sequence` where both sides have one, else by their place in the log.
  */
-export interface Origin {
+export interface Origin extends LogPlace {
   readonly eventId: string;
-  readonly topic: string;
-  readonly partition: number;
-  readonly offset: bigint;
   /** The fact's own time, else the record's; milliseconds since the epoch. Never used for order. */
   readonly timeMs: number;
   readonly sequence: bigint | null;
@@ -16,7 +23,7 @@ export interface Origin {
  * Whether a fact stands later in the log. Offsets of different partitions say nothing about each other: there it counts
  * as later, and the producer's wrong partitioner is alarmed.
  */
-export const isLaterInLog = (incoming: Origin, stored: Origin | null): boolean =>
+export const isLaterInLog = (incoming: LogPlace, stored: LogPlace | null): boolean =>
   stored === null ||
   incoming.topic !== stored.topic ||
   incoming.partition !== stored.partition ||

@@ -9,7 +9,7 @@ import type {
   RoomEventData,
   RoomSettings,
 } from '@realtime-service/contracts';
-import { following, isLaterInLog, isNewer, type Origin } from './origin.ts';
+import { following, isLaterInLog, isNewer, isSamePlace, type LogPlace, type Origin } from './origin.ts';
 
 export interface RoomHeader {
   readonly roomId: string;
@@ -60,15 +60,24 @@ export interface EndedLogin {
   readonly origin: Origin;
 }
 
-/**
- * Doubt that a fact which could not be read has left: entering is refused until a newer fact settles it.
- * `room`: a member that could not be named; `header`, `member`, `user`: that entity. Ids that do not apply are ''.
- */
-export interface Suspect {
-  readonly scope: 'room' | 'header' | 'member' | 'user';
+/** What a doubt is about; ids that do not apply are ''. */
+export interface Doubted {
+  /** `room`: a member, or more, that could not be named; the others: that entity. */
+  readonly scope: 'room' | 'header' | 'member' | 'ban' | 'user' | 'login';
   readonly roomId: string;
   readonly userId: string;
+  /** The privilege of a ban ('' where it could not be read: any of them), the id of a login. */
+  readonly detail: string;
+}
+
+/**
+ * Doubt that a fact which could not be read has left: entering is refused until a newer fact settles it. One for each
+ * dead letter (and scope), so that to give one letter up settles nothing that another has left.
+ */
+export interface Suspect extends Doubted {
+  readonly cause: LogPlace;
   readonly isHealed: boolean;
+  /** The record that raised it, or the one that settled it. */
   readonly origin: Origin;
 }
 
@@ -96,6 +105,10 @@ export type RoomChange =
 /** Ids cannot contain NUL, so joined keys are unambiguous. */
 export const keyOf = (...parts: readonly string[]): string => parts.join('\0');
 
+/** One dead letter raises at most one doubt of a scope. */
+export const keyOfSuspect = ({ scope, cause }: Pick<Suspect, 'scope' | 'cause'>): string =>
+  keyOf(scope, cause.topic, String(cause.partition), String(cause.offset));
+
 /** The entities that the facts at hand touch; everything the fold may look at. */
 export interface RoomEntities {
   readonly rooms: ReadonlyMap<string, RoomHeader>;
@@ -104,6 +117,9 @@ export interface RoomEntities {
   readonly users: ReadonlyMap<string, User>;
   readonly logins: ReadonlyMap<string, EndedLogin>;
   readonly suspects: ReadonlyMap<string, Suspect>;
+  readonly doubtsAbout: (entity: Doubted) => Iterable<Suspect>;
+  /** All doubts about a room and whoever is in it. */
+  readonly doubtsIn: (roomId: string) => Iterable<Suspect>;
   /** All members of a room, for full-state facts. */
   readonly membersOf: (roomId: string) => Iterable<Member>;
 }
@@ -167,16 +183,32 @@ const updatedHeader = (data: RoomEventData<'room.updated'>, stored: RoomHeader):
   };
 };
 
-/** A newer valid fact of an entity ends the doubt about it. */
-const heal = (entities: RoomEntities, key: string, origin: Origin): RoomChange[] => {
-  const suspect = entities.suspects.get(key);
-  if (suspect === undefined || suspect.isHealed || !isLaterInLog(origin, suspect.origin)) return [];
-  return [{ entity: 'suspect', row: { ...suspect, isHealed: true, origin } }];
-};
+const settled = (doubts: Iterable<Suspect>, origin: Origin): RoomChange[] =>
+  [...doubts]
+    .filter(({ isHealed }) => !isHealed)
+    .map((suspect) => ({ entity: 'suspect', row: { ...suspect, isHealed: true, origin } }));
+
+const older = (doubts: Iterable<Suspect>, origin: Origin): Suspect[] =>
+  [...doubts].filter(({ cause }) => isLaterInLog(origin, cause));
+
+/** A newer valid fact of an entity ends every doubt about it. */
+const heal = (
+  entities: RoomEntities,
+  entity: Partial<Doubted> & Pick<Doubted, 'scope'>,
+  origin: Origin,
+): RoomChange[] =>
+  settled(older(entities.doubtsAbout({ roomId: '', userId: '', detail: '', ...entity }), origin), origin);
 
 /** Full state settles every doubt about a room, but not those about users, who belong to no room. */
 const healRoom = (entities: RoomEntities, roomId: string, origin: Origin): RoomChange[] =>
-  [...entities.suspects].flatMap(([key, suspect]) => (suspect.roomId === roomId ? heal(entities, key, origin) : []));
+  settled(older(entities.doubtsIn(roomId), origin), origin);
+
+/** Ends the doubts that one dead letter has left, and no others. */
+export const settleDeadLetter = (entities: RoomEntities, letter: LogPlace, origin: Origin): RoomChange[] =>
+  settled(
+    [...entities.suspects.values()].filter(({ cause }) => isSamePlace(cause, letter)),
+    origin,
+  );
 
 const changeHeader = (
   entities: RoomEntities,
@@ -189,7 +221,7 @@ const changeHeader = (
   const state = stored.state === 'closed' ? 'closed' : 'open';
   return [
     { entity: 'room', row: { ...stored, state, ...change(stored), origin: following(origin, stored.origin) } },
-    ...heal(entities, keyOf('header', roomId, ''), origin),
+    ...heal(entities, { scope: 'header', roomId }, origin),
   ];
 };
 
@@ -203,7 +235,7 @@ const closeRoom = (entities: RoomEntities, roomId: string, origin: Origin): Room
 
 const memberChange = (entities: RoomEntities, row: Member): RoomChange[] => [
   { entity: 'member', row },
-  ...heal(entities, keyOf('member', row.roomId, row.userId), row.origin),
+  ...heal(entities, { scope: 'member', roomId: row.roomId, userId: row.userId }, row.origin),
 ];
 
 const addMember = (entities: RoomEntities, roomId: string, data: MemberData, origin: Origin): RoomChange[] => {
@@ -296,10 +328,15 @@ const createRoom = (
     .flatMap((member) => addMember(entities, roomId, member, memberOrigin));
 };
 
-/** A ban is an entity of its own: it settles no doubt about whether the person is still a member. */
+/** A ban is an entity of its own: it settles no doubt about whether the person is still a member, or about other bans. */
 const changeBan = (entities: RoomEntities, row: Ban): RoomChange[] => {
-  const stored = entities.bans.get(keyOf(row.roomId, row.userId, row.privilege))?.origin ?? null;
-  return isNewer(row.origin, stored) ? [{ entity: 'ban', row: { ...row, origin: following(row.origin, stored) } }] : [];
+  const { roomId, userId, privilege, origin } = row;
+  const stored = entities.bans.get(keyOf(roomId, userId, privilege))?.origin ?? null;
+  if (!isNewer(origin, stored)) return [];
+  return [
+    { entity: 'ban', row: { ...row, origin: following(origin, stored) } },
+    ...heal(entities, { scope: 'ban', roomId, userId, detail: privilege }, origin),
+  ];
 };
 
 const changeUser = (entities: RoomEntities, row: User): RoomChange[] => {
@@ -307,7 +344,7 @@ const changeUser = (entities: RoomEntities, row: User): RoomChange[] => {
   if (!isNewer(row.origin, stored)) return [];
   return [
     { entity: 'user', row: { ...row, origin: following(row.origin, stored) } },
-    ...heal(entities, keyOf('user', '', row.userId), row.origin),
+    ...heal(entities, { scope: 'user', userId: row.userId }, row.origin),
   ];
 };
 
@@ -348,10 +385,10 @@ export const evolveRoom = (entities: RoomEntities, event: RoomEvent, origin: Ori
       return changeUser(entities, { userId: event.data.userId, isDisabled: false, origin });
     case 'login.ended': {
       const { userId, sid } = event.data;
+      if (entities.logins.has(keyOf(userId, sid))) return [];
       // Settles no doubt about the user: whoever is disabled is logged out in the same breath.
-      return entities.logins.has(keyOf(userId, sid))
-        ? []
-        : [{ entity: 'login', row: { userId, loginId: sid, origin } }];
+      const healed = heal(entities, { scope: 'login', userId, detail: sid }, origin);
+      return [{ entity: 'login', row: { userId, loginId: sid, origin } }, ...healed];
     }
     case 'participant.kick_requested': {
       const { identity, participantSid, by } = event.data;
@@ -361,20 +398,11 @@ export const evolveRoom = (entities: RoomEntities, event: RoomEvent, origin: Ori
       const { identity, participantSid, trackSid, by } = event.data;
       return [{ entity: 'edge', row: { kind: 'mute', roomId, identity, participantSid, trackSid, by, origin } }];
     }
-    case 'dead_letter.discarded':
-      return discard(entities, event.data);
+    case 'dead_letter.discarded': {
+      const { topic, partition, offset } = event.data;
+      return settleDeadLetter(entities, { topic, partition, offset: BigInt(offset) }, origin);
+    }
     case 'dead_letter.retried':
       return [];
   }
 };
-
-const discard = (entities: RoomEntities, position: RoomEventData<'dead_letter.discarded'>): RoomChange[] =>
-  [...entities.suspects.values()]
-    .filter(
-      ({ isHealed, origin }) =>
-        !isHealed &&
-        origin.topic === position.topic &&
-        origin.partition === position.partition &&
-        origin.offset === BigInt(position.offset),
-    )
-    .map((suspect) => ({ entity: 'suspect', row: { ...suspect, isHealed: true } }));

@@ -1,6 +1,22 @@
 import { describe, expect, test } from 'vitest';
-import { added, banned, dead, fact, fold, isSuspect, placed, removed, type Told, tell } from '../test/given.ts';
-import { keyOf } from './room.ts';
+import {
+  added,
+  banIn,
+  banned,
+  dead,
+  fact,
+  fold,
+  isSuspect,
+  memberIn,
+  originOf,
+  placed,
+  removed,
+  roomIn,
+  type Told,
+  tell,
+} from '../test/given.ts';
+import { evolveRoom, settleDeadLetter } from './room.ts';
+import { evolveRetried } from './suspicion.ts';
 import { WorkingSet } from './working-set.ts';
 
 describe('whom a dead letter leaves in doubt', () => {
@@ -31,7 +47,16 @@ describe('whom a dead letter leaves in doubt', () => {
     },
     { why: 'a removal with data that is no object: the room', given: dead('member.removed', ['u7']), then: people },
     { why: 'a disabled user, whatever the room', given: dead('user.disabled', {}, { key: 'u7' }), then: ['u7'] },
-    { why: 'an ended login', given: dead('login.ended', { userId: 'u7' }, { key: 'u7' }), then: ['u7'] },
+    {
+      why: 'an ended login that cannot be told: its user',
+      given: dead('login.ended', { userId: 'u7' }, { key: 'u7' }),
+      then: ['u7'],
+    },
+    {
+      why: 'an ended login: nobody who has another',
+      given: dead('login.ended', { userId: 'u7', sid: 's1' }, { key: 'u7' }),
+      then: [],
+    },
     { why: 'no readable type: the room', given: dead(undefined, undefined), then: people },
     {
       why: 'no readable type: the user, if the key is one',
@@ -58,6 +83,12 @@ describe('whom a dead letter leaves in doubt', () => {
     expect(people.filter((userId) => isSuspect(set, userId))).toEqual(then);
   });
 
+  test('the session of an ended login, and no other of that person', () => {
+    const set = fold([dead('login.ended', { userId: 'u7', sid: 's1', at: 'noon' }, { key: 'u7' })]);
+    expect(isSuspect(set, 'u7', 'room-42', 's1')).toBe(true);
+    expect(isSuspect(set, 'u7', 'room-42', 's2')).toBe(false);
+  });
+
   test('only in its own room', () => {
     const set = fold([dead('member.removed', { userId: 'u7' }), dead('room.closed', 7, { room: 'room-43' })]);
     expect(isSuspect(set, 'u7', 'room-44')).toBe(false);
@@ -67,7 +98,7 @@ describe('whom a dead letter leaves in doubt', () => {
 
   test('no prototype and no role comes out of what was read', () => {
     const set = fold([dead('member.removed', JSON.parse('{"__proto__":{"role":"admin","members":[]},"userId":"u7"}'))]);
-    expect(set.suspects.get(keyOf('member', 'room-42', 'u7'))?.isHealed).toBe(false);
+    expect([...set.suspects.values()]).toMatchObject([{ scope: 'member', userId: 'u7', isHealed: false }]);
     expect(({} as Record<string, unknown>).role).toBeUndefined();
   });
 });
@@ -77,6 +108,8 @@ describe('what settles a doubt', () => {
   const lostLock = dead('room.locked', 7);
   const lostName = dead('member.removed', {});
   const lostUser = dead('user.disabled', {}, { key: 'u7' });
+  const lostBanOf = (privilege: unknown) => dead('member.banned', { userId: 'u7', privilege, until: 'soon' });
+  const lostBan = lostBanOf('data');
   const position = { topic: 'realtime.room-events.v1', partition: 0 };
 
   test.each<{ why: string; given: Told[]; suspect: boolean }>([
@@ -144,6 +177,31 @@ describe('what settles a doubt', () => {
       given: [lostUser, fact('login.ended', { userId: 'u7', sid: 's1' })],
       suspect: true,
     },
+    { why: 'ban: a newer one of its privilege', given: [lostBan, banned('u7', 'data')], suspect: false },
+    {
+      why: 'ban: that it is lifted',
+      given: [lostBan, fact('member.unbanned', { userId: 'u7', privilege: 'data' })],
+      suspect: false,
+    },
+    { why: 'ban: not one of another privilege', given: [lostBan, banned('u7', 'join')], suspect: true },
+    { why: 'ban: not a fact about the member', given: [lostBan, added('u7', 'speaker')], suspect: true },
+    { why: 'ban: not the end of membership', given: [lostBan, removed('u7')], suspect: true },
+    { why: 'ban: full state', given: [lostBan, fact('room.created', { members: [] })], suspect: false },
+    { why: 'unnamed ban: not one that is named', given: [lostBanOf('dance'), banned('u7', 'data')], suspect: true },
+    { why: 'unnamed ban: not a fact about the member', given: [lostBanOf(7), added('u7', 'speaker')], suspect: true },
+    {
+      why: 'unnamed ban: full state',
+      given: [lostBanOf(undefined), fact('room.created', { members: [] })],
+      suspect: false,
+    },
+    {
+      why: 'login: that the same one has ended',
+      given: [
+        dead('login.ended', { userId: 'u7', sid: 's1' }, { key: 'u7' }),
+        fact('login.ended', { userId: 'u7', sid: 's1' }),
+      ],
+      suspect: false,
+    },
     {
       why: "user: not a room's full state",
       given: [lostUser, fact('room.created', { members: [{ userId: 'u7', role: 'host' }] })],
@@ -179,5 +237,157 @@ describe('what settles a doubt', () => {
     tell(set, log);
     tell(set, log);
     expect(isSuspect(set, 'u7')).toBe(false);
+  });
+});
+
+describe('each doubt is one', () => {
+  const position = { topic: 'realtime.room-events.v1', partition: 0 };
+  const lostRemoval = dead('member.removed', { userId: 'u7', reason: 7 });
+  const discard = (offset: number) => fact('dead_letter.discarded', { ...position, offset: String(offset) });
+
+  test('to give one dead letter of a person up leaves the doubt of another', () => {
+    const two = [lostRemoval, lostRemoval];
+    expect(isSuspect(fold([...two, discard(0)]), 'u7')).toBe(true);
+    expect(isSuspect(fold([...two, discard(1)]), 'u7')).toBe(true);
+    expect(isSuspect(fold([...two, discard(0), discard(1)]), 'u7')).toBe(false);
+  });
+
+  test('one newer fact settles all of them', () => {
+    expect(isSuspect(fold([lostRemoval, lostRemoval, added('u7', 'speaker')]), 'u7')).toBe(false);
+  });
+
+  test('both doubts of a record that does not say its type end with it', () => {
+    const set = fold([dead(undefined, undefined, { key: 'u7' }), discard(0)]);
+    expect(isSuspect(set, 'u7')).toBe(false);
+    expect([...set.suspects.values()].map(({ scope, isHealed }) => [scope, isHealed])).toEqual([
+      ['room', true],
+      ['user', true],
+    ]);
+  });
+
+  test('what settled it is its provenance, what raised it stays its cause', () => {
+    const [suspect] = fold([lostRemoval, added('u8', 'host'), removed('u7')]).suspects.values();
+    expect(suspect).toMatchObject({ cause: { offset: 0n }, origin: { offset: 2n }, isHealed: true });
+  });
+});
+
+describe('a dead letter that is retried', () => {
+  /** A log whose record at offset 1 was a dead letter, retried at its end. */
+  const retried = (lost: Extract<Told, { kind: 'fact' }>, before: Told[], after: Told[]) => {
+    const { type, data, subject } = lost.event;
+    const set = fold([...before, dead(type, data, { key: subject }), ...after]);
+    const original = originOf({ ...lost.at, offset: before.length });
+    const now = originOf({ offset: before.length + after.length + 1 });
+    const again = (): number => {
+      const applied = evolveRetried(set, lost.event, original);
+      for (const change of applied) set.put(change);
+      const settled = settleDeadLetter(set, original, now);
+      for (const change of settled) set.put(change);
+      return applied.length + settled.length;
+    };
+    return { set, again, changes: again() };
+  };
+  const lost = (told: Told): Extract<Told, { kind: 'fact' }> => {
+    if (told.kind !== 'fact') throw new Error('only a fact can become readable');
+    return told;
+  };
+  const lostRemoval = lost(removed('u7'));
+
+  test('applies where nothing newer is known, with its own place as provenance', () => {
+    const { set } = retried(lostRemoval, [added('u7', 'speaker')], [added('u8', 'host')]);
+    expect(memberIn(set, 'u7')).toMatchObject({ isRemoved: true, origin: { offset: 1n } });
+    expect(isSuspect(set, 'u7')).toBe(false);
+    expect([...set.suspects.values()]).toMatchObject([{ cause: { offset: 1n }, origin: { offset: 3n } }]);
+  });
+
+  test.each<{ why: string; lost: Told; before: Told[]; after: Told[]; seen: (set: WorkingSet) => unknown }>([
+    {
+      why: 'a removal before the person was added again',
+      lost: removed('u7'),
+      before: [added('u7', 'speaker')],
+      after: [added('u7', 'host')],
+      seen: (set) => memberIn(set, 'u7'),
+    },
+    {
+      why: 'an addition before an update, which it would complete in its own order',
+      lost: added('u7', 'host'),
+      before: [],
+      after: [fact('member.updated', { userId: 'u7', displayName: 'Ann' })],
+      seen: (set) => memberIn(set, 'u7'),
+    },
+    {
+      why: 'a close before the room was changed, terminal as it is',
+      lost: fact('room.closed', undefined),
+      before: [fact('room.created', {})],
+      after: [fact('room.updated', { name: 'Retro' })],
+      seen: (set) => roomIn(set),
+    },
+    {
+      why: 'a higher sequence at an older place',
+      lost: fact('member.removed', { userId: 'u7' }, { sequence: '9' }),
+      before: [],
+      after: [added('u7', 'host', { sequence: '3' })],
+      seen: (set) => memberIn(set, 'u7'),
+    },
+    {
+      why: 'a ban before it was lifted',
+      lost: banned('u7', 'join'),
+      before: [],
+      after: [fact('member.unbanned', { userId: 'u7', privilege: 'join' })],
+      seen: (set) => banIn(set, 'u7', 'join'),
+    },
+    {
+      why: 'a disabled user who was enabled since',
+      lost: fact('user.disabled', { userId: 'u7' }),
+      before: [],
+      after: [fact('user.enabled', { userId: 'u7' })],
+      seen: (set) => set.users.get('u7'),
+    },
+  ])('changes nothing that is newer: $why', ({ lost: told, before, after, seen }) => {
+    const untouched = fold([...before, dead(undefined, undefined, { key: null }), ...after]);
+    const { set } = retried(lost(told), before, after);
+    expect(seen(set)).toBeDefined();
+    expect(seen(set)).toEqual(seen(untouched));
+    expect(isSuspect(set, 'u7')).toBe(false);
+  });
+
+  test('full state: entity by entity', () => {
+    const members = [
+      { userId: 'u7', role: 'host' as const },
+      { userId: 'u8', role: 'host' as const },
+    ];
+    const { set } = retried(lost(fact('room.created', { members })), [added('u9', 'speaker')], [removed('u7')]);
+    expect(roomIn(set)).toMatchObject({ state: 'open' });
+    expect(memberIn(set, 'u7')).toMatchObject({ isRemoved: true });
+    expect(memberIn(set, 'u8')).toMatchObject({ role: 'host', isRemoved: false });
+    expect(memberIn(set, 'u9')).toMatchObject({ isRemoved: true });
+    expect(isSuspect(set, 'u9')).toBe(false);
+  });
+
+  test('settles no doubt of another dead letter that is newer', () => {
+    const { set } = retried(
+      lostRemoval,
+      [added('u7', 'speaker')],
+      [dead('member.removed', { userId: 'u7', reason: 7 })],
+    );
+    expect(memberIn(set, 'u7')).toMatchObject({ isRemoved: true });
+    expect(isSuspect(set, 'u7')).toBe(true);
+  });
+
+  test('twice changes nothing more', () => {
+    const { again, changes } = retried(lostRemoval, [added('u7', 'speaker')], []);
+    expect(changes).toBe(2);
+    expect(again()).toBe(0);
+  });
+
+  test('what follows it in the log is compared with its own place', () => {
+    const { set } = retried(lostRemoval, [added('u7', 'speaker')], []);
+    for (const change of evolveRoom(
+      set,
+      { type: 'member.added', subject: 'room-42', data: { userId: 'u7', role: 'host' } },
+      originOf({ offset: 5 }),
+    ))
+      set.put(change);
+    expect(memberIn(set, 'u7')).toMatchObject({ isRemoved: false, role: 'host' });
   });
 });

@@ -1,6 +1,17 @@
-import { isRoomEventType, isUserEventType, type RoomEventType, RoomId, UserId } from '@realtime-service/contracts';
-import { isLaterInLog, type Origin } from './origin.ts';
-import { keyOf, type RoomChange, type RoomEntities } from './room.ts';
+import {
+  isRoomEventType,
+  isUserEventType,
+  Privilege,
+  type RoomEvent,
+  type RoomEventType,
+  RoomId,
+  roomEventData,
+  UserId,
+} from '@realtime-service/contracts';
+import { isLaterInLog, type LogPlace, type Origin } from './origin.ts';
+import { type Doubted, evolveRoom, keyOf, keyOfSuspect, type RoomChange, type RoomEntities } from './room.ts';
+
+const LoginId = roomEventData['login.ended'].shape.sid;
 
 /** Whether a fact of this type can take a right away. The compiler keeps the table complete. */
 const takesRightsAway: Readonly<Record<RoomEventType, boolean>> = {
@@ -44,25 +55,70 @@ const mayTakeRights = (type: RoomEventType, data: unknown): boolean => {
 };
 
 /**
- * Whom a dead letter leaves in doubt, as narrowly as it can be said: its member; its room where the user cannot be
- * read; nobody where the type is unknown or takes no rights away, or the key is unreadable.
+ * Whom a dead letter leaves in doubt, as narrowly as it can be said: its member, ban or login; its room or user where
+ * that cannot be read; nobody where the type is unknown or takes no rights away, or the key is unreadable.
  */
-export const suspectsOf = (fact: UnreadableFact, entities: RoomEntities, origin: Origin): RoomChange[] => {
-  const { key, type, data } = fact;
+const doubtedBy = ({ key, type, data }: UnreadableFact): Partial<Doubted>[] => {
   if (key === null) return [];
   if (type !== undefined && !(isRoomEventType(type) && mayTakeRights(type, data))) return [];
-  const doubt = (scope: 'room' | 'header' | 'member' | 'user', roomId: string, userId: string): RoomChange[] => {
-    const stored = entities.suspects.get(keyOf(scope, roomId, userId));
-    if (stored !== undefined && !isLaterInLog(origin, stored.origin)) return [];
-    return [{ entity: 'suspect', row: { scope, roomId, userId, isHealed: false, origin } }];
-  };
-  const aboutUser = UserId.safeParse(key).success ? doubt('user', '', key) : [];
-  if (type !== undefined && isUserEventType(type)) return aboutUser;
+  const read = isRecord(data) ? data : {};
+  const isUser = UserId.safeParse(key).success;
+  if (type !== undefined && isUserEventType(type)) {
+    const login = type === 'login.ended' ? LoginId.safeParse(read.sid).data : undefined;
+    const about = login === undefined ? ({ scope: 'user' } as const) : ({ scope: 'login', detail: login } as const);
+    return isUser ? [{ ...about, userId: key }] : [];
+  }
   if (!RoomId.safeParse(key).success) return [];
+  const room = { scope: 'room', roomId: key } as const;
   // The key may be a room's or a user's: nothing says which.
-  if (type === undefined) return [...doubt('room', key, ''), ...aboutUser];
-  if (type === 'room.created' && isRecord(data) && 'members' in data) return doubt('room', key, '');
-  if (type.startsWith('room.')) return doubt('header', key, '');
-  const userId = isRecord(data) ? UserId.safeParse(data.userId) : undefined;
-  return userId?.success ? doubt('member', key, userId.data) : doubt('room', key, '');
+  if (type === undefined) return isUser ? [room, { scope: 'user', userId: key }] : [room];
+  if (type === 'room.created' && 'members' in read) return [room];
+  if (type.startsWith('room.')) return [{ scope: 'header', roomId: key }];
+  const userId = UserId.safeParse(read.userId).data;
+  if (userId === undefined) return [room];
+  if (type !== 'member.banned') return [{ scope: 'member', roomId: key, userId }];
+  return [{ scope: 'ban', roomId: key, userId, detail: Privilege.safeParse(read.privilege).data ?? '' }];
 };
+
+/** The doubts that a dead letter raises; none that it raised before. */
+export const suspectsOf = (fact: UnreadableFact, entities: RoomEntities, origin: Origin): RoomChange[] => {
+  const { topic, partition, offset } = origin;
+  return doubtedBy(fact)
+    .map((doubted) => ({
+      scope: 'room' as const,
+      roomId: '',
+      userId: '',
+      detail: '',
+      ...doubted,
+      cause: { topic, partition, offset },
+      isHealed: false,
+      origin,
+    }))
+    .filter((row) => !entities.suspects.has(keyOfSuspect(row)))
+    .map((row) => ({ entity: 'suspect', row }));
+};
+
+/** Where the entity stands that a change is about; null where the fold itself sees to order. */
+const placeOf = (entities: RoomEntities, { entity, row }: RoomChange): LogPlace | null => {
+  switch (entity) {
+    case 'room':
+      return entities.rooms.get(row.roomId)?.origin ?? null;
+    case 'member':
+      return entities.members.get(keyOf(row.roomId, row.userId))?.origin ?? null;
+    case 'ban':
+      return entities.bans.get(keyOf(row.roomId, row.userId, row.privilege))?.origin ?? null;
+    case 'user':
+      return entities.users.get(row.userId)?.origin ?? null;
+    case 'login':
+    case 'suspect':
+    case 'edge':
+      return null;
+  }
+};
+
+/**
+ * Folds a dead letter that has become readable, with its own place as provenance and version: it changes only entities
+ * whose position is below that place, whatever the fold would merge in its own order.
+ */
+export const evolveRetried = (entities: RoomEntities, event: RoomEvent, origin: Origin): RoomChange[] =>
+  evolveRoom(entities, event, origin).filter((change) => isLaterInLog(origin, placeOf(entities, change)));

@@ -2,9 +2,11 @@ import type { PresenceChange, PresenceEntities, RoomLife, Session } from './pres
 import type { RoomChange, RoomEntities } from './room.ts';
 import {
   type Ban,
+  type Doubted,
   type Edge,
   type EndedLogin,
   keyOf,
+  keyOfSuspect,
   type Member,
   type RoomHeader,
   type Suspect,
@@ -25,11 +27,21 @@ export class WorkingSet implements RoomEntities, PresenceEntities {
   readonly lives = new Map<string, RoomLife>();
   readonly edges: Edge[] = [];
   readonly #membersByRoom = new Map<string, Map<string, Member>>();
+  readonly #doubtsByEntity = new Map<string, Map<string, Suspect>>();
+  readonly #doubtsByRoom = new Map<string, Map<string, Suspect>>();
   readonly #sessionsByRoom = new Map<string, Map<string, Session>>();
   readonly #sessionsByIdentity = new Map<string, Map<string, Session>>();
 
   membersOf(roomId: string): Iterable<Member> {
     return this.#membersByRoom.get(roomId)?.values() ?? [];
+  }
+
+  doubtsAbout(entity: Doubted): Iterable<Suspect> {
+    return this.#doubtsByEntity.get(keyOfDoubted(entity))?.values() ?? [];
+  }
+
+  doubtsIn(roomId: string): Iterable<Suspect> {
+    return this.#doubtsByRoom.get(roomId)?.values() ?? [];
   }
 
   sessionsOf(roomId: string): Iterable<Session> {
@@ -64,7 +76,9 @@ export class WorkingSet implements RoomEntities, PresenceEntities {
         this.logins.set(keyOf(row.userId, row.loginId), row);
         return;
       case 'suspect':
-        this.suspects.set(keyOf(row.scope, row.roomId, row.userId), row);
+        this.suspects.set(keyOfSuspect(row), row);
+        nested(this.#doubtsByEntity, keyOfDoubted(row)).set(keyOfSuspect(row), row);
+        nested(this.#doubtsByRoom, row.roomId).set(keyOfSuspect(row), row);
         return;
       case 'edge':
         this.edges.push(row);
@@ -82,6 +96,8 @@ export class WorkingSet implements RoomEntities, PresenceEntities {
     }
   }
 }
+
+const keyOfDoubted = ({ scope, roomId, userId, detail }: Doubted): string => keyOf(scope, roomId, userId, detail);
 
 const nested = <T>(map: Map<string, Map<string, T>>, key: string): Map<string, T> => {
   let inner = map.get(key);

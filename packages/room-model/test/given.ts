@@ -15,7 +15,7 @@ import type { BanFacts, Facts, MemberFacts, OwnSession, Request, RoomFacts, Verd
 import { authorise } from '../src/authorise.ts';
 import type { Origin } from '../src/origin.ts';
 import { evolvePresence, type PresenceChange } from '../src/presence.ts';
-import { evolveRoom, keyOf, type RoomChange, unknownRoom } from '../src/room.ts';
+import { evolveRoom, keyOf, keyOfSuspect, type RoomChange, unknownRoom } from '../src/room.ts';
 import { suspectsOf, type UnreadableFact } from '../src/suspicion.ts';
 import { WorkingSet } from '../src/working-set.ts';
 
@@ -93,7 +93,7 @@ const keyOfChange = ({ entity, row }: RoomChange | PresenceChange): string => {
     case 'login':
       return keyOf(entity, row.userId, row.loginId);
     case 'suspect':
-      return keyOf(entity, row.scope, row.roomId, row.userId);
+      return keyOf(entity, keyOfSuspect(row));
     case 'edge':
       return keyOf(entity, row.kind, row.participantSid);
     case 'session':
@@ -143,13 +143,14 @@ export const banIn = (set: WorkingSet, userId: string, privilege: Privilege) =>
   set.bans.get(keyOf(theRoom, userId, privilege));
 
 /** The doubts that keep a person out of the room, as the store asks for them. */
-export const isSuspect = (set: WorkingSet, userId: string, roomId = theRoom): boolean =>
-  [
-    keyOf('room', roomId, ''),
-    keyOf('header', roomId, ''),
-    keyOf('member', roomId, userId),
-    keyOf('user', '', userId),
-  ].some((key) => set.suspects.get(key)?.isHealed === false);
+export const isSuspect = (set: WorkingSet, userId: string, roomId = theRoom, loginId: string | null = null): boolean =>
+  [...set.suspects.values()].some(
+    (doubt) =>
+      !doubt.isHealed &&
+      (doubt.roomId === roomId
+        ? doubt.userId === '' || doubt.userId === userId
+        : doubt.roomId === '' && doubt.userId === userId && (doubt.scope === 'user' || doubt.detail === loginId)),
+  );
 
 /** What a decision rests on; a table names only what differs from a speaker in an open room. */
 export interface Situation {

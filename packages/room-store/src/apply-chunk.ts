@@ -1,13 +1,16 @@
 import {
   evolvePresence,
+  evolveRetried,
   evolveRoom,
   type PresenceChange,
   type RoomChange,
+  settleDeadLetter,
   suspectsOf,
   type WorkingSet,
 } from '@realtime-service/room-model';
 import type { Chunk, ChunkContent, ChunkCounts, ChunkRecord, ChunkResult } from './chunk.ts';
 import { ChunkWrites } from './chunk-writes.ts';
+import { withRetried } from './dead-letters.ts';
 import { Repeats } from './repeats.ts';
 import type { ChunkStore, ChunkTransaction, LockedPosition } from './store.ts';
 import { touchedBy } from './touched.ts';
@@ -15,7 +18,7 @@ import { touchedBy } from './touched.ts';
 /** Facts that were applied before, in the database or earlier in this chunk. */
 const loadRepeats = async (
   transaction: ChunkTransaction,
-  chunk: Chunk,
+  chunk: Pick<Chunk, 'projection' | 'topic' | 'partition' | 'records'>,
   position: LockedPosition,
 ): Promise<Repeats> => {
   const factKeys = chunk.records.flatMap(({ factKey }) => factKey ?? []);
@@ -26,14 +29,27 @@ const loadRepeats = async (
   );
 };
 
-const evolve = (set: WorkingSet, { content, origin, recordedAtMs }: ChunkRecord): (RoomChange | PresenceChange)[] => {
+/** A dead letter that has become readable counts only where the record that retried it does: the one before it. */
+const withoutRepeats = (records: readonly ChunkRecord[], position: bigint, repeats: Repeats): ChunkRecord[] => {
+  let isAdmitted = true;
+  return records.filter(({ origin, factKey, recordedAtMs, isRetried }) => {
+    if (isRetried ? !isAdmitted : origin.offset < position) return false;
+    isAdmitted = factKey === null || repeats.admit(factKey.toString('latin1'), recordedAtMs);
+    return isAdmitted;
+  });
+};
+
+const evolve = (set: WorkingSet, record: ChunkRecord): (RoomChange | PresenceChange)[] => {
+  const { content, origin, recordedAtMs, isRetried } = record;
   switch (content.kind) {
     case 'room_event':
-      return evolveRoom(set, content.event, origin);
+      return (isRetried ? evolveRetried : evolveRoom)(set, content.event, origin);
     case 'livekit':
       return evolvePresence(set, content.fact, recordedAtMs);
     case 'dead':
       return suspectsOf(content.unreadable, set, origin);
+    case 'retry':
+      return content.outcome?.kind === 'readable' ? settleDeadLetter(set, content.letter, origin) : [];
     case 'skipped':
       return [];
   }
@@ -52,14 +68,14 @@ const fold = (set: WorkingSet, records: readonly ChunkRecord[]): ChunkWrites => 
 };
 
 const countsOf = (
-  chunk: Chunk,
+  told: readonly ChunkRecord[],
   fresh: readonly ChunkRecord[],
   raised: { marks: number; outbox: number },
 ): ChunkCounts => {
   const count = (kind: ChunkContent['kind']): number => fresh.filter(({ content }) => content.kind === kind).length;
   const dead = count('dead');
   const skipped = count('skipped');
-  const repeated = chunk.records.length - fresh.length;
+  const repeated = told.length - fresh.length;
   return { applied: fresh.length - dead - skipped, repeated, dead, skipped, ...raised };
 };
 
@@ -68,18 +84,16 @@ const apply = async (transaction: ChunkTransaction, chunk: Chunk): Promise<Chunk
   const position = locked.nextOffset;
   if (chunk.fetchedOffset > position) return { kind: 'behind', nextOffset: position };
   if (chunk.nextOffset <= position)
-    return { kind: 'applied', nextOffset: position, counts: countsOf(chunk, [], { marks: 0, outbox: 0 }) };
-  const repeats = await loadRepeats(transaction, chunk, locked);
-  const fresh = chunk.records.filter(
-    ({ origin, factKey, recordedAtMs }) =>
-      origin.offset >= position && (factKey === null || repeats.admit(factKey.toString('latin1'), recordedAtMs)),
-  );
+    return { kind: 'applied', nextOffset: position, counts: countsOf(chunk.records, [], { marks: 0, outbox: 0 }) };
+  const records = await withRetried(chunk.records, transaction.readDeadLetters);
+  const repeats = await loadRepeats(transaction, { ...chunk, records }, locked);
+  const fresh = withoutRepeats(records, position, repeats);
   const touched = touchedBy(fresh);
   await transaction.lock(touched);
   const writes = fold(await transaction.load(touched), fresh);
   const marks = await transaction.write(writes);
   await transaction.advance(chunk, { nextOffset: chunk.nextOffset, newestRecordedAtMs: repeats.newestMs });
-  const counts = countsOf(chunk, fresh, { marks, outbox: writes.outbox.length });
+  const counts = countsOf(records, fresh, { marks, outbox: writes.outbox.length });
   return { kind: 'applied', nextOffset: chunk.nextOffset, counts };
 };
 

@@ -4,6 +4,7 @@ import {
   type Edge,
   type EndedLogin,
   keyOf,
+  keyOfSuspect,
   type Member,
   type PresenceChange,
   type RoomChange,
@@ -93,7 +94,7 @@ export class ChunkWrites {
         this.#mark('login', row.userId, row.loginId, cause);
         return;
       case 'suspect':
-        this.suspects.set(keyOf(row.scope, row.roomId, row.userId), row);
+        this.suspects.set(keyOfSuspect(row), row);
         return;
       case 'edge':
         this.edges.push({ row, trace: record.trace });
@@ -195,6 +196,7 @@ const causeOf = ({ content }: ChunkRecord): string => {
     case 'livekit':
       return content.fact.type;
     case 'dead':
+    case 'retry':
     case 'skipped':
       return content.kind;
   }

@@ -1,5 +1,5 @@
 import type { LivekitFact, RoomEvent } from '@realtime-service/contracts';
-import type { Origin, UnreadableFact } from '@realtime-service/room-model';
+import type { LogPlace, Origin, UnreadableFact } from '@realtime-service/room-model';
 
 /** Why a record can never be applied. */
 export type DeadLetterReason =
@@ -19,10 +19,28 @@ export interface DeadRecord {
   readonly headers: Readonly<Record<string, Buffer>>;
 }
 
+/** A record that could not be applied, as it stood in the log, and why. */
+export interface DeadLetter extends LogPlace, DeadRecord {
+  readonly recordedAtMs: number;
+}
+
+/** What became of a dead letter that was read again. */
+export type RetryOutcome =
+  | { readonly kind: 'readable' }
+  | { readonly kind: 'absent' }
+  | { readonly kind: 'dead'; readonly reason: DeadLetterReason; readonly message: string };
+
 export type ChunkContent =
   | { readonly kind: 'room_event'; readonly event: RoomEvent }
   | { readonly kind: 'livekit'; readonly fact: LivekitFact }
   | { readonly kind: 'dead'; readonly dead: DeadRecord; readonly unreadable: UnreadableFact }
+  | {
+      readonly kind: 'retry';
+      readonly letter: LogPlace;
+      readonly decode: (letter: DeadLetter) => ChunkRecord;
+      /** Null until the letter has been read, in the transaction that applies it. */
+      readonly outcome: RetryOutcome | null;
+    }
   | { readonly kind: 'skipped' };
 
 /** A decoded record of the log. */
@@ -34,6 +52,8 @@ export interface ChunkRecord {
   /** `traceparent` of the record's producer, for links. */
   readonly trace: string | null;
   readonly content: ChunkContent;
+  /** A dead letter that has become readable: it changes only what stands below its own place. */
+  readonly isRetried?: true;
 }
 
 /** A partition as one projection reads it. */

@@ -1,5 +1,6 @@
 import { WorkingSet } from '@realtime-service/room-model';
 import type { Client } from './database.ts';
+import { placeColumns } from './dead-letters.ts';
 import {
   banTable,
   endedLoginTable,
@@ -50,9 +51,36 @@ const loadRoomFacts = async (client: Client, set: WorkingSet, touched: Touched):
     for (const row of await load(client, endedLoginTable, 'where user_id = any($1::opaque_id[])', [users]))
       set.put({ entity: 'login', row });
   }
-  const doubted = `where room_id = any($1::opaque_id[]) or (room_id = '' and user_id = any($2::opaque_id[]))`;
-  if (rooms.length > 0 || users.length > 0)
-    for (const row of await load(client, suspectTable, doubted, [rooms, users])) set.put({ entity: 'suspect', row });
+  await loadDoubts(client, set, touched);
+};
+
+/**
+ * The doubts that a fact may settle, of each by an index: a producer out of order can leave a room thousands of them.
+ * Settled ones are read by their letter only.
+ */
+const loadDoubts = async (client: Client, set: WorkingSet, touched: Touched): Promise<void> => {
+  const [pairRooms, pairUsers] = pairsOf(touched.members);
+  const isOpen = 'from suspects where not is_healed and';
+  const values = [[...touched.rooms], [...touched.wholeRooms], pairRooms, pairUsers, [...touched.users]];
+  if (values.some(({ length }) => length > 0))
+    for (const row of await load(
+      client,
+      suspectTable,
+      `where not is_healed and room_id = any($1::opaque_id[]) and user_id = '' and scope = 'header'
+        union all select * ${isOpen} room_id = any($2::opaque_id[])
+        union all select * ${isOpen} (room_id, user_id) in (select * from unnest($3::opaque_id[], $4::opaque_id[]))
+        union all select * ${isOpen} room_id = '' and user_id = any($5::opaque_id[])`,
+      values,
+    ))
+      set.put({ entity: 'suspect', row });
+  if (touched.letters.length > 0)
+    for (const row of await load(
+      client,
+      suspectTable,
+      `where (cause_topic, cause_partition, cause_offset) in (select * from unnest($1::text[], $2::int[], $3::bigint[]))`,
+      placeColumns(touched.letters),
+    ))
+      set.put({ entity: 'suspect', row });
 };
 
 const loadPresence = async (client: Client, set: WorkingSet, touched: Touched): Promise<void> => {

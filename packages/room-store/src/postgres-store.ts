@@ -1,5 +1,6 @@
 import type { ProjectionPartition } from './chunk.ts';
 import { type Client, inTransaction, type Pool } from './database.ts';
+import { readDeadLetters } from './dead-letters.ts';
 import { holdDuty, releaseDuty } from './leases.ts';
 import { loadTouched } from './load-touched.ts';
 import { claimEdges, claimMarks, markIdentities, postponeEdge, postponeMark, settleEdge, settleMark } from './marks.ts';
@@ -79,6 +80,7 @@ const advance = async (
 export const transactionOf = (client: Client): ChunkTransaction => ({
   lockPosition: (at) => lockPosition(client, at),
   knownFacts: (at, factKeys) => knownFacts(client, at, factKeys),
+  readDeadLetters: (places) => readDeadLetters(client, places),
   lock: (touched) => lockTouched(client, touched),
   load: (touched) => loadTouched(client, touched),
   write: (writes) => writeChunk(client, writes),

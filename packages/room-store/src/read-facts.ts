@@ -34,9 +34,8 @@ const factsSql = `
     u.is_disabled,
     exists (select from ended_logins l where l.user_id = q.user_id and l.login_id = q.login_id) as is_login_ended,
     exists (select from suspects s where not s.is_healed and (
-      (s.scope in ('room', 'header') and s.room_id = q.room_id and s.user_id = '')
-      or (s.scope = 'member' and s.room_id = q.room_id and s.user_id = q.user_id)
-      or (s.scope = 'user' and s.room_id = '' and s.user_id = q.user_id))) as is_suspect,
+      (s.room_id = q.room_id and s.user_id in ('', q.user_id))
+      or (s.room_id = '' and s.user_id = q.user_id and (s.scope = 'user' or s.detail = q.login_id)))) as is_suspect,
     (select jsonb_agg(jsonb_build_array(b.privilege, extract(epoch from b.until)::float8 * 1000))
       from bans b where b.room_id = q.room_id and b.user_id = q.user_id and not b.is_lifted) as bans,
     (select jsonb_agg(jsonb_build_array(s.identity, s.device_id, s.is_live, extract(epoch from s.ended_at)::float8 * 1000, s.end_reason))

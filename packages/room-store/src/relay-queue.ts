@@ -1,4 +1,6 @@
+import type { DeadLetter } from './chunk.ts';
 import { inTransaction, type Pool } from './database.ts';
+import { toDeadLetter } from './dead-letters.ts';
 
 export interface OutboxEvent {
   readonly outboxId: bigint;
@@ -37,18 +39,6 @@ export const relayOutbox = (
     return rows.length;
   });
 
-export interface DeadLetter {
-  readonly topic: string;
-  readonly partition: number;
-  readonly offset: bigint;
-  readonly recordedAtMs: number;
-  readonly key: Buffer | null;
-  readonly value: Buffer | null;
-  readonly headers: Readonly<Record<string, Buffer>>;
-  readonly reason: string;
-  readonly message: string;
-}
-
 /** Publishes dead letters that their producers have not seen yet, as `relayOutbox` does. */
 export const relayDeadLetters = (
   pool: Pool,
@@ -61,24 +51,7 @@ export const relayDeadLetters = (
       [limit],
     );
     if (rows.length === 0) return 0;
-    await publish(
-      rows.map((row) => ({
-        topic: row.topic,
-        partition: row.partition,
-        offset: BigInt(row.offset),
-        recordedAtMs: row.recorded_at.getTime(),
-        key: row.key,
-        value: row.value,
-        headers: Object.fromEntries(
-          Object.entries(row.headers as Record<string, string>).map(([name, text]) => [
-            name,
-            Buffer.from(text, 'base64'),
-          ]),
-        ),
-        reason: row.reason,
-        message: row.message,
-      })),
-    );
+    await publish(rows.map(toDeadLetter));
     await client.query(
       `update dead_letters set is_relayed = true where (topic, "partition", "offset") in
         (select * from unnest($1::text[], $2::int[], $3::bigint[]))`,

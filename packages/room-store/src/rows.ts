@@ -175,11 +175,15 @@ export const endedLoginTable = table<EndedLogin>({
 
 export const suspectTable = table<Suspect>({
   name: 'suspects',
-  key: ['scope', 'room_id', 'user_id'],
+  key: ['cause_topic', 'cause_partition', 'cause_offset', 'scope'],
   columns: [
+    column('cause_topic', 'text', ({ cause }) => cause.topic),
+    column('cause_partition', 'int', ({ cause }) => cause.partition),
+    column('cause_offset', 'bigint', ({ cause }) => cause.offset.toString()),
     column('scope', 'text', (row) => row.scope),
     column('room_id', 'opaque_id', (row) => row.roomId),
     column('user_id', 'opaque_id', (row) => row.userId),
+    column('detail', 'text', (row) => row.detail),
     column('is_healed', 'boolean', (row) => row.isHealed),
     ...originColumns,
   ],
@@ -187,6 +191,12 @@ export const suspectTable = table<Suspect>({
     scope: row.scope as Suspect['scope'],
     roomId: row.room_id as string,
     userId: row.user_id as string,
+    detail: row.detail as string,
+    cause: {
+      topic: row.cause_topic as string,
+      partition: row.cause_partition as number,
+      offset: BigInt(row.cause_offset as string),
+    },
     isHealed: row.is_healed as boolean,
     origin: readOrigin(row),
   }),

@@ -1,5 +1,5 @@
-import type { WorkingSet } from '@realtime-service/room-model';
-import type { ProjectionPartition } from './chunk.ts';
+import type { LogPlace, WorkingSet } from '@realtime-service/room-model';
+import type { DeadLetter, ProjectionPartition } from './chunk.ts';
 import type { ChunkWrites } from './chunk-writes.ts';
 import type { ClaimedEdge, Mark } from './marks.ts';
 import type { PartitionPosition } from './positions.ts';
@@ -33,6 +33,8 @@ export interface ChunkTransaction {
   readonly lockPosition: (at: ProjectionPartition) => Promise<LockedPosition>;
   /** Those of these facts that were applied before. */
   readonly knownFacts: (at: ProjectionPartition, factKeys: readonly Buffer[]) => Promise<readonly KnownFact[]>;
+  /** Those of these dead letters that there are. */
+  readonly readDeadLetters: (places: readonly LogPlace[]) => Promise<readonly DeadLetter[]>;
   /** Locks rooms and users in an order that all share. Answers nothing on purpose: what is read must be read later. */
   readonly lock: (touched: Touched) => Promise<void>;
   readonly load: (touched: Touched) => Promise<WorkingSet>;

@@ -1,12 +1,15 @@
 import { isUserEventType, RoomId, UserId } from '@realtime-service/contracts';
-import { attributes } from '@realtime-service/room-model';
+import { attributes, type LogPlace } from '@realtime-service/room-model';
 import type { ChunkRecord } from './chunk.ts';
+import { toPlace } from './dead-letters.ts';
 
 /** The entities that a chunk can change, by id: what it locks and loads, and never more. */
 export interface Touched {
   readonly rooms: Set<string>;
   /** Rooms whose whole member list a full-state fact replaces. */
   readonly wholeRooms: Set<string>;
+  /** Dead letters whose doubts may be raised or settled. */
+  readonly letters: LogPlace[];
   readonly members: Map<string, Set<string>>;
   /** Users whom a fact is about. */
   readonly users: Set<string>;
@@ -22,11 +25,15 @@ const touchMember = (touched: Touched, roomId: string, userId: string): void => 
   else users.add(userId);
 };
 
-const touchRecord = (touched: Touched, { content }: ChunkRecord): void => {
+const touchRecord = (touched: Touched, { content, origin }: ChunkRecord): void => {
   switch (content.kind) {
     case 'skipped':
       return;
+    case 'retry':
+      touched.letters.push(content.letter);
+      return;
     case 'dead': {
+      touched.letters.push(origin);
       const roomId = RoomId.safeParse(content.unreadable.key);
       const userId = UserId.safeParse(content.unreadable.key);
       if (roomId.success) touched.rooms.add(roomId.data);
@@ -39,6 +46,7 @@ const touchRecord = (touched: Touched, { content }: ChunkRecord): void => {
         touched.users.add(event.subject);
         return;
       }
+      if (event.type === 'dead_letter.discarded') touched.letters.push(toPlace(event.data));
       touched.rooms.add(event.subject);
       if (event.type === 'room.created' && event.data.members !== undefined) touched.wholeRooms.add(event.subject);
       if (event.data !== undefined && 'userId' in event.data) touchMember(touched, event.subject, event.data.userId);
@@ -69,6 +77,7 @@ export const touchedBy = (records: readonly ChunkRecord[]): Touched => {
   const touched: Touched = {
     rooms: new Set(),
     wholeRooms: new Set(),
+    letters: [],
     members: new Map(),
     users: new Set(),
     entering: new Set(),

@@ -1,6 +1,8 @@
+import { CloudEventContext, RoomId } from '@realtime-service/contracts';
 import type { ChunkRecord } from './chunk.ts';
 import { type ChunkWrites, edgeLifeSeconds } from './chunk-writes.ts';
 import type { Client } from './database.ts';
+import { settleDeadLetters } from './dead-letters.ts';
 import {
   banTable,
   endedLoginTable,
@@ -38,13 +40,14 @@ const writeDeadLetters = async (client: Client, writes: ChunkWrites): Promise<vo
   for (const { content, origin, recordedAtMs } of writes.records) {
     if (content.kind !== 'dead') continue;
     const { key, value, headers, reason, message } = content.dead;
+    const { type, key: about } = content.unreadable;
     // A name with NUL cannot be stored as JSON, and must not keep its record from becoming a dead letter.
     const encoded = Object.fromEntries(
       Object.entries(headers).map(([name, bytes]) => [name.replaceAll('\0', '\uFFFD'), bytes.toString('base64')]),
     );
     await client.query(
-      `insert into dead_letters (topic, "partition", "offset", recorded_at, key, value, headers, reason, message)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict do nothing`,
+      `insert into dead_letters (topic, "partition", "offset", recorded_at, key, value, headers, reason, message, type, subject)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) on conflict do nothing`,
       [
         origin.topic,
         origin.partition,
@@ -55,6 +58,8 @@ const writeDeadLetters = async (client: Client, writes: ChunkWrites): Promise<vo
         JSON.stringify(encoded),
         reason,
         message,
+        CloudEventContext.shape.type.safeParse(type).data ?? null,
+        RoomId.safeParse(about).data ?? null,
       ],
     );
   }
@@ -151,6 +156,7 @@ export const writeChunk = async (client: Client, writes: ChunkWrites): Promise<n
   await upsert(client, lifeTable, [...writes.lives.values()]);
   await upsert(client, sessionTable, [...writes.sessions.values()]);
   await writeDeadLetters(client, writes);
+  await settleDeadLetters(client, writes.records);
   await writeEdges(client, writes);
   const marks = await writeMarks(client, writes);
   await writeOutbox(client, writes);

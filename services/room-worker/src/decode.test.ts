@@ -25,6 +25,8 @@ const outcomeOf = ({ record: { content }, skipped }: Decoded): string => {
       return content.fact.type;
     case 'dead':
       return content.dead.reason;
+    case 'retry':
+      return content.kind;
     case 'skipped':
       return `skipped: ${skipped}`;
   }

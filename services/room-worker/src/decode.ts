@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import {
   type CloudEvent,
+  type DeadLetterPosition,
   LivekitObserved,
   observedType,
   type ProblemFault,
@@ -99,8 +100,18 @@ const readRoomEventRecord = (stored: StoredRecord): Reading => {
     });
   if (room.kind === 'invalid')
     return dead(stored, { reason: 'invalid_data', message: describe(room.faults) }, event, remains);
-  return { content: { kind: 'room_event', event: room.event }, event, skipped: null, joinTrace: null };
+  const content: ChunkContent =
+    room.event.type === 'dead_letter.retried' ? retryOf(room.event.data) : { kind: 'room_event', event: room.event };
+  return { content, event, skipped: null, joinTrace: null };
 };
+
+/** The letter is read in the transaction that applies it, and decoded as if it came now. */
+const retryOf = ({ topic, partition, offset }: DeadLetterPosition): ChunkContent => ({
+  kind: 'retry',
+  letter: { topic, partition, offset: BigInt(offset) },
+  decode: ({ recordedAtMs, ...letter }) => recordOf({ ...letter, timestampMs: recordedAtMs }).record,
+  outcome: null,
+});
 
 const readLivekitRecord = (stored: StoredRecord): Reading => {
   const reading = readRecord(stored);
@@ -158,12 +169,10 @@ const originOf = (stored: StoredRecord, event: CloudEvent | null): Origin => {
   };
 };
 
-/** Reads one record of either topic. Never throws: what cannot be read is a dead letter, with the reason. */
-export const decodeRecord = (stored: StoredRecord, partitionCount: number): Decoded => {
+const recordOf = (stored: StoredRecord): Pick<Decoded, 'record' | 'joinTrace' | 'skipped'> => {
   const reading = stored.topic === topics.roomEvents ? readRoomEventRecord(stored) : readLivekitRecord(stored);
   const { content, event, skipped, joinTrace } = reading;
   return {
-    stored,
     record: {
       origin: originOf(stored, event),
       recordedAtMs: recordTimeOf(stored),
@@ -172,7 +181,13 @@ export const decodeRecord = (stored: StoredRecord, partitionCount: number): Deco
       content,
     },
     joinTrace,
-    isMisplaced: stored.key !== null && partitionOf(stored.key, partitionCount) !== stored.partition,
     skipped,
   };
 };
+
+/** Reads one record of either topic. Never throws: what cannot be read is a dead letter, with the reason. */
+export const decodeRecord = (stored: StoredRecord, partitionCount: number): Decoded => ({
+  stored,
+  ...recordOf(stored),
+  isMisplaced: stored.key !== null && partitionOf(stored.key, partitionCount) !== stored.partition,
+});

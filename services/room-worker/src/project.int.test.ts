@@ -54,10 +54,24 @@ describeWith(['postgres'], 'projecting', () => {
       ],
       [
         'the wrong schema',
-        roomRecord(['member.banned', room, { userId: 'ann', privilege: 'fly' }]),
+        roomRecord(['member.updated', room, { userId: 'ann', role: 'emperor' }]),
         'invalid_data',
         ['ann'],
         ['member.updated', { userId: 'ann', displayName: 'Ann' }],
+      ],
+      [
+        'the wrong schema of a ban',
+        roomRecord(['member.banned', room, { userId: 'ann', privilege: 'data', until: 'soon' }]),
+        'invalid_data',
+        ['ann'],
+        ['member.unbanned', { userId: 'ann', privilege: 'data' }],
+      ],
+      [
+        'a ban from what we do not know',
+        roomRecord(['member.banned', room, { userId: 'ann', privilege: 'fly' }]),
+        'invalid_data',
+        ['ann'],
+        ['room.created', { members: [ann, bob] }],
       ],
       [
         'the wrong schema of the room',

@@ -1,0 +1,130 @@
+import type { DeadLetterPosition } from '@realtime-service/contracts';
+import { isSamePlace, type LogPlace } from '@realtime-service/room-model';
+import type { ChunkRecord, DeadLetter, RetryOutcome } from './chunk.ts';
+import type { Client } from './database.ts';
+
+type Row = Record<string, unknown>;
+
+export const toPlace = ({ topic, partition, offset }: DeadLetterPosition): LogPlace => ({
+  topic,
+  partition,
+  offset: BigInt(offset),
+});
+
+/** Places as columns, to be unnested. */
+export const placeColumns = (places: readonly LogPlace[]): [string[], number[], string[]] => [
+  places.map(({ topic }) => topic),
+  places.map(({ partition }) => partition),
+  places.map(({ offset }) => offset.toString()),
+];
+
+export const toDeadLetter = (row: Row): DeadLetter => ({
+  topic: row.topic as string,
+  partition: row.partition as number,
+  offset: BigInt(row.offset as string),
+  recordedAtMs: (row.recorded_at as Date).getTime(),
+  key: row.key as Buffer | null,
+  value: row.value as Buffer | null,
+  headers: Object.fromEntries(
+    Object.entries(row.headers as Record<string, string>).map(([name, text]) => [name, Buffer.from(text, 'base64')]),
+  ),
+  reason: row.reason as DeadLetter['reason'],
+  message: row.message as string,
+});
+
+export const readDeadLetters = async (client: Client, places: readonly LogPlace[]): Promise<DeadLetter[]> => {
+  const { rows } = await client.query(
+    `select * from dead_letters where (topic, "partition", "offset") in
+      (select * from unnest($1::text[], $2::int[], $3::bigint[]))`,
+    placeColumns(places),
+  );
+  return rows.map(toDeadLetter);
+};
+
+const letterIn = (records: readonly ChunkRecord[], place: LogPlace): DeadLetter | undefined => {
+  for (const { content, origin, recordedAtMs } of records)
+    if (content.kind === 'dead' && isSamePlace(origin, place)) return { ...place, recordedAtMs, ...content.dead };
+  return undefined;
+};
+
+/** An operator's action is not done a second time by way of a dead letter of its own. */
+const isAction = ({ content }: ChunkRecord): boolean =>
+  content.kind === 'retry' || (content.kind === 'room_event' && content.event.type === 'dead_letter.discarded');
+
+/**
+ * Reads the dead letters that a chunk's records have retried, which may stand in the chunk itself. One that today's
+ * decoder can read follows its retry as a record of its own, with the place where it stood: the identity of its fact
+ * counts like any other's, so that its producer cannot tell it again.
+ */
+export const withRetried = async (
+  records: readonly ChunkRecord[],
+  read: (places: readonly LogPlace[]) => Promise<readonly DeadLetter[]>,
+): Promise<readonly ChunkRecord[]> => {
+  const places = records.flatMap(({ content }) =>
+    content.kind === 'retry' && content.outcome === null ? [content.letter] : [],
+  );
+  if (places.length === 0) return records;
+  const stored = await read(places);
+  return records.flatMap((record): ChunkRecord[] => {
+    const { content } = record;
+    if (content.kind !== 'retry' || content.outcome !== null) return [record];
+    const letter = stored.find((each) => isSamePlace(each, content.letter)) ?? letterIn(records, content.letter);
+    const became = (outcome: RetryOutcome): ChunkRecord => ({ ...record, content: { ...content, outcome } });
+    if (letter === undefined) return [became({ kind: 'absent' })];
+    const original = content.decode(letter);
+    if (original.content.kind === 'dead') {
+      const { reason, message } = original.content.dead;
+      return [became({ kind: 'dead', reason, message })];
+    }
+    if (isAction(original))
+      return [became({ kind: 'dead', reason: letter.reason, message: 'an action is taken anew' })];
+    return [became({ kind: 'readable' }), { ...original, trace: record.trace ?? original.trace, isRetried: true }];
+  });
+};
+
+/** Stores what became of letters; by place, as the relay locks them. */
+export const settleDeadLetters = async (client: Client, records: readonly ChunkRecord[]): Promise<void> => {
+  const settlements = records
+    .flatMap(({ content, origin }) => {
+      if (content.kind === 'retry') return { letter: content.letter, outcome: content.outcome, origin };
+      if (content.kind !== 'room_event' || content.event.type !== 'dead_letter.discarded') return [];
+      return { letter: toPlace(content.event.data), outcome: { kind: 'discarded' as const }, origin };
+    })
+    .sort(
+      ({ letter: a }, { letter: b }) =>
+        (a.topic < b.topic ? -1 : a.topic > b.topic ? 1 : 0) ||
+        a.partition - b.partition ||
+        Number(a.offset - b.offset),
+    );
+  for (const { letter, outcome, origin } of settlements) {
+    const at = [letter.topic, letter.partition, letter.offset.toString()];
+    const isIt = 'topic = $1 and "partition" = $2 and "offset" = $3';
+    const by = [origin.topic, origin.partition, origin.offset.toString(), new Date(origin.timeMs)];
+    const settled = 'settled_topic = $4, settled_partition = $5, settled_offset = $6, settled_at = $7';
+    switch (outcome?.kind) {
+      case 'discarded':
+        await client.query(
+          `update dead_letters set status = 'discarded', ${settled} where ${isIt} and status = 'open'`,
+          [...at, ...by],
+        );
+        break;
+      case 'readable':
+        await client.query(
+          `update dead_letters set status = 'retried', ${settled} where ${isIt} and status <> 'retried'`,
+          [...at, ...by],
+        );
+        break;
+      case 'dead':
+        // Published again where that says something new.
+        await client.query(
+          `update dead_letters set reason = $4, message = $5, is_relayed = is_relayed and reason = $4 and message = $5
+            where ${isIt} and status = 'open'`,
+          [...at, outcome.reason, outcome.message],
+        );
+        break;
+      case 'absent':
+      case undefined:
+        break;
+    }
+  }
+};
