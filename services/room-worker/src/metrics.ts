@@ -10,6 +10,7 @@ export interface WorkerMetrics {
   readonly deadLetters: Counter<'topic' | 'reason'>;
   readonly retries: Counter<'topic'>;
   readonly lag: Gauge<'consumergroup' | 'topic' | 'partition'>;
+  readonly heldBack: Gauge;
   readonly webhooks: Counter<'outcome'>;
   readonly answers: Counter<'action' | 'reason'>;
   readonly enforcementErrors: Counter<'kind'>;
@@ -60,6 +61,11 @@ export const createWorkerMetrics = (): WorkerMetrics => {
       name: 'kafka_consumergroup_lag',
       help: 'Records that are not applied yet',
       labelNames: ['consumergroup', 'topic', 'partition'],
+      registers,
+    }),
+    heldBack: new Gauge({
+      name: 'realtime_partitions_held_back',
+      help: 'Partitions that an open transaction of a producer has kept from being read on for 5 s',
       registers,
     }),
     webhooks: new Counter({

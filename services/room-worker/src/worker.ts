@@ -35,7 +35,7 @@ const purgeEveryMs = 3_600_000;
 export interface Worker {
   readonly intakeUrl: string;
   readonly opsUrl: string;
-  /** Rejects when the consumer ended by itself. */
+  /** Rejects when the consumer ended by itself, or a topic was grown. */
   readonly failed: Promise<void>;
   readonly stop: () => Promise<void>;
 }
@@ -58,23 +58,34 @@ const untilReady = async (
   }
 };
 
-const gatherBacklog = async (
-  pool: Pool,
-  log: EventLog,
-  consumergroup: string,
-  metrics: WorkerMetrics,
-): Promise<void> => {
+interface Backlog {
+  readonly pool: Pool;
+  readonly log: EventLog;
+  readonly consumer: LogConsumer;
+  readonly consumergroup: string;
+  readonly partitionCounts: ReadonlyMap<string, number>;
+  readonly metrics: WorkerMetrics;
+}
+
+/** @throws {PartitionCountChangedError} when a topic was grown: what its new partitions hold must not be applied */
+const gatherBacklog = async (backlog: Backlog): Promise<void> => {
+  const { pool, log, consumer, consumergroup, partitionCounts, metrics } = backlog;
   const { count, oldestDueAtMs } = await readMarkBacklog(pool);
   metrics.marksDue.set(count);
   metrics.markAgeSeconds.set(oldestDueAtMs === null ? 0 : (Date.now() - oldestDueAtMs) / 1000);
+  metrics.heldBack.set(consumer.heldBack().length);
   const next = new Map(
     (await readPositions(pool, activeProjection)).map((each) => [`${each.topic} ${each.partition}`, each.nextOffset]),
   );
-  for (const topic of consumed)
-    for (const { partition, high } of await log.bounds(topic)) {
+  for (const topic of consumed) {
+    const bounds = await log.bounds(topic);
+    if (bounds.length !== partitionCounts.get(topic))
+      throw new PartitionCountChangedError(`${topic} has ${bounds.length} partitions now`);
+    for (const { partition, high } of bounds) {
       const lag = high - (next.get(`${topic} ${partition}`) ?? 0n);
       metrics.lag.set({ consumergroup, topic, partition: String(partition) }, Math.max(0, Number(lag)));
     }
+  }
 };
 
 /**
@@ -165,8 +176,13 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
   );
   const sweep = startSweep({ store, log, livekit, intervalMs: settings.sweepIntervalMs, metrics, logger });
   const relay = startRelay({ pool, log, metrics, logger });
+  const failure = Promise.withResolvers<never>();
+  const { consumerGroup: consumergroup } = settings;
   const backlog = setInterval(
-    () => void gatherBacklog(pool, log, settings.consumerGroup, metrics).catch(() => {}),
+    () =>
+      void gatherBacklog({ pool, log, consumer, consumergroup, partitionCounts, metrics }).catch((error: unknown) => {
+        if (error instanceof PartitionCountChangedError) failure.reject(error);
+      }),
     backlogEveryMs,
   );
   const purging = setInterval(
@@ -182,13 +198,13 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
   return {
     intakeUrl,
     opsUrl,
-    failed: consumer.done,
+    failed: Promise.race([consumer.done, failure.promise]),
     stop: async () => {
       clearInterval(backlog);
       clearInterval(purging);
       await intake.close();
       await Promise.all([
-        consumer?.stop(settings.shutdownMs / 2),
+        consumer.stop(settings.shutdownMs / 2),
         sweep.stop(),
         relay.stop(),
         enforcement.stop(),
