@@ -6,10 +6,11 @@ import { parseArgs } from 'node:util';
 import type { Benchmark, Report } from './benchmark.ts';
 import { readConditions } from './conditions.ts';
 import { join } from './join/join.ts';
+import { rebuild } from './rebuild/rebuild.ts';
 import { start } from './start.ts';
 import { worker } from './worker/worker.ts';
 
-const benchmarks: Readonly<Record<string, Benchmark>> = { join, worker, start };
+const benchmarks: Readonly<Record<string, Benchmark>> = { join, worker, rebuild, start };
 
 const help = `Measures the services against what they stand on, on this machine, on loopback.
 
@@ -22,7 +23,7 @@ ${Object.entries(benchmarks)
   )
   .join('\n')}
 
-  --seconds N   of each measurement, 1 to 120 (for \`worker\`: thousands of records, about as many seconds)
+  --seconds N   of each measurement, 1 to 120 (for \`worker\` and \`rebuild\`: tens of thousands of records)
   --runs N      rounds, 1 to 50; each measures every side once
   --json FILE   where the figures go; bench/results/<name>.json by default
 `;

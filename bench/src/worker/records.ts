@@ -27,7 +27,7 @@ interface World {
 type Draft = Pick<StoredRecord, 'topic' | 'value' | 'headers'> & { readonly key: string };
 
 /** Repeatable chance (mulberry32). */
-const createChance = (seed: number): (() => number) => {
+export const createChance = (seed: number): (() => number) => {
   let state = seed;
   return () => {
     state = (state + 0x6d2b79f5) | 0;
