@@ -1,10 +1,11 @@
-// Installs what the tests take from the system's packages: nginx, and a Chromium or Chrome. Says how where it may not.
+// Installs what the tests take from the system's packages: nginx, HAProxy, and a Chromium or Chrome. Says how where it may not.
 import { spawnSync } from 'node:child_process';
 import { accessSync, constants } from 'node:fs';
 import { delimiter, join } from 'node:path';
 
 const needed = [
   { package: 'nginx', programs: ['nginx'] },
+  { package: 'haproxy', programs: ['haproxy'] },
   { package: 'chromium', programs: ['chromium', 'chromium-browser', 'google-chrome-stable', 'google-chrome'] },
 ];
 

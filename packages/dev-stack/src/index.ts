@@ -1,5 +1,12 @@
 export { chromiumFlags, findChromium } from './chromium.ts';
 export { type FaultProxy, startFaultProxy } from './fault-proxy.ts';
+export {
+  type GateProxy,
+  type GateProxyName,
+  type GateProxyOptions,
+  gateProxyNames,
+  startGateProxy,
+} from './gate-proxies.ts';
 export { type Issuer, type IssuerOptions, startIssuer } from './issuer.ts';
 export { type Kafka, type KafkaOptions, startKafka, type TopicToCreate } from './kafka.ts';
 export {
@@ -11,7 +18,6 @@ export {
   type TokenRequest,
 } from './keycloak.ts';
 export { type Livekit, type LivekitOptions, type LivekitPorts, startLivekit } from './livekit.ts';
-export { type NginxOptions, startNginx } from './nginx.ts';
 export { type Part, PartAbsent, type Report } from './part.ts';
 export { freePort } from './ports.ts';
 export { createDatabase, type Postgres, type PostgresOptions, startPostgres } from './postgres.ts';

@@ -1,6 +1,6 @@
 /** Each part is started, used for real, killed, and used again with what it had. */
 import { once } from 'node:events';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import { connect } from 'node:net';
 import { join } from 'node:path';
@@ -14,9 +14,7 @@ import { chromiumFlags } from './chromium.ts';
 import { type Kafka, startKafka } from './kafka.ts';
 import { type Keycloak, keycloakAdmin, startKeycloak } from './keycloak.ts';
 import { type Livekit, startLivekit } from './livekit.ts';
-import { startNginx } from './nginx.ts';
-import { type Part, PartAbsent } from './part.ts';
-import { freePort } from './ports.ts';
+import { PartAbsent } from './part.ts';
 import { createDatabase, type Postgres, startPostgres } from './postgres.ts';
 import { runDirectory } from './process-part.ts';
 import { describeWith } from './vitest.ts';
@@ -306,45 +304,6 @@ describeWith(['chromium'], 'Chromium', ({ chromium: { executablePath } }) => {
     expect(await page.evaluate(tracks)).toBe(2);
     await browser.close();
     server.close();
-  });
-});
-
-describeWith(['nginx'], 'nginx', () => {
-  let upstream: Server;
-  let upstreamPort: number;
-  let port: number;
-  let nginx: Part;
-  let configFile: string;
-
-  beforeAll(async () => {
-    upstream = createServer((request, response) => response.end(`upstream saw ${request.url}`));
-    upstreamPort = await listen(upstream);
-    port = await freePort();
-    configFile = join(runDirectory('nginx-test'), 'proxy.conf');
-    await writeFile(configFile, 'server { listen 80; location / { proxy_pass http://api:8080; } }');
-    const replacements = { 'listen 80': `listen 127.0.0.1:${port}`, 'api:8080': `127.0.0.1:${upstreamPort}` };
-    nginx = await startNginx({ configFile, replacements, port });
-  });
-  afterAll(async () => {
-    await nginx.stop();
-    upstream.close();
-  });
-
-  test('serves the given configuration with the addresses exchanged', async () => {
-    const response = await fetch(`http://127.0.0.1:${port}/rooms`);
-    expect(await response.text()).toBe('upstream saw /rooms');
-  });
-
-  test('serves again after a crash', async () => {
-    await nginx.kill();
-    await expect(fetch(`http://127.0.0.1:${port}/`)).rejects.toThrow('fetch failed');
-    await nginx.start();
-    expect((await fetch(`http://127.0.0.1:${port}/`)).status).toBe(200);
-  });
-
-  test('refuses to start when an address to exchange is not in the file', async () => {
-    const replacements = { 'worker:8090': '127.0.0.1:1' };
-    await expect(startNginx({ configFile, replacements, port })).rejects.toThrow('does not contain worker:8090');
   });
 });
 

@@ -1,14 +1,14 @@
 /** Starts the parts that test files share, before the first of them runs. `REAL_PARTS=postgres,kafka` limits which. */
 import type { TestProject } from 'vitest/node';
 import { findChromium } from './chromium.ts';
+import { prepareGateProxy } from './gate-proxies.ts';
 import { startKafka } from './kafka.ts';
 import { startKeycloak } from './keycloak.ts';
 import { prepareLivekit } from './livekit.ts';
 import { PartAbsent } from './part.ts';
 import { startPostgres } from './postgres.ts';
 import { prepareGoProducer, prepareJavaProducers, preparePython } from './producers.ts';
-import { findProgram } from './programs.ts';
-import type { RealPartName, RealParts, StartedPart } from './vitest.ts';
+import type { RealPartName, RealParts, StartedPart, StartedParts } from './vitest.ts';
 import { startZipkin } from './zipkin.ts';
 
 type Stops = (() => Promise<void>)[];
@@ -48,15 +48,10 @@ const starters: Starters = {
       consequence: 'No browser joins a call.',
     });
   },
-  nginx: async () => {
-    const executablePath = await findProgram('nginx');
-    if (executablePath !== undefined) return { executablePath };
-    throw new PartAbsent({
-      part: 'nginx',
-      missing: 'it is not on the PATH.',
-      consequence: 'The proxy in front of LiveKit is not tested.',
-    });
-  },
+  nginx: async () => ({ executablePath: await prepareGateProxy('nginx', report) }),
+  haproxy: async () => ({ executablePath: await prepareGateProxy('haproxy', report) }),
+  caddy: async () => ({ executablePath: await prepareGateProxy('caddy', report) }),
+  envoy: async () => ({ executablePath: await prepareGateProxy('envoy', report) }),
   java: () => prepareJavaProducers(report),
   python: () => preparePython(report),
   go: () => prepareGoProducer(report),
@@ -76,20 +71,9 @@ export default async function startSharedParts(project: TestProject): Promise<()
     }
   }
 
-  const [postgres, kafka, keycloak, zipkin, livekit, chromium, nginx, java, python, go] = await Promise.all([
-    start('postgres'),
-    start('kafka'),
-    start('keycloak'),
-    start('zipkin'),
-    start('livekit'),
-    start('chromium'),
-    start('nginx'),
-    start('java'),
-    start('python'),
-    start('go'),
-  ]);
-  const parts = { postgres, kafka, keycloak, zipkin, livekit, chromium, nginx, java, python, go };
-  project.provide('startedParts', parts);
+  const names = Object.keys(starters) as RealPartName[];
+  const parts = await Promise.all(names.map(async (name) => [name, await start(name)] as const));
+  project.provide('startedParts', Object.fromEntries(parts) as StartedParts);
 
   return async () => {
     await Promise.all(stops.map((stop) => stop()));

@@ -11,7 +11,11 @@ export interface RealParts {
   /** Not shared, since each test file needs its own webhooks; `startLivekit` is quick. */
   readonly livekit: { readonly isInstalled: true };
   readonly chromium: { readonly executablePath: string };
+  /** Started by each test file in front of its own LiveKit. */
   readonly nginx: { readonly executablePath: string };
+  readonly haproxy: { readonly executablePath: string };
+  readonly caddy: { readonly executablePath: string };
+  readonly envoy: { readonly executablePath: string };
   /** The producers of `docs/producers`, as commands to run. */
   readonly java: Command;
   readonly python: Command;

@@ -163,7 +163,7 @@ describe('204', () => {
 describe('401', () => {
   beforeEach(() => given());
 
-  test.each([
+  test.each<readonly [string, string | undefined, string]>([
     ['no original URI', undefined, 'no_original_uri'],
     ['an empty one', '', 'original_uri'],
     ['two of them', '/rtc?access_token=a.b.c, /rtc', 'original_uri'],

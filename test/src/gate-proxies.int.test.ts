@@ -1,0 +1,321 @@
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { createServer, type IncomingHttpHeaders, type IncomingMessage, request, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { text } from 'node:stream/consumers';
+import { type GateProxy, gateProxyNames, startGateProxy } from '@realtime-service/dev-stack';
+import { describeWith } from '@realtime-service/dev-stack/vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+
+/** What an upstream was asked, as it came in. */
+interface Seen {
+  readonly upstream: string;
+  readonly method: string | undefined;
+  readonly url: string | undefined;
+  readonly headers: IncomingHttpHeaders;
+  readonly bodyBytes: number;
+}
+
+const freshAuthorization = 'Bearer fresh.token.here';
+
+/** What the gate says of these tokens; of any other it says yes. `hang` is no answer. */
+const refusals: Readonly<Record<string, number | 'hang'>> = {
+  'no.such.key': 401,
+  'is.banned.here': 403,
+  'too.many.attempts': 429,
+  'no.database.now': 503,
+  'in.ternal.error': 500,
+  'no.answer.ever': 'hang',
+};
+
+const tokenOf = ({ headers }: Seen): string => {
+  const { authorization = '', 'x-original-uri': uri = '' } = headers;
+  return authorization.replace('Bearer ', '') || (/access_token=([^&]*)/.exec(String(uri))?.[1] ?? '');
+};
+
+for (const name of gateProxyNames) {
+  describeWith([name], `the gate behind ${name}`, () => {
+    let api: Server;
+    let livekit: Server;
+    let proxy: GateProxy;
+    /** Asked of the gate. */
+    const questions: Seen[] = [];
+
+    beforeAll(async () => {
+      api = await startUpstream('api', (seen) => {
+        if (seen.url?.startsWith('/api/realtime/gate') !== true) return 200;
+        questions.push(seen);
+        return refusals[tokenOf(seen)] ?? (seen.url === '/api/realtime/gate' ? 204 : 200);
+      });
+      livekit = await startUpstream('livekit', () => 200);
+      proxy = await startGateProxy(name, { api: addressOf(api), livekit: addressOf(livekit) });
+    });
+    afterAll(async () => {
+      await proxy?.stop();
+      for (const server of [api, livekit]) server.closeAllConnections();
+      for (const server of [api, livekit]) server.close();
+    });
+    beforeEach(() => void questions.splice(0));
+
+    /** Through the proxy, path and headers byte for byte: `fetch` would tidy them up. */
+    async function ask(path: string, options: { headers?: Record<string, string>; body?: string } = {}) {
+      const { headers = {}, body } = options;
+      const method = body === undefined ? 'GET' : 'POST';
+      const asked = request({ host: '127.0.0.1', port: proxy.port, path, headers, method, agent: false });
+      asked.end(body);
+      const [response] = (await once(asked, 'response')) as [IncomingMessage];
+      const answer = await text(response);
+      const seen = response.statusCode === 200 ? (JSON.parse(answer) as Seen) : undefined;
+      return { status: response.statusCode, seen, allowOrigin: response.headers['access-control-allow-origin'] };
+    }
+
+    describe('open to LiveKit', () => {
+      test.each([
+        '/rtc',
+        '/rtc?access_token=a.b.c',
+        '/rtc/validate?access_token=a.b.c&x=%2F',
+        '/rtc/v1',
+        '/rtc/v1/validate?',
+      ])('at %s, once the gate has said yes', async (path) => {
+        const { status, seen, allowOrigin } = await ask(path);
+        expect({ status, allowOrigin, seen }).toMatchObject({
+          status: 200,
+          allowOrigin: '*',
+          seen: { upstream: 'livekit', url: path, headers: { authorization: freshAuthorization } },
+        });
+        expect(questions).toMatchObject([{ method: 'GET', headers: { 'x-original-uri': path } }]);
+      });
+
+      test('with a token in the header, which the gate sees and LiveKit does not', async () => {
+        const { seen } = await ask('/rtc', { headers: { authorization: 'Bearer a.b.c' } });
+        expect(questions[0]?.headers['authorization']).toBe('Bearer a.b.c');
+        expect(seen?.headers['authorization']).toBe(freshAuthorization);
+      });
+
+      test('with a token of 7 KiB', async () => {
+        const path = `/rtc?access_token=${'x'.repeat(7_000)}.b.c`;
+        expect((await ask(path)).status).toBe(200);
+        expect(questions[0]?.headers['x-original-uri']).toBe(path);
+      });
+    });
+
+    test.each([
+      ['no.such.key', 401],
+      ['is.banned.here', 403],
+      ['no.database.now', 503],
+    ])('a refusal is passed on, and browsers can read it: %s is %i', async (token, status) => {
+      expect(await ask(`/rtc?access_token=${token}`)).toMatchObject({ status, allowOrigin: '*' });
+      const headers = { authorization: `Bearer ${token}` };
+      expect(await ask('/rtc/v1/validate', { headers })).toMatchObject({ status, allowOrigin: '*' });
+    });
+
+    test.each(['in.ternal.error', 'no.answer.ever', 'too.many.attempts'])(
+      'nobody passes for want of an answer, and within 3 s: %s',
+      async (token) => {
+        const startedAtMs = performance.now();
+        const { status, allowOrigin, seen } = await ask(`/rtc?access_token=${token}`);
+        expect({ allowOrigin, seen }).toEqual({ allowOrigin: '*', seen: undefined });
+        expect([429, 500, 503]).toContain(status);
+        expect(performance.now() - startedAtMs).toBeLessThan(3_000);
+      },
+    );
+
+    describe('closed to', () => {
+      test.each([
+        '/',
+        '/metrics',
+        '/docs',
+        '/webhooks/livekit',
+        '/api/realtime',
+        '/api/other',
+        '/api/realtime/gate',
+        '/api/realtime/gate?access_token=a.b.c',
+        '/api/realtime/gate/rtc?access_token=a.b.c',
+        '/api/realtime//gate',
+        '/api/realtime/%67ate',
+        '/api/realtime/rooms/../gate',
+        '/_gate',
+        '/rtc/',
+        '/rtc/v1/',
+        '/rtc/v2',
+        '/rtcx',
+        '/RTC',
+        '//rtc',
+        '/%72tc',
+        '/./rtc',
+        '/api/../rtc',
+        '/rtc%3Faccess_token=a.b.c',
+        '/rtc%00',
+        '/rtc/validate/x',
+        '/whip/v1',
+        '/agent',
+        '/twirp/livekit.RoomService/ListRooms',
+      ])('%s', async (path) => {
+        const { status, seen } = await ask(path);
+        expect(seen).toBeUndefined();
+        expect([400, 404]).toContain(status);
+        expect(questions).toEqual([]);
+      });
+    });
+
+    const claims = {
+      'x-original-uri': '/rtc?access_token=somebody.elses.token',
+      'x-forwarded-for': '10.1.2.3',
+      'x-forwarded-host': 'evil.example.com',
+      'x-forwarded-proto': 'https',
+      'x-real-ip': '10.1.2.3',
+      forwarded: 'for=10.1.2.3',
+    };
+
+    test('what a client claims about itself reaches neither gate nor LiveKit', async () => {
+      const { seen } = await ask('/rtc?access_token=a.b.c', { headers: { ...claims, host: 'meet.example.com' } });
+      expect(questions[0]?.headers).toMatchObject({
+        'x-original-uri': '/rtc?access_token=a.b.c',
+        'x-forwarded-for': '127.0.0.1',
+      });
+      for (const { headers } of [questions[0], seen].filter((one) => one !== undefined))
+        expect(JSON.stringify(headers)).not.toMatch(/10\.1\.2\.3|somebody/);
+      expect(seen?.headers).toMatchObject({ host: 'meet.example.com' });
+    });
+
+    test('traces pass to the gate', async () => {
+      const trace = {
+        traceparent: '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01',
+        tracestate: 'a=b',
+        b3: '0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1',
+      };
+      await ask('/rtc?access_token=a.b.c', { headers: trace });
+      expect(questions[0]?.headers).toMatchObject(trace);
+    });
+
+    describe('an upgrade', () => {
+      async function upgrade(token: string) {
+        const handshake = { 'sec-websocket-version': '13', 'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==' };
+        const headers = { connection: 'Upgrade', upgrade: 'websocket', ...handshake };
+        const path = `/rtc?access_token=${token}`;
+        const asked = request({ host: '127.0.0.1', port: proxy.port, path, headers, agent: false });
+        asked.end();
+        return Promise.race([
+          once(asked, 'upgrade').then(async ([response, socket]) => {
+            socket.write('ping');
+            const [echo] = await once(socket, 'data');
+            socket.destroy();
+            return `${response.statusCode} ${echo}`;
+          }),
+          once(asked, 'response').then(([response]) => {
+            response.resume();
+            return `${response.statusCode}`;
+          }),
+        ]);
+      }
+
+      test('to WebSocket connects client and LiveKit, and the question is a plain one', async () => {
+        expect(await upgrade('a.b.c')).toBe('101 ping');
+        expect(questions).toMatchObject([{ method: 'GET' }]);
+        expect(questions[0]?.headers['upgrade']).toBeUndefined();
+      });
+
+      test('is refused with the token', async () => {
+        expect(await upgrade('is.banned.here')).toBe('403');
+      });
+    });
+
+    test('the log has no token', async () => {
+      await ask('/rtc?access_token=logged.to.nowhere');
+      await ask('/whip?access_token=logged.to.nowhere');
+      expect(readFileSync(proxy.logFile, 'utf8')).not.toContain('logged.to.nowhere');
+    });
+
+    if (name === 'nginx')
+      describe('the api behind the same door', () => {
+        test.each([
+          '/api/realtime/rooms/standup/join',
+          '/api/realtime/rooms/a%2Fb/join?x=1',
+          '/api/realtime/events',
+          '/api/realtime/oidc/backchannel-logout',
+        ])('%s', async (path) => {
+          expect(await ask(path)).toMatchObject({ status: 200, seen: { upstream: 'api', url: path } });
+        });
+
+        test('a token of 20 KiB', async () => {
+          const authorization = `Bearer ${'x'.repeat(20_480)}`;
+          expect(await ask('/api/realtime/rooms/standup', { headers: { authorization } })).toMatchObject({
+            seen: { headers: { authorization } },
+          });
+        });
+
+        test('more than the api takes, so that the api says so', async () => {
+          const body = 'x'.repeat(1_500_000);
+          expect(await ask('/api/realtime/events', { body })).toMatchObject({ seen: { bodyBytes: body.length } });
+        });
+
+        test('what a client claims about itself is replaced', async () => {
+          const { seen } = await ask('/api/realtime/rooms/standup', {
+            headers: { ...claims, host: 'meet.example.com' },
+          });
+          expect(seen?.headers).toMatchObject({
+            host: 'meet.example.com',
+            'x-forwarded-for': '127.0.0.1',
+            'x-forwarded-host': 'meet.example.com',
+            'x-forwarded-proto': 'http',
+          });
+          for (const header of ['x-original-uri', 'x-real-ip', 'forwarded'])
+            expect(seen?.headers).not.toHaveProperty(header);
+        });
+      });
+
+    test('nobody passes while the gate is down; everybody does again when it is back', async () => {
+      const { port } = api.address() as AddressInfo;
+      api.closeAllConnections();
+      api.close();
+      await once(api, 'close');
+      expect(await ask('/rtc?access_token=a.b.c')).toMatchObject({ status: 503, allowOrigin: '*' });
+      api.listen(port, '127.0.0.1');
+      await once(api, 'listening');
+      await expect.poll(() => ask('/rtc?access_token=a.b.c')).toMatchObject({ status: 200 });
+    });
+
+    test('a client of a LiveKit that is down may try again', async () => {
+      const { port } = livekit.address() as AddressInfo;
+      livekit.closeAllConnections();
+      livekit.close();
+      await once(livekit, 'close');
+      expect(await ask('/rtc?access_token=a.b.c')).toMatchObject({ status: 503, allowOrigin: '*' });
+      livekit.listen(port, '127.0.0.1');
+      await once(livekit, 'listening');
+    });
+  });
+}
+
+/** Answers as told, says what it was asked, and echoes after an upgrade. */
+async function startUpstream(upstream: string, answer: (seen: Seen) => number | 'hang'): Promise<Server> {
+  const server = createServer({ maxHeaderSize: 32_768 }, (incoming, response) => {
+    void text(incoming).then((body) => {
+      const { url, method, headers } = incoming;
+      const seen = { upstream, method, url, headers, bodyBytes: body.length };
+      const status = answer(seen);
+      if (status === 'hang') return;
+      if (upstream === 'api' && status < 300) response.setHeader('authorization', freshAuthorization);
+      // As LiveKit does; and as the gate does.
+      response.setHeader('access-control-allow-origin', '*');
+      response.writeHead(status).end(status === 204 ? undefined : JSON.stringify(seen satisfies Seen));
+    });
+  });
+  server.on('upgrade', ({ headers }, socket) => {
+    // RFC 6455's own example of key and answer.
+    const lines = [
+      'Connection: Upgrade',
+      `Upgrade: ${headers.upgrade}`,
+      'Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=',
+    ];
+    socket.write(`HTTP/1.1 101 Switching Protocols\r\n${lines.join('\r\n')}\r\n\r\n`);
+    socket.pipe(socket);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return server;
+}
+
+function addressOf(server: Server): string {
+  return `127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
