@@ -9,6 +9,7 @@ import {
 } from '@realtime-service/room-model';
 import type { ClaimedEdge, Mark, RoomStore } from '@realtime-service/room-store';
 import { type Logger, withRemoteParent, withSpan } from '@realtime-service/telemetry';
+import { type Clock, systemClock } from './clock.ts';
 import type { LaneGate } from './lane-gate.ts';
 import type { WorkerMetrics } from './metrics.ts';
 
@@ -26,6 +27,8 @@ export interface EnforcementDependencies {
   readonly store: RoomStore;
   readonly livekit: RoomService;
   readonly gate: LaneGate;
+  /** The system's unless said. */
+  readonly clock?: Clock;
   /** What to do with rooms that LiveKit has and the domain does not. */
   readonly unknownRooms: 'observe' | 'close';
   readonly metrics: WorkerMetrics;
@@ -45,13 +48,14 @@ const settled = (action: string, reason = '', askAgainAtMs: number | null = null
 });
 
 /** Full jitter above half, so that many retries do not meet again. */
-const retryDelayMs = (attempts: number): number =>
-  Math.min(firstRetryMs * 2 ** Math.min(attempts - 1, 10), maxRetryMs) * (0.5 + Math.random() / 2);
+const retryDelayMs = (attempts: number, { random }: Clock): number =>
+  Math.min(firstRetryMs * 2 ** Math.min(attempts - 1, 10), maxRetryMs) * (0.5 + random() / 2);
 
-const delayAfter = (error: unknown, attempts: number): number => {
-  if (!(error instanceof LivekitError)) return retryDelayMs(attempts);
+const delayAfter = (error: unknown, attempts: number, clock: Clock): number => {
+  const delayMs = retryDelayMs(attempts, clock);
+  if (!(error instanceof LivekitError)) return delayMs;
   if (error.kind === 'unauthorised') return unauthorisedRetryMs;
-  return Math.max(error.retryAfterMs ?? 0, retryDelayMs(attempts));
+  return Math.max(error.retryAfterMs ?? 0, delayMs);
 };
 
 const readRoom = async (store: RoomStore, roomId: string): Promise<RoomFacts | null> => {
@@ -140,7 +144,7 @@ const answerIdentity = async (dependencies: EnforcementDependencies, mark: Mark)
 };
 
 const answerMark = async (dependencies: EnforcementDependencies, mark: Mark): Promise<void> => {
-  const { store, metrics, logger } = dependencies;
+  const { store, clock = systemClock, metrics, logger } = dependencies;
   try {
     const answer = await (mark.identity === '' ? answerRoom(dependencies, mark) : answerIdentity(dependencies, mark));
     if (answer.kind === 'later') {
@@ -150,7 +154,7 @@ const answerMark = async (dependencies: EnforcementDependencies, mark: Mark): Pr
     const { action, reason, askAgainAtMs } = answer;
     metrics.answers.inc({ action, reason });
     if (action === 'removed' || (action === 'room_deleted' && mark.identity === '')) {
-      metrics.removalSeconds.observe(Math.max(0, Date.now() - mark.causedAtMs) / 1000);
+      metrics.removalSeconds.observe(Math.max(0, clock.now() - mark.causedAtMs) / 1000);
       logger.info({ room: mark.roomId, identity: mark.identity, action, reason, cause: mark.cause }, 'session ended');
     }
     if (action === 'permissions_set')
@@ -164,13 +168,13 @@ const answerMark = async (dependencies: EnforcementDependencies, mark: Mark): Pr
       'question could not be answered yet',
     );
     // Where the database is away too, the claim expires by itself.
-    await store.postponeMark(mark, delayAfter(error, mark.attempts)).catch(() => {});
+    await store.postponeMark(mark, delayAfter(error, mark.attempts, clock)).catch(() => {});
   }
 };
 
 /** Carries out an order that concerns one sid, if that sid is still the one that is there. */
 const carryOutEdge = async (
-  { store, livekit, metrics, logger }: EnforcementDependencies,
+  { store, livekit, clock = systemClock, metrics, logger }: EnforcementDependencies,
   edge: ClaimedEdge,
 ): Promise<void> => {
   try {
@@ -185,7 +189,7 @@ const carryOutEdge = async (
   } catch (error) {
     metrics.enforcementErrors.inc({ kind: error instanceof LivekitError ? error.kind : 'store' });
     logger.warn({ room: edge.roomId, identity: edge.identity, err: error }, 'order could not be carried out yet');
-    await store.postponeEdge(edge, delayAfter(error, edgeRetryAttempts)).catch(() => {});
+    await store.postponeEdge(edge, delayAfter(error, edgeRetryAttempts, clock)).catch(() => {});
   }
 };
 
@@ -209,7 +213,7 @@ export interface Enforcement {
  * it is answered, whatever its cause said then. Each is answered on its own, with bounded calls.
  */
 export const startEnforcement = (dependencies: EnforcementDependencies): Enforcement => {
-  const { store, logger } = dependencies;
+  const { store, clock = systemClock, logger } = dependencies;
   const underWay = new Set<Promise<void>>();
   let isStopped = false;
   let woken = Promise.withResolvers<void>();
@@ -235,10 +239,11 @@ export const startEnforcement = (dependencies: EnforcementDependencies): Enforce
   const run = async (): Promise<void> => {
     while (!isStopped) {
       woken = Promise.withResolvers();
-      const timer = setTimeout(wake, pollEveryMs);
+      const answered = new AbortController();
+      clock.delay(pollEveryMs, answered.signal).then(wake, () => {});
       await claim().catch((error: unknown) => logger.warn({ err: error }, 'marks could not be claimed'));
       await woken.promise;
-      clearTimeout(timer);
+      answered.abort();
     }
     await Promise.all(underWay);
   };

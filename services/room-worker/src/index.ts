@@ -1,3 +1,8 @@
+export type { Clock } from './clock.ts';
 export { type Decoded, decodeRecord } from './decode.ts';
+export { startEnforcement } from './enforce.ts';
+export { createLaneGate } from './lane-gate.ts';
+export { toLivekitRecord } from './livekit-record.ts';
 export { createWorkerMetrics } from './metrics.ts';
-export { applyDecoded, createProjector } from './project.ts';
+export { applyDecoded, asDeadLetter, createProjector } from './project.ts';
+export { sweepOnce } from './sweep.ts';

@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto';
-import { setTimeout as delay } from 'node:timers/promises';
 import { type LivekitObserved, type LivekitRoom, observedType } from '@realtime-service/contracts';
 import { type EventLog, type NewRecord, RecordTooLargeError } from '@realtime-service/event-log';
 import type { ListedParticipant, RoomService } from '@realtime-service/livekit';
 import type { RoomLife, Session } from '@realtime-service/room-model';
 import type { RoomStore } from '@realtime-service/room-store';
 import { type Logger, withSpan } from '@realtime-service/telemetry';
+import { type Clock, systemClock } from './clock.ts';
 import { participantForLog, toLivekitRecord } from './livekit-record.ts';
 import type { WorkerMetrics } from './metrics.ts';
 
@@ -23,6 +23,8 @@ export interface SweepDependencies {
   readonly store: RoomStore;
   readonly log: EventLog;
   readonly livekit: RoomService;
+  /** The system's unless said. */
+  readonly clock?: Clock;
   readonly metrics: WorkerMetrics;
   readonly logger: Logger;
   /** Ends a sweep between two looks: a large one must not hold up the process's end. */
@@ -67,11 +69,11 @@ const nothing: Believed = { life: undefined, sessions: [] };
 
 /** Looks at rooms: all that LiveKit has and all that are named, at a bounded rate. */
 const lookAt = async (
-  { livekit, signal }: SweepDependencies,
+  { livekit, clock = systemClock, signal }: SweepDependencies,
   named: Iterable<string>,
   only: ReadonlySet<string> | null,
 ): Promise<Look[]> => {
-  const startedAtMs = Date.now();
+  const startedAtMs = clock.now();
   const rooms = new Map((await livekit.listRooms()).map((room) => [room.name, room]));
   const looks: Look[] = [];
   for (const roomId of new Set([...named, ...(only === null ? rooms.keys() : [])])) {
@@ -81,10 +83,10 @@ const lookAt = async (
       looks.push({ roomId, listedAtMs: startedAtMs, room, participants: [] });
       continue;
     }
-    const listedAtMs = Date.now();
+    const listedAtMs = clock.now();
     looks.push({ roomId, listedAtMs, room, participants: await livekit.listParticipants(roomId) });
-    const aheadMs = (looks.length / roomsPerSecond) * 1000 - (Date.now() - startedAtMs);
-    if (aheadMs > 50) await delay(aheadMs, undefined, { signal });
+    const aheadMs = (looks.length / roomsPerSecond) * 1000 - (clock.now() - startedAtMs);
+    if (aheadMs > 50) await clock.delay(aheadMs, signal);
   }
   return looks;
 };
@@ -142,16 +144,16 @@ const appendEach = async ({ log, logger }: SweepDependencies, differing: readonl
  * into the log; many at once ask for a third look and raise an alarm, and are then applied all the same.
  */
 export const sweepOnce = async (dependencies: SweepDependencies): Promise<number> => {
-  const { metrics, logger, store, signal } = dependencies;
+  const { metrics, logger, store, clock = systemClock, signal } = dependencies;
   let differing = await differencesOf(dependencies, null);
   if (differing.length === 0) return 0;
-  await delay(secondLookAfterMs, undefined, { signal });
+  await clock.delay(secondLookAfterMs, signal);
   differing = await differencesOf(dependencies, new Set(differing.map(({ roomId }) => roomId)));
   const believed = await believedIn(store, null);
   if (differing.length >= massMinimum && differing.length > massShare * believed.size) {
     metrics.sweepAlarms.inc();
     logger.error({ rooms: differing.length }, 'many rooms differ from LiveKit at once');
-    await delay(secondLookAfterMs, undefined, { signal });
+    await clock.delay(secondLookAfterMs, signal);
     differing = await differencesOf(dependencies, new Set(differing.map(({ roomId }) => roomId)));
   }
   if (differing.length === 0) return 0;
@@ -165,7 +167,7 @@ export const sweepOnce = async (dependencies: SweepDependencies): Promise<number
 export const startSweep = (
   settings: Omit<SweepDependencies, 'signal'> & { readonly intervalMs: number },
 ): { readonly stop: () => Promise<void> } => {
-  const { store, intervalMs, logger } = settings;
+  const { store, clock = systemClock, intervalMs, logger } = settings;
   const holder = randomUUID();
   const stopping = new AbortController();
   const { signal } = stopping;
@@ -188,7 +190,7 @@ export const startSweep = (
       } catch (error) {
         if (!signal.aborted) logger.warn({ err: error }, 'sweep failed');
       }
-      await delay(intervalMs, undefined, { signal }).catch(() => {});
+      await clock.delay(intervalMs, signal).catch(() => {});
     }
     await store.releaseDuty(dutyName, holder).catch(() => {});
   };
