@@ -1,5 +1,6 @@
-import { readRecord, readRoomEvent, topics } from '@realtime-service/contracts';
-import { evolveRoom, WorkingSet } from '@realtime-service/room-model';
+import { type CloudEvent, readLivekitWebhook, readRecord, readRoomEvent, topics } from '@realtime-service/contracts';
+import { evolvePresence, evolveRoom, type Origin, WorkingSet } from '@realtime-service/room-model';
+import { activeProjection, type Pool, readPositions } from '@realtime-service/room-store';
 import kafkajs from 'kafkajs';
 
 /** The highest offset that each partition will give next. */
@@ -14,19 +15,41 @@ export const highOffsets = async (brokers: readonly string[], topic: string): Pr
   }
 };
 
-/** Folds the whole topic of room events with the pure model, read by a plain consumer of its own. */
-export const foldLog = async (brokers: readonly string[]): Promise<WorkingSet> => {
-  const set = new WorkingSet();
-  const highs = await highOffsets(brokers, topics.roomEvents);
-  const seen = new Set<string>();
+/** Whether the tables have come to the end of both topics. */
+export const isCaughtUp = async (pool: Pool, brokers: readonly string[]): Promise<boolean> => {
+  const next = new Map(
+    (await readPositions(pool, activeProjection)).map((each) => [`${each.topic} ${each.partition}`, each.nextOffset]),
+  );
+  for (const topic of [topics.roomEvents, topics.livekitWebhooks])
+    for (const [partition, high] of await highOffsets(brokers, topic))
+      if (next.get(`${topic} ${partition}`) !== high) return false;
+  return true;
+};
+
+/** A CloudEvent and where it stands. */
+export interface LoggedEvent {
+  readonly event: CloudEvent;
+  readonly topic: string;
+  readonly partition: number;
+  readonly offset: bigint;
+  readonly recordedAtMs: number;
+}
+
+let readers = 0;
+
+/** Every CloudEvent of a topic, repeats too, in order per partition, read by a plain consumer of its own. */
+export const readTopic = async (brokers: readonly string[], topic: string): Promise<LoggedEvent[]> => {
+  const read: LoggedEvent[] = [];
+  const highs = await highOffsets(brokers, topic);
   const open = new Set([...highs].filter(([, high]) => high > 0n).map(([partition]) => partition));
+  readers += 1;
   const consumer = new kafkajs.Kafka({ brokers: [...brokers], logLevel: kafkajs.logLevel.NOTHING }).consumer({
-    groupId: `fold-${Date.now()}`,
+    groupId: `reader-${process.pid}-${readers}`,
   });
   const finished = Promise.withResolvers<void>();
   if (open.size === 0) finished.resolve();
   await consumer.connect();
-  await consumer.subscribe({ topic: topics.roomEvents, fromBeginning: true });
+  await consumer.subscribe({ topic, fromBeginning: true });
   await consumer.run({
     autoCommit: false,
     eachMessage: async ({ partition, message }) => {
@@ -34,28 +57,48 @@ export const foldLog = async (brokers: readonly string[]): Promise<WorkingSet> =
         Object.entries(message.headers ?? {}).map(([name, value]) => [name, Buffer.from(String(value))]),
       );
       const reading = readRecord({ value: message.value, headers });
-      if (reading.kind === 'event') {
-        const { context } = reading.event;
-        const room = readRoomEvent(reading.event);
-        const fact = `${context.source}\0${context.id}`;
-        if (room.kind === 'event' && !seen.has(fact)) {
-          seen.add(fact);
-          const origin = {
-            eventId: context.id,
-            topic: topics.roomEvents,
-            partition,
-            offset: BigInt(message.offset),
-            timeMs: context.time === undefined ? Number(message.timestamp) : Date.parse(context.time),
-            sequence: context.sequence === undefined ? null : BigInt(context.sequence),
-          };
-          for (const change of evolveRoom(set, room.event, origin)) set.put(change);
-        }
-      }
-      if (BigInt(message.offset) + 1n >= (highs.get(partition) ?? 0n)) open.delete(partition);
+      const offset = BigInt(message.offset);
+      if (reading.kind === 'event')
+        read.push({ event: reading.event, topic, partition, offset, recordedAtMs: Number(message.timestamp) });
+      if (offset + 1n >= (highs.get(partition) ?? 0n)) open.delete(partition);
       if (open.size === 0) finished.resolve();
     },
   });
   await finished.promise;
   await consumer.disconnect();
+  return read;
+};
+
+/** Each fact once, as it first came. */
+const withoutRepeats = (events: readonly LoggedEvent[]): LoggedEvent[] =>
+  [
+    ...new Map(
+      events.toReversed().map((each) => [`${each.event.context.source}\0${each.event.context.id}`, each]),
+    ).values(),
+  ].toReversed();
+
+const originOf = ({ event: { context }, topic, partition, offset, recordedAtMs }: LoggedEvent): Origin => ({
+  eventId: context.id,
+  topic,
+  partition,
+  offset,
+  timeMs: context.time === undefined ? recordedAtMs : Date.parse(context.time),
+  sequence: context.sequence === undefined ? null : BigInt(context.sequence),
+});
+
+/** Folds both topics with the pure model. */
+export const foldEvents = (events: readonly LoggedEvent[]): WorkingSet => {
+  const set = new WorkingSet();
+  for (const each of withoutRepeats(events)) {
+    const room = each.topic === topics.roomEvents ? readRoomEvent(each.event) : undefined;
+    const livekit = each.topic === topics.livekitWebhooks ? readLivekitWebhook(each.event.data) : undefined;
+    if (room?.kind === 'event') for (const change of evolveRoom(set, room.event, originOf(each))) set.put(change);
+    if (livekit?.kind === 'fact')
+      for (const change of evolvePresence(set, livekit.fact, each.recordedAtMs)) set.put(change);
+  }
   return set;
 };
+
+/** Folds the whole topic of room events with the pure model. */
+export const foldLog = async (brokers: readonly string[]): Promise<WorkingSet> =>
+  foldEvents(await readTopic(brokers, topics.roomEvents));

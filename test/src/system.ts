@@ -6,10 +6,13 @@ import { allTopics, type JoinResponse, type OutgoingRoomEvent, RoomEventPublishe
 import {
   createDatabase,
   freePort,
+  type GateProxy,
+  type GateProxyName,
   type Kafka,
   type Livekit,
   type Part,
   type Postgres,
+  startGateProxy,
   startKafka,
   startLivekit,
   startPostgres,
@@ -23,6 +26,8 @@ import type { Identity } from './identity.ts';
 export interface SystemOptions {
   readonly identity: Identity;
   readonly log?: 'kafka' | 'embedded';
+  /** The reverse proxy that clients reach LiveKit by, and that asks the gate; LiveKit has two keys then. */
+  readonly door?: GateProxyName;
   /** More environment for both services. */
   readonly env?: Readonly<Record<string, string>>;
 }
@@ -40,9 +45,12 @@ export interface System {
   readonly pool: pg.Pool;
   readonly kafka: Kafka | undefined;
   readonly livekit: Livekit;
+  readonly door: GateProxy | undefined;
   readonly rooms: RoomService;
   readonly api: Service;
   readonly worker: Service;
+  /** Another room-worker of the same group; whoever starts it stops it. */
+  readonly startWorker: (env?: Readonly<Record<string, string>>) => Promise<Service>;
   readonly publish: (...events: OutgoingRoomEvent[]) => Promise<void>;
   readonly publishOverHttp: (...events: OutgoingRoomEvent[]) => Promise<Response>;
   readonly join: (
@@ -56,9 +64,12 @@ export interface System {
   readonly stop: () => Promise<void>;
 }
 
+/** Known to LiveKit and to both services where there is a door: LiveKit lets any key sign. */
+export const secondKey = { apiKey: 'e2e-second', secret: 'second-secret-of-no-value-outside-this-test' };
 export const livekitKey = { apiKey: 'e2e-key', secret: 'e2e-secret-of-no-value-outside-this-test' };
 
-const startService = async (
+/** One service as a process of its own; resolves when it is ready. */
+export const startService = async (
   name: 'api' | 'room-worker',
   ports: readonly [number, number],
   env: Record<string, string>,
@@ -85,38 +96,50 @@ const startBroker = async (): Promise<Kafka> => {
 };
 
 /** Starts the whole system with its own database, broker and LiveKit. */
-export const startSystem = async ({ identity, log = 'kafka', env = {} }: SystemOptions): Promise<System> => {
+export const startSystem = async ({
+  identity,
+  log = 'kafka',
+  door: doorName,
+  env = {},
+}: SystemOptions): Promise<System> => {
   const [apiPort, apiOpsPort, workerPort, workerOpsPort] = [
     await freePort(),
     await freePort(),
     await freePort(),
     await freePort(),
   ];
+  const keys = doorName === undefined ? [livekitKey] : [livekitKey, secondKey];
   const [postgres, kafka, livekit] = await Promise.all([
     startPostgres(),
     log === 'kafka' ? startBroker() : undefined,
     startLivekit({
-      keys: { [livekitKey.apiKey]: livekitKey.secret },
+      keys: Object.fromEntries(keys.map(({ apiKey, secret }) => [apiKey, secret])),
       webhookUrl: `http://127.0.0.1:${workerPort}/webhooks/livekit`,
     }),
   ]);
+  const upstreams = { api: `127.0.0.1:${apiPort}`, livekit: `127.0.0.1:${livekit.ports.http}` };
+  const door = doorName === undefined ? undefined : await startGateProxy(doorName, upstreams);
   const databaseUrl = await createDatabase(postgres.url);
   const shared: Record<string, string> = {
     DATABASE_URL: databaseUrl,
-    LIVEKIT_URL: livekit.url,
+    LIVEKIT_URL: door?.url ?? livekit.url,
     LIVEKIT_API_URL: livekit.apiUrl,
-    LIVEKIT_KEYS: `${livekitKey.apiKey}: ${livekitKey.secret}`,
+    LIVEKIT_KEYS: keys.map(({ apiKey, secret }) => `${apiKey}: ${secret}`).join(),
     OIDC_ISSUER: identity.issuer,
     RATE_LIMIT_USER_PER_MINUTE: '100000',
     RATE_LIMIT_ADDRESS_PER_MINUTE: '1000000',
+    RATE_LIMIT_GATE_PER_MINUTE: '100000',
     ...(kafka === undefined ? {} : { KAFKA_BROKERS: kafka.brokers.join(',') }),
     ...env,
   };
-  const worker = await startService('room-worker', [workerPort, workerOpsPort], {
-    ...shared,
-    WORKER_PORT: String(workerPort),
-    WORKER_OPS_PORT: String(workerOpsPort),
-  });
+  const startWorkerAt = (port: number, opsPort: number, more: Readonly<Record<string, string>>): Promise<Service> =>
+    startService('room-worker', [port, opsPort], {
+      ...shared,
+      WORKER_PORT: String(port),
+      WORKER_OPS_PORT: String(opsPort),
+      ...more,
+    });
+  const worker = await startWorkerAt(workerPort, workerOpsPort, {});
   const api = await startService('api', [apiPort, apiOpsPort], {
     ...shared,
     API_PORT: String(apiPort),
@@ -172,9 +195,11 @@ export const startSystem = async ({ identity, log = 'kafka', env = {} }: SystemO
     pool,
     kafka,
     livekit,
+    door,
     rooms: createRoomService({ apiUrl: livekit.apiUrl, key: livekitKey, timeoutMs: 2_000 }),
     api,
     worker,
+    startWorker: async (more = {}) => startWorkerAt(await freePort(), await freePort(), more),
     publish: async (...events) => {
       if (producer !== undefined) {
         await publisher.publish(events);
@@ -194,6 +219,7 @@ export const startSystem = async ({ identity, log = 'kafka', env = {} }: SystemO
       await producer?.disconnect();
       await Promise.all([api.stop(), worker.stop()]);
       await pool.end();
+      await door?.stop();
       await Promise.all([livekit.stop(), kafka?.stop(), postgres.stop()]);
     },
   };
