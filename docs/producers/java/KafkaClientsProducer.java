@@ -1,6 +1,6 @@
 import com.fasterxml.jackson.databind.ObjectMapper;
 import java.nio.charset.StandardCharsets;
-import java.time.OffsetDateTime;
+import java.time.Instant;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -57,7 +57,8 @@ public class KafkaClientsProducer {
     attributes.put("source", "/examples/kafka-clients");
     attributes.put("type", type);
     attributes.put("subject", subject);
-    attributes.put("time", OffsetDateTime.now().toString());
+    // Not OffsetDateTime.toString(): it leaves out seconds that are zero.
+    attributes.put("time", Instant.now().toString());
     attributes.put("sequence", String.format("%020d", sequence));
     String traceparent = System.getenv("TRACEPARENT");
     if (traceparent != null) attributes.put("traceparent", traceparent);
