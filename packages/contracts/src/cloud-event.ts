@@ -38,6 +38,8 @@ export const CloudEventContext = z
   .meta({ id: 'CloudEventContext' });
 export type CloudEventContext = z.infer<typeof CloudEventContext>;
 
+const readContext = z.compile(CloudEventContext);
+
 /** A CloudEvent as it arrives: context checked, data still unknown. */
 export interface CloudEvent {
   readonly context: CloudEventContext;
@@ -71,10 +73,16 @@ const StructuredEvent = z.looseObject({
   data_base64: z.null('must be absent: data is JSON').optional(),
 });
 
+/** Takes attributes for a context, however they came. @throws {z.ZodError} naming the attribute */
+export const fromAttributes = (attributes: Readonly<Record<string, unknown>>, data: unknown): CloudEvent => ({
+  context: readContext.parse(attributes),
+  data,
+});
+
 /** Takes a structured CloudEvent (or a batch's element) apart. @throws {z.ZodError} naming the attribute */
 export const fromStructured = (value: unknown): CloudEvent => {
   const { data, data_base64, ...attributes } = StructuredEvent.parse(value);
-  return { context: CloudEventContext.parse(attributes), data };
+  return fromAttributes(attributes, data);
 };
 
 /** Values of `ce-*` headers: printable ASCII, the rest percent-encoded, quoted or not (CloudEvents HTTP binding 3.1.3.2). */
@@ -100,6 +108,5 @@ const HttpAttributes = z.record(z.string(), HttpHeaderValue.optional());
 export const fromHttpBinary = (headers: Readonly<Record<string, unknown>>, data: unknown): CloudEvent => {
   const attributes: Record<string, unknown> = { datacontenttype: headers['content-type'] };
   for (const name of contextAttributes) attributes[name] ??= headers[`ce-${name}`];
-  const decoded = HttpAttributes.parse(attributes);
-  return { context: CloudEventContext.parse(decoded), data };
+  return fromAttributes(HttpAttributes.parse(attributes), data);
 };

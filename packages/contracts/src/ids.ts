@@ -34,10 +34,13 @@ export const DeviceId = z
   .meta({ id: 'DeviceId', description: 'A device of a person, chosen by the client.' });
 export type DeviceId = z.infer<typeof DeviceId>;
 
+const firstInstantMs = Date.parse('0001-01-01T00:00:00Z');
+const lastInstantMs = Date.parse('9999-12-31T23:59:59.999Z');
+
 /** An instant that PostgreSQL and `toISOString` can both write. */
 const isWithinYears1To9999 = (text: string): boolean => {
   const instantMs = Date.parse(text);
-  return instantMs >= Date.parse('0001-01-01T00:00:00Z') && instantMs <= Date.parse('9999-12-31T23:59:59.999Z');
+  return instantMs >= firstInstantMs && instantMs <= lastInstantMs;
 };
 
 /** RFC 3339 with an offset or `Z`; impossible dates, zone names and local times are refused. */

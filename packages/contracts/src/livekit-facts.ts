@@ -16,7 +16,8 @@ const Int64 = z
 /** Enums are names, or numbers where the writer did not know the name. */
 const EnumName = z.union([boundedText(128), z.number()]).transform(String);
 
-const toCamel = (key: string): string => key.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+const toCamel = (key: string): string =>
+  key.includes('_') ? key.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase()) : key;
 
 /**
  * protojson may be written with proto names; attribute maps keep their keys. What we read lies at most 4 deep, and what
@@ -65,8 +66,8 @@ export const ParticipantKind = z.enum([
 ]);
 export type ParticipantKind = z.infer<typeof ParticipantKind>;
 
-const kindOf = (value: string | undefined): ParticipantKind =>
-  ParticipantKind.catch('UNKNOWN').parse(value ?? 'STANDARD');
+const KnownKind = ParticipantKind.catch('UNKNOWN');
+const kindOf = (value: string | undefined): ParticipantKind => KnownKind.parse(value ?? 'STANDARD');
 
 export const LivekitParticipant = z.object({
   sid: boundedText(128).min(1),
@@ -117,6 +118,10 @@ export type LivekitFact =
     }
   | { readonly type: 'observed'; readonly observed: LivekitObserved };
 
+const readWebhook = z.compile(LivekitWebhook);
+const readRoom = z.compile(LivekitRoom);
+const readParticipant = z.compile(LivekitParticipant);
+
 /** Events that are known and change no state of ours. */
 const uninteresting = new Set([
   'track_published',
@@ -134,13 +139,13 @@ export type LivekitReading =
 
 /** Reads a webhook's JSON. Never throws for what a newer LiveKit could send. */
 export const readLivekitWebhook = (value: unknown): LivekitReading => {
-  const webhook = LivekitWebhook.safeParse(value);
+  const webhook = readWebhook.safeParse(value);
   if (!webhook.success) return { kind: 'ignored', why: 'incomplete' };
   const { event } = webhook.data;
   switch (event) {
     case 'room_started':
     case 'room_finished': {
-      const room = LivekitRoom.safeParse(webhook.data.room);
+      const room = readRoom.safeParse(webhook.data.room);
       return room.success
         ? { kind: 'fact', fact: { type: event, room: room.data } }
         : { kind: 'ignored', why: 'incomplete' };
@@ -148,8 +153,8 @@ export const readLivekitWebhook = (value: unknown): LivekitReading => {
     case 'participant_joined':
     case 'participant_left':
     case 'participant_connection_aborted': {
-      const room = LivekitRoom.safeParse(webhook.data.room);
-      const participant = LivekitParticipant.safeParse(webhook.data.participant);
+      const room = readRoom.safeParse(webhook.data.room);
+      const participant = readParticipant.safeParse(webhook.data.participant);
       if (!room.success || !participant.success) return { kind: 'ignored', why: 'incomplete' };
       return { kind: 'fact', fact: { type: event, room: room.data, participant: participant.data } };
     }

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { type CloudEvent, contextAttributes, fromStructured, mediaTypes } from './cloud-event.ts';
+import { type CloudEvent, contextAttributes, fromAttributes, fromStructured, mediaTypes } from './cloud-event.ts';
 import { faultsOf } from './faults.ts';
 import type { ProblemFault } from './problems.ts';
 
@@ -70,6 +70,8 @@ const unreadable = (why: Unreadable['why'], envelope: unknown, faults: readonly 
   return { kind: 'unreadable', why, faults, type, data };
 };
 
+const binaryHeaders = contextAttributes.map((name) => [name, `ce_${name}`] as const);
+
 /**
  * Reads a record by the CloudEvents Kafka binding, binary or structured; an event without data may have a null value.
  * Never throws: a record that cannot be read is an answer, too.
@@ -79,18 +81,18 @@ export const readRecord = ({ value, headers: written }: RecordBytes): RecordRead
   const contentType = readHeader(headers['content-type']);
   const mode = isStructured(contentType) ? 'structured' : headers.ce_specversion === undefined ? 'none' : 'binary';
   const context: Record<string, unknown> = { datacontenttype: contentType };
-  for (const name of contextAttributes) context[name] ??= readHeader(headers[`ce_${name}`]);
+  for (const [name, header] of binaryHeaders) context[name] ??= readHeader(headers[header]);
 
   if (value === null && mode !== 'binary') return { kind: 'tombstone' };
   const isEmpty = value === null || (value.length === 0 && mode === 'binary');
   const body = isEmpty ? { json: undefined } : readJson(value);
   if ('why' in body) return unreadable(body.why, context);
-  const envelope = mode === 'binary' ? { ...context, data: body.json } : body.json;
-  if (mode === 'none') return unreadable('no_cloud_event', envelope);
+  if (mode === 'none') return unreadable('no_cloud_event', body.json);
   try {
-    return { kind: 'event', event: fromStructured(envelope) };
+    return { kind: 'event', event: mode === 'binary' ? fromAttributes(context, body.json) : fromStructured(body.json) };
   } catch (error) {
     if (!(error instanceof z.ZodError)) throw error;
+    const envelope = mode === 'binary' ? { ...context, data: body.json } : body.json;
     return unreadable('invalid_context', envelope, faultsOf(error));
   }
 };

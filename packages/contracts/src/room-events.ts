@@ -208,6 +208,12 @@ export const structuredRoomEvent = (type: RoomEventType) =>
     data: roomEventData[type],
   }).meta({ id: `event.${type}`, description: roomEventData[type].description ?? type });
 
+const readRoomId = z.compile(RoomId);
+const readUserId = z.compile(UserId);
+const readData = Object.fromEntries(
+  Object.entries(roomEventData).map(([type, schema]) => [type, z.compile<z.ZodType>(schema)]),
+) as Readonly<Record<RoomEventType, z.ZodType>>;
+
 export type RoomEventReading =
   | { readonly kind: 'event'; readonly event: RoomEvent }
   | { readonly kind: 'unknown_type' }
@@ -218,9 +224,9 @@ export const readRoomEvent = ({ context, data }: CloudEvent): RoomEventReading =
   const { type, subject } = context;
   if (!isRoomEventType(type)) return { kind: 'unknown_type' };
   const faults: ProblemFault[] = [];
-  const subjectCheck = (isUserEventType(type) ? UserId : RoomId).safeParse(subject);
+  const subjectCheck = (isUserEventType(type) ? readUserId : readRoomId).safeParse(subject);
   if (!subjectCheck.success) faults.push(...faultsOf(subjectCheck.error, '/subject'));
-  const parsed = roomEventData[type].safeParse(data);
+  const parsed = readData[type].safeParse(data);
   if (!parsed.success) faults.push(...faultsOf(parsed.error, '/data'));
   if (faults.length > 0 || !parsed.success) return { kind: 'invalid', faults };
   const event = { type, subject, data: parsed.data } as RoomEvent;

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import {
   type CloudEvent,
   type DeadLetterPosition,
@@ -27,8 +27,7 @@ export interface Decoded {
   readonly skipped: 'tombstone' | 'unknown_type' | 'no_state' | null;
 }
 
-const factKeyOf = (source: string, id: string): Buffer =>
-  createHash('sha256').update(source).update('\0').update(id).digest().subarray(0, 16);
+const factKeyOf = (source: string, id: string): Buffer => hash('sha256', `${source}\0${id}`, 'buffer').subarray(0, 16);
 
 const describe = (faults: readonly ProblemFault[]): string =>
   faults
@@ -147,14 +146,15 @@ const lastInstantMs = Date.parse('9999-12-31T23:59:59.999Z');
 /** Producers choose record times, too; one that no clock shows must not stop the partition. */
 const recordTimeOf = ({ timestampMs }: StoredRecord): number => Math.min(Math.max(timestampMs, 0), lastInstantMs);
 
+const readTraceparent = z.compile(Traceparent);
+const asTrace = (text: string | undefined): string | undefined => readTraceparent.safeParse(text).data;
+
 /**
  * The event's own origin before the record's header: clients that batch write into the header whatever context sent the
  * batch. Tracing never decides whether a fact counts: what is no trace context is left out.
  */
 const traceOf = ({ headers }: StoredRecord, event: CloudEvent | null): string | null =>
-  [event?.context.traceparent, headers.traceparent?.toString('latin1')].find(
-    (text) => Traceparent.safeParse(text).success,
-  ) ?? null;
+  asTrace(event?.context.traceparent) ?? asTrace(headers.traceparent?.toString('latin1')) ?? null;
 
 const originOf = (stored: StoredRecord, event: CloudEvent | null): Origin => {
   const { topic, partition, offset } = stored;
