@@ -41,7 +41,7 @@ export const preparePositions = async (
 };
 
 /** Where each partition stands. */
-export const readPositions = async (pool: Pool, projection: string): Promise<PartitionPosition[]> => {
+export const readPositions = async (pool: Pick<Pool, 'query'>, projection: string): Promise<PartitionPosition[]> => {
   const { rows } = await pool.query<{ topic: string; partition: number; next_offset: string }>(
     'select topic, "partition", next_offset from log_positions where projection = $1',
     [projection],

@@ -156,7 +156,12 @@ export const swapRebuild = async (
     if (await isOutdated(client))
       throw new RebuildOutdatedError('The tables have been migrated since the rebuild was begun');
     await client.query(`lock table ${rebuiltTables.map((name) => `${rebuildSchema}.${name}`).join(', ')}`);
-    await client.query('delete from log_positions where projection = $1 and topic = $2', [rebuildProjection, topic]);
+    await client.query(
+      `with rebuilt as (delete from log_positions where projection = $1 and topic = $2 returning *)
+        update log_positions as active set newest_recorded_at = rebuilt.newest_recorded_at from rebuilt
+          where active.projection = $3 and active.topic = rebuilt.topic and active."partition" = rebuilt."partition"`,
+      [rebuildProjection, topic, activeProjection],
+    );
     await client.query(`create schema ${retiredSchema}`);
     const { rowCount } = await client.query(markLiveSessionsSql);
     await flush();

@@ -1,6 +1,15 @@
 import type { Command } from './command.ts';
-import { listDeadLetters } from './dead-letters.ts';
+import { listDeadLetters, showDeadLetter } from './dead-letters.ts';
 import { rebuildCommand } from './rebuild.ts';
+import { discardDeadLetters, retryDeadLetters } from './settle-dead-letters.ts';
+import { verifyCommand } from './verify.ts';
 
 /** Every command, in the order of help and reference. */
-export const commands: readonly Command[] = [rebuildCommand, listDeadLetters];
+export const commands: readonly Command[] = [
+  rebuildCommand,
+  verifyCommand,
+  listDeadLetters,
+  showDeadLetter,
+  retryDeadLetters,
+  discardDeadLetters,
+];

@@ -54,14 +54,13 @@ const chunksOf = (batch: LogBatch, partitionCount: number): Run[] => {
 };
 
 /** PostgreSQL refused the data itself: the record is a dead letter, alone, and the doubt that it leaves is kept. */
-const asDeadLetter = ({ stored, record }: Decoded, error: unknown): ChunkRecord => {
+export const asDeadLetter = ({ stored, record }: Decoded, message: string): ChunkRecord => {
   const { content } = record;
   const { key, value, headers } = stored;
   const unreadable =
     content.kind === 'room_event'
       ? { key: content.event.subject, type: content.event.type, data: content.event.data }
       : { key: null, type: undefined, data: undefined };
-  const message = error instanceof Error ? error.message : String(error);
   // It is the letter that cannot be stored, not the order to read it again.
   if (content.kind === 'retry')
     return { ...record, content: { ...content, outcome: { kind: 'dead', reason: 'unstorable', message } } };
@@ -105,7 +104,7 @@ export const applyDecoded = async (store: ChunkStore, stretch: Stretch): Promise
     const isTooMuch = isCancelled(error) && decoded.length > 1;
     if (first === undefined || !(isUnstorable(error) || isTooMuch)) throw error;
     if (decoded.length === 1) {
-      const dead = [{ ...first, record: asDeadLetter(first, error) }];
+      const dead = [{ ...first, record: asDeadLetter(first, error instanceof Error ? error.message : String(error)) }];
       return { result: await apply(store, { ...stretch, decoded: dead }), decoded: dead };
     }
     const right = decoded.slice(decoded.length >> 1);

@@ -1,0 +1,173 @@
+import { topics } from '@realtime-service/contracts';
+import type { EventLog, LogBatch } from '@realtime-service/event-log';
+import {
+  activeProjection,
+  beginSnapshot,
+  type Client,
+  Comparison,
+  createModel,
+  type Difference,
+  type Model,
+  readPositions,
+  readUnstorable,
+} from '@realtime-service/room-store';
+import { applyDecoded, asDeadLetter, type Decoded, decodeRecord } from '@realtime-service/room-worker';
+import { CommandError, defineCommand, type Terminal, type Workplace } from './command.ts';
+
+const topic = topics.roomEvents;
+const leftAloneMs = 24 * 3_600_000;
+const stopWithinMs = 5_000;
+const maxTold = 100;
+
+const withUnstorable = (decoded: readonly Decoded[], unstorable: ReadonlyMap<bigint, string>): Decoded[] =>
+  decoded.map((each) => {
+    const message = unstorable.get(each.stored.offset);
+    return message === undefined ? each : { ...each, record: asDeadLetter(each, message) };
+  });
+
+interface Lane {
+  readonly partition: number;
+  readonly partitionCount: number;
+  /** Where the tables stand. */
+  readonly end: bigint;
+}
+
+/** Folds one partition from its beginning to where the tables stand. */
+const foldPartition = async (log: EventLog, client: Client, lane: Lane, ending: AbortSignal): Promise<Model> => {
+  const { partition, partitionCount, end } = lane;
+  const model = createModel(client);
+  if (end === 0n) return model;
+  const unstorable = await readUnstorable(client, { topic, partition });
+  const folded = Promise.withResolvers<void>();
+  const fold = async ({ records, fetchedOffset, nextOffset }: LogBatch): Promise<void> => {
+    const decoded = records.filter(({ offset }) => offset < end).map((stored) => decodeRecord(stored, partitionCount));
+    const at = { projection: activeProjection, topic, partition };
+    await applyDecoded(model.store, {
+      ...at,
+      fetchedOffset,
+      nextOffset: nextOffset < end ? nextOffset : end,
+      decoded: withUnstorable(decoded, unstorable),
+    });
+    if (model.nextOffset() >= end) folded.resolve();
+  };
+  const consumer = log.consume({
+    group: 'realtime-verify',
+    topics: [topic],
+    onBatch: async (batch) => {
+      const isOver = batch.partition !== partition || model.nextOffset() >= end;
+      if (isOver) return { kind: 'retry', nextOffset: batch.fetchedOffset, afterMs: leftAloneMs };
+      await fold(batch);
+      return { kind: 'advance', nextOffset: batch.nextOffset };
+    },
+    startAt: async (assigned) => assigned.map((each) => ({ ...each, offset: 0n })),
+  });
+  const interrupted = (): void => folded.reject(new CommandError('Interrupted.'));
+  ending.addEventListener('abort', interrupted, { once: true });
+  try {
+    await Promise.race([folded.promise, consumer.done]);
+  } finally {
+    ending.removeEventListener('abort', interrupted);
+    await consumer.stop(stopWithinMs);
+  }
+  return model;
+};
+
+const lineOf = ({ kind, table, key, field, stored, folded, storedBy, foldedBy }: Difference): string => {
+  const row = `${table} ${key.map((part) => JSON.stringify(part)).join(' ')}`;
+  switch (kind) {
+    case 'missing':
+      return `${row}: is missing; by the log it was last changed by ${foldedBy ?? 'nothing'}\n`;
+    case 'extra':
+      return `${row}: should not be there; it was last changed by ${storedBy ?? 'nothing'}\n`;
+    case 'differs':
+      return `${row}: ${field} is ${JSON.stringify(stored)}, by the log ${JSON.stringify(folded)} (changed by ${storedBy ?? 'nothing'}, by the log ${foldedBy ?? 'nothing'})\n`;
+  }
+};
+
+const createReport = (terminal: Terminal, isJson: boolean) => {
+  let count = 0;
+  return {
+    count: () => count,
+    add: (difference: Difference): void => {
+      count += 1;
+      if (isJson) terminal.write(`${JSON.stringify(difference)}\n`);
+      else if (count <= maxTold) terminal.write(lineOf(difference));
+    },
+  };
+};
+
+const positionDifference = (partition: number, stored: bigint | null, folded: string): Difference => ({
+  kind: stored === null ? 'missing' : 'differs',
+  table: 'log_positions',
+  key: [topic, `${partition}`],
+  field: stored === null ? null : 'next_offset',
+  stored: stored === null ? null : `${stored}`,
+  folded: stored === null ? null : folded,
+  storedBy: null,
+  foldedBy: null,
+});
+
+interface Verified {
+  readonly events: number;
+  readonly differences: number;
+}
+
+const verifyAt = async (client: Client, { log, terminal, ending }: Workplace, isJson: boolean): Promise<Verified> => {
+  await beginSnapshot(client);
+  const positions = new Map(
+    (await readPositions(client, activeProjection)).flatMap((each) =>
+      each.topic === topic ? [[each.partition, each.nextOffset]] : [],
+    ),
+  );
+  const bounds = await log().bounds(topic);
+  const report = createReport(terminal, isJson);
+  const comparison = new Comparison(client, report.add);
+  let events = 0n;
+  for (const { partition, low, high } of bounds) {
+    if (low > 0n)
+      throw new CommandError(`Partition ${partition} of ${topic} begins at offset ${low}: nothing to compare with`);
+    const end = positions.get(partition);
+    if (end === undefined || end > high) {
+      report.add(positionDifference(partition, end ?? null, `at most ${high}`));
+      continue;
+    }
+    terminal.tell(`Partition ${partition}: ${end} events\n`);
+    const model = await foldPartition(log(), client, { partition, partitionCount: bounds.length, end }, ending);
+    await comparison.compare(model, { topic, partition });
+    events += end;
+  }
+  comparison.finish();
+  return { events: Number(events), differences: report.count() };
+};
+
+export const verifyCommand = defineCommand({
+  name: 'verify',
+  summary: 'Compare the tables with what the log says, row by row',
+  positionals: '',
+  options: { json: { type: 'boolean', description: 'One JSON object a line: each difference, then the result' } },
+  details: [
+    'Folds the topic of room events in memory, one partition after the other, to where the tables stand, and compares',
+    'rooms, members, bans, users, ended logins, doubts, and identities of facts with the tables as they were when it began.',
+    'Nothing is changed. Exit code 1 says that there are differences, or that it could not be done.',
+  ].join('\n'),
+  examples: ['verify', 'verify --json'],
+  run: async ({ values }, open) => {
+    const workplace = open();
+    const { pool, terminal } = workplace;
+    const isJson = values.json ?? false;
+    const client = await pool.connect();
+    try {
+      const result = await verifyAt(client, workplace, isJson);
+      const { events, differences } = result;
+      if (isJson) terminal.write(`${JSON.stringify(result)}\n`);
+      else if (differences === 0) terminal.write(`The tables agree with all ${events} events.\n`);
+      else
+        terminal.write(
+          `${differences} differences after ${events} events${differences > maxTold ? `, ${maxTold} of them told` : ''}.\n`,
+        );
+      return differences === 0 ? 'done' : 'failed';
+    } finally {
+      client.release(true);
+    }
+  },
+});
