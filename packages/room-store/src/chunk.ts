@@ -2,14 +2,16 @@ import type { LivekitFact, RoomEvent } from '@realtime-service/contracts';
 import type { LogPlace, Origin, UnreadableFact } from '@realtime-service/room-model';
 
 /** Why a record can never be applied. */
-export type DeadLetterReason =
-  | 'not_json'
-  | 'not_utf8'
-  | 'schema_registry_prefix'
-  | 'invalid_envelope'
-  | 'invalid_data'
-  | 'key_mismatch'
-  | 'unstorable';
+export const deadLetterReasons = [
+  'not_json',
+  'not_utf8',
+  'schema_registry_prefix',
+  'invalid_envelope',
+  'invalid_data',
+  'key_mismatch',
+  'unstorable',
+] as const;
+export type DeadLetterReason = (typeof deadLetterReasons)[number];
 
 export interface DeadRecord {
   readonly reason: DeadLetterReason;

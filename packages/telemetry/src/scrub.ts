@@ -15,8 +15,14 @@ const secretNames = [
   'email',
 ];
 
-/** A member of a JSON object whose name says that its value, a text or a list of texts, is nobody's business. */
-const secretMember = new RegExp(`"(${secretNames.join('|')})":(?:"(?:[^"\\\\]|\\\\.)*"|\\[[^\\]]*\\])`, 'gi');
+/**
+ * A member of a JSON object whose name says that its value, a text or a list of texts, is nobody's business; with the
+ * spaces of others' JSON, and also where the text ends within it.
+ */
+const secretMember = new RegExp(
+  `"(${secretNames.join('|')})"\\s*:\\s*(?:"(?:[^"\\\\]|\\\\.)*(?:"|\\\\?$)|\\[[^\\]]*(?:\\]|$))`,
+  'gi',
+);
 
 /** Any JOSE object: a header begins with `{"`, which is `eyJ`. One that was cut short still shows its claims. */
 const jwt = /eyJ[\w-]{6,}(?:\.[\w-]*){0,4}/g;

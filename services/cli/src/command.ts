@@ -48,11 +48,17 @@ export interface Option {
   readonly description: string;
   /** What stands for the value in help. */
   readonly placeholder?: string;
+  /** May be given several times. */
+  readonly multiple?: true;
 }
 type Options = Readonly<Record<string, Option>>;
 
 export type ValuesOf<O extends Options> = {
-  readonly [Name in keyof O]?: O[Name]['type'] extends 'boolean' ? boolean : string;
+  readonly [Name in keyof O]?: O[Name]['type'] extends 'boolean'
+    ? boolean
+    : O[Name] extends { readonly multiple: true }
+      ? readonly string[]
+      : string;
 };
 
 export interface Arguments<O extends Options> {
@@ -82,13 +88,15 @@ interface Definition<O extends Options> extends Description<O> {
 }
 
 /** A command whose `run` gets its options typed. It checks what it was given before it opens its workplace. */
-export const defineCommand = <O extends Options>({ run, ...description }: Definition<O>): Command => ({
+export const defineCommand = <const O extends Options>({ run, ...description }: Definition<O>): Command => ({
   ...description,
   run: (args, open) => run(parse(args, description), open),
 });
 
 const parse = <O extends Options>(args: readonly string[], { options, positionals }: Description<O>): Arguments<O> => {
-  const config = Object.fromEntries(Object.entries(options).map(([name, { type }]) => [name, { type }]));
+  const config = Object.fromEntries(
+    Object.entries(options).map(([name, { type, multiple = false }]) => [name, { type, multiple }]),
+  );
   try {
     const parsed = parseArgs({ args: [...args], options: config, allowPositionals: positionals !== '', strict: true });
     return { values: parsed.values as ValuesOf<O>, positionals: parsed.positionals };

@@ -51,7 +51,8 @@ export const runCli = async (
 };
 
 const find = (commands: readonly Command[], args: readonly string[]) => {
-  const words = args.slice(0, args.findIndex((arg) => arg.startsWith('-')) >>> 0);
+  const firstOption = args.findIndex((arg) => arg.startsWith('-'));
+  const words = firstOption === -1 ? args : args.slice(0, firstOption);
   const command =
     commands.find(({ name }) => name === words.slice(0, 2).join(' ')) ?? commands.find(({ name }) => name === words[0]);
   if (command !== undefined) return { command, rest: args.slice(command.name.split(' ').length), group: '' };

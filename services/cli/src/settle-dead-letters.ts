@@ -1,0 +1,245 @@
+import { randomUUID } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
+import { type RoomEventType, RoomId, toBinaryHeaders, topics } from '@realtime-service/contracts';
+import type { EventLog, LogPosition, NewRecord } from '@realtime-service/event-log';
+import {
+  activeProjection,
+  type DeadLetterStatus,
+  type DeadLetterSummary,
+  findDeadLetters,
+  type Pool,
+  readPositions,
+  summariseDeadLetters,
+} from '@realtime-service/room-store';
+import { type Command, CommandError, defineCommand, type Outcome, UsageError, type Workplace } from './command.ts';
+import {
+  jsonOption,
+  letterTable,
+  parseNumber,
+  parsePlace,
+  placeOf,
+  toJson,
+  whereOption,
+  writeJson,
+} from './dead-letters.ts';
+import { parseWhere, whereHelp } from './where.ts';
+
+/** What an operator can do with letters. */
+interface Action {
+  readonly verb: 'retry' | 'discard';
+  readonly type: Extract<RoomEventType, 'dead_letter.retried' | 'dead_letter.discarded'>;
+  /** The status of letters that it did its work on. */
+  readonly becomes: DeadLetterStatus;
+  /** Which letters it can be done with. */
+  readonly from: readonly string[];
+}
+
+const retry: Action = {
+  verb: 'retry',
+  type: 'dead_letter.retried',
+  becomes: 'retried',
+  from: ['open', 'discarded'],
+};
+const discard: Action = { verb: 'discard', type: 'dead_letter.discarded', becomes: 'discarded', from: ['open'] };
+
+const source = '/operators/realtime-cli';
+const batchSize = 500;
+const appendTimeoutMs = 5_000;
+const pollMs = 100;
+const maxLetters = 10_000;
+const maxWaitSeconds = 600;
+
+/**
+ * The record of an action. Its key is what the letter is about, so that it keeps its place among the facts of that room;
+ * a letter that nobody can be read from leaves no doubt, and any key will do.
+ */
+const recordOf = ({ type }: Action, letter: DeadLetterSummary, nowMs: number): NewRecord => {
+  const { topic, partition, offset } = letter;
+  const subject = letter.subject ?? RoomId.safeParse(letter.key?.toString('utf8')).data ?? placeOf(letter);
+  const context = { specversion: '1.0', id: randomUUID(), source, type, subject } as const;
+  return {
+    topic: topics.roomEvents,
+    key: subject,
+    value: Buffer.from(JSON.stringify({ topic, partition, offset: offset.toString() })),
+    headers: toBinaryHeaders({ ...context, time: new Date(nowMs).toISOString() }),
+  };
+};
+
+/** @throws {CommandError} saying how far it came */
+const append = async (
+  log: EventLog,
+  records: readonly NewRecord[],
+  ending: AbortSignal,
+): Promise<readonly LogPosition[]> => {
+  const positions: LogPosition[] = [];
+  for (let at = 0; at < records.length; at += batchSize) {
+    const stop = (why: string, cause?: unknown): never => {
+      throw new CommandError(`${why}: ${at} of ${records.length} were appended; the same command goes on`, { cause });
+    };
+    if (ending.aborted) stop('Stopped');
+    try {
+      positions.push(...(await log.append(records.slice(at, at + batchSize), appendTimeoutMs)));
+    } catch (cause) {
+      stop(`The log cannot be reached (${cause instanceof Error ? cause.message : String(cause)})`, cause);
+    }
+  }
+  return positions;
+};
+
+/** Whether the projection has come beyond these positions in time. */
+const isApplied = async (
+  pool: Pool,
+  positions: readonly LogPosition[],
+  { waitMs, ending }: { readonly waitMs: number; readonly ending: AbortSignal },
+): Promise<boolean> => {
+  const deadlineMs = performance.now() + waitMs;
+  for (;;) {
+    const next = new Map(
+      (await readPositions(pool, activeProjection)).map((each) => [`${each.topic} ${each.partition}`, each.nextOffset]),
+    );
+    if (positions.every(({ topic, partition, offset }) => (next.get(`${topic} ${partition}`) ?? 0n) > offset))
+      return true;
+    if (performance.now() > deadlineMs || ending.aborted) return false;
+    await delay(pollMs, undefined, { signal: ending }).catch(() => {});
+  }
+};
+
+const plural = (count: number): string => `${count} dead letter${count === 1 ? '' : 's'}`;
+
+const countsOf = (values: readonly string[]): string =>
+  [...Map.groupBy(values, (value) => value)].map(([value, all]) => `${all.length} ${value}`).join(', ');
+
+type Selection = (pool: Pool, tell: (text: string) => void) => Promise<readonly DeadLetterSummary[]>;
+
+const byPlace =
+  ({ verb, from }: Action, positionals: readonly string[]): Selection =>
+  async (pool, tell) => {
+    const wanted = positionals.map(parsePlace);
+    const found = await summariseDeadLetters(pool, wanted);
+    const known = new Map(found.map((letter) => [placeOf(letter), letter]));
+    for (const place of wanted.map(placeOf)) {
+      const status = known.get(place)?.status;
+      if (status === undefined) tell(`There is no dead letter at ${place}.\n`);
+      else if (!from.includes(status)) tell(`${place} is ${status} already: nothing to ${verb}.\n`);
+    }
+    return found.filter(({ status }) => from.includes(status));
+  };
+
+const byWhere = (action: Action, conditions: readonly string[], limit: number): Selection => {
+  const filter = parseWhere(conditions, Date.now());
+  const unfit = filter.status.find((status) => !action.from.includes(status));
+  if (unfit !== undefined) throw new UsageError(`Letters that are ${unfit} cannot be ${action.becomes}`);
+  return async (pool, tell) => {
+    const found = await findDeadLetters(pool, filter, { after: null, limit: limit + 1 });
+    if (found.length > limit) tell(`More than ${limit} match: these are the first ${limit}.\n`);
+    if (found.length === 0) tell('No dead letter matches.\n');
+    return found.slice(0, limit);
+  };
+};
+
+/** @throws {UsageError} where there is nobody to ask */
+const isConfirmed = async (
+  action: Action,
+  letters: readonly DeadLetterSummary[],
+  { terminal }: Workplace,
+): Promise<boolean> => {
+  const what = `${action.verb} ${plural(letters.length)} (${countsOf(letters.map(({ reason }) => reason))})`;
+  if (!terminal.isInteractive) throw new UsageError(`To ${what} without a terminal to ask at, say --yes`);
+  return /^y(?:es)?$/i.test((await terminal.ask(`Really ${what}? [y/N] `)).trim());
+};
+
+const act = async (
+  action: Action,
+  letters: readonly DeadLetterSummary[],
+  { workplace, waitMs, isJson }: { readonly workplace: Workplace; readonly waitMs: number; readonly isJson: boolean },
+): Promise<Outcome> => {
+  const { pool, log, terminal, ending } = workplace;
+  const nowMs = Date.now();
+  const positions = await append(
+    log(),
+    letters.map((letter) => recordOf(action, letter, nowMs)),
+    ending,
+  );
+  if (waitMs === 0) {
+    terminal.tell(`Asked to ${action.verb} ${plural(letters.length)}.\n`);
+    return 'done';
+  }
+  const isInTime = await isApplied(pool, positions, { waitMs, ending });
+  const after = await summariseDeadLetters(pool, letters);
+  if (isJson) for (const letter of after) writeJson(terminal, toJson(letter));
+  if (!isInTime) {
+    terminal.tell(
+      `Asked to ${action.verb} ${plural(letters.length)}, but the room-worker has not come that far yet.\n`,
+    );
+    return 'failed';
+  }
+  const left = after.filter(({ status }) => status !== action.becomes);
+  terminal.tell(`${plural(after.length - left.length)} ${action.becomes}.\n`);
+  if (left.length === 0) return 'done';
+  terminal.tell(`${left.length} cannot be read still (${countsOf(left.map(({ reason }) => reason))}).\n`);
+  return 'failed';
+};
+
+const settlingCommand = (action: Action, words: { readonly summary: string; readonly details: string }): Command =>
+  defineCommand({
+    name: `dead-letters ${action.verb}`,
+    summary: words.summary,
+    positionals: '[<position>…]',
+    options: {
+      where: whereOption,
+      limit: {
+        type: 'string',
+        placeholder: 'n',
+        description: `At most so many of those, up to ${maxLetters} [${maxLetters}]`,
+      },
+      'dry-run': { type: 'boolean', description: 'Only list them' },
+      yes: { type: 'boolean', description: 'Do not ask; needed where there is no terminal' },
+      wait: {
+        type: 'string',
+        placeholder: 'seconds',
+        description: `How long to wait for the room-worker, up to ${maxWaitSeconds}; 0 does not [10]`,
+      },
+      json: jsonOption,
+    },
+    details: `${words.details}\n\n${whereHelp}`,
+    examples: [
+      `dead-letters ${action.verb} realtime.room-events.v1/3/1204`,
+      `dead-letters ${action.verb} --where reason=invalid_data --where type=member.updated --dry-run`,
+      `dead-letters ${action.verb} --where room=room-42 --where since=2h --yes`,
+    ],
+    run: async ({ values, positionals }, open) => {
+      const limit = parseNumber('limit', values.limit, { min: 1, max: maxLetters, fallback: maxLetters });
+      const waitMs = parseNumber('wait', values.wait, { min: 0, max: maxWaitSeconds, fallback: 10 }) * 1_000;
+      if (positionals.length > 0 === (values.where !== undefined))
+        throw new UsageError(`Say what to ${action.verb}: positions, or --where`);
+      const select = values.where === undefined ? byPlace(action, positionals) : byWhere(action, values.where, limit);
+      const workplace = open();
+      const { terminal } = workplace;
+      const letters = await select(workplace.pool, terminal.tell);
+      if (letters.length === 0) return 'nothing';
+      if (values['dry-run']) {
+        if (values.json) for (const letter of letters) writeJson(terminal, toJson(letter));
+        else terminal.write(letterTable(letters));
+        terminal.tell(`Would ${action.verb} ${plural(letters.length)}.\n`);
+        return 'done';
+      }
+      if (!values.yes && !(await isConfirmed(action, letters, workplace))) {
+        terminal.tell('Nothing was done.\n');
+        return 'failed';
+      }
+      return act(action, letters, { workplace, waitMs, isJson: values.json ?? false });
+    },
+  });
+
+export const retryDeadLetters = settlingCommand(retry, {
+  summary: 'Have records that could not be applied read and applied again',
+  details: `For letters that became readable: the decoder was mended, or the schema widened. What such a letter says changes only
+what nothing newer has been said about; the doubts that it left end. One that still cannot be read stays, with its new
+reason. A letter that was discarded can be retried, too.`,
+});
+
+export const discardDeadLetters = settlingCommand(discard, {
+  summary: 'Give up records that could not be applied',
+  details: `What such a letter said will never count: make sure that it is told anew, or was not true. Whoever it left in doubt may
+enter again, unless another letter says otherwise.`,
+});
