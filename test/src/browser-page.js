@@ -2,9 +2,13 @@
 const { Room, RoomEvent } = LivekitClient;
 const room = new Room();
 let disconnectReason;
+let returns = 0;
 
 room.on(RoomEvent.Disconnected, (reason) => {
   disconnectReason = reason ?? -1;
+});
+room.on(RoomEvent.Reconnected, () => {
+  returns += 1;
 });
 room.on(RoomEvent.TrackSubscribed, (track, _publication, participant) => {
   const element = track.attach();
@@ -17,6 +21,9 @@ const countFrames = (video) => video.getVideoPlaybackQuality().totalVideoFrames;
 globalThis.tab = {
   connect: (url, token) => room.connect(url, token),
   enableCamera: () => room.localParticipant.setCameraEnabled(true),
+  simulate: (scenario) => room.simulateScenario(scenario),
+  state: () => ({ connection: room.state, returns }),
+  token: () => room.engine.token,
   disconnectReason: () => disconnectReason,
   /** Identities whose frames advance within half a second. */
   seenPlaying: async () => {

@@ -9,6 +9,12 @@ export interface BrowserParticipant {
   readonly enableCamera: () => Promise<void>;
   /** Identities whose video is really playing here: decoded frames advance. */
   readonly seenPlaying: () => Promise<string[]>;
+  /** What livekit-client does to its own connection, as `resume-reconnect`. */
+  readonly simulate: (scenario: string) => Promise<void>;
+  /** `connected`, `reconnecting` and so on, and how often it has come back. */
+  readonly state: () => Promise<{ readonly connection: string; readonly returns: number }>;
+  /** The newest token that LiveKit handed out. */
+  readonly token: () => Promise<string>;
   /** livekit-client's reason, once this person is out. */
   readonly disconnectReason: () => Promise<number | undefined>;
 }
@@ -52,6 +58,9 @@ export const startChromium = async (): Promise<Chromium> => {
       return {
         enableCamera: () => page.evaluate('tab.enableCamera()'),
         seenPlaying: () => page.evaluate('tab.seenPlaying()'),
+        simulate: (scenario) => page.evaluate(`tab.simulate(${JSON.stringify(scenario)})`),
+        state: () => page.evaluate('tab.state()'),
+        token: () => page.evaluate('tab.token()'),
         disconnectReason: () => page.evaluate('tab.disconnectReason()'),
       };
     },

@@ -1,0 +1,79 @@
+import { once } from 'node:events';
+import { type IncomingMessage, request } from 'node:http';
+import { RoomEvent } from '@livekit/rtc-node';
+import type { GateProxyName } from '@realtime-service/dev-stack';
+import { afterAll, beforeAll } from 'vitest';
+import { type BrowserParticipant, type Chromium, startChromium } from './browser.ts';
+import { type Identity, startDevIdentity } from './identity.ts';
+import { connect, type Participant } from './participant.ts';
+import { type System, startSystem } from './system.ts';
+import { until } from './until.ts';
+
+type Role = 'host' | 'speaker' | 'listener';
+
+/** The system behind one reverse proxy, and what the cases here do with it. */
+export const behind = (name: GateProxyName) => {
+  let identity: Identity;
+  let system: System;
+  let chromium: Chromium;
+
+  beforeAll(async () => {
+    identity = await startDevIdentity();
+    system = await startSystem({ identity, log: 'embedded', door: name });
+    chromium = await startChromium();
+  }, 240_000);
+  afterAll(async () => {
+    await chromium?.stop();
+    await system?.stop();
+    await identity?.stop();
+  }, 60_000);
+
+  const idOf = (user: string): string => identity.subjectOf(user);
+  const url = (): string => system.door?.url ?? '';
+
+  const createRoom = async (room: string, members: Readonly<Record<string, Role>>): Promise<void> => {
+    const entries = Object.entries(members).map(([user, role]) => ({ userId: idOf(user), role }));
+    await system.publish({ type: 'room.created', subject: room, data: { members: entries } });
+    const [first = ''] = Object.keys(members);
+    await until(`${room} is projected`, async () => (await system.join(first, room)).status === 200);
+  };
+
+  return {
+    system: () => system,
+    chromium: () => chromium,
+    idOf,
+    url,
+    createRoom,
+    tokenFor: async (user: string, room: string) => (await system.enter(user, room)).participant_token,
+    enter: async (user: string, room: string): Promise<Participant> => {
+      const { server_url, participant_token } = await system.enter(user, room);
+      return connect(server_url, participant_token);
+    },
+    enterByBrowser: async (user: string, room: string): Promise<BrowserParticipant> => {
+      const { server_url, participant_token } = await system.enter(user, room);
+      return chromium.connect(server_url, participant_token);
+    },
+    remove: (user: string, room: string) =>
+      system.publish({ type: 'member.removed', subject: room, data: { userId: idOf(user) } }),
+    setRole: (user: string, room: string, role: Role) =>
+      system.publish({ type: 'member.updated', subject: room, data: { userId: idOf(user), role } }),
+    listed: async (room: string) => system.rooms.listParticipants(room),
+    /** The status at the door, without opening a session; path and headers byte for byte. */
+    knock: async (path: string, headers: Record<string, string> = {}, method = 'GET') => {
+      const { hostname, port } = new URL(url());
+      const asked = request({ hostname, port, path, headers, method, agent: false }).end();
+      const [response] = (await once(asked, 'response')) as [IncomingMessage];
+      response.resume();
+      return response.statusCode;
+    },
+  };
+};
+
+export const validate = (token: string): string => `/rtc/validate?access_token=${token}`;
+
+/** The refresh token that LiveKit hands out once somebody is inside. */
+export const refreshed = ({ room }: Participant, original: string): Promise<string> =>
+  until('a refresh token came', () => room.token !== undefined && room.token !== original && room.token);
+
+export const returned = (participant: Participant): Promise<void> =>
+  new Promise((resolve) => participant.room.once(RoomEvent.Reconnected, () => resolve()));
