@@ -1,4 +1,5 @@
-// Installs what the tests take from the system's packages: nginx, HAProxy, and a Chromium or Chrome. Says how where it may not.
+// Installs what the tests take from the system's packages: nginx, HAProxy, a Chromium or Chrome, a Java compiler and pip.
+// Says how where it may not.
 import { spawnSync } from 'node:child_process';
 import { accessSync, constants } from 'node:fs';
 import { delimiter, join } from 'node:path';
@@ -7,6 +8,8 @@ const needed = [
   { package: 'nginx', programs: ['nginx'] },
   { package: 'haproxy', programs: ['haproxy'] },
   { package: 'chromium', programs: ['chromium', 'chromium-browser', 'google-chrome-stable', 'google-chrome'] },
+  { package: 'default-jdk-headless', programs: ['javac'] },
+  { package: 'python3-pip', programs: ['pip3'] },
 ];
 
 const missing = needed.filter(({ programs }) => !programs.some(isOnPath)).map(({ package: name }) => name);

@@ -65,14 +65,13 @@ func record(mode, eventType, subject string, sequence int, data fields) *kgo.Rec
 	if traceparent, isSet := os.LookupEnv("TRACEPARENT"); isSet {
 		attributes["traceparent"] = traceparent
 	}
-	value, headers := any(data), fields{"content-type": "application/json"}
+	headers, value := fields{"content-type": "application/json"}, any(data)
+	for name, text := range attributes {
+		headers["ce_"+name] = text
+	}
 	if mode == "structured" {
 		attributes["data"] = data
-		value, headers["content-type"] = attributes, "application/cloudevents+json"
-	} else {
-		for name, text := range attributes {
-			headers["ce_"+name] = text
-		}
+		headers, value = fields{"content-type": "application/cloudevents+json"}, attributes
 	}
 	encoded, err := json.Marshal(value)
 	check(err)

@@ -22,7 +22,7 @@ export async function prepareJavaProducers(report: Report): Promise<Command> {
     report('fetching the libraries of the Java producers (25 MB), once …');
     const libraries = join(directory, 'libraries');
     await mkdir(libraries);
-    await copyDependencies(pom, libraries);
+    await orAbsent('Java producers', copyDependencies(pom, libraries));
     await runCommand({ command: javac, args: ['-cp', join(libraries, '*'), '-d', directory, ...sources] });
   });
   const classpath = [built, join(built, 'libraries', '*')].join(delimiter);
@@ -38,7 +38,7 @@ export async function preparePython(report: Report): Promise<Command> {
     report('fetching the libraries of the Python producer (5 MB), once …');
     const quietly = ['--quiet', '--disable-pip-version-check', '--root-user-action=ignore'];
     const args = ['-m', 'pip', 'install', ...quietly, '--target', directory, '-r', requirements];
-    await runCommand({ command: python, args });
+    await orAbsent('Python producers', runCommand({ command: python, args }));
   });
   return { command: python, args: [], env: { PYTHONPATH: libraries } };
 }
@@ -50,6 +50,7 @@ export async function prepareGoProducer(report: Report): Promise<Command> {
   const sources = ['go.mod', 'go.sum', 'main.go'].map((name) => join(folder, name));
   const built = await cached(await nameOf('go-producer', sources), report, async (directory) => {
     report('building the Go producer, about 20 seconds, once …');
+    await orAbsent('Go producer', runCommand({ command: go, args: ['mod', 'download'], cwd: folder }));
     await runCommand({ command: go, args: ['build', '-o', join(directory, 'producer'), '.'], cwd: folder });
   });
   return { command: join(built, 'producer'), args: [] };
@@ -62,11 +63,21 @@ async function programs<const Names extends readonly string[]>(
   const found = await Promise.all(names.map((name) => findProgram(name)));
   const missing = names.filter((_, at) => found[at] === undefined);
   if (missing.length === 0) return found as { [At in keyof Names]: string };
-  throw new PartAbsent({
-    part,
-    missing: `there is no ${missing.join(', no ')} on the PATH.`,
-    consequence: 'What services in that language send is not tested.',
-  });
+  throw absent(part, `there is no ${missing.join(', no ')} on the PATH.`);
+}
+
+/** What cannot be fetched is absent; what cannot be compiled is a fault of ours. */
+async function orAbsent(part: string, fetching: Promise<unknown>): Promise<void> {
+  try {
+    await fetching;
+  } catch (cause) {
+    throw absent(part, 'its libraries could not be fetched.', cause);
+  }
+}
+
+function absent(part: string, missing: string, cause?: unknown): PartAbsent {
+  const consequence = 'What services in that language send is not tested.';
+  return new PartAbsent({ part, missing, consequence }, { cause });
 }
 
 /** Of a cached build, so that a change of what it was made from makes it anew. */
