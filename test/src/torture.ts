@@ -25,7 +25,7 @@ type Victim = (typeof victims)[number];
 export interface TortureResult {
   readonly killed: Readonly<Record<Victim, number>>;
   readonly seconds: number;
-  /** Facts that stand in the log more than once, since their producer had no answer. */
+  /** Facts that stand in the log more than once, since their producer sent them again. */
   readonly repeats: number;
   /** Acknowledged, and without effect. */
   readonly lost: number;
@@ -242,12 +242,17 @@ export const torture = async (system: System, options: TortureOptions): Promise<
   const write = async (name: number): Promise<void> => {
     const random = randomFrom(seed * 1_000 + name);
     const next = createWriter(name, random);
+    let previous: NewRecord[] = [];
     for (let at = 0; at < events / writers; ) {
       const size = Math.min(1 + random(20), Math.ceil(events / writers) - at);
       const ids = Array.from({ length: size }, (_, offset) => `${name}-${at + offset}`);
       await until('this many facts may be sent', () => sent.size < allowed, 120_000);
-      await appendInsistently(log, ids.flatMap(next));
+      const records = ids.flatMap(next);
+      await appendInsistently(log, records);
       for (const id of ids) sent.add(id);
+      // As a producer does that had no answer: facts come again after newer ones.
+      if (random(8) === 0) await appendInsistently(log, previous);
+      previous = records;
       at += size;
     }
   };
