@@ -1,10 +1,10 @@
 import { type JoinResponse, type OutgoingRoomEvent, topics } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { snapshotOf } from '@realtime-service/room-model';
-import { activeProjection, readPositions, readProjection } from '@realtime-service/room-store';
+import { readProjection } from '@realtime-service/room-store';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Identity, startDevIdentity } from './identity.ts';
-import { foldLog, highOffsets } from './log-reader.ts';
+import { foldLog, isCaughtUp } from './log-reader.ts';
 import { connect, type Participant } from './participant.ts';
 import { type System, startSystem } from './system.ts';
 import { until } from './until.ts';
@@ -58,20 +58,6 @@ describeWith(['postgres', 'kafka', 'livekit'], 'a worker that is killed', () => 
       40_000,
     );
 
-  const isCaughtUp = async (): Promise<boolean> => {
-    const brokers = system.kafka?.brokers ?? [];
-    const next = new Map(
-      (await readPositions(system.pool, activeProjection)).map((each) => [
-        `${each.topic} ${each.partition}`,
-        each.nextOffset,
-      ]),
-    );
-    for (const topic of [topics.roomEvents, topics.livekitWebhooks])
-      for (const [partition, high] of await highOffsets(brokers, topic))
-        if (next.get(`${topic} ${partition}`) !== high) return false;
-    return true;
-  };
-
   test('in the middle of 2,000 events and 50 live joins applies every event once and finds presence again', async () => {
     const members = [{ userId: identity.subjectOf('ann'), role: 'host' as const }];
     for (let at = 0; at < roomCount; at += 1)
@@ -99,7 +85,7 @@ describeWith(['postgres', 'kafka', 'livekit'], 'a worker that is killed', () => 
     await system.worker.kill();
     await system.worker.start();
     await Promise.all([publishing, joining]);
-    await until('the worker has caught up', isCaughtUp, 60_000);
+    await until('the worker has caught up', () => isCaughtUp(system.pool, system.kafka?.brokers ?? []), 60_000);
 
     const { rows } = await system.pool.query(`select count(*)::int as applied from applied_facts where topic = $1`, [
       topics.roomEvents,

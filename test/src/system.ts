@@ -28,6 +28,8 @@ export interface SystemOptions {
   readonly log?: 'kafka' | 'embedded';
   /** The reverse proxy that clients reach LiveKit by, and that asks the gate; LiveKit has two keys then. */
   readonly door?: GateProxyName;
+  /** Stands between LiveKit and the intake: given the intake's address, answers with its own. */
+  readonly webhooksThrough?: (intakeUrl: string) => Promise<string>;
   /** More environment for both services. */
   readonly env?: Readonly<Record<string, string>>;
 }
@@ -100,6 +102,7 @@ export const startSystem = async ({
   identity,
   log = 'kafka',
   door: doorName,
+  webhooksThrough = async (intakeUrl) => intakeUrl,
   env = {},
 }: SystemOptions): Promise<System> => {
   const [apiPort, apiOpsPort, workerPort, workerOpsPort] = [
@@ -114,7 +117,7 @@ export const startSystem = async ({
     log === 'kafka' ? startBroker() : undefined,
     startLivekit({
       keys: Object.fromEntries(keys.map(({ apiKey, secret }) => [apiKey, secret])),
-      webhookUrl: `http://127.0.0.1:${workerPort}/webhooks/livekit`,
+      webhookUrl: await webhooksThrough(`http://127.0.0.1:${workerPort}/webhooks/livekit`),
     }),
   ]);
   const upstreams = { api: `127.0.0.1:${apiPort}`, livekit: `127.0.0.1:${livekit.ports.http}` };

@@ -1,0 +1,247 @@
+/** What goes wrong around people who are inside: nobody rightful may be thrown out, and presence must be found again. */
+import { once } from 'node:events';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
+import { describeWith } from '@realtime-service/dev-stack/vitest';
+import { attributes, permissionsOf, snapshotOf, toVideoGrant } from '@realtime-service/room-model';
+import { readProjection } from '@realtime-service/room-store';
+import { AccessToken, TrackSource } from 'livekit-server-sdk';
+import pg from 'pg';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { type Identity, startDevIdentity } from './identity.ts';
+import { foldLog, isCaughtUp } from './log-reader.ts';
+import { connect, type Participant } from './participant.ts';
+import { livekitKey, type System, startSystem } from './system.ts';
+import { until } from './until.ts';
+
+/** `FAULT_SECONDS=60` for the long run; LiveKit gives up the head of a room's queue of webhooks after 15 s. */
+const faultSeconds = Number(process.env['FAULT_SECONDS'] ?? 20);
+const foundAgainWithinMs = 17_000;
+const roomCount = 5;
+const peopleCount = 50;
+
+/** Passes LiveKit's webhooks on, or not: dark as a host that is gone, lossy as one that loses what it has accepted. */
+interface WebhookRelay {
+  mode: 'pass' | 'dark' | 'lossy';
+  readonly through: (intakeUrl: string) => Promise<string>;
+  readonly stop: () => Promise<void>;
+}
+
+const createWebhookRelay = (): WebhookRelay => {
+  let server: Server | undefined;
+  let count = 0;
+  const relay: WebhookRelay = {
+    mode: 'pass',
+    through: async (intakeUrl) => {
+      server = createServer((request, response) => {
+        const pass = async (): Promise<void> => {
+          const chunks = await request.toArray();
+          count += 1;
+          if (relay.mode === 'dark') return void request.socket.destroy();
+          if (relay.mode === 'lossy' && count % 10 < 3) return void response.end();
+          const { authorization = '', 'content-type': type = '' } = request.headers;
+          const body = Buffer.concat(chunks);
+          const headers = { authorization, 'content-type': type };
+          const { status } = await fetch(intakeUrl, { method: 'POST', headers, body });
+          response.writeHead(status).end();
+        };
+        pass().catch(() => response.writeHead(503).end());
+      });
+      server.listen(0, '127.0.0.1');
+      await once(server, 'listening');
+      return `http://127.0.0.1:${(server.address() as AddressInfo).port}/webhooks/livekit`;
+    },
+    stop: async () => {
+      server?.closeAllConnections();
+      server?.close();
+    },
+  };
+  return relay;
+};
+
+const tokenFor = (room: string, user: string): Promise<string> => {
+  const token = new AccessToken(livekitKey.apiKey, livekitKey.secret, {
+    identity: user,
+    ttl: 600,
+    attributes: { [attributes.user]: user },
+  });
+  const { canPublishSources: _, ...grant } = toVideoGrant(room, permissionsOf('speaker', null, []));
+  token.addGrant({ ...grant, canPublishSources: [TrackSource.CAMERA, TrackSource.MICROPHONE] });
+  return token.toJwt();
+};
+
+describeWith(['postgres', 'kafka', 'livekit'], 'with people inside', () => {
+  const webhooks = createWebhookRelay();
+  const inside = new Map<string, Participant>();
+  const thrownOut: string[] = [];
+  let identity: Identity;
+  let system: System;
+
+  const roomOf = (at: number): string => `room-${at % roomCount}`;
+  const userOf = (at: number): string => `user-${at}`;
+  const range = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, at) => from + at);
+  const brokers = (): readonly string[] => system.kafka?.brokers ?? [];
+
+  const enter = async (at: number): Promise<void> => {
+    const client = await connect(system.livekit.url, await tokenFor(roomOf(at), userOf(at)));
+    inside.set(userOf(at), client);
+    void client.out.then(() => {
+      if (inside.get(userOf(at)) === client) thrownOut.push(userOf(at));
+    });
+  };
+  const leave = async (at: number): Promise<void> => {
+    const client = inside.get(userOf(at));
+    inside.delete(userOf(at));
+    await client?.leave();
+  };
+  const add = (at: number) =>
+    system.publish({ type: 'member.added', subject: roomOf(at), data: { userId: userOf(at), role: 'speaker' } });
+  const removals = async (): Promise<number> => {
+    const text = await (await fetch(`${system.worker.opsUrl}/metrics`)).text();
+    return [...text.matchAll(/^realtime_marks_answered_total\{action="removed".*\} (\d+)$/gm)].reduce(
+      (sum, [, count]) => sum + Number(count),
+      0,
+    );
+  };
+  const listed = async (): Promise<string[]> => {
+    const rooms = await system.rooms.listRooms();
+    const all = rooms.map(async ({ name }) =>
+      (await system.rooms.listParticipants(name)).map(({ sid }) => `${name} ${sid}`),
+    );
+    return (await Promise.all(all)).flat().sort();
+  };
+  const believed = async (): Promise<string[]> => {
+    const { rows } = await system.pool.query(
+      `select room_id || ' ' || participant_sid as session from sessions where is_live`,
+    );
+    return rows.map(({ session }) => session as string).sort();
+  };
+  /** And that is whom we left inside. */
+  const presenceIsFound = (withinMs = foundAgainWithinMs) =>
+    until(
+      'presence is what LiveKit lists',
+      async () => {
+        const live = await listed();
+        return live.length === inside.size && live.join() === (await believed()).join();
+      },
+      withinMs,
+    );
+  const caughtUp = () => until('the worker has caught up', () => isCaughtUp(system.pool, brokers()), 20_000);
+
+  beforeAll(async () => {
+    identity = await startDevIdentity();
+    system = await startSystem({ identity, webhooksThrough: webhooks.through });
+    for (const room of range(0, roomCount)) {
+      const members = range(0, peopleCount - roomCount)
+        .filter((at) => roomOf(at) === roomOf(room))
+        .map((at) => ({ userId: userOf(at), role: 'speaker' as const }));
+      await system.publish({ type: 'room.created', subject: roomOf(room), data: { members } });
+      await system.rooms.createRoom(roomOf(room), { emptyTimeoutSeconds: 300, departureTimeoutSeconds: 300 });
+    }
+    for (const at of range(0, peopleCount - roomCount)) await enter(at);
+    await presenceIsFound();
+  }, 180_000);
+  afterAll(async () => {
+    await Promise.all([...inside.values()].map((client) => client.leave()));
+    await system?.stop();
+    await webhooks.stop();
+    await identity?.stop();
+  }, 60_000);
+
+  describe('a database that is restored to an older state', () => {
+    const name = (): string => new URL(system.databaseUrl).pathname.slice(1);
+    const asSuperuser = async (work: (client: pg.Client) => Promise<void>): Promise<void> => {
+      const client = new pg.Client({ connectionString: system.postgres.url });
+      await client.connect();
+      await work(client);
+      await client.end();
+    };
+    /** A template must have no connections; everybody connects again. */
+    const copy = (from: string, to: string) =>
+      asSuperuser(async (client) => {
+        await client.query(`alter database ${from} with allow_connections false`);
+        await client.query(`select pg_terminate_backend(pid) from pg_stat_activity where datname = '${from}'`);
+        await until(`${to} is made`, () => client.query(`create database ${to} template ${from}`).then(() => true));
+        await client.query(`alter database ${from} with allow_connections true`);
+      });
+    const restore = (from: string) =>
+      asSuperuser(async (client) => {
+        await client.query(`alter database ${name()} with allow_connections false`);
+        await client.query(`drop database ${name()} with (force)`);
+        await client.query(`alter database ${from} rename to ${name()}`);
+      });
+
+    test('under a running worker, and again under one that is killed: nobody is thrown out, and the state is found again', async () => {
+      await copy(name(), 'before');
+      const removedBefore = await removals();
+      for (const at of range(peopleCount - roomCount, peopleCount)) {
+        await add(at);
+        await enter(at);
+      }
+      await system.publish({ type: 'member.removed', subject: roomOf(0), data: { userId: userOf(0) } });
+      const out = inside.get(userOf(0))?.out;
+      inside.delete(userOf(0));
+      await out;
+      await system.publish({ type: 'room.locked', subject: roomOf(1) });
+      await presenceIsFound();
+      await caughtUp();
+      expect(await removals()).toBe(removedBefore + 1);
+      const after = snapshotOf(await readProjection(system.pool));
+
+      await copy('before', 'again');
+      await restore('before');
+      await caughtUp();
+      expect(snapshotOf(await readProjection(system.pool))).toEqual(after);
+      await presenceIsFound();
+      expect(await removals()).toBe(removedBefore + 1);
+
+      await system.worker.kill();
+      await restore('again');
+      await system.worker.start();
+      await caughtUp();
+      expect(snapshotOf(await readProjection(system.pool))).toEqual(after);
+      await presenceIsFound();
+      expect(await removals()).toBe(0);
+      expect(after).toEqual(snapshotOf(await foldLog(brokers())));
+      expect(thrownOut).toEqual([]);
+    }, 180_000);
+  });
+
+  describe.each([
+    ['do not arrive', 'dark' as const],
+    ['are lost, three of ten', 'lossy' as const],
+  ])('webhooks that %s', (_, mode) => {
+    test(`for ${faultSeconds} s: presence is found within 17 s, and nobody is thrown out`, async () => {
+      const removedBefore = await removals();
+      webhooks.mode = mode;
+      const untilMs = performance.now() + faultSeconds * 1_000;
+      for (let at = 10; performance.now() < untilMs; at = at === 24 ? 10 : at + 1) {
+        await (inside.has(userOf(at)) ? leave(at) : enter(at));
+        await delay(200);
+      }
+      webhooks.mode = 'pass';
+      await presenceIsFound();
+      expect(await removals()).toBe(removedBefore);
+      expect(thrownOut).toEqual([]);
+    }, 180_000);
+  });
+
+  test('a LiveKit that is killed: who comes again stays, and presence is found within 17 s', async () => {
+    const removedBefore = await removals();
+    const gone = [...inside.values()];
+    inside.clear();
+    await system.livekit.kill();
+    await system.livekit.start();
+    const startedAtMs = performance.now();
+    for (const room of range(0, roomCount))
+      await system.rooms.createRoom(roomOf(room), { emptyTimeoutSeconds: 300, departureTimeoutSeconds: 300 });
+    for (const at of range(20, 40)) await enter(at);
+    await Promise.all(gone.map((client) => client.leave()));
+    await presenceIsFound(foundAgainWithinMs - (performance.now() - startedAtMs));
+    const { rows } = await system.pool.query('select count(*)::int as n from sessions where not is_live');
+    expect(rows[0].n).toBeGreaterThan(20);
+    expect(await removals()).toBe(removedBefore);
+    expect(thrownOut).toEqual([]);
+  }, 120_000);
+});
