@@ -46,7 +46,10 @@ const touchRecord = (touched: Touched, { content, origin }: ChunkRecord): void =
         touched.users.add(event.subject);
         return;
       }
-      if (event.type === 'dead_letter.discarded') touched.letters.push(toPlace(event.data));
+      if (event.type === 'dead_letter.discarded') {
+        touched.letters.push(toPlace(event.data));
+        return;
+      }
       touched.rooms.add(event.subject);
       if (event.type === 'room.created' && event.data.members !== undefined) touched.wholeRooms.add(event.subject);
       if (event.data !== undefined && 'userId' in event.data) touchMember(touched, event.subject, event.data.userId);

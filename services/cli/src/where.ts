@@ -60,7 +60,7 @@ export const parseWhere = (
   const lists = new Map<string, string[]>();
   const times = new Map<string, number>();
   for (const { field, value } of conditions.map(split)) {
-    if (field in bounds) {
+    if (Object.hasOwn(bounds, field)) {
       if (times.has(field)) throw new UsageError(`${field} is given twice`);
       times.set(field, parseTime(field, value, nowMs));
       continue;
