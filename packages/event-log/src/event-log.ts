@@ -86,6 +86,8 @@ export interface ConsumeOptions {
   readonly onAssigned?: (assigned: ReadonlyMap<string, readonly number[]>) => void;
   /** Partitions handled at once; fewer than there are lets a slow one delay others. Default 32. */
   readonly concurrency?: number;
+  /** Most records of a batch, where that can be chosen: Kafka goes by bytes. Default 500. */
+  readonly maxBatchRecords?: number;
 }
 
 export interface LogConsumer {

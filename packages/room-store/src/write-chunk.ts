@@ -31,7 +31,7 @@ const writeAppliedFacts = async (client: Client, writes: ChunkWrites): Promise<v
       first.origin.topic,
       first.origin.partition,
       rows.map(({ factKey }) => factKey),
-      rows.map(({ recordedAtMs }) => new Date(recordedAtMs)),
+      rows.map(({ recordedAtMs }) => new Date(recordedAtMs).toISOString()),
     ],
   );
 };

@@ -22,6 +22,9 @@ export interface RebuildShare {
 }
 
 const stopWithinMs = 5_000;
+/** One is read and written while another is decoded. */
+const lanesAtOnce = 2;
+const maxBatchRecords = 2_000;
 const topic = topics.roomEvents;
 const { index, count, partitionCount }: RebuildShare = workerData;
 
@@ -29,7 +32,7 @@ const { index, count, partitionCount }: RebuildShare = workerData;
 const settings = readSettings('realtime', "Operators' commands.", CliSettings);
 const pool = createPool({
   url: rebuildUrlOf(settings.database.directUrl),
-  maxConnections: Math.ceil(partitionCount / count) + 2,
+  maxConnections: lanesAtOnce + 4,
   applicationName: 'realtime-rebuild',
   onError: () => undefined,
 });
@@ -39,6 +42,8 @@ const consumer = log.consume({
   // A group of its own: who reads what is decided by the shares.
   group: `realtime-rebuild-${index}`,
   topics: [topic],
+  concurrency: lanesAtOnce,
+  maxBatchRecords,
   onBatch: createFiller({
     store: createRebuildStore(pool),
     partitionCount,

@@ -36,7 +36,7 @@ const catchUpWithinMs = 1_000;
 const rateOverMs = 5_000;
 
 /** Of a thread: what is decoded and not yet written, with room to collect garbage seldom. */
-const heapLimits = { maxOldGenerationSizeMb: 96, maxYoungGenerationSizeMb: 24 };
+const heapLimits = { maxOldGenerationSizeMb: 96, maxYoungGenerationSizeMb: 64 };
 
 /** Holds the right to rebuild until `release`; `lost` says when it could not be kept. */
 const takeDuty = async (pool: Pool, terminal: Terminal, ending: AbortSignal) => {

@@ -28,7 +28,7 @@ interface Lane extends LogPartition {
 }
 
 const DEFAULT_CONCURRENCY = 32;
-const MAX_BATCH_RECORDS = 500;
+const DEFAULT_BATCH_RECORDS = 500;
 const MAX_BATCH_BYTES = 1024 * 1024;
 /** Only the fallback: a notification wakes the reader at once. */
 const POLL_EVERY_MS = 500;
@@ -41,7 +41,7 @@ const CALLED_SILENT_AFTER_MS = 5_000;
  */
 export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, options: ConsumeOptions): LogConsumer {
   const { pool, bounds, writeLog } = dependencies;
-  const { concurrency = DEFAULT_CONCURRENCY } = options;
+  const { concurrency = DEFAULT_CONCURRENCY, maxBatchRecords = DEFAULT_BATCH_RECORDS } = options;
   const lanes: Lane[] = [];
   const turns = new Set<Promise<void>>();
   let listener: PoolClient | undefined;
@@ -148,7 +148,7 @@ export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, opti
   }
 
   async function takeTurn(lane: Lane): Promise<void> {
-    const records = await orPause(lane, readRecords(pool, lane));
+    const records = await orPause(lane, readRecords(pool, lane, maxBatchRecords));
     if (records === undefined || isEnded) return;
     const { topic, partition, position, high } = lane;
     const nextOffset = position + BigInt(records.length);
@@ -204,7 +204,11 @@ interface RecordRow {
 }
 
 /** A record above the limit comes alone. */
-async function readRecords(pool: Pool, { topic, partition, position }: Lane): Promise<StoredRecord[]> {
+async function readRecords(
+  pool: Pool,
+  { topic, partition, position }: Lane,
+  maxRecords: number,
+): Promise<StoredRecord[]> {
   const { rows } = await pool.query<RecordRow>(
     `select "offset", floor(extract(epoch from appended_at) * 1000)::float8 as timestamp_ms, key, value, headers
        from (select *, sum(coalesce(octet_length(value), 0)) over (order by "offset") as bytes
@@ -213,7 +217,7 @@ async function readRecords(pool: Pool, { topic, partition, position }: Lane): Pr
                       order by "offset" limit $4) next) sized
       where bytes <= $5 or "offset" = $3
       order by "offset"`,
-    [topic, partition, String(position), MAX_BATCH_RECORDS, MAX_BATCH_BYTES],
+    [topic, partition, String(position), maxRecords, MAX_BATCH_BYTES],
   );
   return rows.map(({ offset, timestamp_ms, key, value, headers }) => ({
     topic,
