@@ -378,6 +378,24 @@ export function describeEventLog(start: () => Promise<EventLogFixture>): void {
       expect(after.batches.map(({ partition, fetchedOffset }) => [partition, fetchedOffset])).toEqual([[1, 1n]]);
     });
 
+    it('asks startAt again when told to, and goes on from there without a new record', async () => {
+      const topic = await fixture.createTopic(1);
+      await append([recordOf(topic, 'a'), recordOf(topic, 'b'), recordOf(topic, 'c')]);
+      const recorder = createRecorder();
+      const consumer = consume({
+        topics: [topic],
+        onBatch: recorder.onBatch,
+        startAt: async () => [{ topic, partition: 0, offset: recorder.nextOffsets.get(0) ?? 0n }],
+      });
+      await recorder.untilApplied(3);
+      recorder.nextOffsets.set(0, 1n);
+      consumer.reposition();
+      await recorder.untilApplied(5);
+      expect(recorder.keys()).toEqual(['a', 'b', 'c', 'b', 'c']);
+      await append([recordOf(topic, 'd')]);
+      await recorder.untilApplied(6);
+    });
+
     it('asks again when startAt throws, and hands out nothing meanwhile', async () => {
       const topic = await fixture.createTopic(1);
       await append([recordOf(topic, 'k')]);

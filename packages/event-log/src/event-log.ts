@@ -104,6 +104,8 @@ export interface LogConsumer {
    * its first record waits for its end. Worth an alarm.
    */
   readonly heldBack: () => readonly LogPartition[];
+  /** Asks `startAt` again, as after a new assignment: what the handler had made durable may be gone by a restore. */
+  readonly reposition: () => void;
   /** Leaves the group in order, within `deadlineMs`. */
   readonly stop: (deadlineMs: number) => Promise<void>;
 }

@@ -64,8 +64,20 @@ interface Backlog {
   readonly consumer: LogConsumer;
   readonly consumergroup: string;
   readonly partitionCounts: ReadonlyMap<string, number>;
+  /** Where each partition of the database was seen to stand. */
+  readonly reached: Map<string, bigint>;
   readonly metrics: WorkerMetrics;
+  readonly logger: Logger;
 }
+
+/** A restored database stands before where it stood. Where nothing new is written, no batch would tell the consumer. */
+const noticeRestore = ({ consumer, reached, logger }: Backlog, next: ReadonlyMap<string, bigint>): void => {
+  const isBehind = [...next].some(([partition, offset]) => offset < (reached.get(partition) ?? 0n));
+  for (const [partition, offset] of next) reached.set(partition, offset);
+  if (!isBehind) return;
+  logger.error('the database stands before where it stood, the log is read again from there');
+  consumer.reposition();
+};
 
 /** @throws {PartitionCountChangedError} when a topic was grown: what its new partitions hold must not be applied */
 const gatherBacklog = async (backlog: Backlog): Promise<void> => {
@@ -77,6 +89,7 @@ const gatherBacklog = async (backlog: Backlog): Promise<void> => {
   const next = new Map(
     (await readPositions(pool, activeProjection)).map((each) => [`${each.topic} ${each.partition}`, each.nextOffset]),
   );
+  noticeRestore(backlog, next);
   for (const topic of consumed) {
     const bounds = await log.bounds(topic);
     if (bounds.length !== partitionCounts.get(topic))
@@ -177,12 +190,15 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
   const sweep = startSweep({ store, log, livekit, intervalMs: settings.sweepIntervalMs, metrics, logger });
   const relay = startRelay({ pool, log, metrics, logger });
   const failure = Promise.withResolvers<never>();
+  const reached = new Map<string, bigint>();
   const { consumerGroup: consumergroup } = settings;
   const backlog = setInterval(
     () =>
-      void gatherBacklog({ pool, log, consumer, consumergroup, partitionCounts, metrics }).catch((error: unknown) => {
-        if (error instanceof PartitionCountChangedError) failure.reject(error);
-      }),
+      void gatherBacklog({ pool, log, consumer, consumergroup, partitionCounts, reached, metrics, logger }).catch(
+        (error: unknown) => {
+          if (error instanceof PartitionCountChangedError) failure.reject(error);
+        },
+      ),
     backlogEveryMs,
   );
   const purging = setInterval(

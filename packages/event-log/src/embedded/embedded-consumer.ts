@@ -48,6 +48,7 @@ export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, opti
   const done = Promise.withResolvers<void>();
   let wake = Promise.withResolvers<void>();
   let isEnded = false;
+  let isToReposition = false;
   let answeredAtMs = Number.NEGATIVE_INFINITY;
 
   function end(error?: Error): void {
@@ -60,6 +61,11 @@ export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, opti
   async function supervise(): Promise<void> {
     while (!isEnded) {
       try {
+        if (isToReposition) {
+          await Promise.all(turns);
+          lanes.length = 0;
+          isToReposition = false;
+        }
         if (lanes.length === 0) await assign();
         await listen();
         await look();
@@ -187,6 +193,10 @@ export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, opti
     done: done.promise,
     isReady: () => !isEnded && performance.now() - answeredAtMs < CALLED_SILENT_AFTER_MS,
     heldBack: () => [],
+    reposition: () => {
+      isToReposition = true;
+      wake.resolve();
+    },
     stop: async (deadlineMs) => {
       end();
       await within(deadlineMs, supervised);

@@ -79,6 +79,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
   let isEnded = false;
   let isAssigned = false;
   let assignments = 0;
+  let assigned: { readonly consumer: Consumer; readonly partitions: TopicPartitions[] } | undefined;
   let closeWithinMs = CLOSE_WITHIN_MS;
   let answeredAtMs = Number.NEGATIVE_INFINITY;
   let activeAtMs = performance.now();
@@ -159,6 +160,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
       return toError(error);
     } finally {
       isAssigned = false;
+      assigned = undefined;
       assignments += 1;
       const unfinished = isEnded ? [...works.values()].map(({ done: finished }) => finished) : [];
       // Leaves the group. Never from inside `eachBatch`, which it waits for.
@@ -169,21 +171,27 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
   function enter(consumer: Consumer, assignment: Readonly<Record<string, number[]>>): void {
     const topics = Object.entries(assignment);
     options.onAssigned?.(new Map(topics));
-    assignments += 1;
     heldBack.clear();
-    if (options.startAt === undefined || topics.length === 0) {
+    assigned = { consumer, partitions: topics.map(([topic, ofTopic]) => ({ topic, partitions: ofTopic })) };
+    reposition();
+  }
+
+  function reposition(): void {
+    if (isEnded || assigned === undefined) return;
+    assignments += 1;
+    const { consumer, partitions } = assigned;
+    if (options.startAt === undefined || partitions.length === 0) {
       isAssigned = true;
       return;
     }
-    const partitions = topics.map(([topic, ofTopic]) => ({ topic, partitions: ofTopic }));
     consumer.pause(partitions);
     void position(consumer, partitions, assignments);
   }
 
   async function position(consumer: Consumer, partitions: TopicPartitions[], assignment: number): Promise<void> {
-    const assigned = partitions.flatMap(({ topic, partitions: of }) => of.map((partition) => ({ topic, partition })));
+    const each = partitions.flatMap(({ topic, partitions: of }) => of.map((partition) => ({ topic, partition })));
     try {
-      const starts = (await options.startAt?.(assigned)) ?? [];
+      const starts = (await options.startAt?.(each)) ?? [];
       const held = await boundsOf(starts);
       if (isEnded || assignment !== assignments) return;
       for (const start of starts) {
@@ -316,6 +324,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
     done: done.promise,
     isReady: () => !isEnded && isAssigned && performance.now() - answeredAtMs < sessionTimeoutMs,
     heldBack: () => [...heldBack.values()].filter(({ sinceMs }) => performance.now() - sinceMs > HELD_BACK_AFTER_MS),
+    reposition,
     stop: async (deadlineMs) => {
       closeWithinMs = deadlineMs;
       end();
