@@ -63,3 +63,7 @@ export const isBusy = (error: unknown): boolean =>
 /** SQLSTATE classes 22 and 23: this data can never be stored, whatever the day. */
 export const isUnstorable = (error: unknown): boolean =>
   error instanceof pg.DatabaseError && /^2[23]/.test(error.code ?? '');
+
+/** SQLSTATE 42P01 and 42703: a table or a column is not there, so this schema is not ours, or older. */
+export const isSchemaMissing = (error: unknown): boolean =>
+  error instanceof pg.DatabaseError && (error.code === '42P01' || error.code === '42703');

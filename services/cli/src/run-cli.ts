@@ -1,5 +1,5 @@
 import { type EventLog, type LogSettings, openEventLog } from '@realtime-service/event-log';
-import { createPool } from '@realtime-service/room-store';
+import { createPool, isSchemaMissing } from '@realtime-service/room-store';
 import { scrub } from '@realtime-service/telemetry';
 import {
   type Command,
@@ -101,6 +101,7 @@ const openWorkplace = (
 /** What failed and why, without what drivers quote of addresses and passwords. */
 const describeError = (error: unknown): string => {
   if (error instanceof CommandError) return scrub(error.message);
+  if (isSchemaMissing(error)) return 'The database has not the tables of this version: start the room-worker once';
   const reasons: string[] = [];
   for (let each: unknown = error; each instanceof Error; each = each.cause) reasons.push(each.message || each.name);
   return scrub(`Failed: ${reasons.join(': ') || String(error)}`);
