@@ -38,10 +38,12 @@ const withHeaders = (record: Written, change: (name: string) => string): Written
   ...record,
   headers: Object.fromEntries(Object.entries(record.headers).map(([name, text]) => [change(name), text])),
 });
-const withContentType = (record: Written, contentType: string): Written => ({
+const withHeader = (record: Written, name: string, value: string | Buffer): Written => ({
   ...record,
-  headers: { ...record.headers, 'content-type': contentType },
+  headers: { ...record.headers, [name]: value },
 });
+const withContentType = (record: Written, contentType: string): Written =>
+  withHeader(record, 'content-type', contentType);
 const withoutContentType = ({ headers: { 'content-type': _, ...headers }, ...rest }: Written): Written => ({
   ...rest,
   headers,
@@ -180,11 +182,8 @@ describeWith(['postgres', 'kafka'], 'what producers write', () => {
         (room) => withBytes(binary(room, {}, { ...added, userId: 'a#' }), surrogate),
       ],
       ['NUL in the event id', 'invalid_envelope', (room) => binary(room, { id: 'a\0b' })],
-      [
-        'a lone surrogate in a header',
-        'invalid_envelope',
-        (room) => ({ ...binary(room), headers: { ...binary(room).headers, ce_id: surrogate } }),
-      ],
+      ['a lone surrogate in a header', 'invalid_envelope', (room) => withHeader(binary(room), 'ce_id', surrogate)],
+      ['NUL in the name of a header', 'not_json', (room) => ({ ...withHeader(binary(room), 'x\0y', 'z'), value: '{' })],
       [
         'a lone surrogate in a structured subject',
         'invalid_envelope',
