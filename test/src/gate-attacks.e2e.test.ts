@@ -151,7 +151,7 @@ describeWith(['postgres', 'livekit', 'chromium', 'nginx'], 'attempts at the gate
   test('a second key of LiveKit’s lets rightful people in, and nobody else', async () => {
     await createRoom('second-key', { ann: 'host' });
     const bySecondKey = (user: string) =>
-      new SignJWT({ attributes: { 'rt.user': user }, video: toVideoGrant('second-key', roles.host) })
+      new SignJWT({ attributes: { 'rt.user': user }, video: toVideoGrant('second-key', roles.host.permissions) })
         .setProtectedHeader({ alg: 'HS256' })
         .setIssuer(secondKey.apiKey)
         .setSubject(user)

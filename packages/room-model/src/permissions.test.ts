@@ -112,7 +112,7 @@ describe('overrides replace the role field by field, bans take away after them',
   test('without overrides nothing goes beyond the role, and moderation never does', () => {
     fc.assert(
       fc.property(anyRole, anyOverrides, fc.array(anyPrivilege), (role, overrides, bans) => {
-        const row = roles[role];
+        const row = roles[role].permissions;
         const plain = permissionsOf(role, null, bans);
         expect(row.publishSources).toEqual(expect.arrayContaining(plain.publishSources));
         for (const right of ['subscribe', 'publishData', 'hidden', 'moderate', 'dispatchAgents'] as const)

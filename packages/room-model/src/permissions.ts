@@ -9,9 +9,10 @@ export interface Permissions extends JoinPermissions {
 
 const sourceOrder: readonly MediaSource[] = ['camera', 'microphone', 'screen_share', 'screen_share_audio'];
 
-interface RoleRow extends Permissions {
+interface RoleRow {
   /** Nobody moderates a higher rank. */
   readonly rank: number;
+  readonly permissions: Permissions;
 }
 
 const everySource = [...sourceOrder];
@@ -20,48 +21,58 @@ const everySource = [...sourceOrder];
 export const roles: Readonly<Record<Role, RoleRow>> = {
   host: {
     rank: 4,
-    publishSources: everySource,
-    subscribe: true,
-    publishData: true,
-    hidden: false,
-    moderate: true,
-    dispatchAgents: true,
+    permissions: {
+      publishSources: everySource,
+      subscribe: true,
+      publishData: true,
+      hidden: false,
+      moderate: true,
+      dispatchAgents: true,
+    },
   },
   moderator: {
     rank: 3,
-    publishSources: everySource,
-    subscribe: true,
-    publishData: true,
-    hidden: false,
-    moderate: true,
-    dispatchAgents: false,
+    permissions: {
+      publishSources: everySource,
+      subscribe: true,
+      publishData: true,
+      hidden: false,
+      moderate: true,
+      dispatchAgents: false,
+    },
   },
   speaker: {
     rank: 2,
-    publishSources: everySource,
-    subscribe: true,
-    publishData: true,
-    hidden: false,
-    moderate: false,
-    dispatchAgents: false,
+    permissions: {
+      publishSources: everySource,
+      subscribe: true,
+      publishData: true,
+      hidden: false,
+      moderate: false,
+      dispatchAgents: false,
+    },
   },
   listener: {
     rank: 1,
-    publishSources: [],
-    subscribe: true,
-    publishData: false,
-    hidden: false,
-    moderate: false,
-    dispatchAgents: false,
+    permissions: {
+      publishSources: [],
+      subscribe: true,
+      publishData: false,
+      hidden: false,
+      moderate: false,
+      dispatchAgents: false,
+    },
   },
   observer: {
     rank: 0,
-    publishSources: [],
-    subscribe: true,
-    publishData: false,
-    hidden: true,
-    moderate: false,
-    dispatchAgents: false,
+    permissions: {
+      publishSources: [],
+      subscribe: true,
+      publishData: false,
+      hidden: true,
+      moderate: false,
+      dispatchAgents: false,
+    },
   },
 };
 
@@ -80,7 +91,8 @@ export const permissionsOf = (
   overrides: PermissionOverrides | null,
   banned: readonly Privilege[],
 ): Permissions => {
-  const row = roles[role];
+  const row = roles[role].permissions;
+  if (overrides === null && banned.length === 0) return row;
   const wanted = new Set(overrides?.publishSources ?? row.publishSources);
   for (const privilege of banned) for (const source of bannedSources[privilege]) wanted.delete(source);
   return {

@@ -138,10 +138,12 @@ export const readFacts = async (database: Queryable, queries: readonly FactsQuer
   return queries.map((query, at) => answerOf(rows[at] as FactsRow, query));
 };
 
-interface Waiting {
-  readonly query: FactsQuery;
-  readonly resolve: (answer: FactsAnswer) => void;
-  readonly reject: (error: unknown) => void;
+export type ReadFacts = (queries: readonly FactsQuery[]) => Promise<readonly FactsAnswer[]>;
+
+/** Questions that share a query, and its answers in their order. */
+interface Batch {
+  readonly queries: FactsQuery[];
+  readonly answers: PromiseWithResolvers<readonly FactsAnswer[]>;
 }
 
 /** Most questions that one query answers. */
@@ -152,45 +154,52 @@ const maxInFlight = 2;
 /**
  * Gathers concurrent questions into one query, so that freshness costs little. A question only ever joins a batch whose
  * query has *not been sent*: one that is under way has an older snapshot than the question, and its answer could miss
- * a removal that was committed before the question was asked.
+ * a removal that was committed before the question was asked. Whoever has no answer after `deadlineMs` gets an error.
  */
 export const createFactsReader = (
-  readMany: (queries: readonly FactsQuery[]) => Promise<FactsAnswer[]>,
+  read: ReadFacts,
+  { deadlineMs }: { readonly deadlineMs: number },
 ): ((query: FactsQuery) => Promise<FactsAnswer>) => {
-  let waiting: Waiting[] = [];
+  const unsent: Batch[] = [];
   let inFlight = 0;
-  let isScheduled = false;
 
-  const send = async (batch: readonly Waiting[]): Promise<void> => {
+  const send = async ({ queries, answers }: Batch): Promise<void> => {
     inFlight += 1;
-    try {
-      const answers = await readMany(batch.map(({ query }) => query));
-      for (const [at, { resolve }] of batch.entries()) resolve(answers[at] as FactsAnswer);
-    } catch (error) {
-      for (const { reject } of batch) reject(error);
-    } finally {
-      inFlight -= 1;
-      pump();
-    }
+    read(queries).then(answers.resolve, answers.reject);
+    // Not the query: a connection that hangs must not hold up those who come later.
+    await answers.promise.catch(() => {});
+    inFlight -= 1;
+    pump();
   };
 
   const pump = (): void => {
-    while (waiting.length > 0 && inFlight < maxInFlight) {
-      const batch = waiting.slice(0, maxBatch);
-      waiting = waiting.slice(maxBatch);
+    while (inFlight < maxInFlight) {
+      const batch = unsent.shift();
+      if (batch === undefined) return;
       void send(batch);
     }
   };
 
-  return (query) =>
-    new Promise((resolve, reject) => {
-      waiting.push({ query, resolve, reject });
-      if (isScheduled) return;
-      isScheduled = true;
-      // After this turn's other requests have been read from their sockets.
-      setImmediate(() => {
-        isScheduled = false;
-        pump();
-      });
-    });
+  const openBatch = (): Batch => {
+    const batch: Batch = { queries: [], answers: Promise.withResolvers() };
+    const giveUp = (): void => {
+      const at = unsent.indexOf(batch);
+      if (at >= 0) unsent.splice(at, 1);
+      batch.answers.reject(new Error(`The store did not answer within ${deadlineMs} ms`));
+    };
+    const timer = setTimeout(giveUp, deadlineMs);
+    const disarm = (): void => clearTimeout(timer);
+    batch.answers.promise.then(disarm, disarm);
+    unsent.push(batch);
+    // After this turn's other requests have been read from their sockets.
+    setImmediate(pump);
+    return batch;
+  };
+
+  return async (query) => {
+    const last = unsent.at(-1);
+    const batch = last !== undefined && last.queries.length < maxBatch ? last : openBatch();
+    const at = batch.queries.push(query) - 1;
+    return (await batch.answers.promise)[at] as FactsAnswer;
+  };
 };

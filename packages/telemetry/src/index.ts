@@ -1,3 +1,4 @@
+export { withDeadline } from './deadline.ts';
 export { createLogger, type Logger } from './logger.ts';
 export { createMetrics, type Metrics } from './metrics.ts';
 export { createOpsServer, type DependencyCheck } from './ops-server.ts';

@@ -30,12 +30,17 @@ export function createLogger(settings: LoggerOptions = {}): Logger {
     serializers: { err: serializeError, req: serializeRequest },
     hooks: { streamWrite: scrubLine },
   };
-  return pino(options, destination ?? inLargerPieces());
+  return pino(options, destination ?? inPieces());
 }
 
-/** A write for each line would be a tenth of a join. What waits is written when the process ends, fatal lines at once. */
-function inLargerPieces(): DestinationStream {
-  return openDestination({ dest: 1, sync: false, minLength: 4096, periodicFlush: 100 });
+/**
+ * A write for each line would be a tenth of a join, and larger pieces cost more than they save. What waits is written
+ * after 100 ms and when the process ends, fatal lines at once.
+ */
+function inPieces(): DestinationStream {
+  const pieces = openDestination({ dest: 1, sync: true, minLength: 4096, periodicFlush: 100 });
+  process.on('exit', () => pieces.flushSync());
+  return pieces;
 }
 
 function activeTrace(): { trace_id?: string; span_id?: string } {

@@ -9,15 +9,13 @@ import { context, propagation, type TextMapPropagator, trace } from '@openteleme
 import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks';
 import { CompositePropagator, W3CBaggagePropagator, W3CTraceContextPropagator } from '@opentelemetry/core';
 import { registerInstrumentations } from '@opentelemetry/instrumentation';
-import { HttpInstrumentation } from '@opentelemetry/instrumentation-http';
 import { KafkaJsInstrumentation } from '@opentelemetry/instrumentation-kafkajs';
-import { PgInstrumentation } from '@opentelemetry/instrumentation-pg';
-import { UndiciInstrumentation } from '@opentelemetry/instrumentation-undici';
 import { B3Propagator } from '@opentelemetry/propagator-b3';
 import { envDetector, hostDetector, serviceInstanceIdDetector } from '@opentelemetry/resources';
-import { NoopSpanProcessor, TracerProvider } from '@opentelemetry/sdk-trace';
+import { NoopSpanProcessor } from '@opentelemetry/sdk-trace';
 import { readTelemetryConfig } from './config.ts';
 import { logTelemetryFaults } from './diagnostics.ts';
+import { createIdsOnlyProvider } from './ids-only.ts';
 import { createLogger } from './logger.ts';
 import { pathOf } from './probes.ts';
 import { createSampler } from './sampler.ts';
@@ -26,16 +24,6 @@ const config = readTelemetryConfig();
 if (!config.isDiagnosing) logTelemetryFaults(createLogger());
 
 const sampler = createSampler(config.sampler);
-const instrumentations = [
-  // Requests that come in are traced by `traceRoutes`.
-  new HttpInstrumentation({ disableIncomingRequestInstrumentation: true }),
-  new UndiciInstrumentation({
-    startSpanHook: ({ origin, path }) => ({ 'url.full': origin + pathOf(path), 'url.query': undefined }),
-  }),
-  // With `ignoreConnectSpans` a query that waited for a connection would run in the context of whoever released it.
-  new PgInstrumentation({ requireParentSpan: true }),
-  new KafkaJsInstrumentation(),
-];
 const require = createRequire(import.meta.url);
 if (config.isExporting || config.isPropagatorChosen) startSdk();
 else startIdsOnly();
@@ -43,6 +31,12 @@ else startIdsOnly();
 /** The whole SDK, as the standard variables say. It loads every exporter there is, so only where one is wanted. */
 function startSdk(): void {
   const { NodeSDK } = require('@opentelemetry/sdk-node') as typeof import('@opentelemetry/sdk-node');
+  const { HttpInstrumentation } =
+    require('@opentelemetry/instrumentation-http') as typeof import('@opentelemetry/instrumentation-http');
+  const { PgInstrumentation } =
+    require('@opentelemetry/instrumentation-pg') as typeof import('@opentelemetry/instrumentation-pg');
+  const { UndiciInstrumentation } =
+    require('@opentelemetry/instrumentation-undici') as typeof import('@opentelemetry/instrumentation-undici');
   new NodeSDK({
     serviceName: config.serviceName,
     // Not the process's command line, owner and paths: Zipkin repeats all of it on each span.
@@ -53,16 +47,25 @@ function startSdk(): void {
     // Metrics are scraped and logs are lines on standard output; only traces are sent.
     metricReaders: [],
     logRecordProcessors: [],
-    instrumentations,
+    instrumentations: [
+      // Requests that come in are traced by `traceRoutes`.
+      new HttpInstrumentation({ disableIncomingRequestInstrumentation: true }),
+      new UndiciInstrumentation({
+        startSpanHook: ({ origin, path }) => ({ 'url.full': origin + pathOf(path), 'url.query': undefined }),
+      }),
+      // With `ignoreConnectSpans` a query that waited for a connection would run in the context of whoever released it.
+      new PgInstrumentation({ requireParentSpan: true }),
+      new KafkaJsInstrumentation(),
+    ],
   }).start();
 }
 
-/** Spans that nobody receives still carry the ids that logs and problem documents name, and pass contexts on. */
+/** Others are sent the context, in Kafka's records; spans of our own calls would be read by nobody. */
 function startIdsOnly(): void {
   context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable());
   propagation.setGlobalPropagator(createPropagator());
-  trace.setGlobalTracerProvider(new TracerProvider({ sampler }));
-  registerInstrumentations({ instrumentations });
+  trace.setGlobalTracerProvider(createIdsOnlyProvider(sampler));
+  registerInstrumentations({ instrumentations: [new KafkaJsInstrumentation()] });
 }
 
 // The instrumentations patch in place whatever passes through `require`. These are what an `import` reaches without it;

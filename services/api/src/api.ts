@@ -12,7 +12,7 @@ import {
   type Pool,
   readPositions,
 } from '@realtime-service/room-store';
-import { createOpsServer, type Logger } from '@realtime-service/telemetry';
+import { createOpsServer, type Logger, withDeadline } from '@realtime-service/telemetry';
 import type { FastifyInstance } from 'fastify';
 import { createApp } from './app.ts';
 import type { ApiSettings } from './config.ts';
@@ -25,6 +25,8 @@ import { createApiMetrics, watchState } from './metrics.ts';
 const livekitTimeoutMs = 2_000;
 /** Shorter than any start of LiveKit: "it was made" must not be said of a server that has crashed and is back since. */
 const doorCoalesceMs = 100;
+/** Clients give up soon after; a connection that hangs must not hold them. */
+const storeDeadlineMs = 2_500;
 const prepareAgainMs = 1_000;
 const sweepEveryMs = 50;
 
@@ -81,8 +83,8 @@ export const startApi = async (settings: ApiSettings, logger: Logger): Promise<A
     settings,
     keys,
     store: {
-      readFacts: createFactsReader(createPostgresStore(pool).readFacts),
-      takeSeat: (request, decide) => decideWithSeat(pool, request, decide),
+      readFacts: createFactsReader(createPostgresStore(pool).readFacts, { deadlineMs: storeDeadlineMs }),
+      takeSeat: (request, decide) => withDeadline(decideWithSeat(pool, request, decide), storeDeadlineMs),
     },
     freshness,
     makeRoom: settings.makesRooms

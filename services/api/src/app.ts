@@ -2,14 +2,13 @@ import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import fastifyCors from '@fastify/cors';
 import fastifyHelmet from '@fastify/helmet';
-import fastifyRateLimit, { type CreateRateLimitOptions } from '@fastify/rate-limit';
 import fastifySwagger from '@fastify/swagger';
 import fastifySwaggerUi from '@fastify/swagger-ui';
 import fastifyUnderPressure from '@fastify/under-pressure';
 import { trace } from '@opentelemetry/api';
 import { RoomId } from '@realtime-service/contracts';
 import { measureRoutes, traceRoutes } from '@realtime-service/telemetry';
-import Fastify, { type FastifyInstance, type FastifyRequest, type onRequestAsyncHookHandler } from 'fastify';
+import Fastify, { type FastifyInstance, type FastifyRequest, type onRequestHookHandler } from 'fastify';
 import { z } from 'zod';
 import { registerAuthentication } from './authenticate.ts';
 import type { ApiSettings } from './config.ts';
@@ -18,7 +17,8 @@ import { type GateDependencies, gateOperation, type LimitBy, registerGate } from
 import { type JoinDependencies, registerJoin } from './join/join-route.ts';
 import type { KeySet } from './key-set.ts';
 import { createClientErrorHandler, createProblemHandler, type OnProblem, ProblemError } from './problem.ts';
-import { parseStrictJson } from './strict-json.ts';
+import { createRateLimit, type RateLimit } from './rate-limit.ts';
+import { parseJsonBody } from './strict-json.ts';
 
 declare module 'fastify' {
   interface FastifyContextConfig {
@@ -42,7 +42,6 @@ const headersOfEveryAnswer = {
 };
 
 const clientBodyLimit = 16_384;
-const minuteMs = 60_000;
 
 /** The api, ready to listen or to be asked by `inject`. */
 export const createApp = async (dependencies: ApiDependencies): Promise<FastifyInstance> => {
@@ -72,23 +71,20 @@ export const createApp = async (dependencies: ApiDependencies): Promise<FastifyI
     throw new ProblemError('route_not_found');
   });
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, async (request: FastifyRequest, body: Buffer) =>
-    parseStrictJson(request, body),
-  );
+  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, parseJsonBody);
   traceRoutes(app);
   measureRoutes(app, metrics.registry);
 
-  await guard(app, settings);
+  await guard(app, settings, now);
   const authenticate = await registerAuthentication(app, { keys, oidc: settings.oidc, now });
-  const callersUpTo = (max: number): onRequestAsyncHookHandler[] => [
+  const callersUpTo = (max: number): onRequestHookHandler[] => [
     authenticate,
-    limit(app, 'caller', { max, keyGenerator: (request) => request.user.userId }),
+    limit('caller', createRateLimit(max, now), (request) => request.user.userId),
   ];
   registerJoin(app, callersUpTo(settings.userRequestsPerMinute), dependencies);
   await registerEvents(app, callersUpTo(settings.producerRequestsPerMinute), dependencies);
   const gate = { ...settings.gate, pathPrefix: pathOf(dependencies.serverUrl) };
-  const visitorsBy: LimitBy = (keyGenerator) =>
-    limit(app, 'visitor', { max: settings.gate.requestsPerMinute, keyGenerator });
+  const visitorsBy: LimitBy = (keyOf) => limit('visitor', createRateLimit(settings.gate.requestsPerMinute, now), keyOf);
   registerGate(app, gate, visitorsBy, dependencies);
   await serveDocs(app);
   return app;
@@ -98,7 +94,7 @@ export const createApp = async (dependencies: ApiDependencies): Promise<FastifyI
 const pathOf = (serverUrl: string): string => new URL(serverUrl).pathname.replace(/\/$/, '');
 
 /** What stands before every route; CORS first, so that browsers can read whatever comes after it. */
-const guard = async (app: FastifyInstance, settings: ApiDependencies['settings']): Promise<void> => {
+const guard = async (app: FastifyInstance, settings: ApiDependencies['settings'], now: () => number): Promise<void> => {
   await app.register(fastifyCors, {
     origin: settings.corsOrigins.length > 0 ? [...settings.corsOrigins] : false,
     methods: ['GET', 'POST', 'DELETE'],
@@ -108,28 +104,27 @@ const guard = async (app: FastifyInstance, settings: ApiDependencies['settings']
     strictPreflight: false,
   });
   await app.register(fastifyUnderPressure, { maxEventLoopDelay: settings.maxEventLoopDelayMs, retryAfter: 1 });
-  await app.register(fastifyRateLimit, { global: false, cache: 10_000, timeWindow: minuteMs });
   // Before anything is verified, and on paths that lead nowhere, too.
-  const countAddress = limit(app, 'address', { max: settings.addressRequestsPerMinute });
-  app.addHook('onRequest', async function (request, reply) {
+  const count = limit('address', createRateLimit(settings.addressRequestsPerMinute, now), ({ ip }) => ip);
+  app.addHook('onRequest', function (request, reply, done) {
     // All who stand at the door come by the address of one proxy.
-    if (request.routeOptions.config.operation !== gateOperation) await countAddress.call(this, request, reply);
+    if (request.routeOptions.config.operation === gateOperation) done();
+    else count.call(this, request, reply, done);
   });
 };
 
-/** Counts requests of one address, of one caller or of one visitor in a minute. */
-const limit = (
-  app: FastifyInstance,
-  whose: 'address' | 'caller' | 'visitor',
-  options: CreateRateLimitOptions,
-): onRequestAsyncHookHandler => {
-  const count = app.createRateLimit(options);
-  return async (request) => {
-    const state = await count(request);
-    if (!state.isAllowed && state.isExceeded)
-      throw new ProblemError('rate_limited', { reason: whose, retryAfterSeconds: state.ttl / 1000 });
+/** Refuses what one address, one caller or one visitor asks too often. */
+const limit =
+  (
+    whose: 'address' | 'caller' | 'visitor',
+    count: RateLimit,
+    keyOf: (request: FastifyRequest) => string,
+  ): onRequestHookHandler =>
+  (request, _reply, done) => {
+    const retryAfterSeconds = count(keyOf(request));
+    if (retryAfterSeconds !== undefined) throw new ProblemError('rate_limited', { reason: whose, retryAfterSeconds });
+    done();
   };
-};
 
 /** The reason of a refusal goes to the log, the span and a metric label, and nowhere else. */
 const noteProblem =

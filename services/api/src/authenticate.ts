@@ -1,6 +1,6 @@
 import fastifyJwt from '@fastify/jwt';
 import { boundedText, UserId } from '@realtime-service/contracts';
-import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest, HookHandlerDoneFunction } from 'fastify';
 import { z } from 'zod';
 import type { ApiSettings } from './config.ts';
 import type { KeySet } from './key-set.ts';
@@ -164,16 +164,21 @@ export const registerAuthentication = async (app: FastifyInstance, { keys, oidc,
     return claims.data as Claims & { sub: string };
   };
 
-  return async (request: FastifyRequest): Promise<void> => {
-    const token = bearerOf(request);
-    const known = verified.get(token, now());
-    if (known !== undefined) {
-      request.user = known;
-      return;
-    }
+  const authenticate = async (request: FastifyRequest, authorization: string | undefined): Promise<void> => {
     const { sub, sid, scope, exp } = await verify(request);
     request.user = { userId: sub, loginId: sid ?? null, scopes: new Set(scope?.split(' ')) };
-    verified.set(token, request.user, exp * 1000, now());
+    if (authorization !== undefined) verified.set(authorization, request.user, exp * 1000, now());
+  };
+
+  return (request: FastifyRequest, _reply: FastifyReply, done: HookHandlerDoneFunction): void => {
+    const { authorization } = request.headers;
+    const known = authorization === undefined ? undefined : verified.get(authorization, now());
+    if (known === undefined) {
+      authenticate(request, authorization).then(() => done(), done);
+      return;
+    }
+    request.user = known;
+    done();
   };
 };
 

@@ -1,4 +1,4 @@
-import type { FastifyRequest } from 'fastify';
+import type { FastifyBodyParser, FastifyRequest } from 'fastify';
 import { ProblemError } from './problem.ts';
 
 const utf8 = new TextDecoder('utf-8', { fatal: true });
@@ -46,4 +46,16 @@ export const parseStrictJson = (request: FastifyRequest, body: Buffer): unknown 
   }
   if (countMembers(value) !== countNames(text)) throw malformed('json_duplicate_name');
   return value;
+};
+
+/** The parser of every JSON body. */
+export const parseJsonBody: FastifyBodyParser<Buffer> = (request, body, done) => {
+  let value: unknown;
+  try {
+    value = parseStrictJson(request, body);
+  } catch (error) {
+    done(error as ProblemError);
+    return;
+  }
+  done(null, value);
 };

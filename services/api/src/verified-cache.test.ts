@@ -24,6 +24,13 @@ test('knows one token from another', () => {
   expect(cache.get('toke', 0)).toBeUndefined();
 });
 
+test('knows tokens apart that end alike', () => {
+  const end = 'x'.repeat(100);
+  cache.set(`a${end}`, 'u-7', 300_000, 0);
+  expect(cache.get(`b${end}`, 0)).toBeUndefined();
+  expect(cache.get(`a${end}`, 0)).toBe('u-7');
+});
+
 test('holds 10,000 tokens, and lets the oldest go', () => {
   for (let n = 0; n <= 10_000; n += 1) cache.set(`token-${n}`, `u-${n}`, 300_000, 0);
   expect(cache.get('token-0', 0)).toBeUndefined();
@@ -32,7 +39,7 @@ test('holds 10,000 tokens, and lets the oldest go', () => {
 });
 
 test('holds 32 MiB of them', () => {
-  const long = (n: number): string => String(n).padEnd(16_384, 'x');
+  const long = (n: number): string => String(n).padStart(16_384, 'x');
   for (let n = 0; n <= 2_048; n += 1) cache.set(long(n), `u-${n}`, 300_000, 0);
   expect(cache.get(long(0), 0)).toBeUndefined();
   expect(cache.get(long(1), 0)).toBe('u-1');

@@ -21,7 +21,7 @@ export const livekitToken = (key: LivekitKey, { claims, header, hash = 'sha256' 
     exp: nowSeconds + 60,
     name: 'Ann',
     attributes: { [attributes.user]: 'u-7', [attributes.login]: 'login-1' },
-    video: toVideoGrant('room-42', roles.speaker),
+    video: toVideoGrant('room-42', roles.speaker.permissions),
     ...claims,
   };
   const input = `${encode({ alg: 'HS256', ...header })}.${encode(payload)}`;

@@ -7,7 +7,7 @@ import {
   RecordTooLargeError,
 } from '@realtime-service/event-log';
 import { currentTraceparent, type Logger } from '@realtime-service/telemetry';
-import type { FastifyInstance, onRequestAsyncHookHandler } from 'fastify';
+import type { FastifyInstance, onRequestHookHandler } from 'fastify';
 import { requireScope } from '../authenticate.ts';
 import type { ApiMetrics } from '../metrics.ts';
 import { ProblemError, refuseOtherMethods } from '../problem.ts';
@@ -27,10 +27,10 @@ const appendWithinMs = 4_000;
 /** Facts over HTTP, for producers without Kafka: all of them are read before any is appended. */
 export const registerEvents = async (
   root: FastifyInstance,
-  callerOnly: onRequestAsyncHookHandler[],
+  callerOnly: onRequestHookHandler[],
   { append, metrics, logger }: EventsDependencies,
 ): Promise<void> => {
-  const producerOnly: onRequestAsyncHookHandler = async (request) =>
+  const producerOnly: onRequestHookHandler = async (request) =>
     requireScope(request.user, [publisherScope, operatorScope]);
 
   // The media types of this route are no other's.

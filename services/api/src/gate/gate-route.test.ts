@@ -78,7 +78,9 @@ describe('204', () => {
     };
     given({ member: { role: 'listener' }, facts: { bans: [{ privilege: 'data', untilMs: null, isLifted: false }] } });
     const claims = await passed(
-      ask(inQuery(signed({ claims: { ...old, sub: 'u-7:d1', video: toVideoGrant('room-42', roles.host) } }))),
+      ask(
+        inQuery(signed({ claims: { ...old, sub: 'u-7:d1', video: toVideoGrant('room-42', roles.host.permissions) } })),
+      ),
     );
     expect(claims).toEqual({
       ...old,
@@ -93,11 +95,11 @@ describe('204', () => {
 
   test('brings no right of the old token along: admin, hidden, recorder, a configuration of the room', async () => {
     const rich = { roomAdmin: true, roomCreate: true, hidden: true, recorder: true, canUpdateOwnMetadata: true };
-    const video = { ...toVideoGrant('room-42', roles.speaker), ...rich };
+    const video = { ...toVideoGrant('room-42', roles.speaker.permissions), ...rich };
     const claims = await passed(
       ask(inQuery(signed({ claims: { video, roomPreset: 'p', roomConfig: { egress: {} }, sip: { admin: true } } }))),
     );
-    expect(claims['video']).toEqual(toVideoGrant('room-42', roles.speaker));
+    expect(claims['video']).toEqual(toVideoGrant('room-42', roles.speaker.permissions));
     expect(Object.keys(claims).sort()).toEqual(['attributes', 'exp', 'iss', 'name', 'nbf', 'sub', 'video']);
   });
 

@@ -1,6 +1,6 @@
 import { problemStatus } from '@realtime-service/contracts';
 import type { LivekitKey } from '@realtime-service/livekit';
-import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestAsyncHookHandler } from 'fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler } from 'fastify';
 import { decideEntry } from '../join/decide-join.ts';
 import { type JoinDependencies, nameOf } from '../join/join-route.ts';
 import type { MakeRoom } from '../join/make-room.ts';
@@ -36,7 +36,7 @@ const url = '/api/realtime/gate';
 const envoyUrl = `${url}/*`;
 
 /** Hooks that count one visitor's questions, whichever proxy asks them. */
-export type LimitBy = (keyGenerator: (request: FastifyRequest) => string) => onRequestAsyncHookHandler;
+export type LimitBy = (keyOf: (request: FastifyRequest) => string) => onRequestHookHandler;
 
 /** The life of an entry: what a client showed → visitor → facts → verdict → room → today's token, for the proxy to send on. */
 export const registerGate = (
@@ -48,9 +48,10 @@ export const registerGate = (
   const { freshness, signToken, metrics, logger, livekitKeys } = dependencies;
   const verify = createLivekitVerifier(livekitKeys);
 
-  const identify = async (request: FastifyRequest): Promise<void> => {
+  const identify: onRequestHookHandler = (request, _reply, done) => {
     const token = readShownToken(request.headers, settings);
     request.visitor = readVisitor(token, verify(token), settings.machineKinds);
+    done();
   };
 
   const pass = (reply: FastifyReply, token: string, as: string): FastifyReply => {

@@ -13,7 +13,7 @@ import type { Caller } from '../authenticate.ts';
 import { ProblemError } from '../problem.ts';
 import { type AskedJoin, faultsOfChoice } from './join-request.ts';
 
-/** Where decisions get their facts. */
+/** Where decisions get their facts. Both fail when there is no answer within a few seconds. */
 export interface Store {
   readonly readFacts: (query: FactsQuery) => Promise<FactsAnswer>;
   /** Reads facts and seats, decides and takes the seat as one step. */
@@ -42,24 +42,16 @@ export interface Admission {
   readonly isRoomLive: boolean;
 }
 
-/** Clients give up soon after; a connection that hangs must not hold them. */
-const storeDeadlineMs = 2_500;
 /** LiveKit takes a token for a minute after its end, and clocks differ. */
 const leaseBeyondTokenSeconds = 80;
 const roomFullRetryAfterSeconds = 5;
 
 /** @throws {ProblemError} 503 when the store fails or does not answer in time */
 const fromStore = async <T>(work: Promise<T>): Promise<T> => {
-  let timer: NodeJS.Timeout | undefined;
-  const deadline = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => reject(new Error(`No answer within ${storeDeadlineMs} ms`)), storeDeadlineMs);
-  });
   try {
-    return await Promise.race([work, deadline]);
+    return await work;
   } catch (cause) {
     throw new ProblemError('store_unavailable', { cause });
-  } finally {
-    clearTimeout(timer);
   }
 };
 

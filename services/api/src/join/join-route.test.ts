@@ -67,7 +67,7 @@ describe('200', () => {
       exp: Date.parse(answer.expires_at) / 1000,
       name: 'Ann',
       attributes: { [attributes.user]: 'u-7', [attributes.login]: 'login-1' },
-      video: toVideoGrant('room-42', roles.speaker),
+      video: toVideoGrant('room-42', roles.speaker.permissions),
     });
     expect((claims.exp ?? 0) - (claims.nbf ?? 0)).toBe(60);
     expect(answer.participant_token.length).toBeLessThan(4_096);

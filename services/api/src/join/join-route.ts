@@ -1,7 +1,7 @@
 import type { JoinResponse } from '@realtime-service/contracts';
 import { attributes, type Permissions } from '@realtime-service/room-model';
 import { currentTraceparent, type Logger } from '@realtime-service/telemetry';
-import type { FastifyInstance, onRequestAsyncHookHandler } from 'fastify';
+import type { FastifyInstance, onRequestHookHandler } from 'fastify';
 import type { Caller } from '../authenticate.ts';
 import type { Freshness } from '../freshness.ts';
 import type { ApiMetrics } from '../metrics.ts';
@@ -28,7 +28,7 @@ const url = '/api/realtime/rooms/:roomId/join';
 /** The life of a join: bytes → caller → facts → verdict → room → token. */
 export const registerJoin = (
   app: FastifyInstance,
-  callerOnly: onRequestAsyncHookHandler[],
+  callerOnly: onRequestHookHandler[],
   dependencies: JoinDependencies,
 ): void => {
   const { freshness, signToken, serverUrl, metrics, logger } = dependencies;

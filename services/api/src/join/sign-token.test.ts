@@ -21,7 +21,7 @@ const subject = (changes: Partial<TokenSubject> = {}): TokenSubject => ({
   name: 'Ann',
   metadata: undefined,
   attributes: { 'rt.user': 'u-7' },
-  permissions: roles.speaker,
+  permissions: roles.speaker.permissions,
   ...changes,
 });
 
@@ -97,7 +97,7 @@ test('each set of rights has its own grant, whatever was signed before', () => {
 
 test('nobody gets a right that only servers have', () => {
   for (const role of everyRole)
-    expect(decodeJwt(sign(subject({ permissions: roles[role] }), nowMs).token).video).toMatchObject({
+    expect(decodeJwt(sign(subject({ permissions: roles[role].permissions }), nowMs).token).video).toMatchObject({
       roomCreate: false,
       roomList: false,
       roomRecord: false,
@@ -110,7 +110,7 @@ test('nobody gets a right that only servers have', () => {
 });
 
 test('a role without sources cannot publish at all', () => {
-  expect(decodeJwt(sign(subject({ permissions: roles.listener }), nowMs).token).video).toMatchObject({
+  expect(decodeJwt(sign(subject({ permissions: roles.listener.permissions }), nowMs).token).video).toMatchObject({
     canPublish: false,
     canPublishSources: [],
   });

@@ -25,24 +25,22 @@ export const maxLivekitTokenLength = 4_095;
 const toBase64Url = (text: string): string => Buffer.from(text).toString('base64url');
 
 /**
- * Signs LiveKit access tokens (livekit/protocol auth/accesstoken.go). The grant of a set of rights is serialised once;
+ * Signs LiveKit access tokens (livekit/protocol auth/accesstoken.go). The grant of a role is serialised once;
  * a token then costs one HMAC, a tenth of the SDK's price. `sign-token.test.ts` holds it to the SDK, claim by claim.
  */
 export const createTokenSigner = (key: LivekitKey, ttlSeconds: number): SignToken => {
   const secret = createSecretKey(key.secret, 'utf8');
   const header = toBase64Url(JSON.stringify({ alg: 'HS256' }));
   const issuer = JSON.stringify(key.apiKey);
-  const grants = new Map<string, string>();
+  const grants = new WeakMap<Permissions, string>();
 
-  /** The grant without its room. There are as many as distinct sets of rights: some hundreds at most. */
+  /** The grant without its room. Members without overrides or bans share their role's permissions, so it is known. */
   const grantOf = (permissions: Permissions): string => {
-    const { publishSources, ...flags } = permissions;
-    const name = `${publishSources} ${Object.values(flags)}`;
-    const known = grants.get(name);
+    const known = grants.get(permissions);
     if (known !== undefined) return known;
     const { room: _, ...grant } = toVideoGrant('', permissions);
     const text = JSON.stringify(grant).slice(1);
-    grants.set(name, text);
+    grants.set(permissions, text);
     return text;
   };
 

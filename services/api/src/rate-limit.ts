@@ -1,0 +1,27 @@
+const minuteMs = 60_000;
+/** Beyond it the count that began first is dropped: strangers must not fill the memory. */
+const maxKeys = 10_000;
+
+/** Counts a request of `key`. Seconds to wait where it is one too many, else undefined. */
+export type RateLimit = (key: string) => number | undefined;
+
+/** At most `max` requests of a key in each minute. It is asked for every request, so it answers at once. */
+export const createRateLimit = (max: number, now: () => number): RateLimit => {
+  const counts = new Map<string, number>();
+  let endsAtMs = 0;
+
+  return (key) => {
+    const nowMs = now();
+    if (nowMs >= endsAtMs) {
+      counts.clear();
+      endsAtMs = nowMs + minuteMs;
+    }
+    const count = (counts.get(key) ?? 0) + 1;
+    counts.set(key, count);
+    for (const [oldest] of counts) {
+      if (counts.size <= maxKeys) break;
+      counts.delete(oldest);
+    }
+    return count > max ? (endsAtMs - nowMs) / 1000 : undefined;
+  };
+};
