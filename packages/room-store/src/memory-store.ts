@@ -303,9 +303,9 @@ export class MemoryDatabase {
             dueAtMs: row.generation === mark.generation ? this.#now() + delayMs : row.dueAtMs,
           })),
         ),
-      markIdentities: (roomId, identities, cause) =>
+      markIdentities: (roomId, identities, { cause, causedAtMs }) =>
         run('markIdentities', async (owner) => {
-          const raised = sorted(identities).map((identity) => ({ roomId, identity, trace: null, ...cause }));
+          const raised = sorted(identities).map((identity) => ({ roomId, identity, trace: null, cause, causedAtMs }));
           for (const { identity } of raised) await this.#locks.take(owner, markLock(roomId, identity), 'update');
           for (const each of raised) {
             const known = this.tables.marks.get(keyOf(roomId, each.identity));
