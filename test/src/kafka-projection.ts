@@ -30,6 +30,9 @@ export interface DeadLetter {
 
 export interface KafkaProjection {
   readonly broker: Broker;
+  readonly databaseUrl: string;
+  /** For files of a test; it goes with the broker. */
+  readonly directory: string;
   /** Where the broker keeps its segments. */
   readonly logDirectory: string;
   readonly worker: Service;
@@ -61,7 +64,8 @@ export const partitionOf = (key: string): number =>
   murmur2({ topic, partitionMetadata, message: { key, value: null } });
 
 export const startKafkaProjection = async (): Promise<KafkaProjection> => {
-  const logDirectory = mkdtempSync(join(tmpdir(), 'producers-'));
+  const directory = mkdtempSync(join(tmpdir(), 'producers-'));
+  const logDirectory = join(directory, 'log');
   const broker = await startKafka({ settings: { 'log.dirs': logDirectory } });
   await broker.createTopics(allTopics.map((name) => ({ topic: name, partitions: defaultPartitionCount })));
   const databaseUrl = await createDatabase(realParts(['postgres']).postgres.url);
@@ -86,6 +90,7 @@ export const startKafkaProjection = async (): Promise<KafkaProjection> => {
     (await pool.query('select * from members where room_id = $1', [room])).rows;
   return {
     broker,
+    databaseUrl,
     logDirectory,
     worker,
     pool,
@@ -124,7 +129,7 @@ export const startKafkaProjection = async (): Promise<KafkaProjection> => {
       await worker.stop();
       await pool.end();
       await broker.stop();
-      rmSync(logDirectory, { recursive: true });
+      rmSync(directory, { recursive: true });
     },
   };
 };
