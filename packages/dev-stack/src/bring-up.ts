@@ -5,6 +5,7 @@ import { type StartSettings, workspaceRoot } from './config.ts';
 import { createDemoDomain, type DemoDomain } from './demo/demo-domain.ts';
 import { startDemoServer } from './demo/demo-server.ts';
 import { connectIssuer, type IssuerClient } from './demo/issuer-client.ts';
+import { startGateProxyServer } from './gate-proxy.ts';
 import { startIssuer } from './issuer.ts';
 import { startLivekit } from './livekit.ts';
 import { PartAbsent, type Report } from './part.ts';
@@ -24,6 +25,8 @@ export async function bringUp(settings: StartSettings, stack: Stack, say: Report
   const livekit = await addLivekit(settings, stack, say);
   const env = { ...livekit, DATABASE_URL: databaseUrl, OIDC_ISSUER: issuer, ...serviceEnvironment(settings) };
   await stack.add('api', () => startService('api', settings, env));
+  const { LIVEKIT_API_URL: livekitUrl } = livekit;
+  if (livekitUrl !== undefined) await stack.add('gate', () => startGate(settings, livekitUrl));
   await stack.add('room-worker', () => startService('room-worker', settings, env));
   const demo = await addDemo(settings, stack, { issuer, livekitUrl: livekit.LIVEKIT_URL });
 
@@ -47,7 +50,9 @@ function startDevIssuer({ DATA_DIR, ISSUER_PORT }: StartSettings) {
 }
 
 interface LivekitEnvironment {
+  /** Behind the gate, where LiveKit is ours. */
   readonly LIVEKIT_URL: string;
+  readonly LIVEKIT_API_URL?: string;
   /** The keys of somebody else's LiveKit are in the environment already. */
   readonly LIVEKIT_KEYS?: string;
   /** Where there is no LiveKit. */
@@ -59,7 +64,10 @@ async function addLivekit(settings: StartSettings, stack: Stack, say: Report): P
   if (settings.LIVEKIT_URL !== undefined) return { LIVEKIT_URL: settings.LIVEKIT_URL };
   const key = await readOrMakeKey(join(settings.DATA_DIR, 'livekit-key.json'));
   const ports = { http: settings.LIVEKIT_PORT, tcp: settings.LIVEKIT_TCP_PORT, udp: settings.LIVEKIT_UDP_PORT };
-  const environment = { LIVEKIT_URL: `ws://127.0.0.1:${ports.http}`, LIVEKIT_KEYS: `${key.name}: ${key.secret}` };
+  const environment = {
+    LIVEKIT_URL: `ws://127.0.0.1:${settings.GATE_PORT}`,
+    LIVEKIT_KEYS: `${key.name}: ${key.secret}`,
+  };
   const webhookUrl = `${local(settings.WORKER_PORT)}/webhooks/livekit`;
   try {
     await stack.add('LiveKit', async () => {
@@ -71,12 +79,17 @@ async function addLivekit(settings: StartSettings, stack: Stack, say: Report): P
       });
       return { ...livekit, port: ports.http };
     });
-    return environment;
+    return { ...environment, LIVEKIT_API_URL: local(ports.http) };
   } catch (error) {
     if (!(error instanceof PartAbsent)) throw error;
     say(`  ${error.message}`);
     return { ...environment, LIVEKIT_MAKE_ROOMS: 'false' };
   }
+}
+
+/** Clients reach LiveKit by the gate alone. */
+function startGate({ GATE_PORT, API_PORT }: StartSettings, livekitUrl: string) {
+  return startGateProxyServer({ port: GATE_PORT, apiUrl: local(API_PORT), livekitUrl });
 }
 
 async function readOrMakeKey(file: string): Promise<{ name: string; secret: string }> {

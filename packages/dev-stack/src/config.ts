@@ -16,7 +16,8 @@ const Ports = z.object({
   WORKER_OPS_PORT: port(8091, 'room-worker: ops'),
   DEMO_PORT: port(8000, 'demo page'),
   ISSUER_PORT: port(8180, 'dev issuer'),
-  LIVEKIT_PORT: port(7880, 'LiveKit: signalling'),
+  GATE_PORT: port(7879, "LiveKit's signalling behind the gate, for clients"),
+  LIVEKIT_PORT: port(7880, 'LiveKit: its server API, for the services'),
   LIVEKIT_TCP_PORT: port(7881, 'LiveKit: media over TCP'),
   LIVEKIT_UDP_PORT: port(7882, 'LiveKit: media over UDP'),
   POSTGRES_PORT: port(54_329, 'PostgreSQL'),
@@ -77,7 +78,7 @@ export function ownPorts(settings: StartSettings): readonly OwnPort[] {
       ? settings.DATABASE_URL === undefined
       : name === 'ISSUER_PORT'
         ? settings.OIDC_ISSUER === undefined
-        : !name.startsWith('LIVEKIT') || settings.LIVEKIT_URL === undefined;
+        : !/^(?:GATE|LIVEKIT)/.test(name) || settings.LIVEKIT_URL === undefined;
   const names = Object.keys(Ports.shape) as PortName[];
   return names.filter(isOwn).map((name) => ({
     name,

@@ -64,7 +64,17 @@ describeWith(['livekit'], 'npm start', () => {
 
   test('starts each part in order, and the lines that it prints work when they are pasted', async () => {
     const { output } = await startAndWait();
-    const parts = ['PostgreSQL', 'dev issuer', 'LiveKit', 'api', 'room-worker', 'demo room', 'demo page', 'Ready'];
+    const parts = [
+      'PostgreSQL',
+      'dev issuer',
+      'LiveKit',
+      'api',
+      'gate',
+      'room-worker',
+      'demo room',
+      'demo page',
+      'Ready',
+    ];
     const positions = parts.map((part) => output().indexOf(`${part} `));
     expect(positions).toEqual(positions.toSorted((a, b) => a - b));
     expect(positions).not.toContain(-1);
@@ -75,7 +85,7 @@ describeWith(['livekit'], 'npm start', () => {
     expect(lines).toHaveLength(2);
     const answer = JSON.parse(execFileSync('sh', ['-c', lines.join('\n')], { encoding: 'utf8' }));
     expect(answer).toMatchObject({
-      server_url: `ws://127.0.0.1:${env.LIVEKIT_PORT}`,
+      server_url: `ws://127.0.0.1:${env.GATE_PORT}`,
       participant_token: expect.stringMatching(/^[\w-]+\.[\w-]+\.[\w-]+$/),
       participant_name: 'Ann',
       role: 'host',
