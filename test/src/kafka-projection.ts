@@ -91,6 +91,7 @@ export const startKafkaProjection = async (): Promise<KafkaProjection> => {
   return {
     broker,
     databaseUrl,
+    directory,
     logDirectory,
     worker,
     pool,

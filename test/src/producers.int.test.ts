@@ -217,7 +217,7 @@ describeWith(['postgres', 'kafka'], 'producers', () => {
       const source = readFileSync(example('python/producer.py'), 'utf8');
       const withoutPartitioner = source.replace(/^.*"partitioner": "murmur2_random",\n/m, '');
       expect(withoutPartitioner).not.toBe(source);
-      const file = join(kafka.logDirectory, 'default-partitioner.py');
+      const file = join(kafka.directory, 'default-partitioner.py');
       writeFileSync(file, withoutPartitioner);
       const room = 'by crc32';
       const partition = crc32(room) % defaultPartitionCount;

@@ -1,8 +1,11 @@
 /** Records as clients and tools of many kinds write them, byte for byte, and what the real worker makes of them. */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Command, runCommand } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import kafkajs, { type Message } from 'kafkajs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type KafkaProjection, partitionOf, startKafkaProjection, topic } from './kafka-projection.ts';
+import { type KafkaProjection, type Member, partitionOf, startKafkaProjection, topic } from './kafka-projection.ts';
 import { until } from './until.ts';
 
 type Attributes = Readonly<Record<string, string>>;
@@ -54,6 +57,69 @@ const withBytes = (record: Written, bytes: Buffer): Written => {
   return { ...record, value: Buffer.concat([Buffer.from(before), bytes, Buffer.from(after)]) };
 };
 
+/** What clients and tools do to headers, and what must come of it beside a member who is a speaker. */
+interface Quirk {
+  readonly name: string;
+  readonly write: (room: string) => Written;
+  readonly expected?: Partial<Member>;
+}
+
+const quirks: readonly Quirk[] = [
+  { name: 'names in upper case', write: (room) => withHeaders(binary(room), (name) => name.toUpperCase()) },
+  {
+    name: 'Content-Type',
+    write: (room) => withHeaders(binary(room), (name) => name.replace('content-type', 'Content-Type')),
+  },
+  { name: 'no content type', write: (room) => withoutContentType(binary(room)) },
+  { name: 'a charset', write: (room) => withContentType(binary(room), 'application/json; charset=utf-8') },
+  { name: 'another JSON', write: (room) => withContentType(binary(room), 'application/vnd.rooms+json;charset=UTF-8') },
+  { name: 'structured', write: (room) => structured(room, 'application/cloudevents+json') },
+  {
+    name: 'structured with a charset',
+    write: (room) => structured(room, 'application/cloudevents+json; charset=UTF-8'),
+  },
+  { name: 'structured in capitals', write: (room) => structured(room, 'Application/CloudEvents+JSON') },
+  {
+    name: 'structured in upper case',
+    write: (room) => withHeaders(structured(room, 'application/cloudevents+json'), (name) => name.toUpperCase()),
+  },
+  {
+    name: 'extensions that nobody knows',
+    write: (room) => binary(room, { partitionkey: 'x', dataschema: 'https://example.test/1', 'b3-x': '' }),
+  },
+  { name: 'a trace that is none', write: (room) => binary(room, { traceparent: 'garbage' }) },
+  {
+    name: 'a byte order mark before the data',
+    write: (room) => ({ ...binary(room), value: `\ufeff${JSON.stringify(added)}` }),
+  },
+  {
+    name: 'a time with nanoseconds and offset',
+    write: (room) => binary(room, { time: '2026-03-01T10:00:00.123456789+02:00' }),
+    expected: { fact_at: new Date('2026-03-01T08:00:00.123Z') },
+  },
+  {
+    name: 'a time west of Greenwich',
+    write: (room) => binary(room, { time: '2026-03-01T10:00:00.5-05:45' }),
+    expected: { fact_at: new Date('2026-03-01T15:45:00.500Z') },
+  },
+  {
+    name: 'a time in UTC',
+    write: (room) => binary(room, { time: '2026-03-01T10:00:00Z' }),
+    expected: { fact_at: new Date('2026-03-01T10:00:00Z') },
+  },
+  { name: 'a sequence', write: (room) => binary(room, { sequence: '7' }), expected: { sequence: '7' } },
+  {
+    name: 'a padded sequence',
+    write: (room) => binary(room, { sequence: '00000000000000000007' }),
+    expected: { sequence: '7' },
+  },
+  {
+    name: 'the longest sequence',
+    write: (room) => binary(room, { sequence: '9'.repeat(39) }),
+    expected: { sequence: '9'.repeat(39) },
+  },
+];
+
 describeWith(['postgres', 'kafka'], 'what producers write', () => {
   let kafka: KafkaProjection;
   beforeAll(async () => {
@@ -65,32 +131,43 @@ describeWith(['postgres', 'kafka'], 'what producers write', () => {
   const isMember = (room: string, withinMs?: number) =>
     until(`somebody is in ${room}`, () => kafka.memberOf(room, user), withinMs);
 
-  describe('headers', () => {
-    test.each<[string, (room: string) => Written]>([
-      ['names in upper case', (room) => withHeaders(binary(room), (name) => name.toUpperCase())],
-      ['Content-Type', (room) => withHeaders(binary(room), (name) => name.replace('content-type', 'Content-Type'))],
-      ['no content type', (room) => withoutContentType(binary(room))],
-      ['a charset', (room) => withContentType(binary(room), 'application/json; charset=utf-8')],
-      ['another JSON', (room) => withContentType(binary(room), 'application/vnd.rooms+json;charset=UTF-8')],
-      ['structured', (room) => structured(room, 'application/cloudevents+json')],
-      ['structured with a charset', (room) => structured(room, 'application/cloudevents+json; charset=UTF-8')],
-      ['structured in capitals', (room) => structured(room, 'Application/CloudEvents+JSON')],
-      [
-        'structured in upper case',
-        (room) => withHeaders(structured(room, 'application/cloudevents+json'), (name) => name.toUpperCase()),
-      ],
-      [
-        'extensions that nobody knows',
-        (room) => binary(room, { partitionkey: 'x', dataschema: 'https://example.test/1', 'b3-x': '' }),
-      ],
-      ['a trace that is none', (room) => binary(room, { traceparent: 'garbage' })],
-      ['a byte order mark before the data', (room) => ({ ...binary(room), value: `\ufeff${JSON.stringify(added)}` })],
-    ])('%s', async (name, write) => {
-      const room = `headers: ${name}`;
-      await send(write(room));
-      expect(await isMember(room)).toMatchObject({ role: 'speaker', is_removed: false });
-    });
+  /** Writes records with a client of another language. */
+  const writeWith =
+    ({ command, args, env }: Command) =>
+    async (records: readonly Written[]): Promise<void> => {
+      const file = join(kafka.directory, 'records');
+      const base64 = (text: string | Buffer): string =>
+        (typeof text === 'string' ? Buffer.from(text) : text).toString('base64');
+      const lines = records.map(({ key, value, headers }) =>
+        [key, value, ...Object.entries(headers).flat()].map(base64).join(' '),
+      );
+      writeFileSync(file, lines.map((line) => `${line}\n`).join(''));
+      await runCommand({ command, args: [...args, kafka.broker.brokers.join(), topic, file], env: { ...env } });
+    };
+  const writer = (name: string): string => join(import.meta.dirname, 'producers-writers', name);
 
+  const headersAreRead = (language: string, write: (records: readonly Written[]) => Promise<unknown>): void => {
+    const roomOf = (name: string): string => `${language}: ${name}`;
+    beforeAll(() => write(quirks.map((quirk) => quirk.write(roomOf(quirk.name)))));
+
+    test.each(quirks)('$name', async ({ name, expected }) => {
+      const member = await isMember(roomOf(name));
+      expect(member).toMatchObject({ role: 'speaker', is_removed: false, ...expected });
+    });
+  };
+  describe('headers as kafkajs writes them', () => headersAreRead('kafkajs', (records) => send(...records)));
+  describeWith(['java'], 'headers as Java writes them', ({ java }) =>
+    headersAreRead('java', writeWith({ ...java, args: [...java.args, writer('write.java')] })),
+  );
+  describeWith(['python'], 'headers as Python writes them', ({ python }) =>
+    headersAreRead('python', writeWith({ ...python, args: [...python.args, writer('write.py')] })),
+  );
+  describeWith(['go'], 'headers as Go writes them', () => {
+    const module = join(import.meta.dirname, '../../docs/producers/go');
+    headersAreRead('go', writeWith({ command: 'go', args: ['run', '-C', module, writer('write.go')] }));
+  });
+
+  describe('attributes', () => {
     test('a structured event that does not say so is a dead letter', async () => {
       const room = 'headers: structured, silent';
       await send(withoutContentType(structured(room, '')));
@@ -98,31 +175,11 @@ describeWith(['postgres', 'kafka'], 'what producers write', () => {
       expect(await kafka.deadLettersOf(room)).toMatchObject([{ reason: 'invalid_envelope' }]);
     });
 
-    test.each([
-      ['2026-03-01T10:00:00.123456789+02:00', '2026-03-01T08:00:00.123Z'],
-      ['2026-03-01T10:00:00.5-05:45', '2026-03-01T15:45:00.500Z'],
-      ['2026-03-01T10:00:00Z', '2026-03-01T10:00:00.000Z'],
-    ])('time %s', async (time, instant) => {
-      const room = `time ${time}`;
-      await send(binary(room, { time }));
-      expect((await isMember(room)).fact_at.toISOString()).toBe(instant);
-    });
-
     test('a time without seconds, as Java writes 10:00:00, is a dead letter', async () => {
       const room = 'time without seconds';
       await send(binary(room, { time: '2026-03-01T10:00Z' }));
       await kafka.untilCaughtUp();
       expect(await kafka.deadLettersOf(room)).toMatchObject([{ reason: 'invalid_envelope' }]);
-    });
-
-    test.each([
-      ['7', '7'],
-      ['0000000007', '7'],
-      ['9'.repeat(39), '9'.repeat(39)],
-    ])('sequence %s', async (sequence, number) => {
-      const room = `sequence ${sequence}`;
-      await send(binary(room, { sequence }));
-      expect(await isMember(room)).toMatchObject({ sequence: number });
     });
 
     test('sequences are compared as numbers, padded or not', async () => {
