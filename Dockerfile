@@ -18,6 +18,7 @@ WORKDIR /srv
 COPY --from=dependencies /srv .
 COPY packages packages
 COPY services services
+RUN ln -s /srv/services/cli/src/main.ts /usr/local/bin/realtime
 # The sources are stripped of their types once; and a young generation of 16 MB, Node's default, would be a third of an
 # idle service's memory.
 ENV HOST=0.0.0.0 NODE_COMPILE_CACHE=/tmp/compile-cache NODE_OPTIONS=--max-semi-space-size=4

@@ -8,6 +8,7 @@ export interface WorkerMetrics {
   readonly skipped: Counter<'topic' | 'reason'>;
   readonly misplaced: Counter<'topic'>;
   readonly deadLetters: Counter<'topic' | 'reason'>;
+  readonly deadLettersOpen: Gauge;
   readonly retries: Counter<'topic'>;
   readonly lag: Gauge<'consumergroup' | 'topic' | 'partition'>;
   readonly heldBack: Gauge;
@@ -49,6 +50,11 @@ export const createWorkerMetrics = (): WorkerMetrics => {
       name: 'realtime_dead_letters',
       help: 'Records that can never be applied, by reason',
       labelNames: ['topic', 'reason'],
+      registers,
+    }),
+    deadLettersOpen: new Gauge({
+      name: 'realtime_dead_letters_open',
+      help: 'Dead letters that nobody has settled yet',
       registers,
     }),
     retries: new Counter({

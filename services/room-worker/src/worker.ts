@@ -4,6 +4,7 @@ import { type EventLog, type LogConsumer, openEventLog, prepareEmbeddedLog } fro
 import { createRoomService } from '@realtime-service/livekit';
 import {
   activeProjection,
+  countOpenDeadLetters,
   createPool,
   createPostgresStore,
   listen,
@@ -83,6 +84,7 @@ const noticeRestore = ({ consumer, reached, logger }: Backlog, next: ReadonlyMap
 const gatherBacklog = async (backlog: Backlog): Promise<void> => {
   const { pool, log, consumer, consumergroup, partitionCounts, metrics } = backlog;
   const { count, oldestDueAtMs } = await readMarkBacklog(pool);
+  metrics.deadLettersOpen.set(await countOpenDeadLetters(pool));
   metrics.marksDue.set(count);
   metrics.markAgeSeconds.set(oldestDueAtMs === null ? 0 : (Date.now() - oldestDueAtMs) / 1000);
   metrics.heldBack.set(consumer.heldBack().length);
