@@ -1,4 +1,4 @@
-// Installs what the tests take from the system's packages: nginx, HAProxy, a Chromium or Chrome, a Java compiler and pip.
+// Installs what the tests take from the system's packages: nginx, HAProxy, PgBouncer, a Chromium or Chrome, a Java compiler and pip.
 // Says how where it may not.
 import { spawnSync } from 'node:child_process';
 import { accessSync, constants } from 'node:fs';
@@ -7,6 +7,7 @@ import { delimiter, join } from 'node:path';
 const needed = [
   { package: 'nginx', programs: ['nginx'] },
   { package: 'haproxy', programs: ['haproxy'] },
+  { package: 'pgbouncer', programs: ['pgbouncer'] },
   { package: 'chromium', programs: ['chromium', 'chromium-browser', 'google-chrome-stable', 'google-chrome'] },
   { package: 'default-jdk-headless', programs: ['javac'] },
   { package: 'python3-pip', programs: ['pip3'] },

@@ -30,6 +30,8 @@ export interface SystemOptions {
   readonly door?: GateProxyName;
   /** Stands between LiveKit and the intake: given the intake's address, answers with its own. */
   readonly webhooksThrough?: (intakeUrl: string) => Promise<string>;
+  /** Stands between the services and the database: given its address, answers with its own. */
+  readonly databaseThrough?: (url: string) => Promise<string>;
   /** More environment for both services. */
   readonly env?: Readonly<Record<string, string>>;
 }
@@ -103,6 +105,7 @@ export const startSystem = async ({
   log = 'kafka',
   door: doorName,
   webhooksThrough = async (intakeUrl) => intakeUrl,
+  databaseThrough = async (url) => url,
   env = {},
 }: SystemOptions): Promise<System> => {
   const [apiPort, apiOpsPort, workerPort, workerOpsPort] = [
@@ -124,7 +127,7 @@ export const startSystem = async ({
   const door = doorName === undefined ? undefined : await startGateProxy(doorName, upstreams);
   const databaseUrl = await createDatabase(postgres.url);
   const shared: Record<string, string> = {
-    DATABASE_URL: databaseUrl,
+    DATABASE_URL: await databaseThrough(databaseUrl),
     LIVEKIT_URL: door?.url ?? livekit.url,
     LIVEKIT_API_URL: livekit.apiUrl,
     LIVEKIT_KEYS: keys.map(({ apiKey, secret }) => `${apiKey}: ${secret}`).join(),

@@ -8,6 +8,7 @@ import { prepareLivekit } from './livekit.ts';
 import { PartAbsent } from './part.ts';
 import { startPostgres } from './postgres.ts';
 import { prepareGoProducer, prepareJavaProducers, preparePython } from './producers.ts';
+import { findProgram } from './programs.ts';
 import type { RealPartName, RealParts, StartedPart, StartedParts } from './vitest.ts';
 import { startZipkin } from './zipkin.ts';
 
@@ -38,6 +39,14 @@ const starters: Starters = {
   livekit: async () => {
     await prepareLivekit(report);
     return { isInstalled: true };
+  },
+  pgbouncer: async () => {
+    if ((await findProgram('pgbouncer')) !== undefined) return { isInstalled: true };
+    throw new PartAbsent({
+      part: 'PgBouncer',
+      missing: 'it is not on the PATH.',
+      consequence: 'Services behind a pooler are not tested.',
+    });
   },
   chromium: async () => {
     const executablePath = await findChromium();

@@ -11,6 +11,7 @@ export interface RealParts {
   /** Not shared, since each test file needs its own webhooks; `startLivekit` is quick. */
   readonly livekit: { readonly isInstalled: true };
   readonly chromium: { readonly executablePath: string };
+  readonly pgbouncer: { readonly isInstalled: true };
   /** Started by each test file in front of its own LiveKit. */
   readonly nginx: { readonly executablePath: string };
   readonly haproxy: { readonly executablePath: string };

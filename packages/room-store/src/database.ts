@@ -13,16 +13,45 @@ export interface DatabaseOptions {
 
 /** Longer than any statement of ours should take and below Kafka's session timeout; set per transaction, for poolers. */
 export const statementTimeoutMs = 5_000;
+const connectTimeoutMs = 2_000;
+
+/** Whether it is PostgreSQL itself that answers: noted on pools of ours and on their connections. */
+interface MaybeDirect {
+  isDirect?: boolean;
+}
+
+/** A field of pg's clients that its types lack: the process that the other side said it is. */
+interface Greeted {
+  readonly processID: number;
+}
+
+/**
+ * A pooler says another process than the one that works. Behind one in transaction mode the next transaction may be in
+ * another session, where a statement's name means nothing.
+ */
+const isAnsweredByPostgres = async (client: pg.ClientBase): Promise<boolean> => {
+  const question = { text: 'select pg_backend_pid() as pid', query_timeout: connectTimeoutMs };
+  const { rows } = await client.query<{ pid: number }>(question);
+  return rows[0]?.pid === (client as pg.ClientBase & Greeted).processID;
+};
+
+/** The name under which a statement is kept prepared, where that is safe; to be spread into a query. */
+export const preparedAs = (name: string, database: object): { readonly name?: string } =>
+  'isDirect' in database && database.isDirect === true ? { name } : {};
 
 export const createPool = (options: DatabaseOptions): Pool => {
-  const pool = new pg.Pool({
+  const pool: Pool & MaybeDirect = new pg.Pool({
     connectionString: options.url,
     max: options.maxConnections,
     application_name: options.applicationName,
-    connectionTimeoutMillis: 2_000,
+    connectionTimeoutMillis: connectTimeoutMs,
     query_timeout: statementTimeoutMs + 1_000,
     idleTimeoutMillis: 30_000,
     keepAlive: true,
+    onConnect: async (client: pg.ClientBase & MaybeDirect) => {
+      client.isDirect = await isAnsweredByPostgres(client);
+      pool.isDirect = client.isDirect;
+    },
   });
   pool.on('error', options.onError);
   // The pool listens while a connection is idle. One that dies in somebody's hands, or on the way there, would end the

@@ -7,7 +7,7 @@ import {
   recentlyLeftMs,
 } from '@realtime-service/room-model';
 import { removedReason } from './chunk-writes.ts';
-import type { Pool } from './database.ts';
+import { type Pool, preparedAs } from './database.ts';
 
 /** Whose facts, about which room. */
 export interface FactsQuery {
@@ -127,7 +127,7 @@ interface Queryable {
 /** Reads facts of many at once, in the order asked, from one snapshot. */
 export const readFacts = async (database: Queryable, queries: readonly FactsQuery[]): Promise<FactsAnswer[]> => {
   const { rows } = await database.query<FactsRow>({
-    name: 'facts',
+    ...preparedAs('facts', database),
     text: factsSql,
     values: [
       queries.map(({ roomId }) => roomId),

@@ -1,0 +1,74 @@
+import { createDatabase, startFaultProxy } from '@realtime-service/dev-stack';
+import { describeWith, realParts } from '@realtime-service/dev-stack/vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { createPool, inTransaction, type Pool, preparedAs } from './database.ts';
+
+const maxConnections = 5;
+
+describeWith(['postgres'], 'C28: a pool whose connections', () => {
+  let proxy: Awaited<ReturnType<typeof startFaultProxy>>;
+  let pool: Pool;
+  let witness: Pool;
+
+  beforeEach(async () => {
+    const { postgres } = realParts(['postgres']);
+    const direct = await createDatabase(postgres.url);
+    proxy = await startFaultProxy(postgres.port);
+    const url = new URL(direct);
+    url.port = String(proxy.port);
+    pool = createPool({ url: url.href, maxConnections, applicationName: 'pool', onError: () => undefined });
+    witness = createPool({ url: direct, maxConnections: 1, applicationName: 'witness', onError: () => undefined });
+  });
+  afterEach(async () => {
+    await proxy.heal();
+    await pool.end();
+    await witness.end();
+    await proxy.stop();
+  });
+
+  const ask = (): Promise<unknown> => pool.query('select 1');
+  const sessions = async (): Promise<number> => {
+    const { rows } = await witness.query(
+      `select count(*)::int as n from pg_stat_activity where datname = current_database() and application_name = 'pool'`,
+    );
+    return rows[0].n;
+  };
+
+  test('are all in use refuses within its time-out, and serves again when one is free', async () => {
+    const held = Array.from({ length: maxConnections }, () => Promise.withResolvers<void>());
+    const inHand = Array.from({ length: maxConnections }, () => Promise.withResolvers<void>());
+    const holding = held.map(({ promise }, at) =>
+      inTransaction(pool, async (client) => {
+        await client.query('select 1');
+        inHand[at]?.resolve();
+        await promise;
+      }),
+    );
+    await Promise.all(inHand.map(({ promise }) => promise));
+    const startedAtMs = performance.now();
+    const answers = await Promise.allSettled(Array.from({ length: 50 }, ask));
+    expect(performance.now() - startedAtMs).toBeLessThan(3_000);
+    expect(new Set(answers.map(({ status }) => status))).toEqual(new Set(['rejected']));
+    for (const { resolve } of held) resolve();
+    await Promise.all(holding);
+    await ask();
+  });
+
+  test('cannot be made in time, 20 times, leaves none behind', async () => {
+    proxy.stall();
+    const startedAtMs = performance.now();
+    const answers = await Promise.allSettled(Array.from({ length: 20 }, ask));
+    expect(performance.now() - startedAtMs).toBeLessThan(3_000);
+    expect(new Set(answers.map(({ status }) => status))).toEqual(new Set(['rejected']));
+    await proxy.heal();
+    await Promise.all(Array.from({ length: 20 }, ask));
+    expect(await sessions()).toBeLessThanOrEqual(maxConnections);
+  });
+
+  test('lead to PostgreSQL itself keeps statements prepared by name', async () => {
+    await ask();
+    const client = await pool.connect();
+    expect([preparedAs('x', pool), preparedAs('x', client)]).toEqual([{ name: 'x' }, { name: 'x' }]);
+    client.release();
+  });
+});
