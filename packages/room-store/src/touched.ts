@@ -65,7 +65,8 @@ const touchRecord = (touched: Touched, { content, origin }: ChunkRecord): void =
       const live = touched.liveRooms.get(roomId) ?? { identities: new Set(), sids: new Set(), isWhole: false };
       touched.liveRooms.set(roomId, live);
       if (room !== null) live.sids.add(room.sid);
-      if (!('participant' in fact)) live.isWhole = true;
+      // Two lives of a room in one chunk: the newer one ends whoever is left of the older.
+      if (!('participant' in fact) || live.sids.size > 1) live.isWhole = true;
       for (const participant of participants) {
         live.identities.add(participant.identity);
         const userId = participant.attributes?.[attributes.user];

@@ -290,6 +290,19 @@ export const storeContract = (open: () => StoreUnderTest): void => {
     });
   });
 
+  test("a room's newer life ends who is left of the older one, whatever else the chunk tells of that", async () => {
+    const roomOf = (sid: string, creationTimeMs: number) => ({ name: 'r', sid, creationTimeMs });
+    await apply([livekitRecord(0, { ...joined('r', 'ann'), room: roomOf('RM_1', 1_000) })]);
+    await apply([
+      livekitRecord(1, { ...joined('r', 'bob'), room: roomOf('RM_1', 1_000) }),
+      livekitRecord(2, { ...joined('r', 'cleo'), room: roomOf('RM_2', 2_000) }),
+    ]);
+    expect(await open().store.readLivePresence(null)).toMatchObject({
+      lives: [{ roomSid: 'RM_2' }],
+      sessions: [{ identity: 'cleo' }],
+    });
+  });
+
   test('a duty has one holder, until it is given back or expires', async () => {
     const { store } = open();
     expect(await store.holdDuty('sweep', 'a', 60)).toBe(true);
