@@ -119,7 +119,7 @@ The schema of each event stands in \`packages/contracts/generated/json-schema\`,
           '`ce_subject`',
           'Required, equal to the record key: the room id, or the user id for `user.*` and `login.*`.',
         ],
-        ['`time`', '`ce_time`', 'RFC 3339 with offset. Order never rests on it.'],
+        ['`time`', '`ce_time`', 'RFC 3339 with seconds and offset. Order never rests on it.'],
         [
           '`sequence`',
           '`ce_sequence`',
@@ -128,7 +128,8 @@ The schema of each event stands in \`packages/contracts/generated/json-schema\`,
         ['`traceparent`', '`ce_traceparent`', 'Where the trace began. The Kafka header `traceparent` is the last hop.'],
       ],
     ),
-    `The record key is partitioned by murmur2 as in Java's client; librdkafka's producers set \`partitioner=murmur2_random\`.
+    `[Producers](../producers/README.md) in Java, Python, Go and TypeScript show how to write them. Header names count in any
+case. The record key is partitioned by murmur2 as in Java's client; librdkafka's producers set \`partitioner=murmur2_random\`.
 A known type with bad data goes to the dead letters (\`${deadLetterTopic(topics.roomEvents)}\`) with the reason. Unknown fields are
 ignored. Null counts as absent, but for \`room.updated\` and \`member.updated\`, where null clears. Ids are compared byte
 for byte; bounds on text count bytes of UTF-8, and NUL and lone surrogates are refused (JSON Schema cannot say either).`,
