@@ -6,3 +6,4 @@ export { toLivekitRecord } from './livekit-record.ts';
 export { createWorkerMetrics } from './metrics.ts';
 export { applyDecoded, asDeadLetter, createProjector } from './project.ts';
 export { sweepOnce } from './sweep.ts';
+export { noteReached, noticeRestore } from './worker.ts';

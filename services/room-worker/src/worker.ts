@@ -1,6 +1,13 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { allTopics, topics } from '@realtime-service/contracts';
-import { type EventLog, type LogConsumer, openEventLog, prepareEmbeddedLog } from '@realtime-service/event-log';
+import {
+  type ConsumeOptions,
+  type EventLog,
+  type LogConsumer,
+  type LogPartition,
+  openEventLog,
+  prepareEmbeddedLog,
+} from '@realtime-service/event-log';
 import { createRoomService } from '@realtime-service/livekit';
 import {
   activeProjection,
@@ -11,6 +18,7 @@ import {
   marksChannel,
   migrate,
   PartitionCountChangedError,
+  type PartitionPosition,
   type Pool,
   preparePositions,
   purge,
@@ -66,18 +74,51 @@ interface Backlog {
   readonly consumergroup: string;
   readonly partitionCounts: ReadonlyMap<string, number>;
   /** Where each partition of the database was seen to stand. */
-  readonly reached: Map<string, bigint>;
+  readonly reached: Positions;
   readonly metrics: WorkerMetrics;
   readonly logger: Logger;
 }
 
-/** A restored database stands before where it stood. Where nothing new is written, no batch would tell the consumer. */
-const noticeRestore = ({ consumer, reached, logger }: Backlog, next: ReadonlyMap<string, bigint>): void => {
-  const isBehind = [...next].some(([partition, offset]) => offset < (reached.get(partition) ?? 0n));
-  for (const [partition, offset] of next) reached.set(partition, offset);
-  if (!isBehind) return;
-  logger.error('the database stands before where it stood, the log is read again from there');
-  consumer.reposition();
+/** Positions by topic and partition. */
+type Positions = Map<string, bigint>;
+const placeOf = ({ topic, partition }: LogPartition): string => `${topic} ${partition}`;
+
+/** Notes how far the database came with each batch. */
+export const noteReached =
+  (project: ConsumeOptions['onBatch'], reached: Positions): ConsumeOptions['onBatch'] =>
+  async (batch) => {
+    const outcome = await project(batch);
+    if (outcome.kind !== 'stop') raise(reached, placeOf(batch), outcome.nextOffset);
+    return outcome;
+  };
+
+const raise = (reached: Positions, place: string, offset: bigint): void => {
+  if (offset > (reached.get(place) ?? 0n)) reached.set(place, offset);
+};
+
+/**
+ * A restored database stands before where it stood. Where nothing new is written, no batch would tell the consumer.
+ * Answers where each partition stands.
+ */
+export const noticeRestore = async (
+  {
+    consumer,
+    reached,
+    logger,
+  }: Pick<Backlog, 'reached' | 'logger'> & { readonly consumer: Pick<LogConsumer, 'reposition'> },
+  read: () => Promise<readonly PartitionPosition[]>,
+): Promise<Positions> => {
+  // As it was before: a batch that is applied while the positions are read has not been taken back.
+  const before = new Map(reached);
+  const next = new Map((await read()).map((each) => [placeOf(each), each.nextOffset]));
+  const isBehind = [...next].some(([place, offset]) => offset < (before.get(place) ?? 0n));
+  if (isBehind) reached.clear();
+  for (const [place, offset] of next) raise(reached, place, offset);
+  if (isBehind) {
+    logger.error('the database stands before where it stood, the log is read again from there');
+    consumer.reposition();
+  }
+  return next;
 };
 
 /** @throws {PartitionCountChangedError} when a topic was grown: what its new partitions hold must not be applied */
@@ -88,16 +129,13 @@ const gatherBacklog = async (backlog: Backlog): Promise<void> => {
   metrics.marksDue.set(count);
   metrics.markAgeSeconds.set(oldestDueAtMs === null ? 0 : (Date.now() - oldestDueAtMs) / 1000);
   metrics.heldBack.set(consumer.heldBack().length);
-  const next = new Map(
-    (await readPositions(pool, activeProjection)).map((each) => [`${each.topic} ${each.partition}`, each.nextOffset]),
-  );
-  noticeRestore(backlog, next);
+  const next = await noticeRestore(backlog, () => readPositions(pool, activeProjection));
   for (const topic of consumed) {
     const bounds = await log.bounds(topic);
     if (bounds.length !== partitionCounts.get(topic))
       throw new PartitionCountChangedError(`${topic} has ${bounds.length} partitions now`);
     for (const { partition, high } of bounds) {
-      const lag = high - (next.get(`${topic} ${partition}`) ?? 0n);
+      const lag = high - (next.get(placeOf({ topic, partition })) ?? 0n);
       metrics.lag.set({ consumergroup, topic, partition: String(partition) }, Math.max(0, Number(lag)));
     }
   }
@@ -167,16 +205,18 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
   const intake = createWebhookIntake({ log, keys: settings.webhookKeys ?? settings.livekit.keys, metrics, logger });
   const intakeUrl = await intake.listen({ host: settings.host, port: settings.port });
 
+  const reached: Positions = new Map();
+  const project = createProjector({
+    store,
+    projection: activeProjection,
+    partitionCount: (topic) => partitionCounts.get(topic) ?? 1,
+    metrics,
+    logger,
+  });
   consumer = log.consume({
     group: settings.consumerGroup,
     topics: consumed,
-    onBatch: createProjector({
-      store,
-      projection: activeProjection,
-      partitionCount: (topic) => partitionCounts.get(topic) ?? 1,
-      metrics,
-      logger,
-    }),
+    onBatch: noteReached(project, reached),
     startAt: async (assigned) => {
       const positions = await readPositions(pool, activeProjection);
       return positions
@@ -192,7 +232,6 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
   const sweep = startSweep({ store, log, livekit, intervalMs: settings.sweepIntervalMs, metrics, logger });
   const relay = startRelay({ pool, log, metrics, logger });
   const failure = Promise.withResolvers<never>();
-  const reached = new Map<string, bigint>();
   const { consumerGroup: consumergroup } = settings;
   const backlog = setInterval(
     () =>

@@ -8,6 +8,8 @@ import {
   createLaneGate,
   createProjector,
   createWorkerMetrics,
+  noteReached,
+  noticeRestore,
   startEnforcement,
   sweepOnce,
   toLivekitRecord,
@@ -56,6 +58,7 @@ export class SimulatedWorker implements SimulatedProcess {
   readonly #log: EventLog;
   readonly #livekit: RoomService;
   readonly #clock: Clock;
+  readonly #reached = new Map<string, bigint>();
   readonly #project: (batch: LogBatch) => Promise<BatchOutcome>;
   readonly #enforcement: ReturnType<typeof startEnforcement>;
 
@@ -83,13 +86,14 @@ export class SimulatedWorker implements SimulatedProcess {
       delay: (ms, signal) => scheduler.delay(this, ms, signal),
       random: () => random.next(),
     };
-    this.#project = createProjector({
+    const project = createProjector({
       store: this.#store,
       projection: activeProjection,
       partitionCount: () => partitionCount,
       metrics,
       logger,
     });
+    this.#project = noteReached(project, this.#reached);
     this.#enforcement = startEnforcement({
       store: this.#store,
       livekit: this.#livekit,
@@ -138,7 +142,7 @@ export class SimulatedWorker implements SimulatedProcess {
         heartbeat: async () => lane.isAssigned,
       });
       if (outcome.kind === 'stop') throw outcome.error;
-      lane.position = outcome.nextOffset;
+      if (lane.position !== null) lane.position = outcome.nextOffset;
       if (outcome.kind === 'retry') lane.resumesAtMs = this.#parts.scheduler.nowMs + outcome.afterMs;
     } finally {
       lane.isBusy = false;
@@ -161,6 +165,15 @@ export class SimulatedWorker implements SimulatedProcess {
       traceparent: undefined,
     } as const;
     await this.#log.append([toLivekitRecord(about, body)], appendTimeoutMs);
+  }
+
+  /** What the worker looks at every two seconds. */
+  async look(): Promise<void> {
+    const reposition = (): void => {
+      for (const lane of this.lanes) lane.position = null;
+    };
+    const looked = { consumer: { reposition }, reached: this.#reached, logger };
+    await noticeRestore(looked, () => this.#store.readPositions(activeProjection));
   }
 
   async sweep(): Promise<void> {

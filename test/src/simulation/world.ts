@@ -145,6 +145,7 @@ export class World {
       for (const worker of this.#workers)
         for (const lane of worker.lanes) if (worker.canFetch(lane)) this.#take(worker, lane, 50);
       if (round % sweepEveryRounds === 0) for (const worker of this.#workers) void worker.sweep().catch(() => {});
+      for (const worker of this.#workers) void worker.look().catch(() => {});
       while (!this.scheduler.isIdle && this.violation === null) await this.scheduler.turn();
       await this.scheduler.advance(500);
       this.#noteRights();
@@ -264,6 +265,7 @@ export class World {
 
   async #passTime(): Promise<void> {
     await this.scheduler.advance(this.#random.pick([50, 250, 500, 1_000, 3_000, 10_000]));
+    for (const worker of this.#alive()) void worker.look().catch(() => {});
     for (const worker of this.#workers)
       if (worker.isPaused && this.scheduler.nowMs - worker.pausedAtMs > idleTransactionMs) worker.loseConnections();
     this.#noteRights();
@@ -343,7 +345,8 @@ export class World {
     if (lanes.length === 0) return;
     const lane = this.#random.pick(lanes);
     const { length } = this.#log.records(lane.topic, lane.partition);
-    lane.position = BigInt(this.#random.below(length + 1));
+    if (length === 0) return;
+    lane.position = BigInt(this.#random.below(length));
     this.#tell(`a reader of ${lane.topic} ${lane.partition} goes on at ${lane.position}`);
   }
 
