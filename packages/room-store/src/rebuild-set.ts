@@ -14,7 +14,7 @@ const retiredSchema = 'realtime_retired';
  * In the order in which a join's query takes its locks (`read-facts.ts`): a swap that waits for one table holds none
  * that such a query would still need.
  */
-const rebuiltTables = ['rooms', 'members', 'users', 'ended_logins', 'suspects', 'bans', 'applied_facts'] as const;
+const rebuiltTables = ['rooms', 'members', 'users', 'ended_logins', 'bans', 'applied_facts'] as const;
 
 /** The longest that a swap keeps the tables from being read while it waits for their locks. */
 const lockTimeoutMs = 200;

@@ -136,14 +136,13 @@ const writeOutbox = async (client: Client, writes: ChunkWrites): Promise<void> =
   );
 };
 
-/** Writes what folds from room events, and which facts were applied. */
+/** Writes what can be folded again from room events, and which facts were applied. */
 export const writeState = async (client: Client, writes: ChunkWrites): Promise<void> => {
   await upsert(client, roomTable, [...writes.rooms.values()]);
   await upsert(client, memberTable, [...writes.members.values()]);
   await upsert(client, banTable, [...writes.bans.values()]);
   await upsert(client, userTable, [...writes.users.values()]);
   await upsert(client, endedLoginTable, [...writes.logins.values()]);
-  await upsert(client, suspectTable, [...writes.suspects.values()]);
   await writeAppliedFacts(client, writes);
 };
 
@@ -153,6 +152,7 @@ export const writeState = async (client: Client, writes: ChunkWrites): Promise<v
  */
 export const writeChunk = async (client: Client, writes: ChunkWrites): Promise<number> => {
   await writeState(client, writes);
+  await upsert(client, suspectTable, [...writes.suspects.values()]);
   await upsert(client, lifeTable, [...writes.lives.values()]);
   await upsert(client, sessionTable, [...writes.sessions.values()]);
   await writeDeadLetters(client, writes);

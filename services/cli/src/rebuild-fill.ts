@@ -1,12 +1,14 @@
 import { topics } from '@realtime-service/contracts';
 import type { BatchOutcome, LogBatch } from '@realtime-service/event-log';
-import { type ChunkStore, rebuildProjection } from '@realtime-service/room-store';
+import { type ChunkStore, isBusy, rebuildProjection } from '@realtime-service/room-store';
 import { applyDecoded, decodeRecord } from '@realtime-service/room-worker';
 
 /** Somebody else's partition, for as long as any rebuild takes. */
 const leftAloneMs = 24 * 3_600_000;
 /** How soon a partition that stands where the serving tables stand is looked at again. */
 const limitRetryMs = 50;
+/** How soon after somebody else was in the way. */
+const busyRetryMs = 500;
 const batchesPerPurge = 20;
 
 export interface FillDependencies {
@@ -55,10 +57,16 @@ export const createFiller = (dependencies: FillDependencies): ((batch: LogBatch)
     const { partition, fetchedOffset } = batch;
     if (!isOurs(partition)) return { kind: 'retry', nextOffset: fetchedOffset, afterMs: leftAloneMs };
     const limit = await limitOf(partition, batch.nextOffset);
-    const end = batch.nextOffset < limit ? batch.nextOffset : limit;
-    const nextOffset = end > fetchedOffset ? await write(batch, end) : fetchedOffset;
-    return nextOffset === batch.nextOffset
-      ? { kind: 'advance', nextOffset }
-      : { kind: 'retry', nextOffset, afterMs: limitRetryMs };
+    const isBeyond = batch.nextOffset > limit;
+    const end = isBeyond ? limit : batch.nextOffset;
+    try {
+      const nextOffset = end > fetchedOffset ? await write(batch, end) : fetchedOffset;
+      return nextOffset === batch.nextOffset
+        ? { kind: 'advance', nextOffset }
+        : { kind: 'retry', nextOffset, afterMs: limitRetryMs };
+    } catch (error) {
+      if (!isBusy(error)) throw error;
+      return { kind: 'retry', nextOffset: fetchedOffset, afterMs: busyRetryMs };
+    }
   };
 };

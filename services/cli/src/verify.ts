@@ -1,5 +1,5 @@
 import { topics } from '@realtime-service/contracts';
-import type { EventLog, LogBatch } from '@realtime-service/event-log';
+import { type EventLog, type LogBatch, partitionOf } from '@realtime-service/event-log';
 import {
   activeProjection,
   beginSnapshot,
@@ -121,7 +121,10 @@ const verifyAt = async (client: Client, { log, terminal, ending }: Workplace, is
   );
   const bounds = await log().bounds(topic);
   const report = createReport(terminal, isJson);
-  const comparison = new Comparison(client, report.add);
+  const comparison = new Comparison(client, {
+    partitionOf: (key) => partitionOf(key, bounds.length),
+    report: report.add,
+  });
   let events = 0n;
   for (const { partition, low, high } of bounds) {
     if (low > 0n)

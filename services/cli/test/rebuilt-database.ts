@@ -23,8 +23,8 @@ import { createLogger } from '@realtime-service/telemetry';
 
 const topic = topics.roomEvents;
 export const partitionCount = 4;
-const rebuiltTables = ['rooms', 'members', 'bans', 'users', 'ended_logins', 'suspects'] as const;
-const keptTables = ['sessions', 'seat_leases', 'edges', 'outbox', 'dead_letters', 'room_lives'] as const;
+const rebuiltTables = ['rooms', 'members', 'bans', 'users', 'ended_logins'] as const;
+const keptTables = ['sessions', 'seat_leases', 'edges', 'outbox', 'dead_letters', 'suspects', 'room_lives'] as const;
 
 /** A database whose tables the room-worker's projector keeps up to date with a log. */
 export interface RebuiltDatabase {
@@ -151,7 +151,7 @@ export const appendHistory = async (
 ): Promise<void> => {
   const below = chanceOf(seed);
   const told: NewRecord[] = [];
-  const dead: LogPosition[] = [];
+  const dead: (LogPosition & { readonly about: string })[] = [];
   const pick = <T>(from: readonly T[]): T => from[below(from.length)] as T;
   const next = (at: number): NewRecord => {
     const room = `room ${below(6)} ✓`;
@@ -194,9 +194,9 @@ export const appendHistory = async (
       () => told.at(-1) ?? write('room.locked', room, {}),
     ];
     if (dead.length > 0 && below(12) === 0) {
-      const { topic: of, partition, offset } = pick(dead);
+      const { about, topic: of, partition, offset } = pick(dead);
       const action = below(2) === 0 ? 'dead_letter.retried' : 'dead_letter.discarded';
-      return write(action, room, { topic: of, partition, offset: String(offset) });
+      return write(action, about, { topic: of, partition, offset: String(offset) });
     }
     if (at === count - 1) return write('room.closed', 'room 0 ✓', {});
     return pick(kinds)();
@@ -205,7 +205,10 @@ export const appendHistory = async (
     const batch = Array.from({ length: Math.min(40, count - at) }, (_, place) => next(at + place));
     told.push(...batch);
     at += batch.length;
-    for (const [place, position] of (await append(batch)).entries())
-      if (batch[place]?.value === null || below(8) === 0) dead.push(position);
+    for (const [place, position] of (await append(batch)).entries()) {
+      const { key, value } = batch[place] as NewRecord;
+      // Some of them are no dead letters at all.
+      if (value === null || below(8) === 0) dead.push({ ...position, about: String(key) });
+    }
   }
 };

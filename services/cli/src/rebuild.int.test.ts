@@ -1,0 +1,389 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { topics } from '@realtime-service/contracts';
+import { startKafka } from '@realtime-service/dev-stack';
+import { describeWith } from '@realtime-service/dev-stack/vitest';
+import { createKafkaLog, partitionOf } from '@realtime-service/event-log';
+import {
+  type Client,
+  createFactsReader,
+  createPool,
+  type FactsAnswer,
+  type Pool,
+  purge,
+  readFacts,
+} from '@realtime-service/room-store';
+import kafkajs from 'kafkajs';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import {
+  appendHistory,
+  binary,
+  partitionCount,
+  type RebuiltDatabase,
+  startRebuiltDatabase,
+} from '../test/rebuilt-database.ts';
+import { runRealtime } from '../test/run-realtime.ts';
+
+const timeoutMs = 120_000;
+const script = fileURLToPath(new URL('./main.ts', import.meta.url));
+
+/** `realtime rebuild` under way: its progress as it comes, and means to end it. */
+const startRebuild = (url: string) => {
+  const child = spawn(process.execPath, [script, 'rebuild'], { env: { PATH: '/usr/bin:/bin', DATABASE_URL: url } });
+  let told = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    told += text;
+  });
+  const ended = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>;
+  return {
+    told: () => told,
+    hasTold: async (text: string): Promise<void> => {
+      while (!told.includes(text)) {
+        if (child.exitCode !== null) throw new Error(`ended: ${told}`);
+        await delay(20);
+      }
+    },
+    end: async (signal: NodeJS.Signals): Promise<number | null> => {
+      child.kill(signal);
+      const [code] = await ended;
+      return code;
+    },
+  };
+};
+
+/** Reads a table and does not end its transaction: no swap can happen until `release`. */
+const holdTables = async (pool: Pool): Promise<{ readonly release: () => Promise<void> }> => {
+  const client: Client = await pool.connect();
+  await client.query('begin; select from bans limit 1');
+  return {
+    release: async () => {
+      await client.query('rollback');
+      client.release();
+    },
+  };
+};
+
+describeWith(['postgres'], 'realtime rebuild', () => {
+  let database: RebuiltDatabase;
+  const rebuild = (...args: string[]) => runRealtime({ DATABASE_URL: database.url }, 'rebuild', ...args);
+  const verify = () => runRealtime({ DATABASE_URL: database.url }, 'verify');
+
+  beforeEach(async () => {
+    database = await startRebuiltDatabase();
+  });
+  afterEach(() => database.stop());
+
+  const leaveSession = (identity: string): Promise<unknown> =>
+    database.pool.query(
+      `insert into sessions (room_id, room_sid, participant_sid, identity, user_id, kind, is_hidden, is_live, joined_at, version, last_fact_at)
+        values ('room 1 ✓', 'RM_1', $1, $1::text, 'user/1', 'STANDARD', false, $1::text <> 'left', now(), 1, now())`,
+      [identity],
+    );
+
+  describe('of a history', () => {
+    test.each([1, 2, 3])(
+      'makes the same bytes, whatever the tables held: seed %i',
+      async (seed) => {
+        await appendHistory(database, { seed, count: 1_200 });
+        await database.caughtUp();
+        await leaveSession('live');
+        await leaveSession('left');
+        const [state, kept] = [await database.state(), await database.kept()];
+        expect(kept.filter((line) => line.startsWith('suspects')).length).toBeGreaterThan(0);
+        expect(kept.filter((line) => line.startsWith('dead_letters')).length).toBeGreaterThan(5);
+        await database.pool.query(`delete from marks; delete from members where user_id < 'user/4';
+          update rooms set name = 'wrong'; delete from applied_facts where fact_key < '\\x80'`);
+        expect(await database.state()).not.toEqual(state);
+
+        const { code, stdout, stderr } = await rebuild('--json');
+        expect({ code, stderr: code === 0 ? '' : stderr }).toEqual({ code: 0, stderr: '' });
+        expect(JSON.parse(stdout)).toMatchObject({ events: 1_200, marks: 1, wasResumed: false });
+        expect(await database.state()).toEqual(state);
+        expect(await database.kept()).toEqual(kept);
+        const { rows: marks } = await database.pool.query('select room_id, identity, cause from marks');
+        expect(marks).toEqual([{ room_id: 'room 1 ✓', identity: 'live', cause: 'rebuilt' }]);
+        expect(await verify()).toMatchObject({ code: 0 });
+      },
+      timeoutMs,
+    );
+
+    test(
+      'leaves tables that go on: facts that come later, migrations that name indexes, and another rebuild',
+      async () => {
+        await appendHistory(database, { seed: 4, count: 200 });
+        await database.caughtUp();
+        const shape = `select indexrelid::regclass::text as index, pg_get_indexdef(indexrelid) as definition from pg_index
+          join pg_class on pg_class.oid = indrelid where relnamespace = 'public'::regnamespace
+          union select conname, pg_get_constraintdef(oid) from pg_constraint where connamespace = 'public'::regnamespace
+            and contype <> 'n' order by 1, 2`;
+        const before = (await database.pool.query(shape)).rows;
+        await database.pool.query('grant select on members to pg_monitor');
+        expect(await rebuild()).toMatchObject({ code: 0 });
+        expect((await database.pool.query(shape)).rows).toEqual(before);
+        const { rows } = await database.pool.query(
+          `select has_table_privilege('pg_monitor', 'members', 'select') as may, (select reloptions from pg_class where oid = 'members'::regclass) as options`,
+        );
+        expect(rows).toEqual([{ may: true, options: null }]);
+        await appendHistory(database, { seed: 5, count: 200 });
+        await database.caughtUp();
+        expect(await rebuild()).toMatchObject({ code: 0 });
+        expect(await verify()).toMatchObject({ code: 0 });
+      },
+      timeoutMs,
+    );
+
+    test(
+      'tells the same repeats, whenever the purge has run',
+      async () => {
+        const day = (days: number): Date => new Date(Date.UTC(2026, 0, 1) + days * 86_400_000);
+        const at = partitionOf('room', partitionCount);
+        // Added, removed, and the addition told again: within the week a repeat, later news.
+        const facts: [id: string, type: string, userId: string, recordedAt: Date][] = [
+          ['a', 'member.added', 'ann', day(0)],
+          ['b', 'member.removed', 'ann', day(1)],
+          ['a', 'member.added', 'ann', day(7)],
+          ['c', 'member.added', 'bob', day(0)],
+          ['d', 'member.removed', 'bob', day(2)],
+          ['e', 'member.added', 'cleo', day(8)],
+          ['c', 'member.added', 'bob', day(1)],
+          ['c', 'member.added', 'bob', day(8)],
+        ];
+        const insert = async (
+          [id, type, userId, recordedAt]: (typeof facts)[number],
+          offset: number,
+        ): Promise<void> => {
+          const { key, value, headers } = binary({ id, type, subject: 'room', data: { userId, role: 'host' } });
+          const encoded = Object.entries(headers).map(([name, text]) => [name, Buffer.from(text).toString('base64')]);
+          await database.pool.query('insert into log_records values ($1, $2, $3, $4, $5, $6, $7)', [
+            topics.roomEvents,
+            at,
+            offset,
+            recordedAt,
+            Buffer.from(String(key)),
+            value,
+            JSON.stringify(Object.fromEntries(encoded)),
+          ]);
+          await database.pool.query('update log_heads set next_offset = $3 where topic = $1 and partition = $2', [
+            topics.roomEvents,
+            at,
+            offset + 1,
+          ]);
+          await database.caughtUp();
+          await purge(database.pool);
+        };
+        for (const [offset, fact] of facts.entries()) await insert(fact, offset);
+        const { rows } = await database.pool.query('select user_id, is_removed from members order by user_id');
+        expect(rows).toEqual([
+          { user_id: 'ann', is_removed: true },
+          { user_id: 'bob', is_removed: false },
+          { user_id: 'cleo', is_removed: false },
+        ]);
+        const state = (await database.state()).filter((line) => !line.startsWith('applied_facts'));
+        expect(await rebuild()).toMatchObject({ code: 0 });
+        await purge(database.pool);
+        expect((await database.state()).filter((line) => !line.startsWith('applied_facts'))).toEqual(state);
+        expect(await verify()).toMatchObject({ code: 0 });
+      },
+      timeoutMs,
+    );
+  });
+
+  describe('that is interrupted', () => {
+    test.each([['SIGINT', 1] as const, ['SIGKILL', null] as const])(
+      'by %s goes on where it was',
+      async (signal, code) => {
+        await appendHistory(database, { seed: 6, count: 600 });
+        await database.caughtUp();
+        const state = await database.state();
+        const held = await holdTables(database.pool);
+        const first = startRebuild(database.url);
+        await first.hasTold('The tables are in use by test');
+        expect(await first.end(signal)).toBe(code);
+        if (signal === 'SIGINT') expect(first.told()).toContain('call it again to go on');
+        expect(await database.state()).toEqual(state);
+        await appendHistory(database, { seed: 7, count: 100 });
+        await database.caughtUp();
+        const later = await database.state();
+        await held.release();
+        const { code: ended, stdout } = await rebuild('--json');
+        expect(ended).toBe(0);
+        expect(JSON.parse(stdout)).toMatchObject({ wasResumed: true, events: 100 });
+        expect(await database.state()).toEqual(later);
+        const { rows } = await database.pool.query(
+          `select nspname from pg_namespace where nspname like 'realtime%' union all
+            select projection from log_positions where projection <> 'active' union all select holder from duties`,
+        );
+        expect(rows).toEqual([]);
+      },
+      timeoutMs,
+    );
+
+    test(
+      'is given up by --restart',
+      async () => {
+        await appendHistory(database, { seed: 8, count: 100 });
+        await database.caughtUp();
+        const held = await holdTables(database.pool);
+        const first = startRebuild(database.url);
+        await first.hasTold('The tables are in use');
+        await first.end('SIGINT');
+        await held.release();
+        // What it wrote is not trusted any more.
+        await database.pool.query(`update realtime_rebuild.members set role = 'host'`);
+        const { code, stdout } = await rebuild('--restart', '--json');
+        expect(code).toBe(0);
+        expect(JSON.parse(stdout)).toMatchObject({ wasResumed: false, events: 100 });
+        expect(await verify()).toMatchObject({ code: 0 });
+      },
+      timeoutMs,
+    );
+
+    test(
+      'is refused after a migration, and while another one runs',
+      async () => {
+        await appendHistory(database, { seed: 9, count: 50 });
+        await database.caughtUp();
+        const held = await holdTables(database.pool);
+        const first = startRebuild(database.url);
+        await first.hasTold('The tables are in use');
+        const second = await rebuild();
+        expect(second).toMatchObject({ code: 1 });
+        expect(second.stderr).toContain('Another rebuild is running.');
+        await first.end('SIGINT');
+        await held.release();
+        await database.pool.query('alter table rooms add column topic_of_the_day text');
+        const third = await rebuild();
+        expect(third).toMatchObject({ code: 1 });
+        expect(third.stderr).toContain('--restart');
+        expect(await rebuild('--restart')).toMatchObject({ code: 0 });
+      },
+      timeoutMs,
+    );
+  });
+
+  test(
+    'serves joins meanwhile: none waits longer than 300 ms for the swap, none gets a wrong answer',
+    async () => {
+      await database.append([
+        binary({ id: 'c', type: 'room.created', subject: 'room', data: {} }),
+        binary({ id: 'm', type: 'member.added', subject: 'room', data: { userId: 'ann', role: 'host' } }),
+      ]);
+      await appendHistory(database, { seed: 10, count: 2_000 });
+      await database.caughtUp();
+      // As the api has it: prepared statements on connections that live on.
+      const pool = createPool({
+        url: database.url,
+        maxConnections: 4,
+        applicationName: 'api',
+        onError: () => undefined,
+      });
+      const askFacts = createFactsReader((queries) => readFacts(pool, queries), { deadlineMs: 10_000 });
+      const ending = new AbortController();
+      const answers: Promise<FactsAnswer>[] = [];
+      let longestWaitMs = 0;
+      const join = async (): Promise<void> => {
+        while (!ending.signal.aborted) {
+          answers.push(askFacts({ roomId: 'room', userId: 'ann', loginId: null }));
+          await delay(5);
+        }
+      };
+      // What a join waits for the swap is what it waits for the tables' locks; its other time belongs to the machine.
+      const watch = async (): Promise<void> => {
+        while (!ending.signal.aborted) {
+          const { rows } = await database.pool.query<{ ms: number | null }>(
+            `select extract(epoch from max(clock_timestamp() - waitstart))::float8 * 1000 as ms from pg_locks
+              join pg_stat_activity using (pid) where not granted and application_name = 'api'`,
+          );
+          longestWaitMs = Math.max(longestWaitMs, rows[0]?.ms ?? 0);
+          await delay(5);
+        }
+      };
+      const produce = async (): Promise<void> => {
+        for (let seed = 100; !ending.signal.aborted; seed += 1) await appendHistory(database, { seed, count: 20 });
+      };
+      const work = [join(), watch(), produce()];
+      const held = await holdTables(database.pool);
+      const running = startRebuild(database.url);
+      await running.hasTold('The tables are in use');
+      await delay(2_000);
+      await held.release();
+      while ((await database.pool.query(`select from log_positions where projection = 'rebuild'`)).rowCount !== 0)
+        await delay(20);
+      await delay(500);
+      ending.abort();
+      await Promise.all(work);
+      for (const { facts } of await Promise.all(answers))
+        expect({ state: facts.room?.state, role: facts.member?.role }).toEqual({ state: 'open', role: 'host' });
+      expect(answers.length).toBeGreaterThan(200);
+      expect(longestWaitMs).toBeGreaterThan(0);
+      expect(longestWaitMs).toBeLessThan(300);
+      await pool.end();
+      await running.end('SIGTERM');
+      await database.caughtUp();
+      expect(await verify()).toMatchObject({ code: 0 });
+    },
+    timeoutMs,
+  );
+
+  describe('called wrongly', () => {
+    test('says what is wrong with its options', async () => {
+      expect(await rebuild('--threads', '0')).toMatchObject({ code: 2 });
+      expect(await rebuild('--thread', '2')).toMatchObject({ code: 2 });
+      expect(await rebuild('now')).toMatchObject({ code: 2 });
+    });
+
+    test('refuses a log that is not the one that was applied', async () => {
+      await database.append([binary({ id: 'c', type: 'room.created', subject: 'room', data: {} })]);
+      await database.caughtUp();
+      await database.pool.query('update log_positions set next_offset = 99');
+      const { code, stderr } = await rebuild();
+      expect(code).toBe(1);
+      expect(stderr).toContain('it is another log');
+    });
+
+    test('refuses a database that no worker has worked on', async () => {
+      await database.pool.query('delete from log_positions');
+      const { code, stderr } = await rebuild();
+      expect(code).toBe(1);
+      expect(stderr).toContain('No room-worker has worked on this database yet');
+    });
+  });
+});
+
+describeWith(['postgres', 'kafka'], 'realtime rebuild, on Kafka', () => {
+  test(
+    'makes the same bytes, and refuses a topic that has lost its beginning',
+    async () => {
+      const kafka = await startKafka();
+      await kafka.createTopics(
+        [topics.roomEvents, topics.livekitWebhooks].map((topic) => ({ topic, partitions: partitionCount })),
+      );
+      const database = await startRebuiltDatabase(() =>
+        createKafkaLog({ brokers: kafka.brokers, clientId: 'test', writeLog: () => undefined }),
+      );
+      const env = { DATABASE_URL: database.url, KAFKA_BROKERS: kafka.brokers.join(',') };
+      await appendHistory(database, { seed: 11, count: 1_500 });
+      await database.caughtUp();
+      const state = await database.state();
+      await database.pool.query('delete from members');
+      expect(await runRealtime(env, 'rebuild')).toMatchObject({ code: 0 });
+      expect(await database.state()).toEqual(state);
+      expect(await runRealtime(env, 'verify')).toMatchObject({ code: 0 });
+
+      const partition = (await database.log.bounds(topics.roomEvents)).find(({ high }) => high > 5n)?.partition ?? 0;
+      const admin = new kafkajs.Kafka({ brokers: [...kafka.brokers], logLevel: kafkajs.logLevel.NOTHING }).admin();
+      await admin.connect();
+      await admin.deleteTopicRecords({ topic: topics.roomEvents, partitions: [{ partition, offset: '5' }] });
+      await admin.disconnect();
+      const refused = await runRealtime(env, 'rebuild');
+      expect(refused).toMatchObject({ code: 1 });
+      expect(refused.stderr).toContain('begins at offset 5');
+      expect(await database.state()).toEqual(state);
+      await database.stop();
+      await kafka.stop();
+    },
+    timeoutMs * 2,
+  );
+});
