@@ -62,7 +62,11 @@ export const removed = (room: string, userId: string): RoomEvent => ({
 });
 export const created = (room: string): RoomEvent => ({ type: 'room.created', subject: room, data: {} });
 
-export const joined = (room: string, userId: string, sid = `PA_${userId}`): LivekitFact => ({
+export const joined = (
+  room: string,
+  userId: string,
+  sid = `PA_${userId}`,
+): Extract<LivekitFact, { readonly participant: unknown }> => ({
   type: 'participant_joined',
   room: { name: room, sid: `RM_${room}`, creationTimeMs: 1_000 },
   participant: {
