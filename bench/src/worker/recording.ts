@@ -1,4 +1,4 @@
-import type { Client, Pool } from '@realtime-service/room-store';
+import { ArrayParameter, type Client, type Pool } from '@realtime-service/room-store';
 
 /** A statement as it was sent, with its values. */
 export interface Statement {
@@ -37,7 +37,8 @@ export const recordingOf = (pool: Pool): { readonly pool: Pool; readonly chunks:
   const record = (client: Client): Client => {
     let statements: Statement[] = [];
     const query = async (given: string | Statement, givenValues: readonly unknown[] = []) => {
-      const { text, values = [] } = typeof given === 'string' ? { text: given, values: givenValues } : given;
+      const { text, values: sent = [] } = typeof given === 'string' ? { text: given, values: givenValues } : given;
+      const values = sent.map((value) => (value instanceof ArrayParameter ? value.items : value));
       if (marksInsert.test(text)) {
         const result = await client.query<MarkRow>(`${text} returning ${returnedMark}`, [...values]);
         if (result.rows.length > 0) statements.push(markStatement(result.rows));

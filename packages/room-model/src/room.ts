@@ -103,7 +103,8 @@ export type RoomChange =
   | { readonly entity: 'edge'; readonly row: Edge };
 
 /** Ids cannot contain NUL, so joined keys are unambiguous. */
-export const keyOf = (...parts: readonly string[]): string => parts.join('\0');
+export const keyOf = (first: string, second: string, third?: string): string =>
+  third === undefined ? `${first}\0${second}` : `${first}\0${second}\0${third}`;
 
 /** One dead letter raises at most one doubt of a scope. */
 export const keyOfSuspect = ({ scope, cause }: Pick<Suspect, 'scope' | 'cause'>): string =>

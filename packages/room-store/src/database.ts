@@ -48,6 +48,8 @@ export const createPool = (options: DatabaseOptions): Pool => {
     query_timeout: statementTimeoutMs + 1_000,
     idleTimeoutMillis: 30_000,
     keepAlive: true,
+    // A statement is sent when it is asked for, whether or not the one before it was answered; the order stays.
+    pipeline: true,
     onConnect: async (client: pg.ClientBase & MaybeDirect) => {
       client.isDirect = await isAnsweredByPostgres(client);
       pool.isDirect = client.isDirect;

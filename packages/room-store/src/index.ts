@@ -19,4 +19,5 @@ export * from './rebuild-verify.ts';
 export * from './relay-queue.ts';
 export * from './repeats.ts';
 export * from './settings.ts';
+export { ArrayParameter } from './statement.ts';
 export * from './store.ts';

@@ -1,4 +1,10 @@
-import { WorkingSet } from '@realtime-service/room-model';
+import {
+  type Member,
+  type PresenceChange,
+  type RoomChange,
+  type Suspect,
+  WorkingSet,
+} from '@realtime-service/room-model';
 import type { Client } from './database.ts';
 import { placeColumns } from './dead-letters.ts';
 import {
@@ -14,6 +20,8 @@ import {
 } from './rows.ts';
 import type { Touched } from './touched.ts';
 
+type Change = RoomChange | PresenceChange;
+
 const pairsOf = (map: ReadonlyMap<string, Iterable<string>>): [string[], string[]] => {
   const left: string[] = [];
   const right: string[] = [];
@@ -25,70 +33,76 @@ const pairsOf = (map: ReadonlyMap<string, Iterable<string>>): [string[], string[
   return [left, right];
 };
 
-const loadRoomFacts = async (client: Client, set: WorkingSet, touched: Touched): Promise<void> => {
+/** Statements that are on their way, each of which puts what it answers into the set. */
+type Loading = readonly Promise<void>[];
+
+const put = async <T>(set: WorkingSet, rows: Promise<T[]>, toChange: (row: T) => Change): Promise<void> => {
+  for (const row of await rows) set.put(toChange(row));
+};
+
+const loadRooms = async (client: Client, set: WorkingSet, rooms: string[]): Promise<void> => {
+  for (const row of await load(client, roomTable, 'where room_id = any($1::opaque_id[])', [rooms]))
+    if (row.origin !== null) set.put({ entity: 'room', row });
+};
+
+const loadRoomFacts = (client: Client, set: WorkingSet, touched: Touched): Loading => {
   const rooms = [...touched.rooms];
+  const wholeRooms = [...touched.wholeRooms];
   const users = [...touched.users];
   const pairs = pairsOf(touched.members);
-  const isPair = '(room_id, user_id) in (select * from unnest($1::opaque_id[], $2::opaque_id[]))';
-  if (rooms.length > 0)
-    for (const row of await load(client, roomTable, 'where room_id = any($1::opaque_id[])', [rooms]))
-      if (row.origin !== null) set.put({ entity: 'room', row });
+  const isPair = 'where (room_id, user_id) in (select * from unnest($1::opaque_id[], $2::opaque_id[]))';
+  const isOfRoom = 'where room_id = any($1::opaque_id[])';
+  const isOfUser = 'where user_id = any($1::opaque_id[])';
+  const toMember = (row: Member): Change => ({ entity: 'member', row });
+  const loading: Promise<void>[] = [];
+  if (rooms.length > 0) loading.push(loadRooms(client, set, rooms));
   // One statement each: an `or` of them has PostgreSQL read the whole table.
   if (pairs[0].length > 0)
-    for (const row of await load(client, memberTable, `where ${isPair}`, pairs)) set.put({ entity: 'member', row });
-  if (touched.wholeRooms.size > 0)
-    for (const row of await load(client, memberTable, 'where room_id = any($1::opaque_id[])', [
-      [...touched.wholeRooms],
-    ]))
-      set.put({ entity: 'member', row });
-  if (pairs[0].length > 0)
-    for (const row of await load(client, banTable, `where ${isPair}`, pairs)) set.put({ entity: 'ban', row });
-  if (users.length > 0) {
-    for (const row of await load(client, userTable, 'where user_id = any($1::opaque_id[]) and event_id is not null', [
-      users,
-    ]))
-      set.put({ entity: 'user', row });
-    for (const row of await load(client, endedLoginTable, 'where user_id = any($1::opaque_id[])', [users]))
-      set.put({ entity: 'login', row });
-  }
-  await loadDoubts(client, set, touched);
+    loading.push(
+      put(set, load(client, memberTable, isPair, pairs), toMember),
+      put(set, load(client, banTable, isPair, pairs), (row) => ({ entity: 'ban', row })),
+    );
+  if (wholeRooms.length > 0) loading.push(put(set, load(client, memberTable, isOfRoom, [wholeRooms]), toMember));
+  if (users.length > 0)
+    loading.push(
+      put(set, load(client, userTable, `${isOfUser} and event_id is not null`, [users]), (row) => ({
+        entity: 'user',
+        row,
+      })),
+      put(set, load(client, endedLoginTable, isOfUser, [users]), (row) => ({ entity: 'login', row })),
+    );
+  return loading;
 };
 
 /**
  * The doubts that a fact may settle, of each by an index: a producer out of order can leave a room thousands of them.
  * Settled ones are read by their letter only.
  */
-const loadDoubts = async (client: Client, set: WorkingSet, touched: Touched): Promise<void> => {
+const loadDoubts = (client: Client, set: WorkingSet, touched: Touched): Loading => {
   const [pairRooms, pairUsers] = pairsOf(touched.members);
   const isOpen = 'from suspects where not is_healed and';
   const values = [[...touched.rooms], [...touched.wholeRooms], pairRooms, pairUsers, [...touched.users]];
-  if (values.some(({ length }) => length > 0))
-    for (const row of await load(
-      client,
-      suspectTable,
-      `where not is_healed and room_id = any($1::opaque_id[]) and user_id = '' and scope = 'header'
+  const toSuspect = (row: Suspect): Change => ({ entity: 'suspect', row });
+  const loading: Promise<void>[] = [];
+  if (values.some(({ length }) => length > 0)) {
+    const isOfTouched = `where not is_healed and room_id = any($1::opaque_id[]) and user_id = '' and scope = 'header'
         union all select * ${isOpen} room_id = any($2::opaque_id[])
         union all select * ${isOpen} (room_id, user_id) in (select * from unnest($3::opaque_id[], $4::opaque_id[]))
-        union all select * ${isOpen} room_id = '' and user_id = any($5::opaque_id[])`,
-      values,
-    ))
-      set.put({ entity: 'suspect', row });
-  if (touched.letters.length > 0)
-    for (const row of await load(
-      client,
-      suspectTable,
-      `where (cause_topic, cause_partition, cause_offset) in (select * from unnest($1::text[], $2::int[], $3::bigint[]))`,
-      placeColumns(touched.letters),
-    ))
-      set.put({ entity: 'suspect', row });
+        union all select * ${isOpen} room_id = '' and user_id = any($5::opaque_id[])`;
+    loading.push(put(set, load(client, suspectTable, isOfTouched, values), toSuspect));
+  }
+  if (touched.letters.length > 0) {
+    const isOfLetter =
+      'where (cause_topic, cause_partition, cause_offset) in (select * from unnest($1::text[], $2::int[], $3::bigint[]))';
+    loading.push(put(set, load(client, suspectTable, isOfLetter, placeColumns(touched.letters)), toSuspect));
+  }
+  return loading;
 };
 
-const loadPresence = async (client: Client, set: WorkingSet, touched: Touched): Promise<void> => {
+const loadPresence = (client: Client, set: WorkingSet, touched: Touched): Loading => {
   const live = [...touched.liveRooms];
-  if (live.length === 0) return;
+  if (live.length === 0) return [];
   const rooms = live.map(([roomId]) => roomId);
-  for (const row of await load(client, lifeTable, 'where room_id = any($1::opaque_id[])', [rooms]))
-    set.put({ entity: 'life', row });
   const [pairRooms, identities] = pairsOf(new Map(live.map(([roomId, each]) => [roomId, each.identities])));
   const whole = live.filter(([, each]) => each.isWhole).map(([roomId]) => roomId);
   const sids = live.flatMap(([, each]) => [...each.sids]);
@@ -98,16 +112,26 @@ const loadPresence = async (client: Client, set: WorkingSet, touched: Touched): 
     ['room_id in (select * from unnest($1::opaque_id[])) and is_live', [whole]],
     ['room_id in (select * from unnest($1::opaque_id[])) and is_live and room_sid <> all($2::text[])', [rooms, sids]],
   ];
-  for (const [where, values] of selections)
-    if (values[0]?.length)
-      for (const row of await load(client, sessionTable, `where ${where}`, [...values]))
-        set.put({ entity: 'session', row });
+  return [
+    put(set, load(client, lifeTable, 'where room_id = any($1::opaque_id[])', [rooms]), (row) => ({
+      entity: 'life',
+      row,
+    })),
+    ...selections
+      .filter(([, values]) => values[0]?.length)
+      .map(([where, values]) =>
+        put(set, load(client, sessionTable, `where ${where}`, [...values]), (row) => ({ entity: 'session', row })),
+      ),
+  ];
 };
 
-/** Reads what is touched, after the locks. */
+/** Reads what is touched, after the locks: statements that are sent without waiting for each other's answers. */
 export const loadTouched = async (client: Client, touched: Touched): Promise<WorkingSet> => {
   const set = new WorkingSet();
-  await loadRoomFacts(client, set, touched);
-  await loadPresence(client, set, touched);
+  await Promise.all([
+    ...loadRoomFacts(client, set, touched),
+    ...loadDoubts(client, set, touched),
+    ...loadPresence(client, set, touched),
+  ]);
   return set;
 };

@@ -7,6 +7,7 @@ import { claimEdges, claimMarks, markIdentities, postponeEdge, postponeMark, set
 import { readPositions } from './positions.ts';
 import { readLivePresence } from './presence.ts';
 import { readFacts } from './read-facts.ts';
+import { send } from './statement.ts';
 import type { ChunkTransaction, KnownFact, LockedPosition, RoomStore } from './store.ts';
 import type { Touched } from './touched.ts';
 import { writeChunk } from './write-chunk.ts';
@@ -15,7 +16,8 @@ import { writeChunk } from './write-chunk.ts';
 export const marksChannel = 'realtime_marks';
 
 const lockPosition = async (client: Client, at: ProjectionPartition): Promise<LockedPosition> => {
-  const { rows } = await client.query<{ next_offset: string; newest_recorded_at: Date }>(
+  const { rows } = await send<{ next_offset: string; newest_recorded_at: Date }>(
+    client,
     `select next_offset, newest_recorded_at from log_positions
       where projection = $1 and topic = $2 and "partition" = $3 for update`,
     [at.projection, at.topic, at.partition],
@@ -31,12 +33,21 @@ const knownFacts = async (
   factKeys: readonly Buffer[],
 ): Promise<readonly KnownFact[]> => {
   if (factKeys.length === 0) return [];
-  const { rows } = await client.query<{ fact_key: Buffer; recorded_at: Date }>(
+  const { rows } = await send<{ fact_key: Buffer; recorded_at: Date }>(
+    client,
     'select fact_key, recorded_at from applied_facts where topic = $1 and "partition" = $2 and fact_key = any($3::bytea[])',
     [at.topic, at.partition, factKeys],
   );
   return rows.map((row) => ({ factKey: row.fact_key, recordedAtMs: row.recorded_at.getTime() }));
 };
+
+const makeRooms =
+  'insert into rooms (room_id) select id from unnest($1::opaque_id[]) as id order by id on conflict do nothing';
+const makeUsers =
+  'insert into users (user_id) select id from unnest($1::opaque_id[]) as id order by id on conflict do nothing';
+const lockRooms = 'select 1 from rooms where room_id = any($1::opaque_id[]) order by room_id for no key update';
+const selectUsers = 'select 1 from users where user_id = any($1::opaque_id[]) order by user_id for';
+const lockUsers = { update: `${selectUsers} update`, share: `${selectUsers} share` } as const;
 
 /**
  * Makes the rows that serve as locks and takes them, sorted (unsorted ones deadlock), in statements of their own.
@@ -44,25 +55,13 @@ const knownFacts = async (
  */
 const lockTouched = async (client: Client, touched: Touched): Promise<void> => {
   const rooms = [...touched.rooms];
-  if (rooms.length > 0) {
-    await client.query(
-      'insert into rooms (room_id) select id from unnest($1::opaque_id[]) as id order by id on conflict do nothing',
-      [rooms],
-    );
-    await client.query('select 1 from rooms where room_id = any($1::opaque_id[]) order by room_id for no key update', [
-      rooms,
-    ]);
-  }
   const users = [...new Set([...touched.users, ...touched.entering])];
-  if (users.length === 0) return;
-  await client.query(
-    'insert into users (user_id) select id from unnest($1::opaque_id[]) as id order by id on conflict do nothing',
-    [users],
-  );
   const strength = touched.users.size > 0 ? 'update' : 'share';
-  await client.query(`select 1 from users where user_id = any($1::opaque_id[]) order by user_id for ${strength}`, [
-    users,
-  ]);
+  const locks = [
+    ...(rooms.length === 0 ? [] : [makeRooms, lockRooms].map((text) => send(client, text, [rooms]))),
+    ...(users.length === 0 ? [] : [makeUsers, lockUsers[strength]].map((text) => send(client, text, [users]))),
+  ];
+  await Promise.all(locks);
 };
 
 const advance = async (
@@ -70,7 +69,8 @@ const advance = async (
   at: ProjectionPartition,
   { nextOffset, newestRecordedAtMs }: LockedPosition,
 ): Promise<void> => {
-  await client.query(
+  await send(
+    client,
     `update log_positions set next_offset = $4, newest_recorded_at = $5
       where projection = $1 and topic = $2 and "partition" = $3`,
     [at.projection, at.topic, at.partition, nextOffset.toString(), new Date(newestRecordedAtMs)],

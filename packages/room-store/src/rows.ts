@@ -10,6 +10,7 @@ import type {
   User,
 } from '@realtime-service/room-model';
 import type { Client } from './database.ts';
+import { send } from './statement.ts';
 
 /** Tables as columns: one description drives writing and reading a row. */
 
@@ -270,7 +271,8 @@ export const upsert = async <T>(
   rows: readonly T[],
 ): Promise<void> => {
   if (rows.length > 0)
-    await client.query(
+    await send(
+      client,
       upsertSql,
       columns.map(({ value }) => rows.map(value)),
     );
@@ -283,6 +285,6 @@ export const load = async <T>(
   where: string,
   values: unknown[],
 ): Promise<T[]> => {
-  const { rows } = await client.query(`select * from ${name} ${where}`, values);
+  const { rows } = await send(client, `select * from ${name} ${where}`, values);
   return rows.map(read);
 };

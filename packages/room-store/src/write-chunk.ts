@@ -14,6 +14,7 @@ import {
   upsert,
   userTable,
 } from './rows.ts';
+import { send } from './statement.ts';
 
 const writeAppliedFacts = async (client: Client, writes: ChunkWrites): Promise<void> => {
   // An id that came again after its week is in there twice: the later one counts.
@@ -23,7 +24,8 @@ const writeAppliedFacts = async (client: Client, writes: ChunkWrites): Promise<v
   const [first] = facts.values();
   if (first === undefined) return;
   const rows = [...facts.values()];
-  await client.query(
+  await send(
+    client,
     `insert into applied_facts (topic, "partition", fact_key, recorded_at)
       select $1, $2, fact_key, recorded_at from unnest($3::bytea[], $4::timestamptz[]) as fact (fact_key, recorded_at)
         on conflict (topic, "partition", fact_key) do update set recorded_at = excluded.recorded_at`,
@@ -87,7 +89,8 @@ const writeEdges = async (client: Client, writes: ChunkWrites): Promise<void> =>
 const writeMarks = async (client: Client, writes: ChunkWrites): Promise<number> => {
   const rows = [...writes.marks.values()];
   if (rows.length === 0) return 0;
-  const { rowCount } = await client.query(
+  const { rowCount } = await send(
+    client,
     `with concern as (
         select * from unnest($1::text[], $2::opaque_id[], $3::opaque_id[], $4::text[], $5::timestamptz[], $6::text[])
           as c (concern, a, b, cause, caused_at, trace)),
@@ -122,7 +125,8 @@ const writeMarks = async (client: Client, writes: ChunkWrites): Promise<number> 
 
 const writeOutbox = async (client: Client, writes: ChunkWrites): Promise<void> => {
   if (writes.outbox.length === 0) return;
-  await client.query(
+  await send(
+    client,
     `insert into outbox (room_id, event_id, type, occurred_at, data, trace)
       select * from unnest($1::opaque_id[], $2::text[], $3::text[], $4::timestamptz[], $5::jsonb[], $6::text[])`,
     [
@@ -136,14 +140,19 @@ const writeOutbox = async (client: Client, writes: ChunkWrites): Promise<void> =
   );
 };
 
-/** Writes what can be folded again from room events, and which facts were applied. */
+/**
+ * Writes what can be folded again from room events, and which facts were applied. Sent without waiting for answers,
+ * since nothing here rests on one, and carried out in this order.
+ */
 export const writeState = async (client: Client, writes: ChunkWrites): Promise<void> => {
-  await upsert(client, roomTable, [...writes.rooms.values()]);
-  await upsert(client, memberTable, [...writes.members.values()]);
-  await upsert(client, banTable, [...writes.bans.values()]);
-  await upsert(client, userTable, [...writes.users.values()]);
-  await upsert(client, endedLoginTable, [...writes.logins.values()]);
-  await writeAppliedFacts(client, writes);
+  await Promise.all([
+    upsert(client, roomTable, [...writes.rooms.values()]),
+    upsert(client, memberTable, [...writes.members.values()]),
+    upsert(client, banTable, [...writes.bans.values()]),
+    upsert(client, userTable, [...writes.users.values()]),
+    upsert(client, endedLoginTable, [...writes.logins.values()]),
+    writeAppliedFacts(client, writes),
+  ]);
 };
 
 /**
@@ -151,14 +160,15 @@ export const writeState = async (client: Client, writes: ChunkWrites): Promise<v
  * read under. Answers how many marks and orders it raised.
  */
 export const writeChunk = async (client: Client, writes: ChunkWrites): Promise<number> => {
-  await writeState(client, writes);
-  await upsert(client, suspectTable, [...writes.suspects.values()]);
-  await upsert(client, lifeTable, [...writes.lives.values()]);
-  await upsert(client, sessionTable, [...writes.sessions.values()]);
+  await Promise.all([
+    writeState(client, writes),
+    upsert(client, suspectTable, [...writes.suspects.values()]),
+    upsert(client, lifeTable, [...writes.lives.values()]),
+    upsert(client, sessionTable, [...writes.sessions.values()]),
+  ]);
   await writeDeadLetters(client, writes);
   await settleDeadLetters(client, writes.records);
   await writeEdges(client, writes);
-  const marks = await writeMarks(client, writes);
-  await writeOutbox(client, writes);
+  const [marks] = await Promise.all([writeMarks(client, writes), writeOutbox(client, writes)]);
   return marks + writes.edges.length;
 };
