@@ -14,11 +14,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-var codecs = map[string]kgo.CompressionCodec{
-	"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(),
-	"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
-}
-
 type fields = map[string]any
 
 func main() {
@@ -26,7 +21,10 @@ func main() {
 		log.Fatal("<brokers> <codec> <binary|structured> <transactional> <room> <user>...")
 	}
 	mode, isTransactional, room, users := os.Args[3], os.Args[4] == "true", os.Args[5], os.Args[6:]
-
+	codecs := map[string]kgo.CompressionCodec{
+		"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(),
+		"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
+	}
 	// acks=all, idempotence and, for records with a key, murmur2 are franz-go's defaults.
 	options := []kgo.Opt{kgo.SeedBrokers(os.Args[1]), kgo.ProducerBatchCompression(codecs[os.Args[2]])}
 	if isTransactional {
@@ -65,21 +63,17 @@ func record(mode, eventType, subject string, sequence int, data fields) *kgo.Rec
 	if traceparent, isSet := os.LookupEnv("TRACEPARENT"); isSet {
 		attributes["traceparent"] = traceparent
 	}
-	headers, value := fields{"content-type": "application/json"}, any(data)
+	value, headers := any(data), []kgo.RecordHeader{{Key: "content-type", Value: []byte("application/json")}}
 	for name, text := range attributes {
-		headers["ce_"+name] = text
+		headers = append(headers, kgo.RecordHeader{Key: "ce_" + name, Value: []byte(text.(string))})
 	}
 	if mode == "structured" {
 		attributes["data"] = data
-		headers, value = fields{"content-type": "application/cloudevents+json"}, attributes
+		value, headers = attributes, []kgo.RecordHeader{{Key: "content-type", Value: []byte("application/cloudevents+json")}}
 	}
 	encoded, err := json.Marshal(value)
 	check(err)
-	record := &kgo.Record{Topic: "realtime.room-events.v1", Key: []byte(subject), Value: encoded}
-	for name, text := range headers {
-		record.Headers = append(record.Headers, kgo.RecordHeader{Key: name, Value: []byte(text.(string))})
-	}
-	return record
+	return &kgo.Record{Topic: "realtime.room-events.v1", Key: []byte(subject), Value: encoded, Headers: headers}
 }
 
 func check(err error) {
