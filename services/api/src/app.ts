@@ -1,9 +1,4 @@
-import { dirname } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import fastifyCors from '@fastify/cors';
-import fastifyHelmet from '@fastify/helmet';
-import fastifySwagger from '@fastify/swagger';
-import fastifySwaggerUi from '@fastify/swagger-ui';
 import fastifyUnderPressure from '@fastify/under-pressure';
 import { trace } from '@opentelemetry/api';
 import { RoomId } from '@realtime-service/contracts';
@@ -12,6 +7,7 @@ import Fastify, { type FastifyInstance, type FastifyRequest, type onRequestHookH
 import { z } from 'zod';
 import { registerAuthentication } from './authenticate.ts';
 import type { ApiSettings } from './config.ts';
+import { registerDocs } from './docs.ts';
 import { type EventsDependencies, registerEvents } from './events/events-route.ts';
 import { type GateDependencies, gateOperation, type LimitBy, registerGate } from './gate/gate-route.ts';
 import { type JoinDependencies, registerJoin } from './join/join-route.ts';
@@ -86,7 +82,7 @@ export const createApp = async (dependencies: ApiDependencies): Promise<FastifyI
   const gate = { ...settings.gate, pathPrefix: pathOf(dependencies.serverUrl) };
   const visitorsBy: LimitBy = (keyOf) => limit('visitor', createRateLimit(settings.gate.requestsPerMinute, now), keyOf);
   registerGate(app, gate, visitorsBy, dependencies);
-  await serveDocs(app);
+  registerDocs(app);
   return app;
 };
 
@@ -146,13 +142,3 @@ const roomOf = ({ params }: FastifyRequest): string | undefined => RoomPath.safe
 const RoomPath = z.object({ roomId: RoomId });
 
 const isOurs: ReadonlySet<string> = new Set(['store_unavailable', 'livekit_unavailable']);
-
-/** The generated OpenAPI document, and pages to read it with: the only HTML here. */
-const serveDocs = async (root: FastifyInstance): Promise<void> => {
-  await root.register(async (app) => {
-    const path = fileURLToPath(import.meta.resolve('@realtime-service/contracts/openapi.json'));
-    await app.register(fastifyHelmet, { contentSecurityPolicy: false });
-    await app.register(fastifySwagger, { mode: 'static', specification: { path, baseDir: dirname(path) } });
-    await app.register(fastifySwaggerUi, { routePrefix: '/docs', staticCSP: true });
-  });
-};
