@@ -16,7 +16,7 @@ beforeEach(() => {
 
 const url = '/api/realtime/rooms/room-42/join';
 
-describe('browsers', () => {
+describe('browsers (C31)', () => {
   const ours = 'https://app.example.test';
   const others = ['https://app.example.test.evil.test', 'null', 'http://app.example.test', 'https://APP.example.test'];
   const preflight = {

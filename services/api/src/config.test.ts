@@ -64,7 +64,7 @@ describe('the keys of the issuer', () => {
   });
 });
 
-describe('the life of a token', () => {
+describe('the life of a token (C33)', () => {
   test.each(['10', '30', '60', '600'])('may be %s s', (TOKEN_TTL_SECONDS) => {
     expect(read({ TOKEN_TTL_SECONDS }).data?.tokenTtlSeconds).toBe(Number(TOKEN_TTL_SECONDS));
   });
@@ -76,7 +76,7 @@ describe('the life of a token', () => {
   );
 });
 
-describe('where LiveKit is', () => {
+describe('where LiveKit is (C34)', () => {
   test.each([
     ['wss://rtc.example.test', 'wss://rtc.example.test', 'https://rtc.example.test'],
     ['wss://rtc.example.test/', 'wss://rtc.example.test', 'https://rtc.example.test'],

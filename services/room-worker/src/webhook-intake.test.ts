@@ -133,7 +133,7 @@ describe('200', () => {
     expect(readLogged().map(({ context }) => context.subject)).toEqual(['café 🎥', 'café 🎥']);
   });
 
-  test('chunked, without a length', async () => {
+  test('chunked, without a length (C04)', async () => {
     const url = await app.listen({ host: '127.0.0.1', port: 0 });
     const sending = request(`${url}${route}`, {
       method: 'POST',
@@ -185,7 +185,7 @@ describe('200', () => {
     expect(await counted()).toEqual({ too_large: 1 });
   });
 
-  describe('with a counter and nothing else, for what says nothing here', () => {
+  describe('with a counter and nothing else, for what says nothing here (C03)', () => {
     test.each([
       ['not JSON', Buffer.from('<html>'), 'not_json'],
       ['no UTF-8', Buffer.from(good.toString('latin1').replace('u-7', 'u-\u00c3'), 'latin1'), 'not_json'],
@@ -233,7 +233,7 @@ describe('200', () => {
     });
   });
 
-  describe('from newer LiveKits', () => {
+  describe('from newer LiveKits (C02)', () => {
     const left = {
       event: 'participant_left',
       id: 'EV_c02',
@@ -308,7 +308,7 @@ describe('200', () => {
   });
 });
 
-describe('401, and nothing is appended', () => {
+describe('401, and nothing is appended (C04)', () => {
   const signed = (signing: Signing) => () => sign(good, signing);
   const forged =
     (header: object, signature = 'AAAA') =>
@@ -398,7 +398,7 @@ describe('401, and nothing is appended', () => {
   });
 });
 
-describe('413 and 415, counted', () => {
+describe('413 and 415, counted (C04)', () => {
   test('more than 4 MiB', async () => {
     const body = bytes({ ...joined, zzPadding: 'x'.repeat(4 * 1024 * 1024) });
     expect((await post(body, await sign(body))).statusCode).toBe(413);

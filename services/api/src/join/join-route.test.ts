@@ -190,7 +190,7 @@ describe('200', () => {
     'constructor',
     '__proto__',
   ];
-  test.each(ids)('room id %j is used as it is', async (room) => {
+  test.each(ids)('C19: room id %j is used as it is', async (room) => {
     given({}, room);
     const { answer, claims } = await allowed({ room_name: room }, room);
     expect(answer.room_name).toBe(room);
@@ -198,7 +198,7 @@ describe('200', () => {
     expect(api.made).toEqual([room]);
   });
 
-  test('a member of one spelling is no member of the other', async () => {
+  test('C19: a member of one spelling is no member of the other', async () => {
     given({}, 'caf\u00e9');
     await expectProblem(join(undefined, { room: 'cafe\u0301' }), 404, 'room_not_found');
   });
@@ -325,7 +325,7 @@ test('425: a room that is not open yet says when it opens', async () => {
   expect(Number(response.headers['retry-after'])).toBeLessThanOrEqual(90);
 });
 
-describe('422: what the caller may not choose', () => {
+describe('422: what the caller may not choose (C32)', () => {
   test.each([
     ['another room', { room_name: 'room-43' }, '/room_name'],
     ['another identity', { participant_identity: 'u-8' }, '/participant_identity'],

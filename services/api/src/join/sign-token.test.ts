@@ -66,7 +66,7 @@ const subjects: readonly (readonly [string, TokenSubject])[] = [
   ),
 ];
 
-describe('a token is what the SDK would make', () => {
+describe('a token is what the SDK would make (C33)', () => {
   test.each(subjects)('%s', async (_name, wanted) => {
     const { token, expiresAt } = sign(wanted, nowMs);
     const theirs = await bySdk(wanted);
