@@ -1,7 +1,9 @@
-import { createDatabase, startFaultProxy } from '@realtime-service/dev-stack';
+import { createDatabase, startFaultProxy, startPgbouncer } from '@realtime-service/dev-stack';
 import { describeWith, realParts } from '@realtime-service/dev-stack/vitest';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { createPool, inTransaction, type Pool, preparedAs } from './database.ts';
+import { migrate } from './migrate.ts';
+import { readFacts } from './read-facts.ts';
 
 const maxConnections = 5;
 
@@ -72,3 +74,28 @@ describeWith(['postgres'], 'C28: a pool whose connections', () => {
     client.release();
   });
 });
+
+describeWith(
+  ['postgres', 'pgbouncer'],
+  'C30: through PgBouncer in transaction mode, with one connection for all',
+  () => {
+    test('three migrate at once, facts are read by each, and no lock stays', async () => {
+      const databaseUrl = await createDatabase(realParts(['postgres']).postgres.url);
+      const pooler = await startPgbouncer({ databaseUrl, poolSize: 1 });
+      const applied = await Promise.all([migrate(pooler.url), migrate(pooler.url), migrate(pooler.url)]);
+      expect(applied.filter((names) => names.includes('0001-projections.sql'))).toHaveLength(1);
+      const pools = ['first', 'second'].map((applicationName) =>
+        createPool({ url: pooler.url, maxConnections: 2, applicationName, onError: () => undefined }),
+      );
+      const query = { roomId: 'room', userId: 'ann', loginId: null };
+      for (const pool of [...pools, ...pools]) {
+        expect(await readFacts(pool, [query])).toMatchObject([{ facts: { room: null } }]);
+        expect(await inTransaction(pool, (client) => readFacts(client, [query]))).toHaveLength(1);
+      }
+      const [pool] = pools;
+      expect((await pool?.query(`select pid from pg_locks where locktype = 'advisory'`))?.rows).toEqual([]);
+      await Promise.all(pools.map((each) => each.end()));
+      await pooler.stop();
+    });
+  },
+);
