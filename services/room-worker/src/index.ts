@@ -6,4 +6,4 @@ export { toLivekitRecord } from './livekit-record.ts';
 export { createWorkerMetrics } from './metrics.ts';
 export { applyDecoded, asDeadLetter, createProjector } from './project.ts';
 export { sweepOnce } from './sweep.ts';
-export { noteReached, noticeRestore } from './worker.ts';
+export { noteReached, noticeRestore, noting } from './worker.ts';

@@ -84,16 +84,18 @@ type Positions = Map<string, bigint>;
 const placeOf = ({ topic, partition }: LogPartition): string => `${topic} ${partition}`;
 
 /** Notes how far the database came with each batch. */
-export const noteReached =
+export const noting =
   (project: ConsumeOptions['onBatch'], reached: Positions): ConsumeOptions['onBatch'] =>
   async (batch) => {
     const outcome = await project(batch);
-    if (outcome.kind !== 'stop') raise(reached, placeOf(batch), outcome.nextOffset);
+    if (outcome.kind !== 'stop') noteReached(reached, [{ ...batch, nextOffset: outcome.nextOffset }]);
     return outcome;
   };
 
-const raise = (reached: Positions, place: string, offset: bigint): void => {
-  if (offset > (reached.get(place) ?? 0n)) reached.set(place, offset);
+/** Notes where the database was seen to stand. */
+export const noteReached = (reached: Positions, positions: readonly PartitionPosition[]): void => {
+  for (const each of positions)
+    if (each.nextOffset > (reached.get(placeOf(each)) ?? 0n)) reached.set(placeOf(each), each.nextOffset);
 };
 
 /**
@@ -110,10 +112,11 @@ export const noticeRestore = async (
 ): Promise<Positions> => {
   // As it was before: a batch that is applied while the positions are read has not been taken back.
   const before = new Map(reached);
-  const next = new Map((await read()).map((each) => [placeOf(each), each.nextOffset]));
+  const positions = await read();
+  const next = new Map(positions.map((each) => [placeOf(each), each.nextOffset]));
   const isBehind = [...next].some(([place, offset]) => offset < (before.get(place) ?? 0n));
   if (isBehind) reached.clear();
-  for (const [place, offset] of next) raise(reached, place, offset);
+  noteReached(reached, positions);
   if (isBehind) {
     logger.error('the database stands before where it stood, the log is read again from there');
     consumer.reposition();
@@ -216,9 +219,10 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
   consumer = log.consume({
     group: settings.consumerGroup,
     topics: consumed,
-    onBatch: noteReached(project, reached),
+    onBatch: noting(project, reached),
     startAt: async (assigned) => {
       const positions = await readPositions(pool, activeProjection);
+      noteReached(reached, positions);
       return positions
         .filter((each) => assigned.some(({ topic, partition }) => topic === each.topic && partition === each.partition))
         .map(({ topic, partition, nextOffset }) => ({ topic, partition, offset: nextOffset }));

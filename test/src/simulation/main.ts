@@ -1,30 +1,36 @@
+// `pnpm sim`: runs seeds of the simulation, for as long a night as is wanted. Ends with 1 when one of them fails.
 import { parseArgs } from 'node:util';
+import { runSeeds, tell } from './run-seeds.ts';
 import { simulate } from './simulate.ts';
 
+const number = { type: 'string' } as const;
 const { values } = parseArgs({
   options: {
-    seeds: { type: 'string', default: '100' },
-    from: { type: 'string', default: '1' },
-    steps: { type: 'string', default: '200' },
+    seeds: { ...number, default: '1000' },
+    from: { ...number, default: '1' },
+    steps: { ...number, default: '200' },
+    seed: number,
   },
 });
-const t = performance.now();
-let bad = 0;
-let turns = 0;
-let joins = 0;
-let removals = 0;
-const crashed = new Map<string, number>();
-for (let seed = Number(values.from); seed < Number(values.from) + Number(values.seeds); seed += 1) {
-  const outcome = await simulate(seed, Number(values.steps));
-  turns += outcome.turns;
-  joins += outcome.joins;
-  removals += outcome.removals;
-  for (const [p, n] of outcome.crashedAt) crashed.set(p, (crashed.get(p) ?? 0) + n);
-  if (outcome.violation !== null) {
-    bad += 1;
-    if (bad <= 5) console.log(seed, outcome.steps, outcome.violation);
-    if (Number(values.seeds) === 1) console.log(outcome.story.join('\n'));
-  }
+const steps = Number(values.steps);
+const startedAtMs = performance.now();
+const write = (text: string): void => void process.stdout.write(`${text}\n`);
+
+if (values.seed !== undefined) {
+  const outcome = await simulate(Number(values.seed), steps);
+  write(outcome.violation === null ? [...outcome.story, 'holds'].join('\n') : tell(outcome));
+  process.exitCode = outcome.violation === null ? 0 : 1;
+} else {
+  const from = Number(values.from);
+  const count = Number(values.seeds);
+  const { failures, turns, joins, removals, crashedAt } = await runSeeds({ from, count, steps });
+  for (const failure of failures) write(`\n${tell(failure)}`);
+  const crashes = [...crashedAt.values()].reduce((sum, times) => sum + times, 0);
+  const seconds = ((performance.now() - startedAtMs) / 1000).toFixed(1);
+  write(
+    `\nseeds ${from} to ${from + count - 1}, ${steps} steps each, ${seconds} s: ${failures.length === 0 ? 'all hold' : 'FAILED'}`,
+  );
+  write(`${turns} turns, ${joins} joins, ${removals} removals, ${crashes} awaits at which a worker was killed`);
+  for (const [point, times] of [...crashedAt].sort()) write(`  ${String(times).padStart(6)}  ${point}`);
+  process.exitCode = failures.length === 0 ? 0 : 1;
 }
-console.log({ bad, turns, joins, removals, ms: performance.now() - t });
-console.log(crashed);

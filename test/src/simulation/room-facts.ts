@@ -31,14 +31,14 @@ export class FactSource {
   next(nowMs: number): RoomFact {
     if (this.#random.isLikely(0.02)) return this.#unreadable(nowMs);
     const [type, subject, entity, data] = this.#pick(nowMs);
-    return this.#fact(type, subject, entity, data, nowMs);
+    return this.fact(type, subject, entity, data, nowMs);
   }
 
   created(roomId: string, nowMs: number): RoomFact {
     const members = userIds
       .filter(() => this.#random.isLikely(0.6))
       .map((userId) => ({ userId, role: this.#random.pick(roles) }));
-    return this.#fact('room.created', roomId, 'room', { members }, nowMs);
+    return this.fact('room.created', roomId, 'room', { members }, nowMs);
   }
 
   #pick(nowMs: number): readonly [type: string, subject: string, entity: string, data: object | undefined] {
@@ -67,7 +67,8 @@ export class FactSource {
     return ['room.created', roomId, 'room', { members: [{ userId, role }] }];
   }
 
-  #fact(type: string, subject: string, entity: string, data: object | undefined, nowMs: number): RoomFact {
+  /** One fact; `entity` is what a version counts. */
+  fact(type: string, subject: string, entity: string, data: object | undefined, nowMs: number): RoomFact {
     this.#published += 1;
     const sequence = this.#sequenceOf(`${subject} ${entity}`);
     const context: CloudEventContext = {
@@ -98,7 +99,7 @@ export class FactSource {
   #unreadable(nowMs: number): RoomFact {
     const roomId = this.#random.pick(roomIds);
     const userId = this.#random.pick(userIds);
-    const fact = this.#fact('member.removed', roomId, 'unreadable', { userId }, nowMs);
+    const fact = this.fact('member.removed', roomId, 'unreadable', { userId }, nowMs);
     const value = Buffer.from(this.#random.isLikely(0.5) ? '{"userId":' : JSON.stringify({ userId, reason: 7 }));
     return { ...fact, record: { ...fact.record, value }, text: `an unreadable removal in ${roomId}` };
   }

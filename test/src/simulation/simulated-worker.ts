@@ -10,6 +10,7 @@ import {
   createWorkerMetrics,
   noteReached,
   noticeRestore,
+  noting,
   startEnforcement,
   sweepOnce,
   toLivekitRecord,
@@ -93,7 +94,7 @@ export class SimulatedWorker implements SimulatedProcess {
       metrics,
       logger,
     });
-    this.#project = noteReached(project, this.#reached);
+    this.#project = noting(project, this.#reached);
     this.#enforcement = startEnforcement({
       store: this.#store,
       livekit: this.#livekit,
@@ -151,6 +152,7 @@ export class SimulatedWorker implements SimulatedProcess {
 
   async #startOf({ topic, partition }: Lane): Promise<bigint> {
     const positions = await this.#store.readPositions(activeProjection);
+    noteReached(this.#reached, positions);
     return positions.find((each) => each.topic === topic && each.partition === partition)?.nextOffset ?? 0n;
   }
 
