@@ -83,8 +83,11 @@ export interface TestApi {
 
 export const at = (roomId: string, userId = 'u-7'): string => JSON.stringify([roomId, userId]);
 
-/** The real app on fakes at its seams: facts, log and LiveKit. Keys are fetched over HTTP. */
-export const startTestApi = async (changes: Record<string, string> = {}): Promise<TestApi> => {
+/** The real app on fakes at its seams: facts (unless there is a store), log and LiveKit. Keys are fetched over HTTP. */
+export const startTestApi = async (
+  changes: Record<string, string> = {},
+  ownStore?: ApiDependencies['store'],
+): Promise<TestApi> => {
   const settings = ApiSettings.parse({ ...environment, ...changes });
   const key = await createSigningKey('k1');
   const keyServer = await startKeyServer(answerKeys(key.jwk));
@@ -111,7 +114,7 @@ export const startTestApi = async (changes: Record<string, string> = {}): Promis
   const app = await createApp({
     settings,
     keys,
-    store: {
+    store: ownStore ?? {
       readFacts,
       takeSeat: async (request, decide) => {
         if (state.failing.seats) throw new Error('the database went away');

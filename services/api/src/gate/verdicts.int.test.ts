@@ -1,0 +1,295 @@
+import { problemStatus } from '@realtime-service/contracts';
+import { createDatabase } from '@realtime-service/dev-stack';
+import { describeWith } from '@realtime-service/dev-stack/vitest';
+import { attributes, authorise, type Facts, identityOf, unknownRoom, type Verdict } from '@realtime-service/room-model';
+import {
+  createFactsReader,
+  createPool,
+  createPostgresStore,
+  decideWithSeat,
+  migrate,
+  type Pool,
+} from '@realtime-service/room-store';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { livekitToken } from '../../test/livekit-token.ts';
+import { livekitKey, startTestApi, type TestApi } from '../../test/test-api.ts';
+
+const peopleCount = 200;
+const roomsCount = 200;
+const minuteMs = 60_000;
+/** Far from the moment of any decision, however long the test takes. */
+const [past, future] = [Date.now() - 60 * minuteMs, Date.now() + 60 * minuteMs];
+
+/** The same world in every run. */
+const createChance = (seed: number) => {
+  let state = seed;
+  return <T>(choices: readonly T[]): T => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return choices[(state >>> 8) % choices.length] as T;
+  };
+};
+
+interface Person {
+  readonly userId: string;
+  readonly isDisabled: boolean | null;
+  readonly isLoginEnded: boolean;
+  readonly isSuspect: boolean;
+}
+
+const pick = createChance(17);
+const loginOf = (userId: string): string => `login-of-${userId}`;
+
+const people: readonly Person[] = Array.from({ length: peopleCount }, (_, at) => ({
+  userId: `u-${at}`,
+  isDisabled: pick([null, null, null, null, false, true]),
+  isLoginEnded: pick([false, false, false, false, false, true]),
+  isSuspect: pick([false, false, false, false, false, false, false, true]),
+}));
+
+const rooms = Array.from({ length: roomsCount }, (_, at) => ({
+  header: pick([true, true, true, true, true, true, false])
+    ? {
+        ...unknownRoom(`room-${at}`),
+        state: pick(['open', 'open', 'open', 'open', 'closed', 'unknown'] as const),
+        access: pick(['members', 'members', 'authenticated'] as const),
+        defaultRole: pick(['listener', 'speaker', 'observer'] as const),
+        isLocked: pick([false, false, false, true]),
+        opensAtMs: pick([null, null, past, future]),
+        closesAtMs: pick([null, null, null, future, past]),
+      }
+    : null,
+  roomId: `room-${at}`,
+  isSuspect: pick([false, false, false, false, false, false, false, true]),
+}));
+type Room = (typeof rooms)[number];
+
+const ends = { live: null, left: future, removed: future, longGone: past };
+
+/** Everything about one person in one room, as the model takes it. */
+const factsOf = ({ header, isSuspect }: Room, person: Person): Facts => {
+  const role = pick(['host', 'moderator', 'speaker', 'listener', 'observer', null] as const);
+  const member = pick([null, { isRemoved: true }, { isRemoved: false }, { isRemoved: false }, { isRemoved: false }]);
+  const ban = pick([null, null, null, 'join', 'join', 'publish_audio', 'data'] as const);
+  const session = pick([null, null, 'live', 'left', 'removed', 'longGone'] as const);
+  return {
+    room: header,
+    member: member && { role, displayName: null, permissions: null, ...member },
+    bans:
+      ban === null
+        ? []
+        : [{ privilege: ban, untilMs: pick([null, past, future]), isLifted: pick([false, false, true]) }],
+    user: person.isDisabled === null ? null : { isDisabled: person.isDisabled },
+    isLoginEnded: person.isLoginEnded,
+    isSuspect:
+      isSuspect || person.isSuspect || pick([false, false, false, false, false, false, false, false, false, true]),
+    ownSessions:
+      session === null
+        ? []
+        : [
+            {
+              identity: person.userId,
+              deviceId: null,
+              isLive: session === 'live',
+              endedAtMs: ends[session],
+              wasRemoved: session === 'removed',
+            },
+          ],
+    seats: null,
+  };
+};
+
+const world = people.flatMap((person) => rooms.map((room) => ({ person, room, facts: factsOf(room, person) })));
+
+const verdictOf = ({ room: { header, roomId }, person: { userId }, facts }: (typeof world)[number]): Verdict =>
+  authorise(
+    facts,
+    { purpose: 'enter', identity: identityOf(header ?? unknownRoom(roomId), userId, null), takeOver: false },
+    Date.now(),
+  );
+
+const atDesk = (verdict: Verdict): number => (verdict.kind === 'allow' ? 200 : problemStatus[verdict.code]);
+const atDoor = (verdict: Verdict): number => {
+  if (verdict.kind === 'allow') return 204;
+  return problemStatus[verdict.code] === 503 ? 503 : 403;
+};
+
+const provenance = `'e', 't', 0, 0, now()`;
+const columns = `event_id, topic, "partition", "offset", fact_at`;
+const instant = (name: string): string => `to_timestamp(${name} / 1000.0)`;
+
+const insert = async (
+  pool: Pool,
+  into: string,
+  values: string,
+  shape: string,
+  rows: readonly object[],
+): Promise<void> => {
+  await pool.query(`insert into ${into} select ${values} from jsonb_to_recordset($1) as row (${shape})`, [
+    JSON.stringify(rows),
+  ]);
+};
+
+/** Writes the world as the projector would have left it. */
+const writeWorld = async (pool: Pool): Promise<void> => {
+  const pairs = world.map(({ room: { roomId }, person: { userId }, facts }) => ({ r: roomId, u: userId, facts }));
+  await insert(
+    pool,
+    `rooms (room_id, state, access, default_role, is_locked, opens_at, closes_at, settings, ${columns})`,
+    `r, state, access, role, locked, ${instant('opens')}, ${instant('closes')}, settings, ${provenance}`,
+    'r text, state text, access text, role text, locked boolean, opens float8, closes float8, settings jsonb',
+    rooms.flatMap(({ roomId, header }) =>
+      header === null
+        ? []
+        : [
+            {
+              r: roomId,
+              state: header.state,
+              access: header.access,
+              role: header.defaultRole,
+              locked: header.isLocked,
+              opens: header.opensAtMs,
+              closes: header.closesAtMs,
+              settings: header.settings,
+            },
+          ],
+    ),
+  );
+  await insert(
+    pool,
+    `members (room_id, user_id, role, is_removed, ${columns})`,
+    `r, u, role, removed, ${provenance}`,
+    'r text, u text, role text, removed boolean',
+    pairs.flatMap(({ facts: { member }, ...pair }) =>
+      member === null ? [] : [{ ...pair, role: member.role, removed: member.isRemoved }],
+    ),
+  );
+  await insert(
+    pool,
+    `bans (room_id, user_id, privilege, until, is_lifted, ${columns})`,
+    `r, u, privilege, ${instant('until')}, lifted, ${provenance}`,
+    'r text, u text, privilege text, until float8, lifted boolean',
+    pairs.flatMap(({ facts: { bans }, ...pair }) =>
+      bans.map(({ privilege, untilMs, isLifted }) => ({ ...pair, privilege, until: untilMs, lifted: isLifted })),
+    ),
+  );
+  await insert(
+    pool,
+    'sessions (room_id, room_sid, participant_sid, identity, user_id, kind, is_hidden, is_live, joined_at, version, end_reason, ended_at, last_fact_at)',
+    `r, 'RM', 'PA-' || u, u, u, 'STANDARD', false, live, now(), 0, reason, ${instant('ended')}, now()`,
+    'r text, u text, live boolean, reason text, ended float8',
+    pairs.flatMap(({ facts: { ownSessions }, ...pair }) =>
+      ownSessions.map(({ isLive, endedAtMs, wasRemoved }) => {
+        const reason = wasRemoved ? 'PARTICIPANT_REMOVED' : isLive ? null : 'CLIENT_INITIATED';
+        return { ...pair, live: isLive, ended: endedAtMs, reason };
+      }),
+    ),
+  );
+  await insert(
+    pool,
+    `users (user_id, is_disabled, ${columns})`,
+    `u, disabled, ${provenance}`,
+    'u text, disabled boolean',
+    people.flatMap(({ userId, isDisabled }) => (isDisabled === null ? [] : [{ u: userId, disabled: isDisabled }])),
+  );
+  await insert(
+    pool,
+    `ended_logins (user_id, login_id, ${columns})`,
+    `u, login, ${provenance}`,
+    'u text, login text',
+    people.map(({ userId, isLoginEnded }) => ({ u: userId, login: isLoginEnded ? loginOf(userId) : 'another' })),
+  );
+  const doubts = [
+    ...rooms.filter(({ isSuspect }) => isSuspect).map(({ roomId }) => ({ scope: 'room', r: roomId, u: '' })),
+    ...people.filter(({ isSuspect }) => isSuspect).map(({ userId }) => ({ scope: 'user', r: '', u: userId })),
+    ...pairs.filter(({ facts }) => facts.isSuspect).map(({ r, u }) => ({ scope: 'member', r, u })),
+  ];
+  await insert(
+    pool,
+    `suspects (scope, room_id, user_id, is_healed, cause_topic, cause_partition, cause_offset, ${columns})`,
+    `scope, r, u, false, 't', 0, cause, ${provenance}`,
+    'scope text, r text, u text, cause bigint',
+    doubts.map((doubt, cause) => ({ ...doubt, cause })),
+  );
+};
+
+describeWith(['postgres'], 'every person at every room, as the model says', ({ postgres }) => {
+  let pool: Pool;
+  let api: TestApi;
+
+  beforeAll(async () => {
+    const url = await createDatabase(postgres.url);
+    await migrate(url);
+    pool = createPool({ url, maxConnections: 4, applicationName: 'test', onError: () => undefined });
+    await writeWorld(pool);
+    const limits = {
+      RATE_LIMIT_USER_PER_MINUTE: '100000',
+      RATE_LIMIT_GATE_PER_MINUTE: '100000',
+      RATE_LIMIT_ADDRESS_PER_MINUTE: '1000000',
+    };
+    api = await startTestApi(
+      { ...limits, MAX_EVENT_LOOP_DELAY_MS: '60000' },
+      {
+        readFacts: createFactsReader(createPostgresStore(pool).readFacts, { deadlineMs: 60_000 }),
+        takeSeat: (request, decide) => decideWithSeat(pool, request, decide),
+      },
+    );
+  }, 120_000);
+  afterAll(async () => {
+    await api?.close();
+    await pool?.end();
+  });
+
+  /** All rooms of one person at once, so that they share queries. */
+  const disagreements = async (
+    expected: (verdict: Verdict) => number,
+    ask: (person: Person, room: Room) => Promise<number>,
+  ): Promise<string[]> => {
+    const found: string[] = [];
+    for (const person of people) {
+      const own = world.filter((entry) => entry.person === person);
+      const statuses = await Promise.all(own.map(({ room }) => ask(person, room)));
+      for (const [at, entry] of own.entries()) {
+        const status = expected(verdictOf(entry));
+        if (statuses[at] !== status)
+          found.push(`${person.userId} ${entry.room.roomId}: ${statuses[at]}, not ${status}`);
+      }
+      api.lines.length = 0;
+    }
+    return found;
+  };
+
+  test('the world has every kind of verdict', () => {
+    const kinds = Map.groupBy(world.map(verdictOf), (verdict) =>
+      verdict.kind === 'allow' ? verdict.role : verdict.reason,
+    );
+    const expected =
+      'user_disabled login_ended unknown_room not_a_member member_removed room_closed banned suspect not_open schedule_over locked host moderator speaker listener observer';
+    expect([...kinds.keys()].sort()).toEqual(expected.split(' ').sort());
+    expect(world).toHaveLength(40_000);
+  });
+
+  test('at the desk', async () => {
+    const bearers = new Map(
+      await Promise.all(
+        people.map(
+          async ({ userId }) => [userId, `Bearer ${await api.token({ sub: userId, sid: loginOf(userId) })}`] as const,
+        ),
+      ),
+    );
+    const found = await disagreements(atDesk, async ({ userId }, { roomId }) => {
+      const headers = { authorization: bearers.get(userId) ?? '' };
+      return (await api.app.inject({ method: 'POST', url: `/api/realtime/rooms/${roomId}/join`, headers })).statusCode;
+    });
+    expect(found).toEqual([]);
+  }, 300_000);
+
+  test('at the door', async () => {
+    const found = await disagreements(atDoor, async ({ userId }, { roomId }) => {
+      const signed = { [attributes.user]: userId, [attributes.login]: loginOf(userId) };
+      const claims = { sub: userId, attributes: signed, video: { room: roomId, roomJoin: true } };
+      const headers = { 'x-original-uri': `/rtc?access_token=${livekitToken(livekitKey, { claims })}` };
+      return (await api.app.inject({ url: '/api/realtime/gate', headers })).statusCode;
+    });
+    expect(found).toEqual([]);
+  }, 300_000);
+});
