@@ -1,5 +1,5 @@
-// What the join is measured against: the same framework, one route, no work. It parses the same request and serialises
-// an answer of the same shape and size.
+// What joins and the gate are measured against: the same framework, their routes, no work. It parses the same requests
+// and serialises answers of the same shape and size.
 import Fastify from 'fastify';
 
 const { PORT, ANSWER } = process.env;
@@ -12,5 +12,6 @@ app.get('/cpu-seconds', async () => {
   return String((user + system) / 1e6);
 });
 app.post('/api/realtime/rooms/:roomId/join', async () => answer);
+app.get('/api/realtime/gate', (_request, reply) => reply.code(204).header('authorization', answer).send());
 await app.listen({ host: '127.0.0.1', port: Number(PORT) });
 process.on('SIGTERM', () => void app.close());

@@ -1,11 +1,5 @@
 import autocannon from 'autocannon';
 
-/** One caller at one room. */
-export interface Caller {
-  readonly roomId: string;
-  readonly token: string;
-}
-
 export interface LoadResult {
   readonly perSecond: number;
   readonly p50Ms: number;
@@ -14,14 +8,12 @@ export interface LoadResult {
 
 const connections = 64;
 
-/** Each connection asks for its own callers, one request at a time, as fast as the answers come. */
-export const putLoad = async (url: string, callers: readonly Caller[], seconds: number): Promise<LoadResult> => {
-  const requests = callers.map(({ roomId, token }) => ({
-    method: 'POST' as const,
-    path: `/api/realtime/rooms/${roomId}/join`,
-    headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
-    body: '{}',
-  }));
+/** Each connection sends requests of its own, one at a time, as fast as the answers come. */
+export const putLoad = async (
+  url: string,
+  requests: readonly autocannon.Request[],
+  seconds: number,
+): Promise<LoadResult> => {
   const latenciesMs: number[] = [];
   let clients = 0;
   const result = await autocannon({
