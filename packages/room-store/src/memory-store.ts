@@ -113,6 +113,7 @@ class Locks {
   readonly #locks = new Map<string, Lock>();
 
   async take(owner: Owner, key: string, strength: Strength): Promise<void> {
+    assertOpen(owner);
     const lock: Lock = this.#locks.get(key) ?? { holders: new Map(), queue: [] };
     this.#locks.set(key, lock);
     if (lock.queue.length === 0 && isCompatible(lock, owner, strength)) {
