@@ -4,6 +4,8 @@ import type { Pool } from './database.ts';
 export const activeProjection = 'active';
 
 export interface PartitionPosition {
+  /** Names the set of tables that serves: another one after each swap. Absent where there is only ever one. */
+  readonly tables?: string;
   readonly topic: string;
   readonly partition: number;
   readonly nextOffset: bigint;
@@ -42,9 +44,15 @@ export const preparePositions = async (
 
 /** Where each partition stands. */
 export const readPositions = async (pool: Pick<Pool, 'query'>, projection: string): Promise<PartitionPosition[]> => {
-  const { rows } = await pool.query<{ topic: string; partition: number; next_offset: string }>(
-    'select topic, "partition", next_offset from log_positions where projection = $1',
+  const { rows } = await pool.query<{ topic: string; partition: number; next_offset: string; tables: string }>(
+    `select topic, "partition", next_offset, 'public.rooms'::regclass::oid::text as tables from log_positions
+      where projection = $1`,
     [projection],
   );
-  return rows.map((row) => ({ topic: row.topic, partition: row.partition, nextOffset: BigInt(row.next_offset) }));
+  return rows.map(({ topic, partition, next_offset, tables }) => ({
+    topic,
+    partition,
+    nextOffset: BigInt(next_offset),
+    tables,
+  }));
 };

@@ -180,12 +180,6 @@ export const swapRebuild = async (
   return { marks, heldMs };
 };
 
-/** Which set of tables serves: another one after each swap. */
-export const readServingSet = async (pool: Pool): Promise<string> => {
-  const { rows } = await pool.query<{ id: string }>(`select 'public.rooms'::regclass::oid::text as id`);
-  return rows[0]?.id ?? '';
-};
-
 /** Who reads or writes the tables that a swap waits for, for people to read. */
 export const readTableUsers = async (pool: Pool): Promise<string[]> => {
   const { rows } = await pool.query<{ who: string }>(

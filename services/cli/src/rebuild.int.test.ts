@@ -375,6 +375,8 @@ describeWith(['postgres', 'kafka'], 'realtime rebuild, on Kafka', () => {
       const partition = (await database.log.bounds(topics.roomEvents)).find(({ high }) => high > 5n)?.partition ?? 0;
       const admin = new kafkajs.Kafka({ brokers: [...kafka.brokers], logLevel: kafkajs.logLevel.NOTHING }).admin();
       await admin.connect();
+      // Also loads what kafkajs needs to know of the topic.
+      await admin.fetchTopicOffsets(topics.roomEvents);
       await admin.deleteTopicRecords({ topic: topics.roomEvents, partitions: [{ partition, offset: '5' }] });
       await admin.disconnect();
       const refused = await runRealtime(env, 'rebuild');

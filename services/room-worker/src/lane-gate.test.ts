@@ -9,10 +9,15 @@ const lane = partitionOf(room, count);
 const otherLane = 1 - lane;
 
 /** A gate over a log and a projection whose positions the test moves. */
-const given = (at: { high: [number, number]; next: [number, number] }) => {
+const given = (at: { high: [number, number]; next: [number, number]; tables?: string }) => {
   const store = {
     readPositions: async () =>
-      at.next.map((next, partition) => ({ topic: topics.roomEvents, partition, nextOffset: BigInt(next) })),
+      at.next.map((next, partition) => ({
+        topic: topics.roomEvents,
+        partition,
+        nextOffset: BigInt(next),
+        ...(at.tables === undefined ? {} : { tables: at.tables }),
+      })),
   };
   const log = { bounds: async () => at.high.map((high, partition) => ({ partition, low: 0n, high: BigInt(high) })) };
   return createLaneGate(store, log, 'active');
@@ -26,6 +31,18 @@ describe('what is known', () => {
     const gate = given(at);
     expect(await gate.hasReachedKnown([room])).toBe(false);
     at.next = lanes(5, 0);
+    expect(await gate.hasReachedKnown([room])).toBe(true);
+  });
+
+  it('is the end of the log anew where a rebuild has put other tables in place', async () => {
+    const at = { high: lanes(5, 0), next: lanes(5, 0), tables: 'first' };
+    const gate = given(at);
+    expect(await gate.hasReachedKnown([room])).toBe(true);
+    at.high = lanes(7, 0);
+    expect(await gate.hasReachedKnown([room])).toBe(true);
+    at.tables = 'rebuilt';
+    expect(await gate.hasReachedKnown([room])).toBe(false);
+    at.next = lanes(7, 0);
     expect(await gate.hasReachedKnown([room])).toBe(true);
   });
 

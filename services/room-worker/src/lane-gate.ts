@@ -8,8 +8,9 @@ import type { RoomStore } from '@realtime-service/room-store';
  */
 export interface LaneGate {
   /**
-   * The lanes of these keys stand no lower than this process knows them to reach: the log's end when it first looked,
-   * and wherever it has seen the projection since. A database that is restored under a running worker closes the gate.
+   * The lanes of these keys stand no lower than this process knows them to reach: the log's end when it first looked
+   * at these tables (a rebuild puts others in their place), and wherever it has seen the projection since. A database
+   * that is restored under a running worker closes the gate.
    */
   readonly hasReachedKnown: (keys: readonly string[]) => Promise<boolean>;
   /** The lanes of these keys have reached the log's end as it is now: only then does absence mean anything. */
@@ -23,6 +24,7 @@ export const createLaneGate = (
 ): LaneGate => {
   /** Per partition, the highest position that is known to be reachable. */
   const known = new Map<number, bigint>();
+  let serving: string | undefined;
 
   const raise = (partition: number, position: bigint): void => {
     if (position > (known.get(partition) ?? -1n)) known.set(partition, position);
@@ -31,8 +33,11 @@ export const createLaneGate = (
   const readNext = async (): Promise<Map<number, bigint>> => {
     const positions = await store.readPositions(projection);
     const next = new Map<number, bigint>();
-    for (const { topic, partition, nextOffset } of positions) {
+    for (const { topic, partition, nextOffset, tables } of positions) {
       if (topic !== topics.roomEvents) continue;
+      // Other tables have taken the place of those that were known: as after a start.
+      if (tables !== serving) known.clear();
+      serving = tables;
       next.set(partition, nextOffset);
       if (known.size > 0) raise(partition, nextOffset);
     }
@@ -55,8 +60,9 @@ export const createLaneGate = (
 
   return {
     hasReachedKnown: async (keys) => {
+      const next = await readNext();
       if (known.size === 0) for (const [partition, high] of await readEnds()) raise(partition, high);
-      return isReached(keys, await readNext(), known);
+      return isReached(keys, next, known);
     },
     isCaughtUp: async (keys) => {
       const ends = await readEnds();
