@@ -1,5 +1,5 @@
 import type { DeadLetterPosition } from '@realtime-service/contracts';
-import { isSamePlace, type LogPlace } from '@realtime-service/room-model';
+import { isLaterInLog, isSamePlace, type LogPlace } from '@realtime-service/room-model';
 import type { ChunkRecord, DeadLetter, RetryOutcome } from './chunk.ts';
 import type { Client } from './database.ts';
 
@@ -52,7 +52,8 @@ const isAction = ({ content }: ChunkRecord): boolean =>
   content.kind === 'retry' || (content.kind === 'room_event' && content.event.type === 'dead_letter.discarded');
 
 /**
- * Reads the dead letters that a chunk's records have retried, which may stand in the chunk itself. One that today's
+ * Reads the dead letters that a chunk's records have retried, which may stand in the chunk itself; never one that stands
+ * after its retry, which a log that is read anew would find all the same. One that today's
  * decoder can read follows its retry as a record of its own, with the place where it stood: the identity of its fact
  * counts like any other's, so that its producer cannot tell it again.
  */
@@ -60,15 +61,19 @@ export const withRetried = async (
   records: readonly ChunkRecord[],
   read: (places: readonly LogPlace[]) => Promise<readonly DeadLetter[]>,
 ): Promise<readonly ChunkRecord[]> => {
-  const places = records.flatMap(({ content }) =>
-    content.kind === 'retry' && content.outcome === null ? [content.letter] : [],
+  const places = records.flatMap(({ content, origin }) =>
+    content.kind === 'retry' && content.outcome === null && isLaterInLog(origin, content.letter)
+      ? [content.letter]
+      : [],
   );
   if (places.length === 0) return records;
   const stored = await read(places);
   return records.flatMap((record): ChunkRecord[] => {
     const { content } = record;
     if (content.kind !== 'retry' || content.outcome !== null) return [record];
-    const letter = stored.find((each) => isSamePlace(each, content.letter)) ?? letterIn(records, content.letter);
+    const letter = isLaterInLog(record.origin, content.letter)
+      ? (stored.find((each) => isSamePlace(each, content.letter)) ?? letterIn(records, content.letter))
+      : undefined;
     const became = (outcome: RetryOutcome): ChunkRecord => ({ ...record, content: { ...content, outcome } });
     if (letter === undefined) return [became({ kind: 'absent' })];
     const original = content.decode(letter);
@@ -90,6 +95,7 @@ export const settleDeadLetters = async (client: Client, records: readonly ChunkR
       if (content.kind !== 'room_event' || content.event.type !== 'dead_letter.discarded') return [];
       return { letter: toPlace(content.event.data), outcome: { kind: 'discarded' as const }, origin };
     })
+    .filter(({ letter, origin }) => isLaterInLog(origin, letter))
     .sort(
       ({ letter: a }, { letter: b }) =>
         (a.topic < b.topic ? -1 : a.topic > b.topic ? 1 : 0) ||

@@ -178,7 +178,7 @@ describeWith(['postgres'], 'dead letters', () => {
       expect(await enter('ann')).toBe('suspect');
     });
 
-    test('five hundred at once are applied in chunks that fit into memory', async () => {
+    test('five hundred at once, of thirty megabytes', async () => {
       const many = Array.from({ length: 500 }, () => lostRemovalOf('ann', 60_000));
       await parts.append(created);
       for (let at = 0; at < many.length; at += 10) await parts.append(...many.slice(at, at + 10));

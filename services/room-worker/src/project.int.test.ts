@@ -261,6 +261,13 @@ describeWith(['postgres'], 'projecting', () => {
       expect({ outcome, chunks }).toEqual({ outcome: { kind: 'advance', nextOffset: 4n }, chunks: 2 });
     });
 
+    test('a retried dead letter weighs what its letter may', async () => {
+      const place = { topic: topics.roomEvents, partition, offset: '7' };
+      await parts.append(...Array.from({ length: 40 }, () => roomRecord(['dead_letter.retried', room, place])));
+      const { outcome, chunks } = await project(await readBatch(parts, topics.roomEvents, partition));
+      expect({ outcome, chunks }).toEqual({ outcome: { kind: 'advance', nextOffset: 40n }, chunks: 3 });
+    });
+
     test('the last one ends where the batch does, also where that holds nothing visible', async () => {
       await parts.publish(['room.created', room]);
       const batch = await readBatch(parts, topics.roomEvents, partition);
