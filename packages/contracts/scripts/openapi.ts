@@ -58,6 +58,11 @@ const problemResponses = (codes: readonly ProblemCode[]): JsonObject => {
   );
 };
 
+const securityOf = (scopes: Route['scopes']): JsonObject[] => {
+  if (scopes === null) return [{ livekit: [] }, {}];
+  return scopes.length === 0 ? [{ user: [] }] : scopes.map((scope) => ({ service: [scope] }));
+};
+
 const operation = (route: Route, convert: (schema: z.ZodType) => JsonObject): JsonObject => {
   const parameters = (place: 'path' | 'header', schemas: Readonly<Record<string, z.ZodType>> = {}): JsonObject[] =>
     Object.entries(schemas).map(([name, schema]) => ({
@@ -68,16 +73,22 @@ const operation = (route: Route, convert: (schema: z.ZodType) => JsonObject): Js
     }));
   const content = (schemas: Readonly<Record<string, z.ZodType>>): JsonObject =>
     Object.fromEntries(Object.entries(schemas).map(([mediaType, schema]) => [mediaType, { schema: convert(schema) }]));
+  const headersOf = (schemas: Readonly<Record<string, z.ZodType>>): JsonObject =>
+    Object.fromEntries(Object.entries(schemas).map(([name, schema]) => [name, { schema: convert(schema) }]));
   const { operationId, summary, description, scopes, body, answer } = route;
   return {
     operationId,
     summary,
     description,
-    security: scopes.length === 0 ? [{ user: [] }] : scopes.map((scope) => ({ service: [scope] })),
+    security: securityOf(scopes),
     parameters: [...parameters('path', route.pathParameters), ...parameters('header', route.headers)],
     ...(body && { requestBody: { required: body.isRequired, content: content(body.content) } }),
     responses: {
-      [answer.status]: { description: answer.description, content: content({ 'application/json': answer.body }) },
+      [answer.status]: {
+        description: answer.description,
+        ...(answer.headers && { headers: headersOf(answer.headers) }),
+        ...(answer.body && { content: content({ 'application/json': answer.body }) }),
+      },
       ...problemResponses([...route.problems, ...commonProblems]),
     },
   };
@@ -119,6 +130,12 @@ export const openApi = (): JsonObject => {
           scheme: 'bearer',
           bearerFormat: 'JWT',
           description: 'The access token of a service; its scopes say what it may.',
+        },
+        livekit: {
+          type: 'http',
+          scheme: 'bearer',
+          bearerFormat: 'JWT',
+          description: "A LiveKit token, as a client shows it at LiveKit's door.",
         },
       },
     },

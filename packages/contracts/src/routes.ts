@@ -14,12 +14,17 @@ export interface Route {
   readonly path: string;
   readonly summary: string;
   readonly description: string;
-  /** Empty for a person's token; else a service's token must have one of them. */
-  readonly scopes: readonly ('realtime:publish' | 'realtime:ops')[];
+  /** Empty for a person's token, null for a LiveKit token; else a service's token must have one of them. */
+  readonly scopes: readonly ('realtime:publish' | 'realtime:ops')[] | null;
   readonly pathParameters?: Readonly<Record<string, z.ZodType>>;
   readonly headers?: Readonly<Record<string, z.ZodType>>;
   readonly body?: { readonly isRequired: boolean; readonly content: Readonly<Record<string, z.ZodType>> };
-  readonly answer: { readonly status: number; readonly description: string; readonly body: z.ZodType };
+  readonly answer: {
+    readonly status: number;
+    readonly description: string;
+    readonly headers?: Readonly<Record<string, z.ZodType>>;
+    readonly body?: z.ZodType;
+  };
   /** The codes of its own; what every route may answer is in `commonProblems`. */
   readonly problems: readonly ProblemCode[];
 }
@@ -104,5 +109,31 @@ export const routes: readonly Route[] = [
     },
     answer: { status: 202, description: 'All events are in the log.', body: EventsAccepted },
     problems: ['forbidden'],
+  },
+  {
+    operationId: 'askGate',
+    method: 'get',
+    path: '/api/realtime/gate',
+    summary: "Ask whether somebody may open LiveKit's signalling",
+    description:
+      'For reverse proxies before LiveKit, never for clients: may whoever shows this LiveKit token enter its room now? ' +
+      'The token is in `Authorization`, else in `access_token` of the original URI. 204 has a fresh token with the rights ' +
+      'of today, which the proxy sends on in place of the one that was shown. A path appended to this one is taken too, ' +
+      'and answered with 200: that is how Envoy asks.',
+    scopes: null,
+    headers: {
+      'X-Original-URI': z
+        .string()
+        .max(32_768)
+        .describe(
+          'What the client asked of LiveKit, as it was sent; set by the proxy alone. The name is configurable.',
+        ),
+    },
+    answer: {
+      status: 204,
+      description: 'The person may enter, and the room is there.',
+      headers: { Authorization: z.string().describe('`Bearer` and the fresh token.') },
+    },
+    problems: ['forbidden', 'projection_stale', 'livekit_unavailable'],
   },
 ];

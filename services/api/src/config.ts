@@ -53,7 +53,7 @@ const OwnSettings = z
     LIVEKIT_MAKE_ROOMS: z
       .stringbool()
       .default(true)
-      .describe('Whether a join makes the room in LiveKit; false where the gate or LiveKit does'),
+      .describe('Whether a join makes the room in LiveKit, as the gate always does; false where LiveKit is to make rooms by itself'),
     CORS_ORIGINS: list(isOrigin, 'origins such as https://app.example.org')
       .optional()
       .describe('Origins of web clients; none by default'),

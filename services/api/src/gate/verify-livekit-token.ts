@@ -41,7 +41,7 @@ export const createLivekitVerifier = (keys: readonly LivekitKey[]) => {
   const decode = createDecoder();
   const verifiers = new Map(
     keys.map(({ apiKey, secret }) => {
-      const options = { algorithms: ['HS256' as const], clockTolerance: leewayMs, requiredClaims: ['exp'] };
+      const options = { algorithms: ['HS256' as const], clockTolerance: leewayMs };
       return [apiKey, createVerifier({ ...options, key: secret, cache: false })];
     }),
   );
