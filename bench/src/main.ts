@@ -5,13 +5,14 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import type { Benchmark, Report } from './benchmark.ts';
 import { readConditions } from './conditions.ts';
+import { freshness } from './freshness.ts';
 import { gate } from './join/gate.ts';
 import { join } from './join/join.ts';
 import { rebuild } from './rebuild/rebuild.ts';
 import { start } from './start.ts';
 import { worker } from './worker/worker.ts';
 
-const benchmarks: Readonly<Record<string, Benchmark>> = { join, gate, worker, rebuild, start };
+const benchmarks: Readonly<Record<string, Benchmark>> = { join, gate, worker, rebuild, start, freshness };
 
 const help = `Measures the services against what they stand on, on this machine, on loopback.
 

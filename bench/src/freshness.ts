@@ -1,0 +1,123 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { allTopics, type OutgoingRoomEvent, RoomEventPublisher, topics } from '@realtime-service/contracts';
+import { createDatabase, startKafka, startPostgres } from '@realtime-service/dev-stack';
+import { createKafkaLog, type NewRecord } from '@realtime-service/event-log';
+import { migrate } from '@realtime-service/room-store';
+import type { Benchmark, Effort, Findings } from './benchmark.ts';
+import { figure } from './format.ts';
+import { startBenchIssuer } from './join/issuer.ts';
+import { livekitKey, serviceEnv, startService } from './processes.ts';
+import { type Spread, spreadOf } from './statistics.ts';
+
+const eventsPerSecond = 200;
+/** Of so many events one is waited for by the person whom it admits. */
+const sampleEvery = 10;
+const tickMs = 1000 / (eventsPerSecond / sampleEvery);
+const appendWithinMs = 5_000;
+const visibleWithinMs = 10_000;
+const roomCount = 100;
+const warmUpSeconds = 3;
+
+const publisher = new RoomEventPublisher({ producer: { send: async () => undefined }, source: '/bench' });
+const recordOf = (event: OutgoingRoomEvent): NewRecord[] =>
+  publisher.toMessages([event]).map(({ key, value, headers }) => ({
+    topic: topics.roomEvents,
+    key,
+    value: Buffer.from(value),
+    headers: Object.fromEntries(Object.entries(headers).filter((entry) => entry[1] !== undefined)),
+  }));
+
+const added = (at: number): OutgoingRoomEvent => ({
+  type: 'member.added',
+  subject: `room-${at % roomCount}`,
+  data: { userId: `user-${at}`, role: 'speaker' },
+});
+
+const run = async ({ seconds, rounds }: Effort, say: (line: string) => void): Promise<Findings> => {
+  const databaseUrl = await createDatabase((await startPostgres()).url);
+  await migrate(databaseUrl);
+  const kafka = await startKafka({ report: say });
+  await kafka.createTopics(allTopics.map((topic) => ({ topic, partitions: 12 })));
+  const issuer = await startBenchIssuer();
+  const env = {
+    ...serviceEnv(databaseUrl, { url: 'ws://127.0.0.1:9', keys: `${livekitKey.name}: ${livekitKey.secret}` }),
+    KAFKA_BROKERS: kafka.brokers.join(),
+    OIDC_ISSUER: issuer.issuer,
+    LIVEKIT_MAKE_ROOMS: 'false',
+    RATE_LIMIT_USER_PER_MINUTE: '1000000',
+    RATE_LIMIT_ADDRESS_PER_MINUTE: '100000000',
+  };
+  const worker = await startService({ name: 'room-worker', service: 'room-worker', env, isPinned: false });
+  const api = await startService({ name: 'api', service: 'api', env, isPinned: false });
+  const log = createKafkaLog({ brokers: kafka.brokers, clientId: 'bench', writeLog: () => undefined });
+  const append = (records: readonly NewRecord[]) => log.append(records, appendWithinMs);
+  await append(
+    Array.from({ length: roomCount }, (_, at) =>
+      recordOf({ type: 'room.created', subject: `room-${at}`, data: {} }),
+    ).flat(),
+  );
+
+  /** From the broker's acknowledgement to the first answer that admits, a join's own time included. */
+  const waitFor = async (at: number): Promise<number> => {
+    const headers = { authorization: `Bearer ${await issuer.tokenOf(`user-${at}`)}` };
+    await append(recordOf(added(at)));
+    const acknowledgedAtMs = performance.now();
+    for (;;) {
+      const response = await fetch(`${api.url}/api/realtime/rooms/room-${at % roomCount}/join`, {
+        method: 'POST',
+        headers,
+      });
+      await response.arrayBuffer();
+      const tookMs = performance.now() - acknowledgedAtMs;
+      if (response.status === 200) return tookMs;
+      if (tookMs > visibleWithinMs) throw new Error(`a fact shows nowhere: the join answers ${response.status}`);
+    }
+  };
+
+  let next = 0;
+  const measure = async (forSeconds: number): Promise<number[]> => {
+    const samples: Promise<number>[] = [];
+    const others: Promise<unknown>[] = [];
+    const startedAtMs = performance.now();
+    for (let tick = 0; tick * tickMs < forSeconds * 1000; tick += 1) {
+      await delay(Math.max(0, startedAtMs + tick * tickMs - performance.now()));
+      samples.push(waitFor(next));
+      for (let other = 1; other < sampleEvery; other += 1) others.push(append(recordOf(added(next + other))));
+      next += sampleEvery;
+    }
+    await Promise.all(others);
+    return (await Promise.all(samples)).sort((a, b) => a - b);
+  };
+
+  await measure(warmUpSeconds);
+  const found: { readonly p50Ms: number; readonly p99Ms: number }[] = [];
+  for (let round = 0; round < rounds; round += 1) {
+    const tookMs = await measure(seconds);
+    const percentile = (share: number): number => tookMs[Math.floor(tookMs.length * share)] ?? Number.NaN;
+    found.push({ p50Ms: percentile(0.5), p99Ms: percentile(0.99) });
+    say(
+      `round ${round + 1}: p50 ${figure(percentile(0.5))} ms, p99 ${figure(percentile(0.99))} ms of ${tookMs.length}`,
+    );
+  }
+  await log.close();
+  await Promise.all([api.part.stop(), worker.part.stop()]);
+  await kafka.stop();
+  issuer.close();
+
+  const p50Ms = spreadOf(found.map((each) => each.p50Ms));
+  const p99Ms = spreadOf(found.map((each) => each.p99Ms));
+  return {
+    lines: [
+      `Kafka acknowledged → a join sees it, ${eventsPerSecond} events/s, ${rounds} rounds of ${seconds} s: p50 ${range(p50Ms)} ms, p99 ${range(p99Ms)} ms`,
+    ],
+    figures: { eventsPerSecond, p50Ms, p99Ms, rounds: found },
+  };
+};
+
+const range = ({ min, median, max }: Spread): string => `${figure(median)} (${figure(min)} to ${figure(max)})`;
+
+export const freshness: Benchmark = {
+  summary: 'from the broker that acknowledged a fact to the join that sees it',
+  defaults: { seconds: 10, rounds: 5 },
+  run,
+};
