@@ -3,6 +3,8 @@ export * from './chunk.ts';
 export { removedReason } from './chunk-writes.ts';
 export * from './database.ts';
 export * from './find-dead-letters.ts';
+export * from './find-logins.ts';
+export * from './kept-records.ts';
 export * from './leases.ts';
 export * from './listen.ts';
 export * from './marks.ts';
