@@ -3,8 +3,12 @@ import { defineConfig } from 'vitest/config';
 const folders = '{packages/*,services/*,bench,scripts,test}';
 const neverTests = ['**/node_modules/**', '**/dist/**'];
 const realTests = [`${folders}/**/*.{int,e2e}.test.ts`];
+const simulations = [`${folders}/**/*.sim.test.ts`];
 
-/** `unit` needs nothing but this checkout; `real` starts PostgreSQL, Kafka, LiveKit, Keycloak, Zipkin and browsers. */
+/**
+ * `unit` needs nothing but this checkout; `real` starts PostgreSQL, Kafka, LiveKit, Keycloak, Zipkin and browsers;
+ * `simulation` takes every core for a minute, after the others.
+ */
 export default defineConfig({
   test: {
     projects: [
@@ -12,7 +16,7 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: [`${folders}/**/*.test.ts`],
-          exclude: [...neverTests, ...realTests],
+          exclude: [...neverTests, ...realTests, ...simulations],
         },
       },
       {
@@ -24,6 +28,15 @@ export default defineConfig({
           fileParallelism: false,
           testTimeout: 30_000,
           hookTimeout: 120_000,
+        },
+      },
+      {
+        test: {
+          name: 'simulation',
+          include: simulations,
+          exclude: neverTests,
+          sequence: { groupOrder: 1 },
+          testTimeout: 600_000,
         },
       },
     ],

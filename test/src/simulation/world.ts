@@ -96,15 +96,15 @@ export class World {
   readonly #possible: readonly (readonly [weight: number, act: () => void | Promise<void>])[] = [
     [14, () => this.#publish(this.#facts.next(this.scheduler.nowMs))],
     [3, () => this.#publishAgain()],
-    [26, () => this.#fetch()],
+    [30, () => this.#fetch()],
     [12, () => this.#join()],
-    [12, () => this.#enter()],
+    [14, () => this.#enter()],
     [3, () => this.#leave()],
     [18, () => this.#deliverWebhook()],
     [10, () => this.#passTime()],
     [3, () => this.#sweep()],
-    [4, () => this.#kill()],
-    [3, () => this.#startWorker()],
+    [5, () => this.#kill()],
+    [5, () => this.#startWorker()],
     [4, () => this.#pauseOrResume()],
     [3, () => this.#rebalance()],
     [2, () => this.#misplaceReader()],
@@ -124,7 +124,7 @@ export class World {
       break;
     }
     if (this.actions % 40 === 0) this.#backups.push(this.#database.backup());
-    const turns = this.#random.below(14);
+    const turns = this.#random.below(18);
     for (let turn = 0; turn < turns && this.violation === null; turn += 1) await this.scheduler.turn();
   }
 

@@ -1,0 +1,213 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+/** A guard taken away, and the test that must notice. */
+export interface Mutant {
+  readonly name: string;
+  /** Each `from` stands once in its file. */
+  readonly edits: readonly { readonly path: string; readonly from: string; readonly to: string }[];
+  readonly caughtBy: {
+    readonly file: string;
+    readonly title: string;
+    /** The real parts that the test needs. */
+    readonly parts?: 'postgres';
+  };
+}
+
+const readFacts = 'packages/room-store/src/read-facts.ts';
+const applyChunk = 'packages/room-store/src/apply-chunk.ts';
+const joinAgainstRemove = {
+  file: 'test/src/simulation/join-against-remove.test.ts',
+  title: 'no token is given to a question that was asked after the end of the right',
+};
+
+export const mutants: readonly Mutant[] = [
+  {
+    name: 'membership cached for 5 s',
+    edits: [
+      {
+        path: readFacts,
+        from: '  return async (query) => {\n',
+        to: `  const cache = new Map<string, { readonly answer: FactsAnswer; readonly untilMs: number }>();
+  return async (query) => {
+    const cached = cache.get(JSON.stringify(query));
+    if (cached !== undefined && cached.untilMs > Date.now()) return cached.answer;
+`,
+      },
+      {
+        path: readFacts,
+        from: '    return (await batch.answers.promise)[at] as FactsAnswer;\n',
+        to: `    const answer = (await batch.answers.promise)[at] as FactsAnswer;
+    cache.set(JSON.stringify(query), { answer, untilMs: Date.now() + 5_000 });
+    return answer;
+`,
+      },
+    ],
+    caughtBy: joinAgainstRemove,
+  },
+  {
+    name: 'a question joins a batch that was already sent',
+    edits: [
+      {
+        path: readFacts,
+        from: '    inFlight += 1;\n',
+        to: '    inFlight += 1;\n    sent = { queries, answers };\n',
+      },
+      {
+        path: readFacts,
+        from: '  let inFlight = 0;\n',
+        to: '  let inFlight = 0;\n  let sent: Batch | undefined;\n',
+      },
+      { path: readFacts, from: '    inFlight -= 1;\n', to: '    inFlight -= 1;\n    sent = undefined;\n' },
+      {
+        path: readFacts,
+        from: '  return async (query) => {\n',
+        to: `  return async (query) => {
+    const same = sent?.queries.findIndex((each) => JSON.stringify(each) === JSON.stringify(query)) ?? -1;
+    if (sent !== undefined && same >= 0) return (await sent.answers.promise)[same] as FactsAnswer;
+`,
+      },
+    ],
+    caughtBy: joinAgainstRemove,
+  },
+  {
+    name: 'the offset is committed before the facts',
+    edits: [
+      {
+        path: applyChunk,
+        from: '  const result = await store.transaction((transaction) => apply(transaction, chunk));\n',
+        to: `  const before = await store.transaction(async (transaction) => {
+    const locked = await transaction.lockPosition(chunk);
+    const isNext = chunk.fetchedOffset <= locked.nextOffset && locked.nextOffset < chunk.nextOffset;
+    if (isNext) await transaction.advance(chunk, { ...locked, nextOffset: chunk.nextOffset });
+    return locked;
+  });
+  const lockPosition = async () => before;
+  const result = await store.transaction((transaction) => apply({ ...transaction, lockPosition }, chunk));
+`,
+      },
+    ],
+    caughtBy: { file: 'test/src/simulation/simulate.test.ts', title: 'the first seeds hold' },
+  },
+  {
+    name: 'no version guard',
+    edits: [
+      {
+        path: 'packages/room-model/src/origin.ts',
+        from: '  if (!isLaterInLog(incoming, stored)) return false;\n',
+        to: '  if (stored !== null) return true;\n',
+      },
+    ],
+    caughtBy: {
+      file: 'packages/room-model/src/room.test.ts',
+      title: 'facts that say all about an entity, each with its own sequence, end alike in any order',
+    },
+  },
+  {
+    name: 'versions per room instead of per entity',
+    edits: [
+      {
+        path: 'packages/room-model/src/room.ts',
+        from: '  if (stored === undefined || isNewer(origin, stored.origin)) return memberChange(entities, added);\n',
+        to: `  if ([...entities.membersOf(roomId)].every((member) => isNewer(origin, member.origin)))
+    return memberChange(entities, added);
+  if (stored === undefined) return [];
+`,
+      },
+    ],
+    caughtBy: {
+      file: 'packages/room-model/src/room.test.ts',
+      title: 'are per entity: what is known of one person says nothing about another',
+    },
+  },
+  {
+    name: 'no memory of the facts that were applied',
+    edits: [
+      {
+        path: 'packages/room-store/src/repeats.ts',
+        from: '    if (appliedAtMs !== undefined && appliedAtMs >= newestMs - factIdentityMs) return false;\n',
+        to: '    if (appliedAtMs !== undefined && appliedAtMs < 0) return false;\n',
+      },
+    ],
+    caughtBy: {
+      file: 'packages/room-store/src/memory-store.test.ts',
+      title: 'a producer that sends a fact again does not bring a removed person back',
+    },
+  },
+  {
+    name: 'lock and load in one statement',
+    edits: [
+      { path: applyChunk, from: '  await transaction.lock(touched);\n', to: '' },
+      {
+        path: 'packages/room-store/src/write-chunk.ts',
+        from: "from concern where concern in ('room', 'identity')\n",
+        to: `from concern
+          where concern in ('room', 'identity') and (select count(*) from (
+            select from rooms where room_id in (select a from concern) order by room_id for no key update) as locked) >= 0
+`,
+      },
+    ],
+    caughtBy: {
+      file: 'packages/room-store/src/races.int.test.ts',
+      title: 'nobody is left inside without being asked about',
+      parts: 'postgres',
+    },
+  },
+  {
+    name: 'whoever cannot be judged is let in',
+    edits: [
+      {
+        path: 'services/api/src/join/decide-join.ts',
+        from: '  const first = await fromStore(store.readFacts(query));\n',
+        to: `  const room: RoomFacts = { ...unknownRoom(query.roomId), state: 'open', access: 'authenticated' };
+  const nobody = { member: null, bans: [], user: null, isLoginEnded: false, isSuspect: false, ownSessions: [], seats: null };
+  const first = await fromStore(store.readFacts(query)).catch(
+    (): FactsAnswer => ({ facts: { room, ...nobody }, isRoomLive: true, nowMs: Date.now() }),
+  );
+`,
+      },
+      {
+        path: 'services/api/src/join/decide-join.ts',
+        from: '  const room = facts.room as RoomFacts;\n  const admission = { room, ',
+        to: '  const admission = { room: facts.room ?? room, ',
+      },
+    ],
+    caughtBy: { file: 'services/api/src/join/join-route.test.ts', title: 'the database is away' },
+  },
+  {
+    name: 'no mark at participant_joined',
+    edits: [
+      {
+        path: 'packages/room-store/src/chunk-writes.ts',
+        from: "if (fact.type === 'participant_joined' || fact.type === 'participant_connection_aborted')",
+        to: "if (fact.type === 'participant_connection_aborted')",
+      },
+    ],
+    caughtBy: { file: 'packages/room-store/src/memory-store.test.ts', title: 'an entry is always asked about' },
+  },
+  {
+    name: 'presence keyed by identity instead of sid',
+    edits: [
+      {
+        path: 'packages/room-model/src/presence.ts',
+        from: `  const stored = entities.session(room.name, room.sid, participant.sid);
+  if (stored !== undefined && !stored.isLive) return [];
+`,
+        to: '  const stored = [...entities.sessionsOfIdentity(room.name, participant.identity)].find(({ isLive }) => isLive);\n',
+      },
+    ],
+    caughtBy: {
+      file: 'packages/room-model/src/presence.test.ts',
+      title: "not ended by an older session's end",
+    },
+  },
+];
+
+/** @throws where what it changes does not stand exactly once in its file any more */
+export const applyMutant = (folder: string, { name, edits }: Mutant): void => {
+  for (const { path, from, to } of edits) {
+    const parts = readFileSync(join(folder, path), 'utf8').split(from);
+    if (parts.length !== 2) throw new Error(`${name}: no longer applies to ${path}`);
+    writeFileSync(join(folder, path), parts.join(to));
+  }
+};

@@ -1,0 +1,69 @@
+// `pnpm mutants`: breaks one guard after the other in a copy of the sources and sees that the named test turns red.
+// A mutant that no longer applies, or that no test catches, is a failure: then the proof itself is broken.
+import { spawnSync } from 'node:child_process';
+import { cpSync, existsSync, globSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { applyMutant, type Mutant, mutants } from './mutant-list.ts';
+import { trackedFiles } from './tracked-files.ts';
+
+const root = fileURLToPath(new URL('../', import.meta.url));
+
+/** The sources as they are, with links that lead to each other and not back. */
+const copySources = (): string => {
+  const copy = mkdtempSync(join(tmpdir(), 'realtime-service-mutants-'));
+  for (const file of trackedFiles('.').filter((path) => existsSync(join(root, path))))
+    cpSync(join(root, file), join(copy, file), { force: true });
+  for (const folder of globSync('{packages,services}/*/node_modules', { cwd: root }).concat('test/node_modules'))
+    cpSync(join(root, folder), join(copy, folder), { recursive: true, verbatimSymlinks: true });
+  symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'));
+  return copy;
+};
+
+interface Assertion {
+  readonly fullName: string;
+  readonly status: string;
+  readonly failureMessages: readonly string[];
+}
+
+/** What the named test says when it fails, or null; whatever else fails does not count. */
+const complaintOf = (copy: string, { file, title, parts }: Mutant['caughtBy']): string | null => {
+  const results = join(copy, 'results.json');
+  rmSync(results, { force: true });
+  const project = parts === undefined ? 'unit' : 'real';
+  const args = ['run', '--project', project, file, '--reporter=json', `--outputFile=${results}`];
+  spawnSync(process.execPath, [join('node_modules', 'vitest', 'vitest.mjs'), ...args], {
+    cwd: copy,
+    env: { ...process.env, REAL_PARTS: parts, RACES: '200', DEADLOCK_SECONDS: '1' },
+    stdio: 'ignore',
+  });
+  const { testResults } = JSON.parse(readFileSync(results, 'utf8')) as {
+    testResults: readonly { readonly assertionResults: readonly Assertion[] }[];
+  };
+  const named = testResults
+    .flatMap(({ assertionResults }) => assertionResults)
+    .filter(({ fullName }) => fullName.includes(title));
+  const failed = named.find(({ status }) => status === 'failed');
+  return failed === undefined ? null : (failed.failureMessages[0]?.split('\n')[0] ?? '');
+};
+
+const copy = copySources();
+let caught = 0;
+try {
+  for (const mutant of mutants) {
+    const intact = new Map(mutant.edits.map(({ path }) => [path, readFileSync(join(copy, path), 'utf8')]));
+    applyMutant(copy, mutant);
+    const complaint = complaintOf(copy, mutant.caughtBy);
+    for (const [path, text] of intact) writeFileSync(join(copy, path), text);
+    if (complaint !== null) caught += 1;
+    const { file, title } = mutant.caughtBy;
+    console.log(
+      `${complaint === null ? 'SURVIVED' : 'caught'}  ${mutant.name}\n    ${file} › ${title}\n    ${complaint ?? ''}`,
+    );
+  }
+} finally {
+  rmSync(copy, { recursive: true, force: true });
+}
+console.log(`${caught} of ${mutants.length}`);
+process.exitCode = caught === mutants.length ? 0 : 1;
