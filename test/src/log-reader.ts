@@ -69,13 +69,16 @@ export const readTopic = async (brokers: readonly string[], topic: string): Prom
   return read;
 };
 
-/** Each fact once, as it first came. */
-const withoutRepeats = (events: readonly LoggedEvent[]): LoggedEvent[] =>
-  [
-    ...new Map(
-      events.toReversed().map((each) => [`${each.event.context.source}\0${each.event.context.id}`, each]),
-    ).values(),
-  ].toReversed();
+/** Each fact once, where it first came. */
+const withoutRepeats = (events: readonly LoggedEvent[]): LoggedEvent[] => {
+  const seen = new Set<string>();
+  return events.filter(({ event: { context } }) => {
+    const fact = `${context.source}\0${context.id}`;
+    if (seen.has(fact)) return false;
+    seen.add(fact);
+    return true;
+  });
+};
 
 const originOf = ({ event: { context }, topic, partition, offset, recordedAtMs }: LoggedEvent): Origin => ({
   eventId: context.id,

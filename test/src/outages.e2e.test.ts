@@ -68,7 +68,7 @@ describeWith(['postgres', 'kafka', 'livekit', 'keycloak'], 'when a part is down'
     await ann.leave();
   }, 120_000);
 
-  test('PostgreSQL: no decision, so 503, and both services live on and recover', async () => {
+  test('C28: PostgreSQL: no decision, so 503, and both services live on and recover', async () => {
     await createRoom('without-database');
     await system.postgres.kill();
     const startedAtMs = performance.now();

@@ -180,6 +180,7 @@ const killAtRandom = async (
 const compare = async (
   { pool, kafka }: System,
   sent: ReadonlySet<string>,
+  say: TortureOptions['say'],
 ): Promise<Pick<TortureResult, 'repeats' | 'lost' | 'phantom' | 'double' | 'divergence'>> => {
   const brokers = kafka?.brokers ?? [];
   const logged = (
@@ -194,6 +195,9 @@ const compare = async (
     `select room_id || ' ' || participant_sid as session from sessions where is_live`,
   );
   const actual = new Set([...snapshotOf(await readProjection(pool)), ...live.map(({ session }) => session as string)]);
+
+  const differences = [...missingFrom(expected, actual), ...missingFrom(actual, expected)];
+  for (const line of differences.slice(0, 20)) say(`differs: ${line}`);
 
   const { rows: facts } = await pool.query('select count(*)::int as n from applied_facts');
   const { rows: effects } = await pool.query<{ name: string; event_id: string }>(
@@ -223,7 +227,7 @@ const compare = async (
     phantom:
       missingFrom(once, sent).length + Math.max(0, facts[0].n - sent.size) + missingFrom(names, expectedEffects).length,
     double: names.length - new Set(names).size,
-    divergence: missingFrom(expected, actual).length + missingFrom(actual, expected).length,
+    divergence: differences.length,
   };
 };
 
@@ -274,7 +278,7 @@ export const torture = async (system: System, options: TortureOptions): Promise<
     async () => (await pool.query('select from outbox limit 1')).rowCount === 0,
     60_000,
   );
-  const compared = await compare(system, sent);
+  const compared = await compare(system, sent, say);
   await other.stop();
   await log.close();
   return { killed, seconds: Math.round((performance.now() - startedAtMs) / 1_000), ...compared };

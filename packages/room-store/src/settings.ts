@@ -8,7 +8,9 @@ export const DatabaseSettings = z
     DATABASE_URL: postgresUrl.describe('PostgreSQL; TLS by its parameters (sslmode)'),
     DATABASE_DIRECT_URL: postgresUrl
       .optional()
-      .describe('PostgreSQL past any pooler in transaction mode, for migrations and LISTEN; DATABASE_URL by default'),
+      .describe(
+        'PostgreSQL past any pooler, for migrations, rebuilds and LISTEN; DATABASE_URL by default. Through a pooler in transaction mode all works but LISTEN: a removal then waits up to 250 ms more',
+      ),
     DATABASE_MAX_CONNECTIONS: z.coerce
       .number()
       .int()

@@ -148,7 +148,7 @@ describe('join: bad bodies', () => {
   });
 });
 
-describe('join: bad paths', () => {
+describe('C19: join: bad paths', () => {
   const rows: readonly (readonly [string, ...Answer])[] = [
     ['a%00b', 422, '/roomId'],
     ['%00', 422, '/roomId'],

@@ -44,7 +44,7 @@ const removal = binaryRecord({}, { userId: 'u-7' });
 const removalBytes = removal.value as Buffer;
 const withValue = (value: Buffer | null) => ({ ...removal, value });
 
-describe('values that are not plain JSON', () => {
+describe('C12: values that are not plain JSON', () => {
   test.each([
     [
       'a schema registry prefix',
@@ -165,7 +165,7 @@ describe('whom a dead letter leaves in doubt', () => {
   });
 });
 
-describe('time', () => {
+describe('C17: time', () => {
   const zone = process.env['TZ'];
   afterEach(() => {
     if (zone === undefined) delete process.env['TZ'];
@@ -237,7 +237,7 @@ describe('time', () => {
   );
 });
 
-describe('ids', () => {
+describe('C19: ids', () => {
   const emoji = (count: number): string => '\u{1F3A5}'.repeat(count);
   test.each([
     'a/b',

@@ -118,7 +118,7 @@ describeWith(['postgres'], 'enforcing', () => {
     await parts.caughtUp();
   };
 
-  describe('a removal that LiveKit', () => {
+  describe('C15: a removal that LiveKit', () => {
     const unavailable: Fault = { status: 503, body: { code: 'unavailable' } };
     const cases: readonly (readonly [string, () => Fault[], { calls: number; withinMs: number; afterMs?: number }])[] =
       [

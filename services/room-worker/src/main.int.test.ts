@@ -234,7 +234,7 @@ describeWith(['postgres'], 'the process', () => {
     expect(await worker.ended).toBe(0);
   });
 
-  test('a database that restarts is survived: red meanwhile, alive, and ready again', async () => {
+  test('C28: a database that restarts is survived: red meanwhile, alive, and ready again', async () => {
     const postgres = await startPostgres();
     const url = await createDatabase(postgres.url);
     const worker = start(url);
@@ -249,7 +249,7 @@ describeWith(['postgres'], 'the process', () => {
     await postgres.stop();
   }, 60_000);
 
-  test('a LISTEN connection that went deaf delays a removal by no more than the poll', async () => {
+  test('C28: a LISTEN connection that went deaf delays a removal by no more than the poll', async () => {
     const { port } = realParts(['postgres']).postgres;
     const proxy = await startFaultProxy(port);
     const url = await freshDatabase();

@@ -31,7 +31,7 @@ describeWith(['postgres'], 'projecting', () => {
       .filter(({ labels }) => labels.reason === reason)
       .reduce((sum, { value }) => sum + value, 0);
 
-  describe('a record that cannot be read, between good ones', () => {
+  describe('C12: a record that cannot be read, between good ones', () => {
     const removalOf = (value: Buffer | null, key: string | Buffer | null = room): NewRecord => ({
       ...roomRecord(['member.removed', room]),
       key,
@@ -322,7 +322,7 @@ describeWith(['postgres'], 'projecting', () => {
       expect(await parts.project(batch)).toEqual({ kind: 'advance', nextOffset: 1n });
     });
 
-    test('connections that are ended in the middle of transactions end nothing else', async () => {
+    test('C28: connections that are ended in the middle of transactions end nothing else', async () => {
       parts.consume();
       const rooms = Array.from({ length: 12 }, (_, at) => `room-${at}`);
       const records = rooms.flatMap((each) =>
