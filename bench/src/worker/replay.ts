@@ -3,6 +3,7 @@ import type { LogBatch } from '@realtime-service/event-log';
 import type { Pool } from '@realtime-service/room-store';
 import { consumeAll } from './lanes.ts';
 import type { ChunkStatements } from './recording.ts';
+import { chunkRecords } from './records.ts';
 
 const nameOf = (text: string): string => createHash('sha256').update(text).digest('hex').slice(0, 32);
 
@@ -13,15 +14,18 @@ export const replay = async (
   chunks: readonly ChunkStatements[],
   concurrency: number,
 ): Promise<void> => {
-  if (chunks.length !== batches.length)
-    throw new Error(`${chunks.length} chunks were recorded for ${batches.length} batches`);
-  const statementsOf = new Map(batches.map((batch, at) => [batch, chunks[at] ?? []]));
+  const remaining = [...chunks];
+  const chunksOf = new Map(
+    batches.map((batch) => [batch, remaining.splice(0, Math.ceil(batch.records.length / chunkRecords))]),
+  );
+  if (remaining.length > 0) throw new Error(`${remaining.length} more chunks were recorded than there are batches for`);
   await consumeAll(batches, concurrency, async (batch) => {
-    const client = await pool.connect();
-    await client.query('begin');
-    for (const { text, values } of statementsOf.get(batch) ?? [])
-      await client.query({ name: nameOf(text), text, values: [...values] });
-    await client.query('commit');
-    client.release();
+    for (const statements of chunksOf.get(batch) ?? []) {
+      const client = await pool.connect();
+      await client.query('begin');
+      for (const { text, values } of statements) await client.query({ name: nameOf(text), text, values: [...values] });
+      await client.query('commit');
+      client.release();
+    }
   });
 };

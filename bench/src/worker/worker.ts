@@ -42,6 +42,7 @@ interface SideRun {
 const runSide = async ({ side, count, connections, target, recordingFile }: SideRun): Promise<string> => {
   const profile = process.env['BENCH_PROFILE'];
   const flags = [
+    '--expose-gc',
     ...(side === 'projector' ? ['--import', registerTelemetry] : []),
     ...(profile === undefined
       ? []

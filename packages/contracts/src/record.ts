@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { type CloudEvent, contextAttributes, fromAttributes, fromStructured, mediaTypes } from './cloud-event.ts';
+import { type CloudEvent, type CloudEventContext, fromAttributes, fromStructured, mediaTypes } from './cloud-event.ts';
 import { faultsOf } from './faults.ts';
 import type { ProblemFault } from './problems.ts';
 
@@ -70,8 +70,6 @@ const unreadable = (why: Unreadable['why'], envelope: unknown, faults: readonly 
   return { kind: 'unreadable', why, faults, type, data };
 };
 
-const binaryHeaders = contextAttributes.map((name) => [name, `ce_${name}`] as const);
-
 /**
  * Reads a record by the CloudEvents Kafka binding, binary or structured; an event without data may have a null value.
  * Never throws: a record that cannot be read is an answer, too.
@@ -80,8 +78,17 @@ export const readRecord = ({ value, headers: written }: RecordBytes): RecordRead
   const headers = withLowerCaseNames(written);
   const contentType = readHeader(headers['content-type']);
   const mode = isStructured(contentType) ? 'structured' : headers.ce_specversion === undefined ? 'none' : 'binary';
-  const context: Record<string, unknown> = { datacontenttype: contentType };
-  for (const [name, header] of binaryHeaders) context[name] ??= readHeader(headers[header]);
+  const context = {
+    specversion: readHeader(headers.ce_specversion),
+    id: readHeader(headers.ce_id),
+    source: readHeader(headers.ce_source),
+    type: readHeader(headers.ce_type),
+    subject: readHeader(headers.ce_subject),
+    time: readHeader(headers.ce_time),
+    datacontenttype: contentType ?? readHeader(headers.ce_datacontenttype),
+    sequence: readHeader(headers.ce_sequence),
+    traceparent: readHeader(headers.ce_traceparent),
+  } satisfies Record<keyof CloudEventContext, unknown>;
 
   if (value === null && mode !== 'binary') return { kind: 'tombstone' };
   const isEmpty = value === null || (value.length === 0 && mode === 'binary');

@@ -103,7 +103,10 @@ export type RoomChange =
   | { readonly entity: 'edge'; readonly row: Edge };
 
 /** Ids cannot contain NUL, so joined keys are unambiguous. */
-export const keyOf = (...parts: readonly string[]): string => parts.join('\0');
+export const keyOf = (first: string, second: string, third?: string, fourth?: string): string => {
+  if (third === undefined) return `${first}\0${second}`;
+  return fourth === undefined ? `${first}\0${second}\0${third}` : `${first}\0${second}\0${third}\0${fourth}`;
+};
 
 /** One dead letter raises at most one doubt of a scope. */
 export const keyOfSuspect = ({ scope, cause }: Pick<Suspect, 'scope' | 'cause'>): string =>

@@ -35,23 +35,22 @@ const sizeOf = ({ stored, record }: Decoded): number =>
   (stored.value?.length ?? 0) + (stored.key?.length ?? 0) + (record.content.kind === 'retry' ? maxChunkBytes / 16 : 0);
 
 /** Cuts a batch into chunks; the last one ends where the batch does, also where that holds nothing visible. */
-const chunksOf = (batch: LogBatch, partitionCount: number): Run[] => {
-  const runs: Run[] = [];
+function* chunksOf(batch: LogBatch, partitionCount: number): Generator<Run, undefined> {
   let decoded: Decoded[] = [];
   let bytes = 0;
   for (const stored of batch.records) {
     const next = decodeRecord(stored, partitionCount);
     const size = sizeOf(next);
     if (decoded.length > 0 && (decoded.length >= maxChunkRecords || bytes + size > maxChunkBytes)) {
-      runs.push({ decoded, nextOffset: stored.offset });
+      yield { decoded, nextOffset: stored.offset };
       decoded = [];
       bytes = 0;
     }
     decoded.push(next);
     bytes += size;
   }
-  return [...runs, { decoded, nextOffset: batch.nextOffset }];
-};
+  yield { decoded, nextOffset: batch.nextOffset };
+}
 
 /** PostgreSQL refused the data itself: the record is a dead letter, alone, and the doubt that it leaves is kept. */
 export const asDeadLetter = ({ stored, record }: Decoded, message: string): ChunkRecord => {
