@@ -36,6 +36,22 @@ test('is asked for once a second, by however many', async () => {
   expect(asked).toHaveLength(2);
 });
 
+test('at the door an answer serves for a shorter time: LiveKit may have crashed since', async () => {
+  const makeAtDoor = createRoomMaker({
+    createRoom: async (room, options) => void asked.push({ room, options }),
+    tokenTtlSeconds: 60,
+    coalesceMs: 100,
+    now: () => nowMs,
+  });
+  await Promise.all([makeAtDoor('room-42', []), makeAtDoor('room-42', [])]);
+  nowMs = 99;
+  await makeAtDoor('room-42', []);
+  expect(asked).toHaveLength(1);
+  nowMs = 100;
+  await makeAtDoor('room-42', []);
+  expect(asked).toHaveLength(2);
+});
+
 test('rooms do not wait for each other', async () => {
   await Promise.all([makeRoom('a', []), makeRoom('b', []), makeRoom('a', [])]);
   expect(asked.map(({ room }) => room)).toEqual(['a', 'b']);
