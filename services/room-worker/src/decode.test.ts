@@ -129,9 +129,9 @@ describe('whom a dead letter leaves in doubt', () => {
   test.each([
     ['the room, where the member cannot be read', withValue(Buffer.from('{')), ['room room-42']],
     [
-      'the member, where only the rest is bad',
+      'the ban, where only the rest is bad',
       binaryRecord({ type: 'member.banned' }, { userId: 'u-7', privilege: 'fly' }),
-      ['member room-42 u-7'],
+      ['ban room-42 u-7'],
     ],
     [
       'nobody, by a type that takes nothing away',
