@@ -34,7 +34,7 @@ export const startServer = ({ name, script, env, readyUrl, isPinned }: ServerSpe
     command: program,
     args,
     cwd: root,
-    env: { ...env, NODE_OPTIONS: '' },
+    env: { NODE_OPTIONS: '', ...env },
     logFile: join(runDirectory(name), 'log'),
     isReady: async () => (await fetch(readyUrl)).ok,
     startTimeoutMs: 60_000,
