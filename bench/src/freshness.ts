@@ -1,5 +1,6 @@
+import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
-import { allTopics, type OutgoingRoomEvent, RoomEventPublisher, topics } from '@realtime-service/contracts';
+import { allTopics, type RoomEventType, toBinaryHeaders, topics } from '@realtime-service/contracts';
 import { createDatabase, startKafka, startPostgres } from '@realtime-service/dev-stack';
 import { createKafkaLog, type NewRecord } from '@realtime-service/event-log';
 import { migrate } from '@realtime-service/room-store';
@@ -18,20 +19,16 @@ const visibleWithinMs = 10_000;
 const roomCount = 100;
 const warmUpSeconds = 3;
 
-const publisher = new RoomEventPublisher({ producer: { send: async () => undefined }, source: '/bench' });
-const recordOf = (event: OutgoingRoomEvent): NewRecord[] =>
-  publisher.toMessages([event]).map(({ key, value, headers }) => ({
+const recordOf = (type: RoomEventType, room: number, data: object): NewRecord => {
+  const subject = `room-${room % roomCount}`;
+  return {
     topic: topics.roomEvents,
-    key,
-    value: Buffer.from(value),
-    headers: Object.fromEntries(Object.entries(headers).filter((entry) => entry[1] !== undefined)),
-  }));
-
-const added = (at: number): OutgoingRoomEvent => ({
-  type: 'member.added',
-  subject: `room-${at % roomCount}`,
-  data: { userId: `user-${at}`, role: 'speaker' },
-});
+    key: subject,
+    value: Buffer.from(JSON.stringify(data)),
+    headers: toBinaryHeaders({ specversion: '1.0', id: randomUUID(), source: '/bench', type, subject }),
+  };
+};
+const added = (at: number): NewRecord => recordOf('member.added', at, { userId: `user-${at}`, role: 'speaker' });
 
 const run = async ({ seconds, rounds }: Effort, say: (line: string) => void): Promise<Findings> => {
   const databaseUrl = await createDatabase((await startPostgres()).url);
@@ -51,16 +48,12 @@ const run = async ({ seconds, rounds }: Effort, say: (line: string) => void): Pr
   const api = await startService({ name: 'api', service: 'api', env, isPinned: false });
   const log = createKafkaLog({ brokers: kafka.brokers, clientId: 'bench', writeLog: () => undefined });
   const append = (records: readonly NewRecord[]) => log.append(records, appendWithinMs);
-  await append(
-    Array.from({ length: roomCount }, (_, at) =>
-      recordOf({ type: 'room.created', subject: `room-${at}`, data: {} }),
-    ).flat(),
-  );
+  await append(Array.from({ length: roomCount }, (_, at) => recordOf('room.created', at, {})));
 
   /** From the broker's acknowledgement to the first answer that admits, a join's own time included. */
   const waitFor = async (at: number): Promise<number> => {
     const headers = { authorization: `Bearer ${await issuer.tokenOf(`user-${at}`)}` };
-    await append(recordOf(added(at)));
+    await append([added(at)]);
     const acknowledgedAtMs = performance.now();
     for (;;) {
       const response = await fetch(`${api.url}/api/realtime/rooms/room-${at % roomCount}/join`, {
@@ -82,7 +75,7 @@ const run = async ({ seconds, rounds }: Effort, say: (line: string) => void): Pr
     for (let tick = 0; tick * tickMs < forSeconds * 1000; tick += 1) {
       await delay(Math.max(0, startedAtMs + tick * tickMs - performance.now()));
       samples.push(waitFor(next));
-      for (let other = 1; other < sampleEvery; other += 1) others.push(append(recordOf(added(next + other))));
+      for (let other = 1; other < sampleEvery; other += 1) others.push(append([added(next + other)]));
       next += sampleEvery;
     }
     await Promise.all(others);
