@@ -19,14 +19,16 @@ export interface RebuildShare {
   readonly index: number;
   readonly count: number;
   readonly partitionCount: number;
+  /** Whether nothing has been written to the set yet. */
+  readonly isEmpty: boolean;
 }
 
 const stopWithinMs = 5_000;
 /** One is read and written while another is decoded. */
 const lanesAtOnce = 2;
-const maxBatchRecords = 2_000;
+const maxBatchRecords = 1_500;
 const topic = topics.roomEvents;
-const { index, count, partitionCount }: RebuildShare = workerData;
+const { index, count, partitionCount, isEmpty }: RebuildShare = workerData;
 
 // Read here, since what gets tokens for a broker cannot be handed to a thread.
 const settings = readSettings('realtime', "Operators' commands.", CliSettings);
@@ -45,7 +47,7 @@ const consumer = log.consume({
   concurrency: lanesAtOnce,
   maxBatchRecords,
   onBatch: createFiller({
-    store: createRebuildStore(pool),
+    store: createRebuildStore(pool, isEmpty),
     partitionCount,
     isOurs: (partition) => partition % count === index,
     readLimits: async () => {

@@ -35,8 +35,8 @@ const nearEnough = 2_000n;
 const catchUpWithinMs = 1_000;
 const rateOverMs = 5_000;
 
-/** Of a thread: what is decoded and not yet written, with room to collect garbage seldom. */
-const heapLimits = { maxOldGenerationSizeMb: 96, maxYoungGenerationSizeMb: 64 };
+/** Of a thread, whatever the size of the log: a batch of each lane, with room to collect garbage seldom. */
+const heapLimits = { maxOldGenerationSizeMb: 96, maxYoungGenerationSizeMb: 32 };
 
 /** Holds the right to rebuild until `release`; `lost` says when it could not be kept. */
 const takeDuty = async (pool: Pool, terminal: Terminal, ending: AbortSignal) => {
@@ -94,11 +94,11 @@ const readStanding = async (pool: Pool): Promise<Standing> => {
 };
 
 /** Threads that fill the set; `failed` rejects when one of them ended by itself. */
-const startThreads = (count: number, partitionCount: number) => {
+const startThreads = (count: number, share: Pick<RebuildShare, 'partitionCount' | 'isEmpty'>) => {
   const failed = Promise.withResolvers<never>();
   failed.promise.catch(() => undefined);
   const threads = Array.from({ length: count }, (_, index) => {
-    const workerData: RebuildShare = { index, count, partitionCount };
+    const workerData: RebuildShare = { index, count, ...share };
     const thread = new Worker(new URL('./rebuild-thread.ts', import.meta.url), {
       workerData,
       argv: [],
@@ -216,7 +216,10 @@ const rebuild = async ({ pool, log, terminal, ending }: Workplace, threadCount: 
     const begun = await readStanding(pool);
     if (state === 'resumed') terminal.tell(`Going on at ${figure(begun.done)} of ${figure(begun.total)} events\n`);
     const startedAtMs = performance.now();
-    const threads = startThreads(Math.min(threadCount, partitionCount), partitionCount);
+    const threads = startThreads(Math.min(threadCount, partitionCount), {
+      partitionCount,
+      isEmpty: begun.done === 0n,
+    });
     try {
       const swapped = await untilSwapped({ pool, terminal, ending, keepDuty: keep, failed: threads.failed });
       if (swapped === undefined) return undefined;
@@ -232,7 +235,7 @@ const rebuild = async ({ pool, log, terminal, ending }: Workplace, threadCount: 
 };
 
 const threadsOf = (text: string | undefined): number => {
-  const count = Number(text ?? '2');
+  const count = Number(text ?? '1');
   if (Number.isInteger(count) && count >= 1 && count <= 64) return count;
   throw new UsageError('--threads must be a whole number from 1 to 64');
 };
@@ -242,7 +245,11 @@ export const rebuildCommand = defineCommand({
   summary: 'Build rooms, members, bans and users anew from the log, while they serve',
   positionals: '',
   options: {
-    threads: { type: 'string', placeholder: 'n', description: 'Threads that read the log and write, 2 by default' },
+    threads: {
+      type: 'string',
+      placeholder: 'n',
+      description: 'Threads that read the log and write, 1 by default; each takes about 140 MB',
+    },
     restart: { type: 'boolean', description: 'Give up what an interrupted rebuild has done, and begin anew' },
     json: { type: 'boolean', description: 'Tell the result as one JSON object' },
   },
