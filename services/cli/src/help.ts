@@ -12,10 +12,10 @@ const settings = (): [string, string][] =>
     .filter(({ description }) => description !== '')
     .map(({ name, description, fallback }) => [name, `${description} [${fallback}]`]);
 
-export const usageOf = ({ name, positionals }: Command): string =>
+const usageOf = ({ name, positionals }: Command): string =>
   ['realtime', name, positionals, '[options]'].filter((part) => part !== '').join(' ');
 
-export const optionsOf = ({ options }: Command): [string, string][] => [
+const optionsOf = ({ options }: Command): [string, string][] => [
   ...Object.entries(options).map(([name, { description, placeholder }]): [string, string] => [
     placeholder === undefined ? `--${name}` : `--${name} <${placeholder}>`,
     description,
