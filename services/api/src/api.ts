@@ -8,6 +8,8 @@ import {
   createPool,
   createPostgresStore,
   decideWithSeat,
+  findLiveLogins,
+  keepRecords,
   migrate,
   type Pool,
   readPositions,
@@ -20,6 +22,7 @@ import { createFreshness } from './freshness.ts';
 import { createRoomMaker } from './join/make-room.ts';
 import { createTokenSigner } from './join/sign-token.ts';
 import { createKeySet } from './key-set.ts';
+import { startKeptSender } from './logout/send-kept.ts';
 import { createApiMetrics, watchState } from './metrics.ts';
 
 const livekitTimeoutMs = 2_000;
@@ -100,10 +103,13 @@ export const startApi = async (settings: ApiSettings, logger: Logger): Promise<A
     tokenTtlSeconds: settings.tokenTtlSeconds,
     serverUrl: livekit.publicUrl,
     append: log.append,
+    keepRecords: (records) => withDeadline(keepRecords(pool, records), storeDeadlineMs),
+    findLiveLogins: (about, joinedBy) => withDeadline(findLiveLogins(pool, about, joinedBy), storeDeadlineMs),
     metrics,
     logger,
     now: Date.now,
   });
+  const keptSender = startKeptSender({ pool, append: log.append, metrics, logger });
 
   const opsUrl = await ops.listen({ host: settings.host, port: settings.opsPort });
   await keys.start();
@@ -118,7 +124,7 @@ export const startApi = async (settings: ApiSettings, logger: Logger): Promise<A
     opsUrl,
     stop: async () => {
       await close(app);
-      await Promise.all([freshness.stop(), schema.stop()]);
+      await Promise.all([freshness.stop(), schema.stop(), keptSender.stop()]);
       keys.stop();
       await log.close();
       await ops.close();

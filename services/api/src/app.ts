@@ -12,6 +12,8 @@ import { type EventsDependencies, registerEvents } from './events/events-route.t
 import { type GateDependencies, gateOperation, type LimitBy, registerGate } from './gate/gate-route.ts';
 import { type JoinDependencies, registerJoin } from './join/join-route.ts';
 import type { KeySet } from './key-set.ts';
+import { type LogoutDependencies, registerLogout } from './logout/logout-route.ts';
+import { createLogoutVerifier } from './logout/verify-logout-token.ts';
 import { createClientErrorHandler, createProblemHandler, type OnProblem, ProblemError } from './problem.ts';
 import { createRateLimit, type RateLimit } from './rate-limit.ts';
 import { parseJsonBody } from './strict-json.ts';
@@ -23,7 +25,7 @@ declare module 'fastify' {
   }
 }
 
-export interface ApiDependencies extends JoinDependencies, EventsDependencies, GateDependencies {
+export interface ApiDependencies extends JoinDependencies, EventsDependencies, GateDependencies, LogoutDependencies {
   readonly settings: Omit<ApiSettings, 'database' | 'log' | 'livekit'>;
   readonly keys: Pick<KeySet, 'find'>;
   readonly now: () => number;
@@ -79,6 +81,7 @@ export const createApp = async (dependencies: ApiDependencies): Promise<FastifyI
   ];
   registerJoin(app, callersUpTo(settings.userRequestsPerMinute), dependencies);
   await registerEvents(app, callersUpTo(settings.producerRequestsPerMinute), dependencies);
+  await registerLogout(app, createLogoutVerifier({ keys, oidc: settings.oidc, now }), dependencies);
   const gate = { ...settings.gate, pathPrefix: pathOf(dependencies.serverUrl) };
   const visitorsBy: LimitBy = (keyOf) => limit('visitor', createRateLimit(settings.gate.requestsPerMinute, now), keyOf);
   registerGate(app, gate, visitorsBy, dependencies);

@@ -44,6 +44,18 @@ const OwnSettings = z
     OIDC_AZP: list((entry) => entry !== '', 'client ids')
       .optional()
       .describe('Clients whose tokens count; any by default'),
+    OIDC_LOGOUT_AUDIENCE: list((entry) => entry !== '', 'client ids')
+      .optional()
+      .describe('Clients whose back-channel logout tokens count (their `aud`); OIDC_AZP by default, else none'),
+    LOGIN_MAX_SECONDS: z.coerce
+      .number()
+      .int()
+      .min(60)
+      .max(31_536_000)
+      .optional()
+      .describe(
+        "Longest life of a login, from its token's `auth_time`: then its calls end, as the provider's session does; unlimited by default",
+      ),
     OIDC_ALGORITHMS: list(isAlgorithm, `of ${asymmetric.join(' ')}`)
       .prefault('RS256,PS256,ES256,EdDSA')
       .describe('Signature algorithms that count'),
@@ -53,7 +65,9 @@ const OwnSettings = z
     LIVEKIT_MAKE_ROOMS: z
       .stringbool()
       .default(true)
-      .describe('Whether a join makes the room in LiveKit, as the gate always does; false where LiveKit is to make rooms by itself'),
+      .describe(
+        'Whether a join makes the room in LiveKit, as the gate always does; false where LiveKit is to make rooms by itself',
+      ),
     CORS_ORIGINS: list(isOrigin, 'origins such as https://app.example.org')
       .optional()
       .describe('Origins of web clients; none by default'),
@@ -107,6 +121,8 @@ const OwnSettings = z
         jwksUri: env.OIDC_JWKS_URI ?? `${env.OIDC_ISSUER.replace(/\/$/, '')}/protocol/openid-connect/certs`,
         audience: env.OIDC_AUDIENCE,
         authorisedParties: env.OIDC_AZP,
+        logoutAudience: env.OIDC_LOGOUT_AUDIENCE ?? env.OIDC_AZP ?? [],
+        loginMaxSeconds: env.LOGIN_MAX_SECONDS,
         algorithms: env.OIDC_ALGORITHMS.filter(isAlgorithm),
       },
       tokenTtlSeconds: env.TOKEN_TTL_SECONDS,

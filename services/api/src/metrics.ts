@@ -10,6 +10,8 @@ export interface ApiMetrics {
   readonly requests: Counter<'operation' | 'outcome' | 'reason'>;
   readonly roomsNotMade: Counter;
   readonly eventsAccepted: Counter;
+  /** Records that the log did not take at first; `outcome` is `kept`, `lost` or `appended`. */
+  readonly keptRecords: Counter<'outcome'>;
 }
 
 export const createApiMetrics = (): ApiMetrics => {
@@ -31,6 +33,12 @@ export const createApiMetrics = (): ApiMetrics => {
     eventsAccepted: new Counter({
       name: 'realtime_events_accepted',
       help: 'Room events appended for producers',
+      registers,
+    }),
+    keptRecords: new Counter({
+      name: 'realtime_kept_records',
+      help: 'Logouts that the log did not take at once: kept for later, lost, or appended since',
+      labelNames: ['outcome'],
       registers,
     }),
   };

@@ -5,7 +5,7 @@ import {
   RecordTooLargeError,
 } from '@realtime-service/event-log';
 import { type Facts, type Member, type RoomFacts, unknownRoom } from '@realtime-service/room-model';
-import type { FactsAnswer } from '@realtime-service/room-store';
+import type { FactsAnswer, KeptRecord, Login } from '@realtime-service/room-store';
 import { createLogger } from '@realtime-service/telemetry';
 import type { FastifyInstance } from 'fastify';
 import { type ApiDependencies, createApp } from '../src/app.ts';
@@ -66,6 +66,10 @@ export interface TestApi {
   readonly keyServer: KeyServer;
   /** Appended through the event route. */
   readonly appended: NewRecord[];
+  /** Logouts that the log did not take. */
+  readonly kept: KeptRecord[];
+  /** Logins that are inside a call. */
+  readonly liveLogins: Login[];
   /** Rooms that LiveKit was asked to make. */
   readonly made: string[];
   /** Logged, as lines of JSON. */
@@ -100,6 +104,8 @@ export const startTestApi = async (
   const keys = createKeySet({ url: keyServer.url, logger });
   const state = {
     appended: [] as NewRecord[],
+    kept: [] as KeptRecord[],
+    liveLogins: [] as Login[],
     made: [] as string[],
     situations: new Map<string, Situation>(),
     failing: { store: false, seats: false, log: false, livekit: false },
@@ -142,6 +148,16 @@ export const startTestApi = async (
         throw new RecordTooLargeError('too large');
       state.appended.push(...records);
       return records.map(({ topic }, index) => ({ topic, partition: 3, offset: BigInt(index) }));
+    },
+    keepRecords: async (records) => {
+      if (state.failing.store) throw new Error('the database is away');
+      state.kept.push(...records);
+    },
+    findLiveLogins: async ({ userId, loginId }) => {
+      if (state.failing.store) throw new Error('the database is away');
+      return state.liveLogins.filter(
+        (login) => (userId ?? login.userId) === login.userId && (loginId ?? login.loginId) === login.loginId,
+      );
     },
     metrics,
     logger,

@@ -12,7 +12,7 @@ import { ProblemError } from '../problem.ts';
 const appendWithinMs = 4_000;
 
 /** A room event in binary mode. One that names no origin of its trace begins it here. */
-export const toRecord = ({ context, data }: CloudEvent): NewRecord => {
+export const toRecord = ({ context, data }: CloudEvent) => {
   const traceparent = currentTraceparent();
   const origin = context.traceparent ?? traceparent;
   return {
@@ -23,7 +23,7 @@ export const toRecord = ({ context, data }: CloudEvent): NewRecord => {
       ...toBinaryHeaders({ ...context, ...(origin !== undefined && { traceparent: origin }) }),
       ...(traceparent !== undefined && { traceparent }),
     },
-  };
+  } satisfies NewRecord;
 };
 
 /** @throws {ProblemError} 503 when some may have been written and others not: to be sent again, all of them */

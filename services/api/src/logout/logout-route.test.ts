@@ -1,0 +1,293 @@
+import { createSign, KeyObject } from 'node:crypto';
+import { type Problem, readRoomEvent } from '@realtime-service/contracts';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { answerKeys, createSigningKey, issuer, now, type SigningKey, signToken } from '../../test/identity-provider.ts';
+import { livekitToken } from '../../test/livekit-token.ts';
+import { at, livekitKey, startTestApi, type TestApi } from '../../test/test-api.ts';
+
+const event = 'http://schemas.openid.net/event/backchannel-logout';
+const path = '/api/realtime/oidc/backchannel-logout';
+type Changes = Record<string, unknown>;
+
+let api: TestApi;
+let foreign: SigningKey;
+let elliptic: SigningKey;
+let tokens = 0;
+
+beforeAll(async () => {
+  api = await startTestApi({ OIDC_LOGOUT_AUDIENCE: 'web,mobile' });
+  [foreign, elliptic] = await Promise.all([createSigningKey('k1'), createSigningKey('k-ec', 'ES256')]);
+  api.keyServer.answer = answerKeys(api.key.jwk, elliptic.jwk);
+  api.situations.set(at('room-42'), {});
+});
+beforeEach(() => {
+  api.appended.length = 0;
+  api.kept.length = 0;
+  api.liveLogins.length = 0;
+  Object.assign(api.failing, { store: false, log: false });
+});
+afterAll(() => api.close());
+
+/** As Keycloak writes them; undefined leaves a claim out. */
+const claimsOf = (changes: Changes = {}): Changes => {
+  tokens += 1;
+  const base = { iss: issuer, aud: 'web', typ: 'Logout', sub: 'u-7', sid: 's-1', jti: `jti-${tokens}` };
+  return { ...base, azp: undefined, iat: now(), exp: now() + 120, events: { [event]: {} }, ...changes };
+};
+const logoutToken = (changes: Changes = {}, header: Changes = {}, key = api.key): Promise<string> =>
+  signToken(key, claimsOf(changes), { typ: 'logout+jwt', ...header });
+
+const encode = (value: unknown): string => Buffer.from(JSON.stringify(value)).toString('base64url');
+/** Signed with the right key, whatever it says. */
+const forge = (header: unknown, payload: unknown): string => {
+  const input = `${encode(header)}.${encode(payload)}`;
+  return `${input}.${createSign('sha256').update(input).sign(KeyObject.from(api.key.privateKey), 'base64url')}`;
+};
+const header = { alg: 'RS256', kid: 'k1', typ: 'logout+jwt' };
+
+const form = 'application/x-www-form-urlencoded';
+const post = (payload: string, contentType = form) =>
+  api.app.inject({ method: 'POST', url: path, headers: { 'content-type': contentType }, payload });
+const send = (token: string) => post(new URLSearchParams({ logout_token: token }).toString());
+
+/** What the log would make of the records that were appended. */
+const eventsIn = (records: TestApi['appended'] | TestApi['kept']) =>
+  records.map(({ key, value, headers }) => {
+    const context = {
+      specversion: '1.0' as const,
+      id: String(headers['ce_id']),
+      source: String(headers['ce_source']),
+      type: String(headers['ce_type']),
+      subject: String(headers['ce_subject']),
+    };
+    const reading = readRoomEvent({ context, data: JSON.parse(String(value)) });
+    return { key, reading };
+  });
+const ended = (userId: string, sid: string) => ({
+  key: userId,
+  reading: { kind: 'event', event: { type: 'login.ended', subject: userId, data: { userId, sid } } },
+});
+
+describe('200: the login is ended', () => {
+  test.each<[string, Changes, Changes]>([
+    ['as the specification writes it', { typ: undefined }, {}],
+    ['as Keycloak writes it', {}, { typ: 'JWT' }],
+    ['without a type in its header', {}, { typ: undefined }],
+    ['for several clients', { aud: ['other', 'mobile'] }, {}],
+    ['signed a moment ahead of our clock', { iat: now() + 3 }, {}],
+    ['with claims that nobody knows', { tenant: 't', 'x:y': { z: 1 } }, {}],
+    ['with a second event', { events: { [event]: {}, other: {} } }, {}],
+    ['with an event that says more', { events: { [event]: { reason: 'admin' } } }, {}],
+  ])('by a token %s', async (_, claims, more) => {
+    const answer = await send(await logoutToken(claims, more));
+    expect([answer.statusCode, answer.body, answer.headers['cache-control']]).toEqual([200, '', 'no-store']);
+    expect(eventsIn(api.appended)).toEqual([ended('u-7', 's-1')]);
+  });
+
+  test('by a token of another algorithm that counts', async () => {
+    expect((await send(await logoutToken({}, {}, elliptic))).statusCode).toBe(200);
+  });
+
+  test('whatever else the form says', async () => {
+    expect((await post(`a=b&logout_token=${await logoutToken()}&a=c`, `${form}; charset=UTF-8`)).statusCode).toBe(200);
+  });
+
+  test('all that are inside a call, where the token names the person alone', async () => {
+    api.liveLogins.push(
+      { userId: 'u-7', loginId: 's-1' },
+      { userId: 'u-7', loginId: 's-2' },
+      { userId: 'u-8', loginId: 's-3' },
+    );
+    expect((await send(await logoutToken({ sid: undefined }))).statusCode).toBe(200);
+    expect(eventsIn(api.appended)).toEqual([ended('u-7', 's-1'), ended('u-7', 's-2')]);
+    expect(new Set(api.appended.map(({ headers }) => headers['ce_id'])).size).toBe(2);
+  });
+
+  test("that login's, where the token names it alone", async () => {
+    api.liveLogins.push({ userId: 'u-7', loginId: 's-1' }, { userId: 'u-8', loginId: 's-3' });
+    expect((await send(await logoutToken({ sub: undefined, sid: 's-3' }))).statusCode).toBe(200);
+    expect(eventsIn(api.appended)).toEqual([ended('u-8', 's-3')]);
+  });
+
+  test('nothing, where nobody is inside', async () => {
+    expect((await send(await logoutToken({ sid: undefined }))).statusCode).toBe(200);
+    expect(api.appended).toEqual([]);
+  });
+});
+
+describe('503', () => {
+  test('the log is away: the logout is kept, and the same token may come again', async () => {
+    api.failing.log = true;
+    const token = await logoutToken();
+    const answer = await send(token);
+    expect([answer.statusCode, answer.json<Problem>().code]).toEqual([503, 'store_unavailable']);
+    expect(eventsIn(api.kept)).toEqual([ended('u-7', 's-1')]);
+    api.failing.log = false;
+    expect((await send(token)).statusCode).toBe(200);
+    // The same fact, so that the second changes nothing.
+    expect(api.appended[0]?.headers['ce_id']).toBe(api.kept[0]?.headers['ce_id']);
+  });
+
+  test('the database is away, too: nothing is kept, and the log says so', async () => {
+    Object.assign(api.failing, { log: true, store: true });
+    expect((await send(await logoutToken())).statusCode).toBe(503);
+    expect(api.lines.some((line) => line.includes('could not be kept'))).toBe(true);
+  });
+
+  test('who is inside cannot be read', async () => {
+    api.failing.store = true;
+    expect((await send(await logoutToken({ sid: undefined }))).statusCode).toBe(503);
+  });
+});
+
+describe('400: what is no logout token, or none of ours', () => {
+  const rows: readonly (readonly [name: string, reason: string, token: () => string | Promise<string>])[] = [
+    ['nothing', 'invalid', () => ''],
+    ['no token', 'invalid', () => 'x'],
+    ['two segments', 'invalid', async () => (await logoutToken()).split('.').slice(0, 2).join('.')],
+    ['four segments', 'invalid', async () => `${await logoutToken()}.AA`],
+    ['an encrypted token', 'invalid', async () => `${await logoutToken()}.AA.AA`],
+    ['a blank before it', 'invalid', async () => ` ${await logoutToken()}`],
+    ['a payload that is no object', 'invalid', () => forge(header, 'u-7')],
+    ['a payload that is a list', 'invalid', () => forge(header, [claimsOf()])],
+
+    ['alg none', 'algorithm', () => forge({ ...header, alg: 'none' }, claimsOf())],
+    ['alg HS256', 'algorithm', () => forge({ ...header, alg: 'HS256' }, claimsOf())],
+    ['an algorithm that does not count', 'algorithm', () => forge({ ...header, alg: 'RS512' }, claimsOf())],
+    ['an algorithm of another key', 'unknown_key', () => forge({ ...header, alg: 'ES256' }, claimsOf())],
+    ['no key id', 'header', () => forge({ ...header, kid: undefined }, claimsOf())],
+    ['an unknown key', 'unknown_key', () => forge({ ...header, kid: 'k9' }, claimsOf())],
+    ['a foreign signature', 'invalid', () => logoutToken({}, {}, foreign)],
+    ['a changed claim', 'invalid', async () => (await logoutToken()).replace(/\.[^.]*/, `.${encode(claimsOf())}`)],
+    ['a critical extension', 'invalid', () => forge({ ...header, crit: ['x'], x: 1 }, claimsOf())],
+    ['type at+jwt', 'header', () => logoutToken({}, { typ: 'at+jwt' })],
+    ['type secevent+jwt', 'header', () => logoutToken({}, { typ: 'secevent+jwt' })],
+    ['a type that is no text', 'header', () => forge({ ...header, typ: 7 }, claimsOf())],
+
+    ['another issuer', 'issuer', () => logoutToken({ iss: 'https://evil.example.test/realms/rt' })],
+    ['the issuer with a slash', 'issuer', () => logoutToken({ iss: `${issuer}/` })],
+    ['no issuer', 'issuer', () => logoutToken({ iss: undefined })],
+    ['another client', 'audience', () => logoutToken({ aud: 'billing' })],
+    ['the audience of access tokens', 'audience', () => logoutToken({ aud: 'realtime-service' })],
+    ['a client of almost the same name', 'audience', () => logoutToken({ aud: 'web ' })],
+    ['no client', 'audience', () => logoutToken({ aud: undefined })],
+    ['no clients', 'audience', () => logoutToken({ aud: [] })],
+
+    ['expired', 'expired', () => logoutToken({ iat: now() - 100, exp: now() - 10 })],
+    ['no expiry', 'claims', () => logoutToken({ exp: undefined })],
+    ['an expiry that is text', 'claims', () => logoutToken({ exp: `${now() + 100}` })],
+    ['no time', 'claims', () => logoutToken({ iat: undefined })],
+    ['from the future', 'claims', () => logoutToken({ iat: now() + 60 })],
+    ['not yet valid', 'claims', () => logoutToken({ nbf: now() + 60 })],
+    ['kept for an hour', 'expired', () => logoutToken({ iat: now() - 3_600, exp: now() + 3_600 })],
+
+    ['no id', 'claims', () => logoutToken({ jti: undefined })],
+    ['an empty id', 'claims', () => logoutToken({ jti: '' })],
+    ['an endless id', 'claims', () => logoutToken({ jti: 'j'.repeat(129) })],
+    ['no events', 'claims', () => logoutToken({ events: undefined })],
+    ['events that are null', 'claims', () => logoutToken({ events: null })],
+    ['events that are a list', 'claims', () => logoutToken({ events: [event] })],
+    ['another event', 'claims', () => logoutToken({ events: { 'https://example.test/logout': {} } })],
+    ['an event in other case', 'claims', () => logoutToken({ events: { [event.toUpperCase()]: {} } })],
+    ['an event that is no object', 'claims', () => logoutToken({ events: { [event]: true } })],
+    ['an event that is a list', 'claims', () => logoutToken({ events: { [event]: [] } })],
+    ['a nonce', 'claims', () => logoutToken({ nonce: 'n' })],
+    ['a nonce that is null', 'claims', () => logoutToken({ nonce: null })],
+    ['nobody', 'claims', () => logoutToken({ sub: undefined, sid: undefined })],
+    ['an empty person', 'claims', () => logoutToken({ sub: '' })],
+    ['an empty login', 'claims', () => logoutToken({ sid: '' })],
+    ['a login that is no text', 'claims', () => logoutToken({ sid: 7 })],
+    ['a person with a NUL', 'claims', () => logoutToken({ sub: 'u\0' })],
+    ['a person too long', 'claims', () => logoutToken({ sub: 'u'.repeat(192) })],
+
+    ['an access token', 'claims', () => api.token({ aud: ['web', 'realtime-service'] })],
+    ['an access token with the event', 'claims', () => logoutToken({ typ: 'Bearer' })],
+    ['an ID token', 'claims', () => api.token({ typ: 'ID', aud: 'web', nonce: 'n' })],
+    ['an ID token with the event', 'claims', () => logoutToken({ typ: 'ID' })],
+    ['a refresh token', 'claims', () => api.token({ typ: 'Refresh', aud: 'web' })],
+    ['an offline token', 'claims', () => api.token({ typ: 'Offline', aud: 'web' })],
+    ["LiveKit's token", 'issuer', async () => livekitToken(livekitKey)],
+  ];
+
+  test.each(rows)('%s', async (_, reason, tokenOf) => {
+    const answer = await send(await tokenOf());
+    expect([answer.statusCode, answer.json<Problem>().code]).toEqual([400, 'invalid_logout_token']);
+    expect(answer.headers['cache-control']).toBe('no-store');
+    expect(JSON.parse(api.lines.at(-1) ?? '')).toMatchObject({ operation: 'backchannel_logout', reason });
+    expect([...api.appended, ...api.kept]).toEqual([]);
+  });
+
+  test('a token that has done its work', async () => {
+    const token = await logoutToken();
+    expect((await send(token)).statusCode).toBe(200);
+    expect((await send(token)).statusCode).toBe(400);
+    expect(api.appended).toHaveLength(1);
+  });
+
+  test('two tokens, though both are good', async () => {
+    expect((await post(`logout_token=${await logoutToken()}&logout_token=${await logoutToken()}`)).statusCode).toBe(
+      400,
+    );
+  });
+
+  test.each(['', 'token=x', 'LOGOUT_TOKEN=x'])('the form "%s"', async (body) => {
+    expect((await post(body)).statusCode).toBe(400);
+  });
+
+  test('no stranger makes us fetch keys', async () => {
+    const before = api.keyServer.requests();
+    await send(forge({ ...header, kid: 'strange' }, claimsOf({ iss: 'https://evil.example.test' })));
+    expect(api.keyServer.requests()).toBe(before);
+  });
+});
+
+test('without a client whose logouts count, none does', async () => {
+  const unset = await startTestApi();
+  try {
+    const token = await signToken(unset.key, claimsOf(), { typ: 'logout+jwt' });
+    const answer = await unset.app.inject({
+      method: 'POST',
+      url: path,
+      headers: { 'content-type': form },
+      payload: `logout_token=${token}`,
+    });
+    expect(answer.statusCode).toBe(400);
+  } finally {
+    await unset.close();
+  }
+});
+
+describe('requests that are not forms', () => {
+  test('JSON: 415', async () => {
+    const answer = await post(JSON.stringify({ logout_token: await logoutToken() }), 'application/json');
+    expect(answer.statusCode).toBe(415);
+  });
+
+  test('larger than 16 KiB: 413', async () => {
+    expect((await post(`logout_token=${'x'.repeat(16_400)}`)).statusCode).toBe(413);
+  });
+
+  test('GET: 405', async () => {
+    expect((await api.app.inject({ url: path })).statusCode).toBe(405);
+  });
+});
+
+describe('a logout token is no bearer', () => {
+  const routes = [
+    ['POST', '/api/realtime/rooms/room-42/join'],
+    ['POST', '/api/realtime/events'],
+  ] as const;
+  test.each(routes)('%s %s', async (method, url) => {
+    for (const headerType of ['logout+jwt', 'JWT'])
+      for (const aud of ['web', 'realtime-service']) {
+        const token = await logoutToken({ aud, azp: 'web', scope: 'realtime:publish' }, { typ: headerType });
+        const answer = await api.app.inject({ method, url, headers: { authorization: `Bearer ${token}` } });
+        expect(answer.statusCode).toBe(401);
+      }
+  });
+
+  test('nor does it open the gate', async () => {
+    const headers = { 'x-original-uri': '/rtc', authorization: `Bearer ${await logoutToken()}` };
+    expect((await api.app.inject({ url: '/api/realtime/gate', headers })).statusCode).toBe(401);
+  });
+});

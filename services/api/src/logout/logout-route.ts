@@ -1,0 +1,113 @@
+import { createHash } from 'node:crypto';
+import type { EventLog } from '@realtime-service/event-log';
+import type { KeptRecord, Login } from '@realtime-service/room-store';
+import type { Logger } from '@realtime-service/telemetry';
+import type { FastifyInstance } from 'fastify';
+import { appendEvents, toRecord } from '../events/append-events.ts';
+import type { ApiMetrics } from '../metrics.ts';
+import { ProblemError, refuseOtherMethods } from '../problem.ts';
+import { createReplayGuard, type Logout } from './verify-logout-token.ts';
+
+export interface LogoutDependencies {
+  readonly append: EventLog['append'];
+  /** Keeps records that the log did not take, to be appended later. */
+  readonly keepRecords: (records: readonly KeptRecord[]) => Promise<void>;
+  /** The logins that are inside a call, of one person or by the login's id alone. */
+  readonly findLiveLogins: (about: Partial<Login>, joinedBy: Date) => Promise<readonly Login[]>;
+  readonly metrics: ApiMetrics;
+  readonly logger: Logger;
+  readonly now: () => number;
+}
+
+const url = '/api/realtime/oidc/backchannel-logout';
+const operation = 'backchannel_logout';
+
+/** The life of a logout: token → which logins → facts in the log, or kept for it. */
+export const registerLogout = async (
+  root: FastifyInstance,
+  verify: (token: string) => Promise<Logout>,
+  dependencies: LogoutDependencies,
+): Promise<void> => {
+  const { metrics, logger, now } = dependencies;
+  const done = createReplayGuard(now);
+
+  // Forms are no other route's.
+  await root.register(async (app) => {
+    app.removeAllContentTypeParsers();
+    app.addContentTypeParser(
+      'application/x-www-form-urlencoded',
+      { parseAs: 'string' },
+      async (_request: unknown, body: string) => new URLSearchParams(body),
+    );
+    app.post(url, { config: { operation } }, async (request, reply) => {
+      const logout = await verify(tokenOf(request.body));
+      if (done.has(logout.id)) throw new ProblemError('invalid_logout_token', { reason: 'repeated' });
+      const logins = await loginsOf(logout, dependencies);
+      await appendOrKeep(
+        logins.map((login) => toLoginEnded(login, logout.id, now())),
+        dependencies,
+      );
+      done.add(logout.id);
+      metrics.requests.inc({ operation, outcome: 'accepted', reason: 'valid' });
+      logger.info({ user: logout.userId, logins: logins.length }, 'logins ended');
+      return reply.code(200).send();
+    });
+    refuseOtherMethods(app, url, ['POST']);
+  });
+};
+
+/** Other fields are for others, as the specification says. @throws {ProblemError} 400 */
+const tokenOf = (body: unknown): string => {
+  const tokens = body instanceof URLSearchParams ? body.getAll('logout_token') : [];
+  const [token] = tokens;
+  if (token === undefined || tokens.length > 1) throw new ProblemError('invalid_logout_token', { reason: 'no_token' });
+  return token;
+};
+
+/** A token that names no login, or no person, is about those who are inside a call. @throws {ProblemError} 503 */
+const loginsOf = async (
+  { userId, loginId, issuedAt }: Logout,
+  { findLiveLogins }: LogoutDependencies,
+): Promise<readonly Login[]> => {
+  if (userId !== undefined && loginId !== undefined) return [{ userId, loginId }];
+  const about = { ...(userId !== undefined && { userId }), ...(loginId !== undefined && { loginId }) };
+  try {
+    return await findLiveLogins(about, issuedAt);
+  } catch (cause) {
+    throw new ProblemError('store_unavailable', { cause });
+  }
+};
+
+const toLoginEnded = ({ userId, loginId }: Login, logoutId: string, nowMs: number): KeptRecord =>
+  toRecord({
+    context: {
+      specversion: '1.0',
+      id: `${logoutId}:${createHash('sha256').update(loginId).digest('hex')}`,
+      source: 'realtime-service/logout',
+      type: 'login.ended',
+      subject: userId,
+      time: new Date(nowMs).toISOString(),
+    },
+    data: { userId, sid: loginId },
+  });
+
+/** The provider asks once: what the log does not take now is kept. @throws {ProblemError} 503 all the same */
+const appendOrKeep = async (
+  records: readonly KeptRecord[],
+  { append, keepRecords, metrics, logger }: LogoutDependencies,
+): Promise<void> => {
+  if (records.length === 0) return;
+  try {
+    await appendEvents(append, records);
+  } catch (error) {
+    const outcome = await keepRecords(records).then(
+      () => 'kept',
+      (cause: unknown) => {
+        logger.error({ err: cause }, 'logout could not be kept and is lost');
+        return 'lost';
+      },
+    );
+    metrics.keptRecords.inc({ outcome }, records.length);
+    throw error;
+  }
+};

@@ -1,0 +1,122 @@
+import { createPublicKey, type KeyObject } from 'node:crypto';
+import { boundedText, UserId } from '@realtime-service/contracts';
+import { decodeJwt, errors, type JWTHeaderParameters, type JWTPayload, jwtVerify } from 'jose';
+import { z } from 'zod';
+import type { ApiSettings } from '../config.ts';
+import type { KeySet } from '../key-set.ts';
+import { ProblemError } from '../problem.ts';
+
+const logoutEvent = 'http://schemas.openid.net/event/backchannel-logout';
+const clockToleranceSeconds = 5;
+/** A provider tells of a logout at once; what was signed earlier was kept by somebody. */
+const maxAgeSeconds = 300;
+
+/** Keycloak says `JWT`, the specification `logout+jwt`; an access token that says `at+jwt` is another thing. */
+const Header = z.object({
+  alg: z.string(),
+  kid: z.string().min(1).max(256),
+  typ: z
+    .string()
+    .regex(/^(?:JWT|logout\+jwt)$/i)
+    .optional(),
+});
+
+/** What makes a token a logout token, and what of it is used (OpenID Connect Back-Channel Logout 1.0, 2.4 and 2.6). */
+const Claims = z
+  .object({
+    jti: boundedText(128).min(1),
+    iat: z.int().min(0),
+    exp: z.int().min(0),
+    sub: UserId.optional(),
+    sid: boundedText(255).min(1).optional(),
+    events: z.object({ [logoutEvent]: z.object({}) }),
+    /** Forbidden, so that no ID token passes for a logout token. */
+    nonce: z.undefined().optional(),
+    /** Keycloak's: access tokens say `Bearer` here, ID tokens `ID`. */
+    typ: z.literal('Logout').optional(),
+  })
+  .refine(({ sub, sid }) => sub !== undefined || sid !== undefined, 'must say sub or sid');
+
+/** A login that is over, or all of a person's where `loginId` is undefined. */
+export interface Logout {
+  /** Of the token: the same logout again is the same fact. */
+  readonly id: string;
+  readonly userId: string | undefined;
+  readonly loginId: string | undefined;
+  readonly issuedAt: Date;
+}
+
+const refused = (reason: string, cause?: unknown): ProblemError =>
+  new ProblemError('invalid_logout_token', { reason, cause });
+
+/** What jose says by its codes, for operators; a claim by its name. */
+const reasonOf = (error: unknown): string => {
+  if (error instanceof errors.JWTExpired) return 'expired';
+  if (error instanceof errors.JWTClaimValidationFailed) return error.claim === 'aud' ? 'audience' : 'claims';
+  return error instanceof errors.JOSEAlgNotAllowed ? 'algorithm' : 'invalid';
+};
+
+interface VerifierOptions {
+  readonly keys: Pick<KeySet, 'find'>;
+  readonly oidc: ApiSettings['oidc'];
+  readonly now: () => number;
+}
+
+/**
+ * Verifies logout tokens as the specification says. A token counts once in each process; a repeat that reaches another
+ * process appends the same fact again, which changes nothing.
+ */
+export const createLogoutVerifier = ({ keys, oidc, now }: VerifierOptions) => {
+  const findKey = async (header: JWTHeaderParameters): Promise<KeyObject> => {
+    const parsed = Header.safeParse(header);
+    if (!parsed.success) throw refused('header', parsed.error);
+    const found = await keys.find(parsed.data);
+    if ('refused' in found) throw refused(found.refused);
+    return createPublicKey(found.pem);
+  };
+
+  const verify = async (token: string): Promise<JWTPayload> => {
+    try {
+      // Before a key is looked for: a stranger's token must not lead to a fetch.
+      if (decodeJwt(token).iss !== oidc.issuer) throw refused('issuer');
+      const { payload } = await jwtVerify(token, findKey, {
+        algorithms: [...oidc.algorithms],
+        audience: [...oidc.logoutAudience],
+        maxTokenAge: maxAgeSeconds,
+        clockTolerance: clockToleranceSeconds,
+        currentDate: new Date(now()),
+      });
+      return payload;
+    } catch (error) {
+      throw error instanceof ProblemError ? error : refused(reasonOf(error), error);
+    }
+  };
+
+  /** @throws {ProblemError} 400, as the specification wants */
+  return async (token: string): Promise<Logout> => {
+    const claims = Claims.safeParse(await verify(token));
+    if (!claims.success) throw refused('claims', claims.error);
+    const { jti, iat, sub, sid } = claims.data;
+    return { id: jti, userId: sub, loginId: sid, issuedAt: new Date(iat * 1000) };
+  };
+};
+
+/** Longer than any token counts. */
+const rememberForMs = (maxAgeSeconds + 2 * clockToleranceSeconds) * 1000;
+const maxRemembered = 100_000;
+
+/** Remembers which tokens have done their work, for as long as they would count. */
+export const createReplayGuard = (now: () => number) => {
+  const done = new Map<string, number>();
+  return {
+    has: (id: string): boolean => done.has(id),
+    add: (id: string): void => {
+      const nowMs = now();
+      done.set(id, nowMs);
+      for (const [oldest, atMs] of done) {
+        if (done.size <= maxRemembered && nowMs - atMs <= rememberForMs) return;
+        done.delete(oldest);
+      }
+    },
+  };
+};
