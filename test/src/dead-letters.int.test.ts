@@ -48,6 +48,7 @@ describeWith(['postgres', 'kafka'], 'dead letters on a real broker', () => {
     const context = { ce_specversion: '1.0', ce_id: `d-${sent}`, ce_source: '/tests', ce_type: type, ce_subject: room };
     return { key: room, value, headers: { ...context, 'content-type': 'application/json', ...headers } };
   };
+  const metrics = async (): Promise<string> => (await fetch(`${kafka.worker.opsUrl}/metrics`)).text();
   const doubts = async (): Promise<number[]> => {
     const { rows } = await kafka.pool.query(
       'select cause_offset from suspects where not is_healed order by cause_offset',
@@ -69,6 +70,7 @@ describeWith(['postgres', 'kafka'], 'dead letters on a real broker', () => {
     await kafka.untilCaughtUp();
     expect(await doubts()).toEqual([1, 2]);
 
+    await until('those on call are told', async () => (await metrics()).includes('\nrealtime_dead_letters_open 2\n'));
     await until('both are published', () => letters.length === 2);
     const [first] = letters;
     expect(first).toMatchObject({ partition, key: Buffer.from(room), value: broken });
