@@ -33,7 +33,7 @@ interface OutboxRow {
   readonly trace: string | null;
 }
 
-/** How long an order that concerns one session is worth carrying out. */
+/** How long an order that concerns one session is worth carrying out, from its fact's time, which may not lie ahead. */
 export const edgeLifeSeconds = 60;
 
 /**
@@ -55,14 +55,14 @@ export interface RaisedMark extends Cause {
  * dead letters). The store writes it.
  */
 export class ChunkWrites {
-  readonly rooms = new Map<string, RoomHeader>();
-  readonly members = new Map<string, Member>();
-  readonly bans = new Map<string, Ban>();
-  readonly users = new Map<string, User>();
-  readonly logins = new Map<string, EndedLogin>();
-  readonly suspects = new Map<string, Suspect>();
-  readonly lives = new Map<string, RoomLife>();
   readonly sessions = new Map<string, Session>();
+  readonly lives = new Map<string, RoomLife>();
+  readonly suspects = new Map<string, Suspect>();
+  readonly logins = new Map<string, EndedLogin>();
+  readonly users = new Map<string, User>();
+  readonly bans = new Map<string, Ban>();
+  readonly members = new Map<string, Member>();
+  readonly rooms = new Map<string, RoomHeader>();
   readonly edges: { row: Edge; trace: string | null }[] = [];
   readonly outbox: OutboxRow[] = [];
   readonly records: ChunkRecord[] = [];
@@ -101,6 +101,9 @@ export class ChunkWrites {
         return;
       case 'life':
         this.lives.set(row.roomId, row);
+        // Whether the domain knows it, and when it ends, is asked about each life.
+        if (row.isLive && !isSameLife(before.lives.get(row.roomId), row))
+          this.#mark('room', row.roomId, '', { ...cause, causedAtMs: record.recordedAtMs });
         this.#announceLife(before.lives.get(row.roomId), row, record);
         return;
       case 'session':
@@ -120,7 +123,6 @@ export class ChunkWrites {
     // Every entry is looked at, whatever token brought it in; so is every identity that a list shows otherwise than expected.
     if (fact.type === 'participant_joined' || fact.type === 'participant_connection_aborted')
       this.#mark('identity', fact.room.name, fact.participant.identity, cause);
-    if (fact.type === 'room_started') this.#mark('room', fact.room.name, '', cause);
     if (fact.type === 'observed')
       for (const { identity } of fact.observed.participants)
         this.#mark('identity', fact.observed.roomName, identity, cause);
@@ -145,7 +147,7 @@ export class ChunkWrites {
   }
 
   #announceLife(before: RoomLife | undefined, row: RoomLife, record: ChunkRecord): void {
-    const wasLive = before?.roomSid === row.roomSid && before.isLive;
+    const wasLive = isSameLife(before, row);
     if (before?.isLive && before.roomSid !== row.roomSid)
       this.#announce(lifeEvent('room.live_ended', before), before.roomSid, record);
     if (row.isLive && !wasLive) this.#announce(lifeEvent('room.live_started', row), row.roomSid, record);
@@ -182,11 +184,16 @@ const lifeEvent = (type: 'room.live_started' | 'room.live_ended', { roomId, room
   data: { roomSid },
 });
 
+/** Whether this life was known to be live. */
+const isSameLife = (before: RoomLife | undefined, { roomSid }: RoomLife): boolean =>
+  before?.roomSid === roomSid && before.isLive;
+
 /** Whether a header's change can concern people who are inside. */
 const changesRights = (before: RoomHeader | undefined, row: RoomHeader): boolean =>
   before === undefined ||
   before.state !== row.state ||
   before.access !== row.access ||
+  before.closesAtMs !== row.closesAtMs ||
   before.defaultRole !== row.defaultRole;
 
 const causeOf = ({ content }: ChunkRecord): string => {

@@ -103,4 +103,4 @@ export class Scheduler {
 }
 
 /** Everything that can go on by itself has done so. */
-export const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
