@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { LogBatch } from '@realtime-service/event-log';
 import kafkajs from 'kafkajs';
-import { consumedTopics } from './records.ts';
+import { chunkRecords, consumedTopics } from './records.ts';
 import { type Stopwatch, startStopwatch } from './stopwatch.ts';
 
 const connect = (brokers: readonly string[]) =>
@@ -12,10 +12,13 @@ export const produceAll = async (brokers: readonly string[], batches: readonly L
   const producer = connect(brokers).producer({ createPartitioner: kafkajs.Partitioners.DefaultPartitioner });
   await producer.connect();
   for (const { topic, partition, records } of batches)
-    await producer.send({
-      topic,
-      messages: records.map(({ key, value, headers }) => ({ partition, key, value, headers: { ...headers } })),
-    });
+    for (let from = 0; from < records.length; from += chunkRecords)
+      await producer.send({
+        topic,
+        messages: records
+          .slice(from, from + chunkRecords)
+          .map(({ key, value, headers }) => ({ partition, key, value, headers: { ...headers } })),
+      });
   await producer.disconnect();
 };
 

@@ -5,7 +5,7 @@ import { type LogBatch, partitionOf, type StoredRecord } from '@realtime-service
 export const partitionCount = 12;
 export const chunkRecords = 500;
 /** What one fetch brings of a partition that has more: Kafka's megabyte of records like these. */
-const batchRecords = 3 * chunkRecords;
+const batchRecords = 2 * chunkRecords;
 /** Applied before anything is timed: a worker runs for weeks, its code is compiled in the first second. */
 const warmUpRecords = 20_000;
 export const consumedTopics = [topics.roomEvents, topics.livekitWebhooks];
