@@ -12,10 +12,15 @@ export interface KeptRecord {
 export const keepRecords = async (pool: Pool, records: readonly KeptRecord[]): Promise<void> => {
   await pool.query(
     `insert into kept_records (topic, key, value, headers)
-      select topic, key, decode(value, 'base64'), headers
-        from jsonb_to_recordset($1) with ordinality as kept (topic text, key text, value text, headers jsonb, at bigint)
+      select topic, key, value, headers
+        from unnest($1::text[], $2::text[], $3::bytea[], $4::jsonb[]) with ordinality as kept (topic, key, value, headers, at)
         order by at`,
-    [JSON.stringify(records.map(({ value, ...record }) => ({ ...record, value: value.toString('base64') })))],
+    [
+      records.map(({ topic }) => topic),
+      records.map(({ key }) => key),
+      records.map(({ value }) => value),
+      records.map(({ headers }) => JSON.stringify(headers)),
+    ],
   );
 };
 
