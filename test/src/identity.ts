@@ -53,6 +53,10 @@ export const startDevIdentity = async (): Promise<Identity> => {
   return identityAt(issuer, stop);
 };
 
+/** A Keycloak that runs already, and goes on when the test ends. */
+export const keycloakIdentity = ({ issuer }: Pick<Keycloak, 'issuer'>): Promise<Identity> =>
+  identityAt(issuer, async () => {});
+
 export const startKeycloakIdentity = async (): Promise<Identity & { readonly keycloak: Keycloak }> => {
   const keycloak = await startKeycloak({ realmFile });
   return { ...(await identityAt(keycloak.issuer, keycloak.stop)), keycloak };
