@@ -22,15 +22,18 @@ import {
 } from '../test/given.ts';
 import {
   authorise,
+  authoriseModeration,
   type DenyReason,
+  endOf,
   type Facts,
   identityOf,
+  type Moderation,
   needsSeat,
   type OwnSession,
   type Request,
   type Verdict,
 } from './authorise.ts';
-import { permissionsOf } from './permissions.ts';
+import { permissionsOf, roles } from './permissions.ts';
 import { keyOf } from './room.ts';
 
 const present: readonly Partial<OwnSession>[] = [{ isLive: true }];
@@ -83,6 +86,21 @@ describe('who belongs here', () => {
       why: 'a closed room, for somebody inside',
       given: { room: { state: 'closed' }, sessions: present },
       enter: 'room_closed',
+    },
+    {
+      why: 'a room whose time is over, for somebody inside',
+      given: { room: { closesAtMs: now }, sessions: present },
+      enter: 'schedule_over',
+    },
+    {
+      why: 'a room whose time is over, for somebody who was put out with it',
+      given: { room: { closesAtMs: now }, sessions: leftSecondsAgo(1) },
+      enter: 'schedule_over',
+    },
+    {
+      why: 'a room that closes in a moment',
+      given: { room: { closesAtMs: now + 1 } },
+      enter: 'allow',
     },
     {
       why: 'a removed member who is inside',
@@ -159,7 +177,6 @@ describe('what only keeps people from entering throws nobody out', () => {
   const doors: { what: string; given: Situation; reason: DenyReason }[] = [
     { what: 'a locked room', given: { room: { isLocked: true } }, reason: 'locked' },
     { what: 'a room that is not open yet', given: { room: { opensAtMs: now + 1 } }, reason: 'not_open' },
-    { what: 'a room whose time is over', given: { room: { closesAtMs: now } }, reason: 'schedule_over' },
     { what: 'doubt', given: { isSuspect: true }, reason: 'suspect' },
     {
       what: 'a full room',
@@ -193,7 +210,6 @@ describe('what only keeps people from entering throws nobody out', () => {
       enter: 'allow',
     },
     { why: 'opens now', given: { room: { opensAtMs: now } }, enter: 'allow' },
-    { why: 'closes in a moment', given: { room: { closesAtMs: now + 1 } }, enter: 'allow' },
   ]);
 
   test('says when it opens', () => {
@@ -366,8 +382,128 @@ describe('refusals', () => {
       evidence: 'absence',
     },
     { why: 'no member, and the room is closed', given: { member: null, room: { state: 'closed' } }, evidence: 'fact' },
+    {
+      why: "no member, and the room's time is over",
+      given: { member: null, room: { closesAtMs: now } },
+      evidence: 'fact',
+    },
   ])('$why rests on $evidence', ({ given, evidence }) => {
     expect(decide(given, { purpose: 'stay' })).toMatchObject({ kind: 'deny', code: 'room_not_found', evidence });
+  });
+});
+
+test('a ban says to people what was said for it', () => {
+  const bans = [
+    { privilege: 'data', reason: 'spam' },
+    { privilege: 'join', untilMs: now, reason: 'an earlier one' },
+  ] as const;
+  expect(decide({ bans })).toMatchObject({ kind: 'allow' });
+  expect(decide({ bans: [...bans, { privilege: 'join', reason: 'harassment' }] })).toMatchObject({
+    reason: 'banned',
+    message: 'harassment',
+  });
+  expect(decide({ bans: [{ privilege: 'join' }] })).toMatchObject({ reason: 'banned', message: null });
+});
+
+test.each([
+  [{ state: 'open', closesAtMs: null }, null],
+  [{ state: 'open', closesAtMs: now + 1 }, null],
+  [{ state: 'open', closesAtMs: now }, 'schedule_over'],
+  [{ state: 'closed', closesAtMs: null }, 'room_closed'],
+  [{ state: 'closed', closesAtMs: now }, 'room_closed'],
+] as const)('%o is over: %s', (room, end) => {
+  expect(endOf(room, now)).toBe(end);
+});
+
+describe('moderation', () => {
+  const everyRole = Object.keys(roles) as (keyof typeof roles)[];
+  const memberOf = (given: Situation): Facts['member'] => factsOf(given).member;
+  const moderate = (given: Situation, changes: Partial<Moderation> = {}): string =>
+    outcomeOf(
+      authoriseModeration(
+        factsOf(given),
+        {
+          byUserId: 'mia',
+          target: { userId: 'tom', member: memberOf({ member: { role: 'listener' } }) },
+          concerns: 'rights',
+          ...changes,
+        },
+        now,
+      ),
+    );
+
+  test.each(everyRole.flatMap((by) => everyRole.map((of) => ({ by, of }))))(
+    '$by on $of: hosts on everybody, moderators on all but hosts, others on nobody',
+    ({ by, of }) => {
+      const wanted = {
+        host: 'allow',
+        moderator: of === 'host' ? 'higher_role' : 'allow',
+        speaker: 'no_moderator',
+        listener: 'no_moderator',
+        observer: 'no_moderator',
+      }[by];
+      const target = { userId: 'tom', member: memberOf({ member: { role: of } }) };
+      for (const concerns of ['session', 'rights'] as const)
+        expect(moderate({ member: { role: by } }, { target, concerns })).toBe(wanted);
+    },
+  );
+
+  const host: Situation = { member: { role: 'host' } };
+  const moderator: Situation = { member: { role: 'moderator' } };
+  test.each<readonly [string, Situation, Partial<Moderation>, string]>([
+    ['a host on the own rights, the last one or not', host, { target: { userId: 'mia', member: null } }, 'own_rights'],
+    [
+      'a moderator on the own rights',
+      moderator,
+      { target: { userId: 'mia', member: memberOf(moderator) } },
+      'own_rights',
+    ],
+    [
+      'a host on an own session, of another device',
+      host,
+      { target: { userId: 'mia', member: memberOf(host) }, concerns: 'session' },
+      'allow',
+    ],
+    [
+      'a listener on the own rights',
+      { member: { role: 'listener' } },
+      { target: { userId: 'mia', member: null } },
+      'no_moderator',
+    ],
+    ['a moderator on a stranger', moderator, { target: { userId: 'x', member: null } }, 'allow'],
+    [
+      'a moderator on somebody who was a host once',
+      moderator,
+      { target: { userId: 'x', member: memberOf({ member: { role: 'host', isRemoved: true } }) } },
+      'allow',
+    ],
+    ['a moderator on a session of nobody known', moderator, { target: { userId: null, member: null } }, 'allow'],
+    ['a moderator on whoever is not there', moderator, { target: null }, 'allow'],
+    ['a listener on whoever is not there', { member: { role: 'listener' } }, { target: null }, 'no_moderator'],
+    ['a stranger', { member: null }, {}, 'not_a_member'],
+    ['a moderator who was removed', { member: { role: 'moderator', isRemoved: true } }, {}, 'member_removed'],
+    ['a moderator who is banned', { ...moderator, bans: [{ privilege: 'join' }] }, {}, 'banned'],
+    ['a moderator who may not speak', { ...moderator, bans: [{ privilege: 'publish_audio' }] }, {}, 'allow'],
+    ['a moderator in doubt', { ...moderator, isSuspect: true }, {}, 'suspect'],
+    ['a moderator in doubt, inside', { ...moderator, isSuspect: true, sessions: present }, {}, 'suspect'],
+    ['a moderator of a closed room', { ...moderator, room: { state: 'closed' } }, {}, 'room_closed'],
+    ['a moderator of a room whose time is over', { ...moderator, room: { closesAtMs: now } }, {}, 'schedule_over'],
+    ['a moderator of a room that is not open yet', { ...moderator, room: { opensAtMs: now + 1 } }, {}, 'allow'],
+    ['a moderator who is not inside a locked room', { ...moderator, room: { isLocked: true } }, {}, 'allow'],
+    [
+      'everybody on everybody, where all who come are moderators',
+      { room: { access: 'authenticated', defaultRole: 'moderator' }, member: null },
+      { target: { userId: 'tom', member: null } },
+      'allow',
+    ],
+    [
+      'a moderator on a guest of a room whose guests are hosts',
+      { ...moderator, room: { access: 'authenticated', defaultRole: 'host' } },
+      { target: { userId: 'tom', member: null } },
+      'higher_role',
+    ],
+  ])('%s', (_why, given, changes, outcome) => {
+    expect(moderate(given, changes)).toBe(outcome);
   });
 });
 
@@ -391,7 +527,8 @@ const restated = (
   const isOutside = enters && counted.length === 0;
   const needsNewSeat = enters && seats !== null && counted.every((session) => session.identity !== identity);
   const isKnown = room !== null && room.state !== 'unknown';
-  const removal = room?.state === 'closed' || isBanned('join') ? 'fact' : 'absence';
+  const isOver = room !== null && room.closesAtMs !== null && room.closesAtMs <= now;
+  const removal = room?.state === 'closed' || isOver || isBanned('join') ? 'fact' : 'absence';
   const { mode, max = Number.POSITIVE_INFINITY } = { mode: undefined, max: undefined, ...room?.devicePolicy };
   const refusals: [applies: boolean, reason: DenyReason, code: ProblemCode, evidence?: 'fact' | 'absence'][] = [
     [user?.isDisabled === true, 'user_disabled', 'user_disabled'],
@@ -401,7 +538,8 @@ const restated = (
     [role === null, 'not_a_member', 'room_not_found', removal],
     [room?.state === 'closed', 'room_closed', 'room_closed'],
     [isBanned('join'), 'banned', 'banned'],
-    [isOutside && (room?.closesAtMs ?? Number.POSITIVE_INFINITY) <= now, 'schedule_over', 'room_closed'],
+    [isOver, 'schedule_over', 'room_closed'],
+    [purpose === 'act' && doubted, 'suspect', 'projection_stale'],
     [isOutside && doubted, 'suspect', 'projection_stale'],
     [isOutside && (room?.opensAtMs ?? 0) > now, 'not_open', 'room_not_open'],
     [isOutside && room?.isLocked === true && role !== 'host' && role !== 'moderator', 'locked', 'room_locked'],
@@ -426,6 +564,7 @@ const restated = (
       reason,
       evidence,
       opensAtMs: reason === 'not_open' ? (room?.opensAtMs ?? null) : null,
+      message: null,
     };
   }
   const own = isMember ? (member.permissions ?? {}) : {};
@@ -523,7 +662,7 @@ const anyCell = fc.record({
   ),
   seats: fc.option(fc.record({ takenByOthers: fc.nat(6), ownOtherDevices: fc.nat(3) }), { freq: 2 }),
   request: fc.record({
-    purpose: fc.constantFrom('enter' as const, 'enter' as const, 'stay' as const),
+    purpose: fc.constantFrom('enter' as const, 'enter' as const, 'stay' as const, 'act' as const),
     identity: fc.constantFrom('me', 'me:phone'),
     takeOver: fc.boolean(),
   }),

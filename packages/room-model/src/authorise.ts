@@ -25,7 +25,7 @@ export interface Seats {
 /** A room as a decision sees it: without provenance. */
 export type RoomFacts = Omit<RoomHeader, 'origin'>;
 export type MemberFacts = Pick<Member, 'role' | 'displayName' | 'permissions' | 'isRemoved'>;
-export type BanFacts = Pick<Ban, 'privilege' | 'untilMs' | 'isLifted'>;
+export type BanFacts = Pick<Ban, 'privilege' | 'untilMs' | 'isLifted'> & Partial<Pick<Ban, 'reason'>>;
 
 /** Everything that a decision rests on, read at one moment. */
 export interface Facts {
@@ -41,8 +41,11 @@ export interface Facts {
 }
 
 export interface Request {
-  /** `enter`: desk and door. `stay`: someone inside; what only keeps people from entering throws nobody out. */
-  readonly purpose: 'enter' | 'stay';
+  /**
+   * `enter`: desk and door. `stay`: someone inside; what only keeps people from entering throws nobody out. `act`:
+   * someone who wants to see or moderate; what keeps from entering does not matter, but doubt about the person does.
+   */
+  readonly purpose: 'enter' | 'stay' | 'act';
   /** The identity that enters or stays: what counts seats must tell a resume from one more device. */
   readonly identity: string;
   readonly takeOver: boolean;
@@ -61,14 +64,17 @@ export type DenyReason =
   | 'schedule_over'
   | 'locked'
   | 'device_conflict'
-  | 'full';
+  | 'full'
+  | 'no_moderator'
+  | 'higher_role'
+  | 'own_rights';
 
 export interface Allowed {
   readonly kind: 'allow';
   readonly role: Role;
   readonly displayName: string | null;
   readonly permissions: Permissions;
-  /** When the answer changes by time alone (a ban ends), milliseconds since the epoch. */
+  /** When a ban ends and the answer changes by time alone, milliseconds since the epoch. The room's end is the room's. */
   readonly changesAtMs: number | null;
 }
 
@@ -79,6 +85,8 @@ export interface Denied {
   /** `absence`: nothing is known, which a projection that is behind also looks like. `fact`: something says so. */
   readonly evidence: 'fact' | 'absence';
   readonly opensAtMs: number | null;
+  /** What was said to people for a reason, where something was. */
+  readonly message: string | null;
 }
 
 export type Verdict = Allowed | Denied;
@@ -97,14 +105,19 @@ const denyCode: Readonly<Record<DenyReason, ProblemCode>> = {
   locked: 'room_locked',
   device_conflict: 'device_conflict',
   full: 'room_full',
+  no_moderator: 'forbidden',
+  higher_role: 'forbidden',
+  own_rights: 'forbidden',
 };
 
-const deny = (reason: DenyReason, opensAtMs: number | null = null): Denied => ({
+const deny = (reason: DenyReason, more: Partial<Denied> = {}): Denied => ({
   kind: 'deny',
   code: denyCode[reason],
   reason,
   evidence: reason === 'unknown_room' || reason === 'not_a_member' ? 'absence' : 'fact',
-  opensAtMs,
+  opensAtMs: null,
+  message: null,
+  ...more,
 });
 
 /** Whether one of these sessions is inside, or was until a moment ago. */
@@ -128,6 +141,21 @@ const membership = (room: RoomFacts, member: MemberFacts | null): Role | DenyRea
 
 const isRole = (value: Role | DenyReason): value is Role => Object.hasOwn(roles, value);
 
+/** The role of a person in this room, whatever keeps the person out at the moment; null for whom it does not concern. */
+export const roleIn = (room: RoomFacts, member: MemberFacts | null): Role | null => {
+  const role = membership(room, member);
+  return isRole(role) ? role : null;
+};
+
+/** Why a room is over for everybody, at this moment: for good, or by its schedule. */
+export const endOf = (
+  { state, closesAtMs }: Pick<RoomFacts, 'state' | 'closesAtMs'>,
+  nowMs: number,
+): 'room_closed' | 'schedule_over' | null => {
+  if (state === 'closed') return 'room_closed';
+  return closesAtMs !== null && closesAtMs <= nowMs ? 'schedule_over' : null;
+};
+
 /** Somebody with a right to be here who wants to enter. */
 interface Entry {
   readonly facts: Facts;
@@ -141,9 +169,8 @@ interface Entry {
 const denyEntry = ({ facts, room, permissions, request, nowMs }: Entry): Denied | null => {
   const { seats, ownSessions } = facts;
   if (!isPresent(ownSessions, nowMs)) {
-    if (room.closesAtMs !== null && room.closesAtMs <= nowMs) return deny('schedule_over');
     if (facts.isSuspect) return deny('suspect');
-    if (room.opensAtMs !== null && room.opensAtMs > nowMs) return deny('not_open', room.opensAtMs);
+    if (room.opensAtMs !== null && room.opensAtMs > nowMs) return deny('not_open', { opensAtMs: room.opensAtMs });
     if (room.isLocked && !permissions.moderate) return deny('locked');
   }
   if (seats === null) return null;
@@ -162,9 +189,18 @@ const denySeat = (room: RoomFacts, seats: Seats, { takeOver }: Request, holdsSea
   return null;
 };
 
+/** Whatever takes every right from a person or ends the room; a closed room says so before a ban does. */
+const denyAll = (room: RoomFacts, bans: readonly BanFacts[], nowMs: number): Denied | null => {
+  if (room.state === 'closed') return deny('room_closed');
+  const ban = bans.find(({ privilege }) => privilege === 'join');
+  if (ban !== undefined) return deny('banned', { message: ban.reason ?? null });
+  const end = endOf(room, nowMs);
+  return end === null ? null : deny(end);
+};
+
 /**
  * May this person be in this room, and with which rights, at this moment? The only place that decides: the desk and
- * the door ask with `enter`, the worker with `stay`. What concerns the person comes before what concerns the room, and
+ * the door ask with `enter`, the worker with `stay`, views and moderation with `act`. What concerns the person comes before what concerns the room, and
  * membership before the room's state, so that a refusal tells a stranger nothing about a room.
  */
 export const authorise = (facts: Facts, request: Request, nowMs: number): Verdict => {
@@ -173,12 +209,13 @@ export const authorise = (facts: Facts, request: Request, nowMs: number): Verdic
   if (facts.isLoginEnded) return deny('login_ended');
   if (room === null || room.state === 'unknown') return deny('unknown_room');
   const active = facts.bans.filter((ban) => !ban.isLifted && (ban.untilMs === null || ban.untilMs > nowMs));
-  const banned = active.map((ban) => ban.privilege);
-  const fact = room.state === 'closed' ? 'room_closed' : banned.includes('join') ? 'banned' : null;
+  const fact = denyAll(room, active, nowMs);
   const role = membership(room, member);
-  if (!isRole(role)) return fact === null ? deny(role) : { ...deny(role), evidence: 'fact' };
-  if (fact !== null) return deny(fact);
+  if (!isRole(role)) return fact === null ? deny(role) : deny(role, { evidence: 'fact' });
+  if (fact !== null) return fact;
+  if (request.purpose === 'act' && facts.isSuspect) return deny('suspect');
   const own = activeMember(member);
+  const banned = active.map(({ privilege }) => privilege);
   const permissions = permissionsOf(role, own?.permissions ?? null, banned);
   const denied = request.purpose === 'enter' ? denyEntry({ facts, room, permissions, request, nowMs }) : null;
   if (denied !== null) return denied;
@@ -190,6 +227,33 @@ export const authorise = (facts: Facts, request: Request, nowMs: number): Verdic
     permissions,
     changesAtMs: ends.length > 0 ? Math.min(...ends) : null,
   };
+};
+
+/** What somebody wants to do to somebody else. */
+export interface Moderation {
+  readonly byUserId: string;
+  /** Null where there is nobody by that name. */
+  readonly target: { readonly userId: string | null; readonly member: MemberFacts | null } | null;
+  /** `session`: one stay ends or one track falls silent. `rights`: a right is taken or given back. */
+  readonly concerns: 'session' | 'rights';
+}
+
+/**
+ * May this person, whose facts these are, do that? Whoever moderates nobody is refused before anything is said about the
+ * target. Nobody moderates a higher role, nor the own rights: a host who took them would have nobody to give them back.
+ */
+export const authoriseModeration = (
+  facts: Facts,
+  { byUserId, target, concerns }: Moderation,
+  nowMs: number,
+): Verdict => {
+  const verdict = authorise(facts, { purpose: 'act', identity: '', takeOver: false }, nowMs);
+  if (verdict.kind === 'deny') return verdict;
+  if (!verdict.permissions.moderate) return deny('no_moderator');
+  if (target === null) return verdict;
+  if (target.userId === byUserId) return concerns === 'rights' ? deny('own_rights') : verdict;
+  const role = facts.room === null ? null : roleIn(facts.room, target.member);
+  return role !== null && roles[role].rank > roles[verdict.role].rank ? deny('higher_role') : verdict;
 };
 
 /** The identity that a person's device has in a room, as the room's device policy says. Nothing parses it back. */

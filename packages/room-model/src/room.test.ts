@@ -452,7 +452,7 @@ describe('versions', () => {
   });
 });
 
-describe('ids are bytes', () => {
+describe('C19: ids are bytes', () => {
   test.each([
     ['caf\u00e9', 'cafe\u0301'],
     ['a/b', 'a%2Fb'],

@@ -45,6 +45,8 @@ export interface Ban {
   readonly privilege: Privilege;
   readonly untilMs: number | null;
   readonly isLifted: boolean;
+  /** For people. */
+  readonly reason: string | null;
   readonly origin: Origin;
 }
 
@@ -89,6 +91,8 @@ export interface Edge {
   readonly participantSid: string;
   readonly trackSid: string | null;
   readonly by: string;
+  /** For people. */
+  readonly reason: string | null;
   readonly origin: Origin;
 }
 
@@ -351,6 +355,13 @@ const changeUser = (entities: RoomEntities, row: User): RoomChange[] => {
   ];
 };
 
+const edgeOf = ({ identity, participantSid, by, reason }: RoomEventData<'participant.kick_requested'>) => ({
+  identity,
+  participantSid,
+  by,
+  reason: reason ?? null,
+});
+
 /** Folds one room event: the rows that it changes, or none when something newer is known. */
 export const evolveRoom = (entities: RoomEntities, event: RoomEvent, origin: Origin): RoomChange[] => {
   const roomId = event.subject;
@@ -375,12 +386,21 @@ export const evolveRoom = (entities: RoomEntities, event: RoomEvent, origin: Ori
     case 'member.removed':
       return removeMember(entities, roomId, event.data.userId, origin);
     case 'member.banned': {
-      const { userId, privilege, until } = event.data;
-      return changeBan(entities, { roomId, userId, privilege, untilMs: toMs(until), isLifted: false, origin });
+      const { userId, privilege, until, reason } = event.data;
+      const untilMs = toMs(until);
+      return changeBan(entities, {
+        roomId,
+        userId,
+        privilege,
+        untilMs,
+        isLifted: false,
+        reason: reason ?? null,
+        origin,
+      });
     }
     case 'member.unbanned': {
       const { userId, privilege } = event.data;
-      return changeBan(entities, { roomId, userId, privilege, untilMs: null, isLifted: true, origin });
+      return changeBan(entities, { roomId, userId, privilege, untilMs: null, isLifted: true, reason: null, origin });
     }
     case 'user.disabled':
       return changeUser(entities, { userId: event.data.userId, isDisabled: true, origin });
@@ -393,13 +413,11 @@ export const evolveRoom = (entities: RoomEntities, event: RoomEvent, origin: Ori
       const healed = heal(entities, { scope: 'login', userId, detail: sid }, origin);
       return [{ entity: 'login', row: { userId, loginId: sid, origin } }, ...healed];
     }
-    case 'participant.kick_requested': {
-      const { identity, participantSid, by } = event.data;
-      return [{ entity: 'edge', row: { kind: 'kick', roomId, identity, participantSid, trackSid: null, by, origin } }];
-    }
+    case 'participant.kick_requested':
+      return [{ entity: 'edge', row: { kind: 'kick', roomId, trackSid: null, ...edgeOf(event.data), origin } }];
     case 'track.mute_requested': {
-      const { identity, participantSid, trackSid, by } = event.data;
-      return [{ entity: 'edge', row: { kind: 'mute', roomId, identity, participantSid, trackSid, by, origin } }];
+      const { trackSid } = event.data;
+      return [{ entity: 'edge', row: { kind: 'mute', roomId, trackSid, ...edgeOf(event.data), origin } }];
     }
     case 'dead_letter.discarded': {
       const { topic, partition, offset } = event.data;

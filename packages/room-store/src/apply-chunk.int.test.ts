@@ -18,6 +18,10 @@ describeWith(['postgres'], 'the store in PostgreSQL', () => {
     marks: async () =>
       (await pool.query('select room_id as "roomId", identity, cause from marks order by room_id, identity')).rows,
     forgetMarks: () => pool.query('truncate marks'),
+    orderLives: async () =>
+      (await pool.query('select extract(epoch from expires_at - now())::float8 as seconds from edges')).rows.map(
+        ({ seconds }) => seconds,
+      ),
     empty: async () => {
       const { rows } = await pool.query<{ name: string }>(
         `select tablename as name from pg_tables where schemaname = 'public' and tablename not in ('schema_migrations', 'log_positions')`,

@@ -117,6 +117,8 @@ export interface ClaimedEdge {
   readonly identity: string;
   readonly participantSid: string;
   readonly trackSid: string | null;
+  /** For people. */
+  readonly reason: string | null;
   readonly trace: string | null;
 }
 
@@ -128,7 +130,7 @@ export const claimEdges = async (pool: Pool, limit: number, claimSeconds: number
       from (select edge_id from edges where locked_until is null or locked_until < clock_timestamp()
         order by edge_id limit $1 for update skip locked) as due
       where edges.edge_id = due.edge_id
-      returning edges.edge_id, kind, room_id, identity, participant_sid, track_sid, trace`,
+      returning edges.edge_id, kind, room_id, identity, participant_sid, track_sid, reason, trace`,
     [limit, claimSeconds],
   );
   return rows.map((row) => ({
@@ -138,6 +140,7 @@ export const claimEdges = async (pool: Pool, limit: number, claimSeconds: number
     identity: row.identity,
     participantSid: row.participant_sid,
     trackSid: row.track_sid,
+    reason: row.reason,
     trace: row.trace,
   }));
 };

@@ -17,6 +17,8 @@ describe('the store in memory', () => {
           .map(({ roomId, identity, cause }) => ({ roomId, identity, cause }))
           .sort((a, b) => (keyOf(a.roomId, a.identity) < keyOf(b.roomId, b.identity) ? -1 : 1)),
       forgetMarks: async () => database.tables.marks.clear(),
+      orderLives: async () =>
+        [...database.tables.edges.values()].map(({ expiresAtMs }) => (expiresAtMs - Date.now()) / 1000),
       empty: async () => {
         database = new MemoryDatabase(Date.now);
         for (const topic of [topics.roomEvents, topics.livekitWebhooks])

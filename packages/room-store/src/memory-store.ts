@@ -409,7 +409,7 @@ export class MemoryDatabase {
       }
       for (const { row, trace } of writes.edges) {
         this.#lastEdgeId += 1n;
-        const expiresAtMs = row.origin.timeMs + edgeLifeSeconds * 1000;
+        const expiresAtMs = Math.min(row.origin.timeMs, this.#now()) + edgeLifeSeconds * 1000;
         this.tables.edges.set(this.#lastEdgeId, {
           ...row,
           edgeId: this.#lastEdgeId,
@@ -498,7 +498,12 @@ export class MemoryDatabase {
     };
     const isRecent = ({ isLive, endedAtMs }: Session): boolean =>
       isLive || (endedAtMs !== null && endedAtMs > nowMs - recentlyLeftMs);
-    const asFacts = ({ privilege, untilMs }: Ban): BanFacts => ({ privilege, untilMs, isLifted: false });
+    const asFacts = ({ privilege, untilMs, reason }: Ban): BanFacts => ({
+      privilege,
+      untilMs,
+      isLifted: false,
+      reason,
+    });
     return {
       facts: {
         room: rooms.get(roomId) ?? null,

@@ -36,7 +36,7 @@ const factsSql = `
     exists (select from suspects s where not s.is_healed and (
       (s.room_id = q.room_id and s.user_id in ('', q.user_id))
       or (s.room_id = '' and s.user_id = q.user_id and (s.scope = 'user' or s.detail = q.login_id)))) as is_suspect,
-    (select jsonb_agg(jsonb_build_array(b.privilege, extract(epoch from b.until)::float8 * 1000))
+    (select jsonb_agg(jsonb_build_array(b.privilege, extract(epoch from b.until)::float8 * 1000, b.reason))
       from bans b where b.room_id = q.room_id and b.user_id = q.user_id and not b.is_lifted) as bans,
     (select jsonb_agg(jsonb_build_array(s.identity, s.device_id, s.is_live, extract(epoch from s.ended_at)::float8 * 1000, s.end_reason))
       from sessions s where s.room_id = q.room_id and s.user_id = q.user_id
@@ -69,7 +69,7 @@ interface FactsRow {
   readonly is_disabled: boolean | null;
   readonly is_login_ended: boolean;
   readonly is_suspect: boolean;
-  readonly bans: readonly (readonly [BanFacts['privilege'], number | null])[] | null;
+  readonly bans: readonly (readonly [BanFacts['privilege'], number | null, string | null])[] | null;
   readonly sessions: readonly (readonly [string, string | null, boolean, number | null, string | null])[] | null;
   readonly is_room_live: boolean;
 }
@@ -109,7 +109,7 @@ const answerOf = (row: FactsRow, { roomId }: FactsQuery): FactsAnswer => ({
   facts: {
     room: roomOf(row, roomId),
     member: memberOf(row),
-    bans: (row.bans ?? []).map(([privilege, untilMs]) => ({ privilege, untilMs, isLifted: false })),
+    bans: (row.bans ?? []).map(([privilege, untilMs, reason]) => ({ privilege, untilMs, isLifted: false, reason })),
     user: row.is_disabled === null ? null : { isDisabled: row.is_disabled },
     isLoginEnded: row.is_login_ended,
     isSuspect: row.is_suspect,

@@ -106,7 +106,7 @@ export const settleRebuild = async (pool: Pool): Promise<void> => {
 };
 
 export interface Swapped {
-  /** How many live sessions are to be looked at. */
+  /** How many live sessions and rooms are to be looked at. */
   readonly marks: number;
   /** How long no table of the set could be read. */
   readonly heldMs: number;
@@ -128,9 +128,11 @@ const moveTablesSql = rebuiltTables
   )
   .join('\n');
 
-const markLiveSessionsSql = `
+/** Rooms too: one may be over, or have an end that is to be waited for. */
+const markWhatIsLiveSql = `
   insert into marks (room_id, identity, cause, caused_at, due_at)
-    select distinct room_id, identity, 'rebuilt', clock_timestamp(), clock_timestamp() from sessions where is_live
+    select room_id, identity, 'rebuilt', clock_timestamp(), clock_timestamp() from (
+        select room_id, identity from sessions where is_live union select room_id, '' from room_lives where is_live) as live
       order by room_id, identity
     on conflict (room_id, identity) do update set generation = marks.generation + 1, attempts = 0, due_at = excluded.due_at`;
 
@@ -163,7 +165,7 @@ export const swapRebuild = async (
       [rebuildProjection, topic, activeProjection],
     );
     await client.query(`create schema ${retiredSchema}`);
-    const { rowCount } = await client.query(markLiveSessionsSql);
+    const { rowCount } = await client.query(markWhatIsLiveSql);
     await flush();
     // `lock_timeout` alone would count anew for each table.
     await client.query(`set local statement_timeout = ${lockTimeoutMs}`);

@@ -136,6 +136,7 @@ export const banTable = table<Ban>({
     column('privilege', 'text', (row) => row.privilege),
     column('until', 'timestamptz', (row) => iso(row.untilMs)),
     column('is_lifted', 'boolean', (row) => row.isLifted),
+    column('reason', 'text', (row) => row.reason),
     ...originColumns,
   ],
   read: (row) => ({
@@ -144,6 +145,7 @@ export const banTable = table<Ban>({
     privilege: row.privilege as Ban['privilege'],
     untilMs: msOrNull(row.until),
     isLifted: row.is_lifted as boolean,
+    reason: row.reason as string | null,
     origin: readOrigin(row),
   }),
 });

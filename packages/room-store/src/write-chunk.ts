@@ -70,8 +70,9 @@ const writeDeadLetters = async (client: Client, writes: ChunkWrites): Promise<vo
 const writeEdges = async (client: Client, writes: ChunkWrites): Promise<void> => {
   for (const { row, trace } of writes.edges)
     await client.query(
-      `insert into edges (kind, room_id, identity, participant_sid, track_sid, requested_by, trace, expires_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8::timestamptz + make_interval(secs => ${edgeLifeSeconds}))`,
+      `insert into edges (kind, room_id, identity, participant_sid, track_sid, requested_by, reason, trace, expires_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8,
+          least($9::timestamptz, clock_timestamp()) + make_interval(secs => ${edgeLifeSeconds}))`,
       [
         row.kind,
         row.roomId,
@@ -79,6 +80,7 @@ const writeEdges = async (client: Client, writes: ChunkWrites): Promise<void> =>
         row.participantSid,
         row.trackSid,
         row.by,
+        row.reason,
         trace,
         new Date(row.origin.timeMs),
       ],

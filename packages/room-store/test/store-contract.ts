@@ -14,6 +14,8 @@ export interface StoreUnderTest {
   /** By room and identity. */
   readonly marks: () => Promise<readonly Pick<Mark, 'roomId' | 'identity' | 'cause'>[]>;
   readonly forgetMarks: () => Promise<unknown>;
+  /** How many seconds each order has left. */
+  readonly orderLives: () => Promise<readonly number[]>;
   /** Nothing in it, every partition at 0. */
   readonly empty: () => Promise<void>;
 }
@@ -150,7 +152,7 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       const ending = apply([roomRecord(0, end)]);
       await entry.end();
       await ending;
-      expect(await open().marks()).toMatchObject([{ roomId: 'r', identity: 'ann', cause: end.type }]);
+      expect(await open().marks()).toContainEqual({ roomId: 'r', identity: 'ann', cause: end.type });
     });
 
     test('who enters two rooms keeps neither waiting', async () => {
@@ -172,7 +174,27 @@ export const storeContract = (open: () => StoreUnderTest): void => {
 
     test('an entry is always asked about', async () => {
       await apply([livekitRecord(0, joined('r', 'ann'))]);
+      await open().forgetMarks();
+      await apply([livekitRecord(1, joined('r', 'ann'))]);
       expect(await open().marks()).toEqual([{ roomId: 'r', identity: 'ann', cause: 'participant_joined' }]);
+    });
+
+    test('a life of a room is asked about once, whatever told of it first, and so is a change of its schedule', async () => {
+      const ofRoom = async () => (await open().marks()).filter(({ identity }) => identity === '');
+      await apply([livekitRecord(0, joined('r', 'ann'))]);
+      expect(await ofRoom()).toEqual([{ roomId: 'r', identity: '', cause: 'participant_joined' }]);
+      await open().forgetMarks();
+      await apply([livekitRecord(1, joined('r', 'bob'))]);
+      expect(await ofRoom()).toEqual([]);
+      await apply([roomRecord(0, created('r'))]);
+      await open().forgetMarks();
+      const updated = (offset: number, data: object) =>
+        apply([roomRecord(offset, { type: 'room.updated', subject: 'r', data } as RoomEvent)]);
+      await updated(1, { closesAt: '2030-01-01T00:00:00Z' });
+      expect(await ofRoom()).toEqual([{ roomId: 'r', identity: '', cause: 'room.updated' }]);
+      await open().forgetMarks();
+      await updated(2, { closesAt: '2030-01-01T00:00:00Z', name: 'Standup' });
+      expect(await ofRoom()).toEqual([]);
     });
 
     test('a disabled user is asked about in every room', async () => {
@@ -266,7 +288,7 @@ export const storeContract = (open: () => StoreUnderTest): void => {
 
   describe('orders', () => {
     const order = (atMs: number): Promise<ChunkResult> => {
-      const data = { identity: 'ann', participantSid: 'PA_1', by: 'bob' };
+      const data = { identity: 'ann', participantSid: 'PA_1', by: 'bob', reason: 'spam' };
       const record = roomRecord(0, { type: 'participant.kick_requested', subject: 'r', data });
       return apply([{ ...record, origin: { ...record.origin, timeMs: atMs } }]);
     };
@@ -276,7 +298,7 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       const { store } = open();
       const [edge] = await store.claimEdges(1, 60);
       if (edge === undefined) throw new Error('there was none to claim');
-      expect(edge).toMatchObject({ kind: 'kick', participantSid: 'PA_1' });
+      expect(edge).toMatchObject({ kind: 'kick', participantSid: 'PA_1', reason: 'spam' });
       expect(await store.claimEdges(1, 60)).toEqual([]);
       await store.postponeEdge(edge, -1);
       expect(await store.claimEdges(1, -1)).toHaveLength(1);
@@ -287,6 +309,11 @@ export const storeContract = (open: () => StoreUnderTest): void => {
     test('one that has expired is dropped', async () => {
       await order(Date.now() - 61_000);
       expect(await open().store.claimEdges(1, 60)).toEqual([]);
+    });
+
+    test('one whose producer lives in the future expires as any other', async () => {
+      await order(Date.now() + 3_600_000);
+      expect(await open().orderLives()).toEqual([expect.closeTo(60, -1)]);
     });
   });
 

@@ -273,7 +273,7 @@ export const rebuildCommand = defineCommand({
     else
       terminal.write(
         `Rebuilt from ${figure(events)} events in ${durationOf(seconds)} (${figure(events / seconds)} events/s, ${peakMemoryMb} MB). ` +
-          `The tables could not be read for ${heldMs.toFixed(0)} ms. ${figure(marks)} live sessions are looked at.\n`,
+          `The tables could not be read for ${heldMs.toFixed(0)} ms. ${figure(marks)} live sessions and rooms are looked at.\n`,
       );
     return 'done';
   },

@@ -80,11 +80,14 @@ describeWith(['postgres'], 'the sweep', () => {
     expect(await parts.metrics.sweepDifferences.get()).toMatchObject({ values: [{ value: 4 }] });
   });
 
-  test('raises a question about everybody whom it lists', async () => {
+  test('raises a question about everybody whom it lists, and about a room that it did not know to be live', async () => {
     put('one', 'ann');
     await sweep();
-    const { rows } = await parts.pool.query('select room_id, identity, cause from marks');
-    expect(rows).toEqual([{ room_id: 'one', identity: 'ann', cause: 'observed' }]);
+    const { rows } = await parts.pool.query('select room_id, identity, cause from marks order by identity');
+    expect(rows).toEqual([
+      { room_id: 'one', identity: '', cause: 'observed' },
+      { room_id: 'one', identity: 'ann', cause: 'observed' },
+    ]);
   });
 
   test('takes a webhook that is on its way for no difference', async () => {
