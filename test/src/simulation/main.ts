@@ -23,8 +23,9 @@ if (values.seed !== undefined) {
 } else {
   const from = Number(values.from);
   const count = Number(values.seeds);
-  const { failures, turns, joins, removals, crashedAt } = await runSeeds({ from, count, steps });
-  for (const failure of failures) write(`\n${tell(failure)}`);
+  const { failures, turns, joins, removals, crashedAt } = await runSeeds({ from, count, steps }, (failure) =>
+    write(`\n${tell(failure)}`),
+  );
   const crashes = [...crashedAt.values()].reduce((sum, times) => sum + times, 0);
   const seconds = ((performance.now() - startedAtMs) / 1000).toFixed(1);
   write(

@@ -33,7 +33,11 @@ const applyStatements = [
 ];
 export const applyPoints = applyStatements.flatMap((name) => [`before ${name}`, `after ${name}`]);
 
-export const runSeeds = async ({ from, count, steps }: Seeds): Promise<Summary> => {
+/** `onFailure` is told of each as soon as it has been made short. */
+export const runSeeds = async (
+  { from, count, steps }: Seeds,
+  onFailure: (failure: Outcome) => void = () => {},
+): Promise<Summary> => {
   const failures: Outcome[] = [];
   const crashedAt = new Map<string, number>();
   let turns = 0;
@@ -45,7 +49,10 @@ export const runSeeds = async ({ from, count, steps }: Seeds): Promise<Summary> 
     joins += outcome.joins;
     removals += outcome.removals;
     for (const [point, times] of outcome.crashedAt) crashedAt.set(point, (crashedAt.get(point) ?? 0) + times);
-    if (outcome.violation !== null) failures.push(await shrink(outcome));
+    if (outcome.violation === null) continue;
+    const failure = await shrink(outcome);
+    failures.push(failure);
+    onFailure(failure);
   }
   return { failures, turns, joins, removals, crashedAt };
 };

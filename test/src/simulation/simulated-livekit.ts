@@ -159,6 +159,7 @@ export class SimulatedLivekit {
           return true;
         }),
       muteTrack: () => call('muteTrack', () => false),
+      sendData: () => call('sendData', () => {}),
     };
   }
 }
