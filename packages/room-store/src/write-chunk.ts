@@ -143,11 +143,19 @@ const writeOutbox = async (client: Client, writes: ChunkWrites): Promise<void> =
 };
 
 /**
+ * Of statements that were sent together the first to fail says why; those after it only that the transaction is aborted,
+ * which would pass for a failure that goes by.
+ */
+const allInOrder = async (statements: readonly Promise<unknown>[]): Promise<void> => {
+  for (const result of await Promise.allSettled(statements)) if (result.status === 'rejected') throw result.reason;
+};
+
+/**
  * Writes what can be folded again from room events, and which facts were applied. Sent without waiting for answers,
  * since nothing here rests on one, and carried out in this order.
  */
 export const writeState = async (client: Client, writes: ChunkWrites): Promise<void> => {
-  await Promise.all([
+  await allInOrder([
     upsert(client, roomTable, [...writes.rooms.values()]),
     upsert(client, memberTable, [...writes.members.values()]),
     upsert(client, banTable, [...writes.bans.values()]),
@@ -162,7 +170,7 @@ export const writeState = async (client: Client, writes: ChunkWrites): Promise<v
  * read under. Answers how many marks and orders it raised.
  */
 export const writeChunk = async (client: Client, writes: ChunkWrites): Promise<number> => {
-  await Promise.all([
+  await allInOrder([
     writeState(client, writes),
     upsert(client, suspectTable, [...writes.suspects.values()]),
     upsert(client, lifeTable, [...writes.lives.values()]),
