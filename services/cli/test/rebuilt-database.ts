@@ -141,6 +141,21 @@ const chanceOf = (seed: number): ((below: number) => number) => {
   };
 };
 
+/** Entities that are told of twice, far apart, and by nothing else: the later fact is the older one by its sequence. */
+const loneFacts = (count: number): ReadonlyMap<number, Omit<Event, 'id'>> => {
+  const ban = { subject: 'room 0 ✓', data: { userId: 'user/banned', privilege: 'data' } };
+  const user = { subject: 'user/disabled', data: { userId: 'user/disabled' } };
+  const login = { type: 'login.ended', subject: 'user/ended', data: { userId: 'user/ended', sid: 'login' } };
+  return new Map<number, Omit<Event, 'id'>>([
+    [5, { type: 'member.banned', ...ban, sequence: '10' }],
+    [6, { type: 'user.disabled', ...user, sequence: '10' }],
+    [7, login],
+    [count - 7, { type: 'member.unbanned', ...ban, sequence: '5' }],
+    [count - 6, { type: 'user.enabled', ...user, sequence: '5' }],
+    [count - 5, login],
+  ]);
+};
+
 /**
  * Appends a history of few rooms and people, so that everything meets everything: repeats near and far, sequences out of
  * order, full states, dead letters of every kind, and what operators did about them.
@@ -150,6 +165,7 @@ export const appendHistory = async (
   { seed, count }: { readonly seed: number; readonly count: number },
 ): Promise<void> => {
   const below = chanceOf(seed);
+  const lone = loneFacts(count);
   const told: NewRecord[] = [];
   const dead: (LogPosition & { readonly about: string })[] = [];
   const pick = <T>(from: readonly T[]): T => from[below(from.length)] as T;
@@ -157,6 +173,8 @@ export const appendHistory = async (
     const room = `room ${below(6)} ✓`;
     const userId = `user/${below(8)}`;
     const id = `${seed}-${at}`;
+    const fact = lone.get(at);
+    if (fact !== undefined) return binary({ id, ...fact });
     const sequence = below(3) === 0 ? { sequence: String(below(40)) } : {};
     const write = (type: string, subject: string, data: object): NewRecord =>
       (below(5) === 0 ? structured : binary)({ id, type, subject, data, ...sequence });
