@@ -4,6 +4,7 @@ export * from './http-bodies.ts';
 export * from './ids.ts';
 export * from './join.ts';
 export * from './livekit-facts.ts';
+export * from './notices.ts';
 export * from './position.ts';
 export * from './presence-events.ts';
 export * from './problems.ts';

@@ -68,6 +68,13 @@ export interface RoomOptions {
   readonly agents?: readonly { readonly agent_name: string; readonly metadata?: string | undefined }[];
 }
 
+export interface DataMessage {
+  readonly topic: string;
+  readonly text: string;
+  /** Everybody in the room, where it is not said. */
+  readonly to?: readonly string[];
+}
+
 /** The part of LiveKit's RoomService that we use. Each call is one bounded request, without retries. */
 export interface RoomService {
   /** Makes the room; changes nothing where it exists. */
@@ -85,6 +92,8 @@ export interface RoomService {
   readonly setPermission: (room: string, identity: string, permission: ActualPermission) => Promise<boolean>;
   /** False where there is no such track. */
   readonly muteTrack: (room: string, identity: string, trackSid: string) => Promise<boolean>;
+  /** Resolves when LiveKit has it on its way. Of a room that is absent LiveKit knows only after 3 s, as unavailable. */
+  readonly sendData: (room: string, message: DataMessage) => Promise<void>;
 }
 
 export interface RoomServiceOptions {
@@ -243,5 +252,9 @@ export const createRoomService = ({ apiUrl, key, timeoutMs }: RoomServiceOptions
     },
     muteTrack: async (room, identity, trackSid) =>
       (await call('MutePublishedTrack', admin(room), { room, identity, track_sid: trackSid, muted: true })) !== null,
+    sendData: async (room, { topic, text, to = [] }) => {
+      const data = Buffer.from(text).toString('base64');
+      await call('SendData', admin(room), { room, data, kind: 'RELIABLE', topic, destination_identities: to });
+    },
   };
 };

@@ -23,6 +23,12 @@ const OwnSettings = z
       .max(3600)
       .default(15)
       .describe('How often presence is compared with LiveKit'),
+    CLOSING_NOTICE_SECONDS: z.coerce
+      .number()
+      .min(0)
+      .max(86_400)
+      .default(60)
+      .describe("How long before a room's scheduled end people inside are told of it; 0: not at all"),
     CONSUMER_GROUP: z.string().min(1).default('realtime-room-worker').describe('Kafka consumer group'),
     SHUTDOWN_SECONDS: z.coerce.number().min(1).max(300).default(10).describe('How long an orderly end may take'),
     LOG_LEVEL: z
@@ -37,6 +43,7 @@ const OwnSettings = z
     webhookKeys: env.LIVEKIT_WEBHOOK_KEYS,
     unknownRooms: env.UNKNOWN_ROOMS,
     sweepIntervalMs: env.SWEEP_INTERVAL_SECONDS * 1000,
+    closingNoticeMs: env.CLOSING_NOTICE_SECONDS * 1000,
     consumerGroup: env.CONSUMER_GROUP,
     shutdownMs: env.SHUTDOWN_SECONDS * 1000,
     logLevel: env.LOG_LEVEL,

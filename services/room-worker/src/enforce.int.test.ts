@@ -2,7 +2,7 @@ import { topics } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { type EventLog, partitionOf } from '@realtime-service/event-log';
 import { permissionsOf, toParticipantPermission } from '@realtime-service/room-model';
-import { activeProjection } from '@realtime-service/room-store';
+import { activeProjection, type RoomStore } from '@realtime-service/room-store';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type FakeLivekit, type Fault, startFakeLivekit } from '../test/fake-livekit.ts';
 import { type RoomFact, readBatch, startProjection, type TestProjection } from '../test/projection.ts';
@@ -42,9 +42,12 @@ describeWith(['postgres'], 'enforcing', () => {
   const start = ({
     gate = createLaneGate(parts.store, parts.log, activeProjection),
     unknownRooms = 'observe' as 'observe' | 'close',
+    closingNoticeMs = 60_000,
+    store = parts.store,
   } = {}): void => {
-    const { store, metrics, logger } = parts;
-    enforcement = startEnforcement({ store, livekit: livekit.service, gate, unknownRooms, metrics, logger });
+    const { metrics, logger } = parts;
+    const { service } = livekit;
+    enforcement = startEnforcement({ store, livekit: service, gate, unknownRooms, closingNoticeMs, metrics, logger });
   };
 
   let told = 0;
@@ -218,11 +221,255 @@ describeWith(['postgres'], 'enforcing', () => {
         livekit: livekit.service,
         gate: createLaneGate(store, parts.log, activeProjection),
         unknownRooms: 'observe',
+        closingNoticeMs: 60_000,
         metrics,
         logger,
       });
       await until('u-7 is out', () => !inside().includes('u-7'));
       await second.stop();
+    });
+  });
+
+  describe('C15: a worker that dies between what LiveKit has done and its own commit', () => {
+    /** Settles nothing until told that it lives: what it had claimed is then another's. */
+    const dying = () => {
+      let isDead = true;
+      const unlessDead =
+        <T extends unknown[], R>(work: (...given: T) => Promise<R>) =>
+        (...given: T): Promise<R> =>
+          isDead ? Promise.reject(new Error('died')) : work(...given);
+      const { settleMark, postponeMark, settleEdge, postponeEdge } = parts.store;
+      const store: RoomStore = {
+        ...parts.store,
+        settleMark: unlessDead(settleMark),
+        postponeMark: unlessDead(postponeMark),
+        settleEdge: unlessDead(settleEdge),
+        postponeEdge: unlessDead(postponeEdge),
+      };
+      return {
+        store,
+        next: async () => {
+          isDead = false;
+          await parts.pool.query(`update marks set locked_until = now() - interval '1 second'`);
+          await parts.pool.query(`update edges set locked_until = now() - interval '1 second'`);
+        },
+      };
+    };
+    /** A call with nothing left to ask, before a worker that dies. */
+    const aCallBefore = async () => {
+      await aCall();
+      start();
+      await answered();
+      await enforcement?.stop();
+      const { store, next } = dying();
+      start({ store });
+      return next;
+    };
+
+    test('of a removal leaves nothing to do', async () => {
+      const next = await aCallBefore();
+      await parts.publish(['member.removed', room, { userId: 'u-7' }]);
+      await until('u-7 is out', () => !inside().includes('u-7'));
+      expect(await marks()).toBe(1);
+      await next();
+      await answered();
+      expect(livekit.callsOf('RemoveParticipant')).toHaveLength(1);
+      expect(inside()).toEqual(['bob']);
+    });
+
+    test('of a removal leaves whoever was added and came again meanwhile inside', async () => {
+      const next = await aCallBefore();
+      await parts.publish(['member.removed', room, { userId: 'u-7' }]);
+      await until('u-7 is out', () => !inside().includes('u-7'));
+      await parts.publish(['member.added', room, { userId: 'u-7', role: 'speaker' }]);
+      await enter(room, 'u-7', { sid: 'PA_new' });
+      await parts.caughtUp();
+      await next();
+      await answered();
+      expect(livekit.callsOf('RemoveParticipant')).toHaveLength(1);
+      expect(inside()).toEqual(['bob', 'u-7']);
+    });
+
+    test('of new rights sets them once', async () => {
+      const next = await aCallBefore();
+      await parts.publish(['member.updated', room, { userId: 'u-7', role: 'listener' }]);
+      await until('u-7 listens', () => livekit.rooms.get(room)?.get('u-7')?.permission['canPublish'] === false);
+      await next();
+      await answered();
+      expect(livekit.callsOf('UpdateParticipant')).toHaveLength(1);
+    });
+
+    test('of a kick does not follow the person into the next session', async () => {
+      const next = await aCallBefore();
+      await parts.publish([
+        'participant.kick_requested',
+        room,
+        { participantSid: 'PA_u-7', identity: 'u-7', by: 'bob' },
+      ]);
+      await until('u-7 is out', () => !inside().includes('u-7'));
+      livekit.put(room, { sid: 'PA_new', identity: 'u-7', attributes: { 'rt.user': 'u-7' }, permission: speaker });
+      expect(await edges()).toBe(1);
+      await next();
+      await answered();
+      expect(livekit.callsOf('RemoveParticipant')).toHaveLength(1);
+      expect(inside()).toEqual(['bob', 'u-7']);
+    });
+  });
+
+  describe('a notice', () => {
+    test('tells who is removed why, before the removal', async () => {
+      await aCall();
+      start();
+      await answered();
+      await parts.publish([
+        'member.banned',
+        room,
+        { userId: 'u-7', privilege: 'join', until: '2099-01-01T00:00:00Z', reason: 'harassment' },
+      ]);
+      await until('u-7 is out', () => !inside().includes('u-7'));
+      await parts.publish(['member.removed', room, { userId: 'bob' }]);
+      await until('bob is out', () => inside().length === 0);
+      expect(livekit.notices()).toEqual([
+        { to: ['u-7'], notice: { type: 'removed', code: 'banned', reason: 'harassment' } },
+        { to: ['bob'], notice: { type: 'removed', code: 'room_not_found' } },
+      ]);
+      const methods = livekit.calls.map(({ method }) => method).filter((method) => /SendData|Remove/.test(method));
+      expect(methods).toEqual(['SendData', 'RemoveParticipant', 'SendData', 'RemoveParticipant']);
+    });
+
+    test.each<readonly [string, Fault]>([
+      ['never answers', 'silence'],
+      ['refuses', { status: 503 }],
+      ['has lost sight of the person for', { status: 404, body: { code: 'not_found' } }],
+    ])('that LiveKit %s holds the removal up by no more than tens of ms', async (_, fault) => {
+      await aCall();
+      start();
+      await answered();
+      livekit.fail('SendData', () => fault);
+      await parts.publish(['member.removed', room, { userId: 'u-7' }]);
+      await until('u-7 is out', () => !inside().includes('u-7'));
+      const [told] = livekit.callsOf('SendData');
+      const [removed] = livekit.callsOf('RemoveParticipant');
+      // 50 ms, and the machine's own delays.
+      expect((removed?.atMs ?? 0) - (told?.atMs ?? 0)).toBeLessThan(250);
+      await answered();
+      expect(livekit.callsOf('SendData')).toHaveLength(1);
+    });
+  });
+
+  describe('a schedule', () => {
+    const iso = (inMs: number): string => new Date(Date.now() + inMs).toISOString();
+    const close = async (inMs: number): Promise<string> => {
+      const closesAt = iso(inMs);
+      await parts.publish(['room.updated', room, { closesAt }]);
+      return closesAt;
+    };
+    const isOpen = (): boolean => livekit.rooms.has(room);
+
+    test('tells people of the end, and then ends the room, in one call each and on time', async () => {
+      await aCall();
+      start({ closingNoticeMs: 1_000 });
+      await answered();
+      const closesAt = await close(2_500);
+      await until('people are told', () => livekit.notices().length > 0);
+      expect(Date.parse(closesAt) - Date.now()).toBeLessThanOrEqual(1_000);
+      expect(isOpen()).toBe(true);
+      await until('the room is over', () => !isOpen());
+      expect(Date.now()).toBeGreaterThanOrEqual(Date.parse(closesAt));
+      expect(Date.now() - Date.parse(closesAt)).toBeLessThan(1_500);
+      await answered();
+      expect(livekit.notices()).toEqual([{ to: [], notice: { type: 'closing', closesAt } }]);
+      expect(livekit.callsOf('DeleteRoom')).toHaveLength(1);
+      expect(livekit.callsOf('RemoveParticipant')).toEqual([]);
+      expect(await answers()).toMatchObject({ 'room_deleted schedule_over': 1 });
+      expect(await parts.ask('enter', room, 'u-7')).toBe('schedule_over');
+    });
+
+    test('whose end is put off, or taken back, ends nothing at the old time', async () => {
+      await aCall();
+      start({ closingNoticeMs: 0 });
+      await answered();
+      await close(600);
+      const closesAt = await close(2_500);
+      await until('the room is over', () => !isOpen());
+      expect(Date.now()).toBeGreaterThanOrEqual(Date.parse(closesAt));
+      expect(livekit.notices()).toEqual([]);
+      livekit.put(room, { sid: 'PA_u-7', identity: 'u-7', attributes: { 'rt.user': 'u-7' }, permission: speaker });
+      await close(60_000);
+      await parts.publish(['room.updated', room, { closesAt: null }]);
+      await parts.caughtUp();
+      await answered();
+      expect(isOpen()).toBe(true);
+      expect(await parts.ask('enter', room, 'u-7')).toBe('allow');
+    });
+
+    test('is carried out by one of two workers, and by the next one where both end meanwhile', async () => {
+      await aCall();
+      start({ closingNoticeMs: 1_500 });
+      await answered();
+      const first = enforcement;
+      start({ closingNoticeMs: 1_500 });
+      await close(3_000);
+      await until('people are told', () => livekit.notices().length > 0);
+      await Promise.all([first?.stop(), enforcement?.stop()]);
+      expect(isOpen()).toBe(true);
+      start({ closingNoticeMs: 1_500 });
+      await until('the room is over', () => !isOpen());
+      expect(livekit.notices()).toHaveLength(1);
+      expect(livekit.callsOf('DeleteRoom')).toHaveLength(1);
+    });
+
+    test('whose time comes while no worker runs ends the room at the next start', async () => {
+      await aCall();
+      await close(-1_000);
+      await parts.caughtUp();
+      start();
+      await until('the room is over', () => !isOpen());
+    });
+
+    test('of a room that is not live leaves no question until it is', async () => {
+      parts.consume();
+      start({ closingNoticeMs: 0 });
+      const members = [{ userId: 'u-7', role: 'speaker' }];
+      await parts.publish(['room.created', room, { closesAt: iso(2_500), members }]);
+      await parts.caughtUp();
+      await answered();
+      await enter(room, 'u-7');
+      await parts.caughtUp();
+      expect(isOpen()).toBe(true);
+      await until('the room is over', () => !isOpen());
+    });
+
+    test('of an older state ends nothing: the end may have been put off since', async () => {
+      await aCall();
+      await close(-1_000);
+      await parts.caughtUp();
+      let isOld = true;
+      let questions = 0;
+      const real = createLaneGate(parts.store, parts.log, activeProjection);
+      start({
+        gate: {
+          hasReachedKnown: async (keys) => {
+            if (keys.join() === room) questions += 1;
+            return !isOld && real.hasReachedKnown(keys);
+          },
+          isCaughtUp: real.isCaughtUp,
+        },
+      });
+      await until('the room was asked about twice', () => questions > 1);
+      expect(isOpen()).toBe(true);
+      await close(60_000);
+      await parts.caughtUp();
+      isOld = false;
+      await until('the room is asked about again later', async () => {
+        const { rows } = await parts.pool.query(
+          `select due_at > now() + interval '1 s' as waits from marks where room_id = $1 and identity = ''`,
+          [room],
+        );
+        return rows[0]?.waits;
+      });
+      expect(isOpen()).toBe(true);
+      expect(livekit.callsOf('DeleteRoom')).toEqual([]);
     });
   });
 
@@ -542,11 +789,17 @@ describeWith(['postgres'], 'enforcing', () => {
       { participantSid, identity: 'u-7', by: 'bob' },
     ];
 
-    test('a kick ends the session that it names', async () => {
+    test('a kick ends the session that it names, and tells why', async () => {
       await aCall();
       start();
-      await parts.publish(kick('PA_u-7'));
+      const reason = 'off topic';
+      await parts.publish([
+        'participant.kick_requested',
+        room,
+        { participantSid: 'PA_u-7', identity: 'u-7', by: 'bob', reason },
+      ]);
       await until('u-7 is out', () => inside().join() === 'bob');
+      expect(livekit.notices()).toEqual([{ to: ['u-7'], notice: { type: 'removed', code: 'kicked', reason } }]);
       expect(await parts.ask('enter', room, 'u-7')).toBe('allow');
     });
 
@@ -567,6 +820,23 @@ describeWith(['postgres'], 'enforcing', () => {
       start();
       await answered();
       expect(livekit.callsOf('RemoveParticipant')).toEqual([]);
+    });
+
+    test('a kick that LiveKit refuses for longer than it lives is dropped', async () => {
+      await aCall();
+      start();
+      await answered();
+      livekit.fail('RemoveParticipant', () => ({ status: 503 }));
+      await parts.publish(kick('PA_u-7'));
+      await until('it was refused', () => livekit.callsOf('RemoveParticipant').length > 0);
+      await parts.pool.query('update edges set expires_at = now()');
+      await answered();
+      const calls = livekit.callsOf('RemoveParticipant').length;
+      livekit.fail('RemoveParticipant', []);
+      await parts.publish(['member.updated', room, { userId: 'u-7', role: 'listener' }]);
+      await until('what came later took effect', () => livekit.callsOf('UpdateParticipant').length > 0);
+      expect(livekit.callsOf('RemoveParticipant')).toHaveLength(calls);
+      expect(inside()).toEqual(['bob', 'u-7']);
     });
 
     test('a kick that LiveKit refused is tried again within seconds', async () => {
@@ -592,6 +862,7 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(livekit.callsOf('MutePublishedTrack').map(({ body }) => body)).toEqual([
         { room, identity: 'u-7', track_sid: 'TR_1', muted: true },
       ]);
+      expect(livekit.notices()).toEqual([{ to: ['u-7'], notice: { type: 'muted', trackSid: 'TR_1' } }]);
     });
   });
 

@@ -1,17 +1,19 @@
+import type { Notice } from '@realtime-service/contracts';
 import { type ListedParticipant, LivekitError, type RoomService } from '@realtime-service/livekit';
 import {
   attributes,
   authorise,
+  endOf,
   isSamePermission,
-  type RoomFacts,
   toParticipantPermission,
   type Verdict,
 } from '@realtime-service/room-model';
-import type { ClaimedEdge, Mark, RoomStore } from '@realtime-service/room-store';
+import type { ClaimedEdge, FactsAnswer, Mark, RoomStore } from '@realtime-service/room-store';
 import { type Logger, withRemoteParent, withSpan } from '@realtime-service/telemetry';
 import { type Clock, systemClock } from './clock.ts';
 import type { LaneGate } from './lane-gate.ts';
 import type { WorkerMetrics } from './metrics.ts';
+import { notify } from './notify.ts';
 
 /** Longer than the bounded calls of one answer together. */
 const claimSeconds = 15;
@@ -31,6 +33,8 @@ export interface EnforcementDependencies {
   readonly clock?: Clock;
   /** What to do with rooms that LiveKit has and the domain does not. */
   readonly unknownRooms: 'observe' | 'close';
+  /** How long before a room's scheduled end people are told of it; 0: not at all. */
+  readonly closingNoticeMs: number;
   readonly metrics: WorkerMetrics;
   readonly logger: Logger;
 }
@@ -58,33 +62,47 @@ const delayAfter = (error: unknown, attempts: number, clock: Clock): number => {
   return Math.max(error.retryAfterMs ?? 0, delayMs);
 };
 
-const readRoom = async (store: RoomStore, roomId: string): Promise<RoomFacts | null> => {
-  const [answer] = await store.readFacts([{ roomId, userId: '', loginId: null }]);
-  return answer?.facts.room ?? null;
+const readOne = async (
+  store: RoomStore,
+  { roomId, userId = '', loginId = null }: { roomId: string; userId?: string; loginId?: string | null },
+): Promise<FactsAnswer> => {
+  const [answer] = await store.readFacts([{ roomId, userId, loginId }]);
+  if (answer === undefined) throw new Error('facts were not answered');
+  return answer;
 };
 
 const later: Answer = { kind: 'later', delayMs: notCaughtUpRetryMs };
 
-/** Makes LiveKit agree about one room: a closed one ends in one call; of others every identity is asked about. */
-const answerRoom = async (
-  { store, livekit, gate, unknownRooms }: EnforcementDependencies,
-  mark: Mark,
-): Promise<Answer> => {
+/** The next moment at which a schedule has something to do: to tell of the end, and then to bring it about. */
+const nextMoment = (closesAtMs: number, closingNoticeMs: number, nowMs: number): number => {
+  const noticeAtMs = closesAtMs - closingNoticeMs;
+  return nowMs < noticeAtMs ? noticeAtMs : closesAtMs;
+};
+
+/**
+ * Makes LiveKit agree about one room: one that is over ends in one call; of others every identity is asked about. The
+ * question about a live room with a schedule is kept until the schedule has something to do.
+ */
+const answerRoom = async (dependencies: EnforcementDependencies, mark: Mark): Promise<Answer> => {
+  const { store, livekit, gate, unknownRooms, closingNoticeMs } = dependencies;
   const { roomId } = mark;
-  let room = await readRoom(store, roomId);
-  if (room === null) {
+  let answer = await readOne(store, { roomId });
+  if (answer.facts.room === null) {
     if (!(await gate.isCaughtUp([roomId]))) return later;
     // Read again: only what is absent after the lane was seen caught up is absent.
-    room = await readRoom(store, roomId);
+    answer = await readOne(store, { roomId });
+  } else if (endOf(answer.facts.room, answer.nowMs) === 'schedule_over') {
+    // An older state may not know yet that the end was put off.
+    if (!(await gate.hasReachedKnown([roomId]))) return later;
+    answer = await readOne(store, { roomId });
   }
-  if (room === null) {
-    if (unknownRooms === 'observe') return settled('observed', 'unknown_room');
+  const { isRoomLive, nowMs } = answer;
+  const { room } = answer.facts;
+  if (room === null && unknownRooms === 'observe') return settled('observed', 'unknown_room');
+  const end = room === null ? 'unknown_room' : endOf(room, nowMs);
+  if (end !== null) {
     await livekit.deleteRoom(roomId);
-    return settled('room_deleted', 'unknown_room');
-  }
-  if (room.state === 'closed') {
-    await livekit.deleteRoom(roomId);
-    return settled('room_deleted', 'room_closed');
+    return settled('room_deleted', end);
   }
   const participants = await livekit.listParticipants(roomId);
   await store.markIdentities(
@@ -92,18 +110,31 @@ const answerRoom = async (
     participants.map(({ identity }) => identity),
     mark,
   );
-  return settled('asked_each');
+  const closesAtMs = room?.closesAtMs ?? null;
+  if (closesAtMs === null || !isRoomLive) return settled('asked_each');
+  if (participants.length > 0 && closesAtMs - nowMs <= closingNoticeMs)
+    await tell(dependencies, { roomId }, { type: 'closing', closesAt: new Date(closesAtMs).toISOString() });
+  return settled('asked_each', '', nextMoment(closesAtMs, closingNoticeMs, nowMs));
 };
+
+const tell = (
+  { livekit, clock = systemClock, metrics }: EnforcementDependencies,
+  to: { readonly roomId: string; readonly identity?: string },
+  notice: Notice,
+): Promise<void> => notify({ livekit, clock, metrics }, to, notice);
 
 const isPerson = ({ kind }: ListedParticipant): boolean => kind === 'STANDARD';
 
+const said = (reason: string | null) => (reason === null ? {} : { reason });
+
 /** Carries out a verdict about somebody who is inside. */
 const enforce = async (
-  { livekit, unknownRooms }: EnforcementDependencies,
+  dependencies: EnforcementDependencies,
   mark: Mark,
   present: ListedParticipant,
   verdict: Verdict,
 ): Promise<Answer> => {
+  const { livekit, unknownRooms } = dependencies;
   const { roomId, identity } = mark;
   if (verdict.kind === 'allow') {
     const wanted = toParticipantPermission(verdict.permissions);
@@ -112,6 +143,7 @@ const enforce = async (
     return settled('permissions_set', '', verdict.changesAtMs);
   }
   if (verdict.reason === 'unknown_room' && unknownRooms === 'observe') return settled('observed', verdict.reason);
+  await tell(dependencies, mark, { type: 'removed', code: verdict.code, ...said(verdict.message) });
   await livekit.removeParticipant(roomId, identity);
   return settled('removed', verdict.reason);
 };
@@ -129,10 +161,8 @@ const answerIdentity = async (dependencies: EnforcementDependencies, mark: Mark)
   const userId = present.attributes?.[attributes.user];
   if (userId === undefined) return settled('observed', 'not_ours');
   const judge = async (): Promise<Verdict> => {
-    const [answer] = await store.readFacts([
-      { roomId, userId, loginId: present.attributes?.[attributes.login] ?? null },
-    ]);
-    if (answer === undefined) throw new Error('facts were not answered');
+    const loginId = present.attributes?.[attributes.login] ?? null;
+    const answer = await readOne(store, { roomId, userId, loginId });
     return authorise(answer.facts, { purpose: 'stay', identity, takeOver: false }, answer.nowMs);
   };
   if (!(await gate.hasReachedKnown([roomId, userId]))) return later;
@@ -173,22 +203,24 @@ const answerMark = async (dependencies: EnforcementDependencies, mark: Mark): Pr
 };
 
 /** Carries out an order that concerns one sid, if that sid is still the one that is there. */
-const carryOutEdge = async (
-  { store, livekit, clock = systemClock, metrics, logger }: EnforcementDependencies,
-  edge: ClaimedEdge,
-): Promise<void> => {
+const carryOutEdge = async (dependencies: EnforcementDependencies, edge: ClaimedEdge): Promise<void> => {
+  const { store, livekit, clock = systemClock, metrics, logger } = dependencies;
+  const { roomId, identity, trackSid, reason } = edge;
   try {
-    const present = await livekit.getParticipant(edge.roomId, edge.identity);
+    const present = await livekit.getParticipant(roomId, identity);
     if (present?.sid === edge.participantSid) {
-      if (edge.kind === 'kick') await livekit.removeParticipant(edge.roomId, edge.identity);
-      else if (edge.trackSid !== null) await livekit.muteTrack(edge.roomId, edge.identity, edge.trackSid);
+      if (trackSid === null) {
+        await tell(dependencies, edge, { type: 'removed', code: 'kicked', ...said(reason) });
+        await livekit.removeParticipant(roomId, identity);
+      } else if (await livekit.muteTrack(roomId, identity, trackSid))
+        await tell(dependencies, edge, { type: 'muted', trackSid, ...said(reason) });
       metrics.answers.inc({ action: edge.kind, reason: 'requested' });
-      logger.info({ room: edge.roomId, identity: edge.identity, kind: edge.kind }, 'order carried out');
+      logger.info({ room: roomId, identity, kind: edge.kind }, 'order carried out');
     }
     await store.settleEdge(edge);
   } catch (error) {
     metrics.enforcementErrors.inc({ kind: error instanceof LivekitError ? error.kind : 'store' });
-    logger.warn({ room: edge.roomId, identity: edge.identity, err: error }, 'order could not be carried out yet');
+    logger.warn({ room: roomId, identity, err: error }, 'order could not be carried out yet');
     await store.postponeEdge(edge, delayAfter(error, edgeRetryAttempts, clock)).catch(() => {});
   }
 };

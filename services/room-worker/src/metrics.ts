@@ -14,6 +14,7 @@ export interface WorkerMetrics {
   readonly heldBack: Gauge;
   readonly webhooks: Counter<'outcome'>;
   readonly answers: Counter<'action' | 'reason'>;
+  readonly notices: Counter<'type' | 'outcome'>;
   readonly enforcementErrors: Counter<'kind'>;
   readonly removalSeconds: Histogram;
   readonly marksDue: Gauge;
@@ -84,6 +85,12 @@ export const createWorkerMetrics = (): WorkerMetrics => {
       name: 'realtime_marks_answered',
       help: 'Questions about sessions, by what was done',
       labelNames: ['action', 'reason'],
+      registers,
+    }),
+    notices: new Counter({
+      name: 'realtime_notices',
+      help: 'Data messages to people inside, by what they tell and whether LiveKit took them in time',
+      labelNames: ['type', 'outcome'],
       registers,
     }),
     enforcementErrors: new Counter({

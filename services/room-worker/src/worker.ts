@@ -229,7 +229,8 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
     },
   });
   const gate = createLaneGate(store, log, activeProjection);
-  const enforcement = startEnforcement({ store, livekit, gate, unknownRooms: settings.unknownRooms, metrics, logger });
+  const { unknownRooms, closingNoticeMs } = settings;
+  const enforcement = startEnforcement({ store, livekit, gate, unknownRooms, closingNoticeMs, metrics, logger });
   const listener = listen(database.directUrl, marksChannel, enforcement.wake, (error) =>
     logger.warn({ err: error }, 'listening for marks failed'),
   );

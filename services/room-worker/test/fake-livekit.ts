@@ -34,6 +34,8 @@ export interface FakeLivekit {
   readonly service: RoomService;
   readonly calls: readonly Call[];
   readonly callsOf: (method: string) => Call[];
+  /** What was told, in order: to whom (nobody: to all), and what. */
+  readonly notices: () => { readonly to: readonly string[]; readonly notice: unknown }[];
   /** room → identity → participant */
   readonly rooms: Map<string, Map<string, FakeParticipant>>;
   readonly put: (room: string, participant: FakeParticipant) => void;
@@ -80,6 +82,7 @@ export const startFakeLivekit = async (timeoutMs: number): Promise<FakeLivekit> 
         if (participant === undefined) return notFound('participant does not exist');
         room?.set(identity, { ...participant, permission: body.permission as FakeParticipant['permission'] });
         return { status: 200, body: {} };
+      case 'SendData':
       case 'MutePublishedTrack':
         return { status: 200, body: {} };
       default:
@@ -110,6 +113,13 @@ export const startFakeLivekit = async (timeoutMs: number): Promise<FakeLivekit> 
     service: createRoomService({ apiUrl: url, key, timeoutMs }),
     calls,
     callsOf: (method) => calls.filter((call) => call.method === method),
+    notices: () =>
+      calls
+        .filter(({ method }) => method === 'SendData')
+        .map(({ body }) => ({
+          to: body.destination_identities as string[],
+          notice: JSON.parse(Buffer.from(String(body.data), 'base64').toString()),
+        })),
     rooms,
     put: (room, participant) => {
       const people = rooms.get(room) ?? new Map<string, FakeParticipant>();

@@ -100,6 +100,7 @@ export class SimulatedWorker implements SimulatedProcess {
       livekit: this.#livekit,
       gate: createLaneGate(this.#store, this.#log, activeProjection),
       unknownRooms: 'observe',
+      closingNoticeMs: 60_000,
       clock: this.#clock,
       metrics,
       logger,
