@@ -14,7 +14,7 @@ export interface Mutant {
   };
 }
 
-const readFacts = 'packages/room-store/src/read-facts.ts';
+const batch = 'packages/room-store/src/batch.ts';
 const applyChunk = 'packages/room-store/src/apply-chunk.ts';
 const joinAgainstRemove = {
   file: 'test/src/simulation/join-against-remove.test.ts',
@@ -26,20 +26,20 @@ export const mutants: readonly Mutant[] = [
     name: 'membership cached for 5 s',
     edits: [
       {
-        path: readFacts,
-        from: '  return async (query) => {\n',
-        to: `  const cache = new Map<string, { readonly answer: FactsAnswer; readonly untilMs: number }>();
-  return async (query) => {
-    const cached = cache.get(JSON.stringify(query));
-    if (cached !== undefined && cached.untilMs > Date.now()) return cached.answer;
+        path: batch,
+        from: '  return async (question) => {\n',
+        to: `  const cache = new Map<string, { readonly known: A; readonly untilMs: number }>();
+  return async (question) => {
+    const cached = cache.get(JSON.stringify(question));
+    if (cached !== undefined && cached.untilMs > Date.now()) return cached.known;
 `,
       },
       {
-        path: readFacts,
-        from: '    return (await batch.answers.promise)[at] as FactsAnswer;\n',
-        to: `    const answer = (await batch.answers.promise)[at] as FactsAnswer;
-    cache.set(JSON.stringify(query), { answer, untilMs: Date.now() + 5_000 });
-    return answer;
+        path: batch,
+        from: '    return (await batch.answers.promise)[at] as A;\n',
+        to: `    const known = (await batch.answers.promise)[at] as A;
+    cache.set(JSON.stringify(question), { known, untilMs: Date.now() + 5_000 });
+    return known;
 `,
       },
     ],
@@ -49,22 +49,22 @@ export const mutants: readonly Mutant[] = [
     name: 'a question joins a batch that was already sent',
     edits: [
       {
-        path: readFacts,
+        path: batch,
         from: '    inFlight += 1;\n',
-        to: '    inFlight += 1;\n    sent = { queries, answers };\n',
+        to: '    inFlight += 1;\n    sent = { questions, answers };\n',
       },
       {
-        path: readFacts,
+        path: batch,
         from: '  let inFlight = 0;\n',
-        to: '  let inFlight = 0;\n  let sent: Batch | undefined;\n',
+        to: '  let inFlight = 0;\n  let sent: Batch<Q, A> | undefined;\n',
       },
-      { path: readFacts, from: '    inFlight -= 1;\n', to: '    inFlight -= 1;\n    sent = undefined;\n' },
+      { path: batch, from: '    inFlight -= 1;\n', to: '    inFlight -= 1;\n    sent = undefined;\n' },
       {
-        path: readFacts,
-        from: '  return async (query) => {\n',
-        to: `  return async (query) => {
-    const same = sent?.queries.findIndex((each) => JSON.stringify(each) === JSON.stringify(query)) ?? -1;
-    if (sent !== undefined && same >= 0) return (await sent.answers.promise)[same] as FactsAnswer;
+        path: batch,
+        from: '  return async (question) => {\n',
+        to: `  return async (question) => {
+    const same = sent?.questions.findIndex((each) => JSON.stringify(each) === JSON.stringify(question)) ?? -1;
+    if (sent !== undefined && same >= 0) return (await sent.answers.promise)[same] as A;
 `,
       },
     ],

@@ -49,21 +49,29 @@ const complaintOf = (copy: string, { file, title, parts }: Mutant['caughtBy']): 
 };
 
 const copy = copySources();
-let caught = 0;
-try {
-  for (const mutant of mutants) {
-    const intact = new Map(mutant.edits.map(({ path }) => [path, readFileSync(join(copy, path), 'utf8')]));
+/** Applies the mutant, asks the test, and takes the mutant back; false where it does not apply or survives. */
+const isCaught = (mutant: Mutant): boolean => {
+  const intact = new Map<string, string>();
+  try {
+    for (const { path } of mutant.edits) intact.set(path, readFileSync(join(copy, path), 'utf8'));
     applyMutant(copy, mutant);
     const complaint = complaintOf(copy, mutant.caughtBy);
-    for (const [path, text] of intact) writeFileSync(join(copy, path), text);
-    if (complaint !== null) caught += 1;
     const { file, title } = mutant.caughtBy;
-    console.log(
-      `${complaint === null ? 'SURVIVED' : 'caught'}  ${mutant.name}\n    ${file} › ${title}\n    ${complaint ?? ''}`,
-    );
+    console.log(`${complaint === null ? 'SURVIVED' : 'caught'}  ${mutant.name}\n    ${file} › ${title}`);
+    if (complaint !== null) console.log(`    ${complaint}`);
+    return complaint !== null;
+  } catch (error) {
+    console.log(`FAILED  ${mutant.name}\n    ${error instanceof Error ? error.message : String(error)}`);
+    return false;
+  } finally {
+    for (const [path, text] of intact) writeFileSync(join(copy, path), text);
   }
+};
+
+try {
+  const caught = mutants.filter(isCaught).length;
+  console.log(`${caught} of ${mutants.length}`);
+  process.exitCode = caught === mutants.length ? 0 : 1;
 } finally {
   rmSync(copy, { recursive: true, force: true });
 }
-console.log(`${caught} of ${mutants.length}`);
-process.exitCode = caught === mutants.length ? 0 : 1;
