@@ -178,11 +178,6 @@ describe('what only keeps people from entering throws nobody out', () => {
     { what: 'a locked room', given: { room: { isLocked: true } }, reason: 'locked' },
     { what: 'a room that is not open yet', given: { room: { opensAtMs: now + 1 } }, reason: 'not_open' },
     { what: 'doubt', given: { isSuspect: true }, reason: 'suspect' },
-    {
-      what: 'a full room',
-      given: { room: { maxParticipants: 10 }, seats: { takenByOthers: 10, ownOtherDevices: 0 } },
-      reason: 'full',
-    },
   ];
   for (const { what, given, reason } of doors)
     describe(what, () => {
@@ -239,8 +234,12 @@ describe('seats', () => {
     { why: 'a host needs one too', given: { ...limited(10), member: { role: 'host' } }, enter: 'full', stay: 'allow' },
     {
       why: 'the same device again',
-      given: limited(10, [{ identity: 'u7:phone' }]),
-      request: { identity: 'u7:phone' },
+      given: { ...limited(10), seats: { takenByOthers: 10, isHeld: true } },
+      enter: 'allow',
+    },
+    {
+      why: 'somebody whom nobody sees',
+      given: { ...limited(10), member: { role: 'observer' } },
       enter: 'allow',
     },
     {
@@ -274,7 +273,7 @@ describe('seats', () => {
     },
     {
       why: 'multi(1), lowered while two are inside',
-      given: { ...devices('multi', 1, 1), sessions: present },
+      given: { ...devices('multi', 1, 1), seats: { ownOtherDevices: 1, isHeld: true } },
       enter: 'allow',
     },
     { why: 'single_oldest, alone', given: devices('single_oldest', 0), enter: 'allow' },
@@ -289,6 +288,17 @@ describe('seats', () => {
       given: { ...devices('single_oldest', 1), sessions: present },
       request: { takeOver: true },
       enter: 'allow',
+    },
+    {
+      why: 'single_oldest, at the door with the token that took over',
+      given: { ...devices('single_oldest', 1), seats: { ownOtherDevices: 1, isHeld: true, isReserved: true } },
+      enter: 'allow',
+    },
+    {
+      why: 'single_oldest, the device that was taken over from',
+      given: { ...devices('single_oldest', 1), seats: { ownOtherDevices: 1, isHeld: true }, sessions: present },
+      enter: 'device_conflict',
+      stay: 'allow',
     },
     { why: 'single_newest, the newcomer takes over', given: devices('single_newest', 1), enter: 'allow' },
   ]);
@@ -513,7 +523,7 @@ describe('moderation', () => {
  */
 const restated = (
   { room, member, bans, user, isLoginEnded, isSuspect: doubted, ownSessions, seats }: Facts,
-  { purpose, identity, takeOver }: Request,
+  { purpose, takeOver }: Request,
 ): Verdict => {
   const isBanned = (privilege: Privilege): boolean =>
     bans.some((ban) => ban.privilege === privilege && !ban.isLifted && !(ban.untilMs !== null && ban.untilMs <= now));
@@ -525,7 +535,9 @@ const restated = (
   );
   const enters = purpose === 'enter';
   const isOutside = enters && counted.length === 0;
-  const needsNewSeat = enters && seats !== null && counted.every((session) => session.identity !== identity);
+  const isSeen = !((isMember ? member.permissions?.hidden : undefined) ?? role === 'observer');
+  const counts = enters && seats !== null && isSeen;
+  const needsNewSeat = counts && !seats.isHeld;
   const isKnown = room !== null && room.state !== 'unknown';
   const isOver = room !== null && room.closesAtMs !== null && room.closesAtMs <= now;
   const removal = room?.state === 'closed' || isOver || isBanned('join') ? 'fact' : 'absence';
@@ -544,7 +556,7 @@ const restated = (
     [isOutside && (room?.opensAtMs ?? 0) > now, 'not_open', 'room_not_open'],
     [isOutside && room?.isLocked === true && role !== 'host' && role !== 'moderator', 'locked', 'room_locked'],
     [
-      enters && mode === 'single_oldest' && (seats?.ownOtherDevices ?? 0) > 0 && !takeOver,
+      counts && mode === 'single_oldest' && seats.ownOtherDevices > 0 && !takeOver && !seats.isReserved,
       'device_conflict',
       'device_conflict',
     ],
@@ -660,7 +672,15 @@ const anyCell = fc.record({
     }),
     { maxLength: 2 },
   ),
-  seats: fc.option(fc.record({ takenByOthers: fc.nat(6), ownOtherDevices: fc.nat(3) }), { freq: 2 }),
+  seats: fc.option(
+    fc.record({
+      takenByOthers: fc.nat(6),
+      ownOtherDevices: fc.nat(3),
+      isHeld: fc.constantFrom(true, false, false),
+      isReserved: rarely,
+    }),
+    { freq: 2 },
+  ),
   request: fc.record({
     purpose: fc.constantFrom('enter' as const, 'enter' as const, 'stay' as const, 'act' as const),
     identity: fc.constantFrom('me', 'me:phone'),

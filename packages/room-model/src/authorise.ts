@@ -14,12 +14,16 @@ export interface OwnSession {
   readonly wasRemoved: boolean;
 }
 
-/** What is taken in a room with a limit or a device policy; live people and unexpired leases together. */
+/** What is taken in a room with a limit or a device policy: by who is inside or just left, and by tokens not used yet. */
 export interface Seats {
   /** Distinct identities of other people and of the person's own other devices. */
   readonly takenByOthers: number;
   /** The person's own other devices. */
   readonly ownOtherDevices: number;
+  /** Whether this identity has a seat already. */
+  readonly isHeld: boolean;
+  /** Whether this very device has a token that it has not used: it was let in, over another one where it took over. */
+  readonly isReserved: boolean;
 }
 
 /** A room as a decision sees it: without provenance. */
@@ -167,24 +171,24 @@ interface Entry {
 
 /** Reasons that keep people from entering and throw nobody out. */
 const denyEntry = ({ facts, room, permissions, request, nowMs }: Entry): Denied | null => {
-  const { seats, ownSessions } = facts;
-  if (!isPresent(ownSessions, nowMs)) {
+  if (!isPresent(facts.ownSessions, nowMs)) {
     if (facts.isSuspect) return deny('suspect');
     if (room.opensAtMs !== null && room.opensAtMs > nowMs) return deny('not_open', { opensAtMs: room.opensAtMs });
     if (room.isLocked && !permissions.moderate) return deny('locked');
   }
-  if (seats === null) return null;
-  const sameIdentity = ownSessions.filter(({ identity }) => identity === request.identity);
-  return denySeat(room, seats, request, isPresent(sameIdentity, nowMs));
+  // Whom nobody sees takes no seat: a full room would tell of them.
+  return facts.seats === null || permissions.hidden ? null : denySeat(room, facts.seats, request);
 };
 
-/** An identity that is inside holds its seat; the person's next device needs one of its own. */
-const denySeat = (room: RoomFacts, seats: Seats, { takeOver }: Request, holdsSeat: boolean): Denied | null => {
+/** An identity keeps the seat that it has; the person's next device needs one of its own. */
+const denySeat = (room: RoomFacts, seats: Seats, { takeOver }: Request): Denied | null => {
   const { maxParticipants, devicePolicy } = room;
-  if (devicePolicy.mode === 'single_oldest' && seats.ownOtherDevices > 0 && !takeOver) return deny('device_conflict');
-  if (holdsSeat) return null;
-  if (maxParticipants !== null && seats.takenByOthers >= maxParticipants) return deny('full');
-  if (devicePolicy.mode === 'multi' && devicePolicy.max !== undefined && seats.ownOtherDevices >= devicePolicy.max)
+  const { takenByOthers, ownOtherDevices, isHeld, isReserved } = seats;
+  if (devicePolicy.mode === 'single_oldest' && ownOtherDevices > 0 && !takeOver && !isReserved)
+    return deny('device_conflict');
+  if (isHeld) return null;
+  if (maxParticipants !== null && takenByOthers >= maxParticipants) return deny('full');
+  if (devicePolicy.mode === 'multi' && devicePolicy.max !== undefined && ownOtherDevices >= devicePolicy.max)
     return deny('device_conflict');
   return null;
 };

@@ -11,7 +11,7 @@ import type {
 } from '@realtime-service/contracts';
 import { isUserEventType } from '@realtime-service/contracts';
 import fc from 'fast-check';
-import type { BanFacts, Facts, MemberFacts, OwnSession, Request, RoomFacts, Verdict } from '../src/authorise.ts';
+import type { BanFacts, Facts, MemberFacts, OwnSession, Request, RoomFacts, Seats, Verdict } from '../src/authorise.ts';
 import { authorise } from '../src/authorise.ts';
 import type { Origin } from '../src/origin.ts';
 import { evolvePresence, type PresenceChange } from '../src/presence.ts';
@@ -161,7 +161,7 @@ export interface Situation {
   readonly isLoginEnded?: boolean;
   readonly isSuspect?: boolean;
   readonly sessions?: readonly Partial<OwnSession>[];
-  readonly seats?: Facts['seats'];
+  readonly seats?: Partial<Seats> | null;
 }
 
 export const factsOf = (situation: Situation): Facts => {
@@ -183,7 +183,7 @@ export const factsOf = (situation: Situation): Facts => {
       wasRemoved: false,
       ...session,
     })),
-    seats,
+    seats: seats && { takenByOthers: 0, ownOtherDevices: 0, isHeld: false, isReserved: false, ...seats },
   };
 };
 

@@ -1,4 +1,5 @@
-import type { Seats } from '@realtime-service/room-model';
+import { type Permissions, recentlyLeftMs, type Seats, type Verdict } from '@realtime-service/room-model';
+import { type BatchOptions, createBatcher } from './batch.ts';
 import { type Client, inTransaction, type Pool } from './database.ts';
 import { type FactsAnswer, type FactsQuery, readFacts } from './read-facts.ts';
 
@@ -10,44 +11,180 @@ export interface SeatRequest extends FactsQuery {
   readonly leaseSeconds: number;
 }
 
-const countSeats = async (client: Client, { roomId, userId, identity, deviceId }: SeatRequest): Promise<Seats> => {
-  const { rows } = await client.query<{ taken: string; own: string }>(
-    `with taken as (
-        select identity, user_id, device_id from sessions where room_id = $1 and is_live and kind = 'STANDARD' and not is_hidden
-        union
-        select identity, user_id, device_id from seat_leases where room_id = $1 and expires_at > clock_timestamp())
-      select count(distinct identity) filter (where identity <> $2) as taken,
-        count(distinct (identity, device_id)) filter (where user_id = $3 and (identity <> $2 or device_id is distinct from $4)) as own
-      from taken`,
-    [roomId, identity, userId, deviceId],
+/** What was decided, and the facts that it rests on. */
+export interface SeatAnswer {
+  readonly answer: FactsAnswer;
+  readonly verdict: Verdict;
+}
+
+type Decide = (answer: FactsAnswer) => Verdict;
+
+interface SeatQuestion {
+  readonly request: SeatRequest;
+  readonly decide: Decide;
+}
+
+/** Whoever leaves by own will gives the seat up after this time: a reload or a full reconnect says that it leaves, too. */
+const freedAfterLeavingMs = 15_000;
+/** After these the seat is free at once: it was taken away, taken over, or went with the room. */
+const freeingReasons = ['PARTICIPANT_REMOVED', 'DUPLICATE_IDENTITY', 'ROOM_DELETED', 'ROOM_CLOSED'];
+
+/**
+ * Seats are held by people: who is inside, who was until a moment ago, and who has a token that was not used yet: no
+ * session of that identity has joined since. Machines (recorders, agents, ingress, SIP) and hidden people hold none.
+ */
+const seatsSql = `
+  with asked as materialized (
+    select * from unnest($1::opaque_id[], $2::opaque_id[], $3::opaque_id[], $4::text[])
+      with ordinality as asked (room_id, user_id, identity, device_id, at)),
+  wanted as (select distinct room_id from asked),
+  taken as materialized (
+    select s.room_id, s.identity, s.user_id, s.device_id, 'inside' as how
+      from wanted join sessions s using (room_id)
+      where s.is_live and s.kind = 'STANDARD' and not s.is_hidden
+    union all
+    select s.room_id, s.identity, s.user_id, s.device_id, 'left'
+      from wanted join sessions s using (room_id)
+      where not s.is_live and s.kind = 'STANDARD' and not s.is_hidden and s.end_reason <> all ($5::text[])
+        and s.ended_at > clock_timestamp() - case s.end_reason when 'CLIENT_INITIATED'
+          then interval '${freedAfterLeavingMs} milliseconds' else interval '${recentlyLeftMs} milliseconds' end
+    union all
+    select l.room_id, l.identity, l.user_id, l.device_id, 'token'
+      from wanted join seat_leases l using (room_id)
+      where l.expires_at > clock_timestamp() and not exists (
+        select from sessions s where s.room_id = l.room_id and s.identity = l.identity and s.joined_at >= l.granted_at)),
+  totals as (select room_id, count(distinct identity)::int as taken from taken group by room_id),
+  own as materialized (
+    select asked.at, taken.*, taken.identity = asked.identity and taken.device_id is not distinct from asked.device_id as is_same
+      from asked join taken using (room_id, user_id))
+  select coalesce(totals.taken, 0) as taken,
+    coalesce(bool_or(own.identity = asked.identity), false) as is_held,
+    coalesce(bool_or(own.is_same and own.how = 'token'), false) as is_reserved,
+    coalesce(bool_or(own.is_same and own.how = 'inside'), false) as is_inside,
+    (count(distinct (own.identity, own.device_id)) filter (where not own.is_same))::int as own_other_devices
+  from asked left join totals using (room_id) left join own using (at)
+  group by asked.at, totals.taken order by asked.at`;
+
+interface SeatRow {
+  readonly taken: number;
+  readonly is_held: boolean;
+  readonly is_reserved: boolean;
+  readonly is_inside: boolean;
+  readonly own_other_devices: number;
+}
+
+/** Columns of requests, in the order of `unnest`. */
+const columnsOf = (requests: readonly SeatRequest[]): readonly unknown[][] => [
+  requests.map(({ roomId }) => roomId),
+  requests.map(({ userId }) => userId),
+  requests.map(({ identity }) => identity),
+  requests.map(({ deviceId }) => deviceId),
+];
+
+const countSeats = async (client: Client, requests: readonly SeatRequest[]): Promise<SeatRow[]> => {
+  const { rows } = await client.query<SeatRow>(seatsSql, [...columnsOf(requests), freeingReasons]);
+  return rows;
+};
+
+/** Sorted by what is locked, so that two batches over the same rooms cannot wait for each other. */
+const lockRooms = async (client: Client, requests: readonly SeatRequest[]): Promise<void> => {
+  await client.query(
+    `select pg_advisory_xact_lock(key) from
+      (select distinct hashtextextended(id, 1) as key from unnest($1::opaque_id[]) as id order by key) as rooms`,
+    [requests.map(({ roomId }) => roomId)],
   );
-  return { takenByOthers: Number(rows[0]?.taken ?? 0), ownOtherDevices: Number(rows[0]?.own ?? 0) };
+};
+
+const grantLeases = async (client: Client, granted: readonly SeatRequest[]): Promise<void> => {
+  if (granted.length === 0) return;
+  await client.query(
+    `insert into seat_leases (room_id, user_id, identity, device_id, expires_at, granted_at)
+      select room_id, user_id, identity, device_id, clock_timestamp() + make_interval(secs => seconds), clock_timestamp()
+        from unnest($1::opaque_id[], $2::opaque_id[], $3::opaque_id[], $4::text[], $5::float8[])
+          as granted (room_id, user_id, identity, device_id, seconds)
+      on conflict (room_id, identity, user_id) do update
+        set device_id = excluded.device_id, expires_at = excluded.expires_at, granted_at = excluded.granted_at`,
+    [...columnsOf(granted), granted.map(({ leaseSeconds }) => leaseSeconds)],
+  );
+};
+
+/** Decides one after the other, as if each had come alone: who was let in before takes a seat from those who follow. */
+const decideInOrder = (
+  questions: readonly SeatQuestion[],
+  answers: readonly FactsAnswer[],
+  rows: readonly SeatRow[],
+): { readonly decided: SeatAnswer[]; readonly granted: SeatRequest[] } => {
+  const added = new Map<string, number>();
+  const granted: SeatRequest[] = [];
+  const decided = questions.map(({ request, decide }, at): SeatAnswer => {
+    const { taken, is_held, is_reserved, is_inside, own_other_devices } = rows[at] as SeatRow;
+    const { facts, ...rest } = answers[at] as FactsAnswer;
+    const addedHere = added.get(request.roomId) ?? 0;
+    const seats: Seats = {
+      takenByOthers: taken + addedHere - (is_held ? 1 : 0),
+      ownOtherDevices: own_other_devices,
+      isHeld: is_held,
+      isReserved: is_reserved,
+    };
+    const answer = { ...rest, facts: { ...facts, seats } };
+    const verdict = decide(answer);
+    if (verdict.kind === 'allow' && takesSeat(verdict.permissions)) {
+      if (!is_held) added.set(request.roomId, addedHere + 1);
+      // Who is inside has a seat; a token for a reconnect reserves nothing beyond it.
+      if (!is_inside) granted.push(request);
+    }
+    return { answer, verdict };
+  });
+  return { decided, granted };
+};
+
+const takesSeat = ({ hidden }: Permissions): boolean => !hidden;
+
+/** No person twice about one room in a round: what the first is given is there for the second to be seen. */
+const roundsOf = (questions: readonly SeatQuestion[]): SeatQuestion[][] => {
+  const rounds: SeatQuestion[][] = [];
+  const times = new Map<string, number>();
+  for (const question of questions) {
+    const { roomId, userId } = question.request;
+    const key = `${roomId}\0${userId}`;
+    const round = times.get(key) ?? 0;
+    times.set(key, round + 1);
+    rounds[round] ??= [];
+    rounds[round].push(question);
+  }
+  return rounds;
 };
 
 /**
- * Decides and takes a seat as one step: under the room's advisory lock, taken as a statement of its own (in one
- * statement, or without it, more get in than there are seats), facts and seats are read, `decide` is asked, and the
- * lease is written when it allows.
+ * Decides and takes seats as one step: under the rooms' advisory locks, taken in a statement of their own (in one
+ * statement, or without them, more get in than there are seats), facts and seats are read, `decide` is asked, and the
+ * leases are written of those whom it allows.
  */
-export const decideWithSeat = <T extends { readonly kind: 'allow' | 'deny' }>(
-  pool: Pool,
-  request: SeatRequest,
-  decide: (answer: FactsAnswer) => T,
-): Promise<{ answer: FactsAnswer; verdict: T }> =>
+const decideWithSeats = (pool: Pool, questions: readonly SeatQuestion[]): Promise<SeatAnswer[]> =>
   inTransaction(pool, async (client) => {
-    await client.query(`select pg_advisory_xact_lock(hashtextextended($1, 1))`, [request.roomId]);
-    const [answer] = (await readFacts(client, [request])) as [FactsAnswer];
-    const seated: FactsAnswer = { ...answer, facts: { ...answer.facts, seats: await countSeats(client, request) } };
-    const verdict = decide(seated);
-    if (verdict.kind === 'allow')
-      await client.query(
-        `insert into seat_leases (room_id, identity, device_id, user_id, expires_at)
-          values ($1, $2, $3, $4, clock_timestamp() + make_interval(secs => $5))
-          on conflict (room_id, identity, user_id) do update set device_id = excluded.device_id, expires_at = excluded.expires_at`,
-        [request.roomId, request.identity, request.deviceId, request.userId, request.leaseSeconds],
-      );
-    return { answer: seated, verdict };
+    await lockRooms(
+      client,
+      questions.map(({ request }) => request),
+    );
+    const answers = new Map<SeatQuestion, SeatAnswer>();
+    for (const round of roundsOf(questions)) {
+      const requests = round.map(({ request }) => request);
+      const [facts, rows] = await Promise.all([readFacts(client, requests), countSeats(client, requests)]);
+      const { decided, granted } = decideInOrder(round, facts, rows);
+      await grantLeases(client, granted);
+      for (const [at, question] of round.entries()) answers.set(question, decided[at] as SeatAnswer);
+    }
+    return questions.map((question) => answers.get(question) as SeatAnswer);
   });
+
+/** Decides with seats for whoever asks, many at once in one transaction: the rooms' locks let one through at a time. */
+export const createSeatTaker = (
+  pool: Pool,
+  options: BatchOptions,
+): ((request: SeatRequest, decide: Decide) => Promise<SeatAnswer>) => {
+  const take = createBatcher<SeatQuestion, SeatAnswer>((questions) => decideWithSeats(pool, questions), options);
+  return (request, decide) => take({ request, decide });
+};
 
 /**
  * Takes or keeps a duty that only one process may have (the sweep, the relay). A holder that does not renew loses it

@@ -6,6 +6,7 @@ import {
   type RoomFacts,
   recentlyLeftMs,
 } from '@realtime-service/room-model';
+import { type BatchOptions, createBatcher } from './batch.ts';
 import { removedReason } from './chunk-writes.ts';
 import { type Pool, preparedAs } from './database.ts';
 
@@ -140,66 +141,11 @@ export const readFacts = async (database: Queryable, queries: readonly FactsQuer
 
 export type ReadFacts = (queries: readonly FactsQuery[]) => Promise<readonly FactsAnswer[]>;
 
-/** Questions that share a query, and its answers in their order. */
-interface Batch {
-  readonly queries: FactsQuery[];
-  readonly answers: PromiseWithResolvers<readonly FactsAnswer[]>;
-}
-
-/** Most questions that one query answers. */
-const maxBatch = 200;
-/** Queries under way at once; more only take connections from others. */
-const maxInFlight = 2;
-
 /**
- * Gathers concurrent questions into one query, so that freshness costs little. A question only ever joins a batch whose
- * query has *not been sent*: one that is under way has an older snapshot than the question, and its answer could miss
- * a removal that was committed before the question was asked. Whoever has no answer after `deadlineMs` gets an error.
+ * Facts for whoever asks, many at once in one query, so that freshness costs little. A question never joins a query that
+ * is under way: its answer could miss a removal that was committed before the question was asked.
  */
 export const createFactsReader = (
   read: ReadFacts,
-  { deadlineMs }: { readonly deadlineMs: number },
-): ((query: FactsQuery) => Promise<FactsAnswer>) => {
-  const unsent: Batch[] = [];
-  let inFlight = 0;
-
-  const send = async ({ queries, answers }: Batch): Promise<void> => {
-    inFlight += 1;
-    read(queries).then(answers.resolve, answers.reject);
-    // Not the query: a connection that hangs must not hold up those who come later.
-    await answers.promise.catch(() => {});
-    inFlight -= 1;
-    pump();
-  };
-
-  const pump = (): void => {
-    while (inFlight < maxInFlight) {
-      const batch = unsent.shift();
-      if (batch === undefined) return;
-      void send(batch);
-    }
-  };
-
-  const openBatch = (): Batch => {
-    const batch: Batch = { queries: [], answers: Promise.withResolvers() };
-    const giveUp = (): void => {
-      const at = unsent.indexOf(batch);
-      if (at >= 0) unsent.splice(at, 1);
-      batch.answers.reject(new Error(`The store did not answer within ${deadlineMs} ms`));
-    };
-    const timer = setTimeout(giveUp, deadlineMs);
-    const disarm = (): void => clearTimeout(timer);
-    batch.answers.promise.then(disarm, disarm);
-    unsent.push(batch);
-    // After this turn's other requests have been read from their sockets.
-    setImmediate(pump);
-    return batch;
-  };
-
-  return async (query) => {
-    const last = unsent.at(-1);
-    const batch = last !== undefined && last.queries.length < maxBatch ? last : openBatch();
-    const at = batch.queries.push(query) - 1;
-    return (await batch.answers.promise)[at] as FactsAnswer;
-  };
-};
+  options: BatchOptions,
+): ((query: FactsQuery) => Promise<FactsAnswer>) => createBatcher<FactsQuery, FactsAnswer>(read, options);

@@ -7,7 +7,7 @@ import {
   createFactsReader,
   createPool,
   createPostgresStore,
-  decideWithSeat,
+  createSeatTaker,
   findLiveLogins,
   keepRecords,
   migrate,
@@ -87,7 +87,7 @@ export const startApi = async (settings: ApiSettings, logger: Logger): Promise<A
     keys,
     store: {
       readFacts: createFactsReader(createPostgresStore(pool).readFacts, { deadlineMs: storeDeadlineMs }),
-      takeSeat: (request, decide) => withDeadline(decideWithSeat(pool, request, decide), storeDeadlineMs),
+      takeSeat: createSeatTaker(pool, { deadlineMs: storeDeadlineMs }),
     },
     freshness,
     makeRoom: settings.makesRooms

@@ -80,7 +80,7 @@ export interface TestApi {
   /** Failures to stage. */
   readonly failing: { store: boolean; seats: boolean; log: boolean; livekit: boolean };
   readonly freshness: { isCurrent: boolean; reaches: boolean };
-  readonly seatsTaken: { takenByOthers: number; ownOtherDevices: number };
+  readonly seatsTaken: { takenByOthers: number; ownOtherDevices: number; isHeld: boolean; isReserved: boolean };
   readonly token: (changes?: Record<string, unknown>, header?: Record<string, unknown>) => Promise<string>;
   readonly close: () => Promise<void>;
 }
@@ -110,7 +110,7 @@ export const startTestApi = async (
     situations: new Map<string, Situation>(),
     failing: { store: false, seats: false, log: false, livekit: false },
     freshness: { isCurrent: true, reaches: true },
-    seatsTaken: { takenByOthers: 0, ownOtherDevices: 0 },
+    seatsTaken: { takenByOthers: 0, ownOtherDevices: 0, isHeld: false, isReserved: false },
   };
   const readFacts: ApiDependencies['store']['readFacts'] = async ({ roomId, userId }) => {
     if (state.failing.store) throw new Error('the database is away');

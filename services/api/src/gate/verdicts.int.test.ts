@@ -6,7 +6,7 @@ import {
   createFactsReader,
   createPool,
   createPostgresStore,
-  decideWithSeat,
+  createSeatTaker,
   migrate,
   type Pool,
 } from '@realtime-service/room-store';
@@ -230,7 +230,7 @@ describeWith(['postgres'], 'every person at every room, as the model says', ({ p
       { ...limits, MAX_EVENT_LOOP_DELAY_MS: '60000' },
       {
         readFacts: createFactsReader(createPostgresStore(pool).readFacts, { deadlineMs: 60_000 }),
-        takeSeat: (request, decide) => decideWithSeat(pool, request, decide),
+        takeSeat: createSeatTaker(pool, { deadlineMs: 10_000 }),
       },
     );
   }, 120_000);

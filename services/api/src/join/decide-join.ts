@@ -8,7 +8,7 @@ import {
   unknownRoom,
   type Verdict,
 } from '@realtime-service/room-model';
-import type { FactsAnswer, FactsQuery, SeatRequest } from '@realtime-service/room-store';
+import type { FactsAnswer, FactsQuery, SeatAnswer, SeatRequest } from '@realtime-service/room-store';
 import type { Caller } from '../authenticate.ts';
 import { ProblemError } from '../problem.ts';
 import { type AskedJoin, faultsOfChoice } from './join-request.ts';
@@ -17,10 +17,7 @@ import { type AskedJoin, faultsOfChoice } from './join-request.ts';
 export interface Store {
   readonly readFacts: (query: FactsQuery) => Promise<FactsAnswer>;
   /** Reads facts and seats, decides and takes the seat as one step. */
-  readonly takeSeat: (
-    request: SeatRequest,
-    decide: (answer: FactsAnswer) => Verdict,
-  ) => Promise<{ answer: FactsAnswer; verdict: Verdict }>;
+  readonly takeSeat: (request: SeatRequest, decide: (answer: FactsAnswer) => Verdict) => Promise<SeatAnswer>;
 }
 
 interface DecideOptions {

@@ -1,0 +1,332 @@
+/** Seats on a real database: two api processes, people inside as the room-worker would have written them. */
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { createDatabase } from '@realtime-service/dev-stack';
+import { describeWith } from '@realtime-service/dev-stack/vitest';
+import { createPool, migrate, type Pool } from '@realtime-service/room-store';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { type ApiProcess, startProcess } from '../../test/api-process.ts';
+import {
+  answerKeys,
+  createSigningKey,
+  issuer,
+  type KeyServer,
+  type SigningKey,
+  signToken,
+  startKeyServer,
+} from '../../test/identity-provider.ts';
+import { environment } from '../../test/test-api.ts';
+
+const provenance = `'e', 'realtime.room-events.v1', 0, 0, now()`;
+const columns = `event_id, topic, "partition", "offset", fact_at`;
+
+describeWith(['postgres'], 'seats', ({ postgres }) => {
+  let key: SigningKey;
+  let keyServer: KeyServer;
+  let livekit: Server;
+  let pool: Pool;
+  let apis: readonly ApiProcess[];
+  let urls: readonly string[];
+
+  beforeAll(async () => {
+    key = await createSigningKey('k1');
+    keyServer = await startKeyServer(answerKeys(key.jwk));
+    livekit = createServer((request, response) => {
+      request.resume().on('end', () => response.setHeader('content-type', 'application/json').end('{}'));
+    });
+    await new Promise<void>((resolve) => livekit.listen(0, '127.0.0.1', resolve));
+    const url = await createDatabase(postgres.url);
+    await migrate(url);
+    pool = createPool({ url, maxConnections: 4, applicationName: 'test', onError: () => undefined });
+    const variables = {
+      ...environment,
+      PATH: process.env['PATH'] ?? '',
+      DATABASE_URL: url,
+      OIDC_ISSUER: issuer,
+      OIDC_JWKS_URI: keyServer.url,
+      LIVEKIT_API_URL: `http://127.0.0.1:${(livekit.address() as AddressInfo).port}`,
+      API_PORT: '0',
+      API_OPS_PORT: '0',
+      RATE_LIMIT_USER_PER_MINUTE: '100000',
+    };
+    apis = [startProcess(variables), startProcess(variables)];
+    urls = (await Promise.all(apis.map(({ listening }) => listening))).map((listening) => listening.url);
+  });
+  afterAll(async () => {
+    for (const { child } of apis) child.kill('SIGTERM');
+    await Promise.all(apis.map(({ ended }) => ended));
+    await pool.end();
+    await keyServer.close();
+    livekit.closeAllConnections();
+    await new Promise((resolve) => livekit.close(resolve));
+  });
+
+  let requests = 0;
+  /** Each second one goes to the other process. */
+  const join = async (room: string, sub: string, body: object = {}) => {
+    requests += 1;
+    const response = await fetch(`${urls[requests % 2]}/api/realtime/rooms/${room}/join`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${await signToken(key, { sub })}`, 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+    });
+    const { code } = (await response.json()) as { code?: string };
+    return { status: response.status, code, retryAfter: response.headers.get('retry-after') };
+  };
+  const statusOf = async (room: string, sub: string, body?: object): Promise<number> =>
+    (await join(room, sub, body)).status;
+
+  const people = (count: number, first = 0): string[] => Array.from({ length: count }, (_, n) => `p-${first + n}`);
+  const addRoom = async (room: string, maxParticipants: number | null, members: readonly string[], policy?: object) => {
+    await pool.query(
+      `insert into rooms (room_id, state, max_participants, device_policy, ${columns}) values ($1, 'open', $2, $3, ${provenance})`,
+      [room, maxParticipants, policy ?? { mode: 'multi' }],
+    );
+    await pool.query(
+      `insert into members (room_id, user_id, role, is_removed, ${columns})
+        select $1, user_id, 'speaker', false, ${provenance} from unnest($2::text[]) as user_id`,
+      [room, members],
+    );
+  };
+
+  interface Stay {
+    readonly user?: string;
+    readonly identity?: string;
+    readonly device?: string;
+    readonly kind?: string;
+    readonly isHidden?: boolean;
+    /** Inside still, where left out. */
+    readonly left?: readonly [reason: string, secondsAgo: number];
+  }
+  let stays = 0;
+  /** A session as the room-worker would have written it; who stays is here for a minute. */
+  const addStay = async (room: string, { user = 'p', identity = user, device, kind, isHidden, left }: Stay) => {
+    stays += 1;
+    const [reason, seconds] = left ?? [null, null];
+    await pool.query(
+      `insert into sessions (room_id, room_sid, participant_sid, identity, user_id, device_id, kind, is_hidden, is_live,
+          joined_at, version, end_reason, ended_at, last_fact_at)
+        values ($1, 'RM', $2, $3, $4, $5, $6, $7, $8::text is null, clock_timestamp() - interval '1 minute', 0, $8,
+          clock_timestamp() - make_interval(secs => $9), clock_timestamp())`,
+      [room, `PA_${stays}`, identity, user, device ?? null, kind ?? 'STANDARD', isHidden ?? false, reason, seconds],
+    );
+  };
+  const fill = async (room: string, count: number): Promise<void> => {
+    for (const user of people(count, 100)) await addStay(room, { user });
+  };
+  /** The token of a lease is used: its holder joins. */
+  const enter = async (room: string, user: string, { identity = user, device, left }: Stay = {}): Promise<void> => {
+    await addStay(room, {
+      user,
+      identity,
+      ...(device !== undefined && { device }),
+      ...(left !== undefined && { left }),
+    });
+    await pool.query(`update sessions set joined_at = clock_timestamp() where room_id = $1 and participant_sid = $2`, [
+      room,
+      `PA_${stays}`,
+    ]);
+  };
+  const passSeconds = async (room: string, seconds: number): Promise<void> => {
+    await pool.query(
+      `update seat_leases set granted_at = granted_at - make_interval(secs => $2), expires_at = expires_at - make_interval(secs => $2)
+        where room_id = $1`,
+      [room, seconds],
+    );
+    await pool.query(
+      `update sessions set joined_at = joined_at - make_interval(secs => $2), ended_at = ended_at - make_interval(secs => $2)
+        where room_id = $1`,
+      [room, seconds],
+    );
+  };
+
+  test('100 at once, by two processes, for 10 seats: 10 tokens and 90 refusals; later every seat is usable', async () => {
+    const crowd = people(100);
+    await addRoom('rush', 10, crowd);
+    const answers = await Promise.all(crowd.map((person) => join('rush', person)));
+    const seated = crowd.filter((_, n) => answers[n]?.status === 200);
+    expect(seated).toHaveLength(10);
+    expect(answers.filter(({ code, retryAfter }) => code === 'room_full' && retryAfter === '5')).toHaveLength(90);
+
+    // Who has a token may ask again, and nobody else gets in by that.
+    const again = await Promise.all(crowd.map((person) => statusOf('rush', person)));
+    expect(crowd.filter((_, n) => again[n] === 200)).toEqual(seated);
+
+    // Four connect; six tokens are never used, as when the process that gave them dies before it can answer.
+    for (const person of seated.slice(0, 4)) await enter('rush', person);
+    await passSeconds('rush', 139);
+    expect(await statusOf('rush', 'p-99')).toBe(seated.includes('p-99') ? 200 : 409);
+    await passSeconds('rush', 1);
+    const others = crowd.filter((person) => !seated.includes(person));
+    const later = await Promise.all(others.map((person) => statusOf('rush', person)));
+    expect(later.filter((status) => status === 200)).toHaveLength(6);
+  }, 60_000);
+
+  test('C21: 9 of 10 are inside, two new members at once: one token, one refusal', async () => {
+    await addRoom('nine', 10, ['a', 'b']);
+    await fill('nine', 9);
+    const statuses = await Promise.all(['a', 'b'].map((person) => statusOf('nine', person)));
+    expect(statuses.sort()).toEqual([200, 409]);
+  });
+
+  test('C21: 10 of 10 are inside: a new member is refused, with a code of its own', async () => {
+    await addRoom('ten', 10, ['a']);
+    await fill('ten', 10);
+    expect(await join('ten', 'a')).toEqual({ status: 409, code: 'room_full', retryAfter: '5' });
+    expect(await join('ten', 'stranger')).toMatchObject({ status: 404, code: 'room_not_found' });
+  });
+
+  test('C21: 10 of 10 are inside: present member u-7 gets a token as often as asked, and nobody new gets in by it', async () => {
+    await addRoom('present', 10, ['u-7', 'a']);
+    await fill('present', 9);
+    await addStay('present', { user: 'u-7' });
+    for (let time = 0; time < 5; time += 1) expect(await statusOf('present', 'u-7')).toBe(200);
+    expect(await statusOf('present', 'a')).toBe(409);
+  });
+
+  test.each([
+    ['by own will', 'CLIENT_INITIATED', 5, 200, 409],
+    ['by own will, 16 s ago', 'CLIENT_INITIATED', 16, 200, 200],
+    ['by a lost connection', 'CONNECTION_TIMEOUT', 5, 200, 409],
+    ['by a lost connection, 119 s ago', 'not_listed', 119, 200, 409],
+    ['by a lost connection, 121 s ago', 'CONNECTION_ABORTED', 121, 200, 200],
+    ['by removal, and is a member again', 'PARTICIPANT_REMOVED', 5, 200, 200],
+  ])('C21: 9 of 10 are inside, and u-7 who left 5 s ago (here: %s) keeps the seat: %s %i', async (...row) => {
+    const [how, reason, seconds, ofTheirs, ofOthers] = row;
+    const room = `left-${how.replaceAll(/\W/g, '-')}`;
+    await addRoom(room, 10, ['u-7', 'a']);
+    await fill(room, 9);
+    await addStay(room, { user: 'u-7', left: [reason, seconds] });
+    expect(await statusOf(room, 'a')).toBe(ofOthers);
+    if (ofOthers === 409) expect(await statusOf(room, 'u-7')).toBe(ofTheirs);
+  });
+
+  test('C21: the limit is 9 and 10 are inside: counted as numbers, so full', async () => {
+    await addRoom('lowered', 9, ['a', 'p-100']);
+    await fill('lowered', 10);
+    expect(await statusOf('lowered', 'a')).toBe(409);
+    expect(await statusOf('lowered', 'p-100')).toBe(200);
+  });
+
+  test('C21: recorders, agents, ingress, callers by telephone and hidden people use no seat', async () => {
+    await addRoom('machines', 11, ['a', 'b']);
+    await fill('machines', 10);
+    for (const kind of ['EGRESS', 'AGENT', 'INGRESS', 'SIP', 'CONNECTOR'])
+      await addStay('machines', { identity: `${kind}_1`, user: `${kind}_1`, kind });
+    await addStay('machines', { user: 'supervisor', isHidden: true });
+    expect(await statusOf('machines', 'a')).toBe(200);
+    expect(await statusOf('machines', 'b')).toBe(409);
+  });
+
+  test.each([
+    [0, 422],
+    [-1, 422],
+    ['10', 422],
+    [1.5, 422],
+    [null, 202],
+    [undefined, 202],
+  ])(
+    'C21: limit %s is answered %i: none is meant by null or by leaving it out, never by 0',
+    async (maxParticipants, status) => {
+      const event = {
+        specversion: '1.0',
+        id: crypto.randomUUID(),
+        source: '/test',
+        type: 'room.created',
+        subject: 'room',
+        data: { maxParticipants },
+      };
+      const response = await fetch(`${urls[0]}/api/realtime/events`, {
+        method: 'POST',
+        headers: {
+          authorization: `Bearer ${await signToken(key, { scope: 'realtime:publish' })}`,
+          'content-type': 'application/cloudevents+json',
+        },
+        body: JSON.stringify(event),
+      });
+      expect(response.status).toBe(status);
+      const { errors } = (await response.json()) as { errors?: { path: string }[] };
+      if (status === 422) expect(errors).toMatchObject([{ path: '/data/maxParticipants' }]);
+    },
+  );
+
+  test('C21: limit absent: nobody is counted, and no lease is written', async () => {
+    await addRoom('unlimited', null, ['a']);
+    await fill('unlimited', 30);
+    expect(await statusOf('unlimited', 'a')).toBe(200);
+    const { rowCount } = await pool.query(`select from seat_leases where room_id = 'unlimited'`);
+    expect(rowCount).toBe(0);
+  });
+
+  describe('a token reserves its seat until it is used', () => {
+    test('its holder who came and went gives it up', async () => {
+      await addRoom('used', 1, ['a', 'b']);
+      expect(await statusOf('used', 'a')).toBe(200);
+      expect(await statusOf('used', 'b')).toBe(409);
+      await enter('used', 'a', { left: ['CLIENT_INITIATED', 16] });
+      expect(await statusOf('used', 'b')).toBe(200);
+    });
+
+    test('whoever is removed gives it up at once', async () => {
+      await addRoom('kicked', 1, ['a', 'b']);
+      expect(await statusOf('kicked', 'a')).toBe(200);
+      await enter('kicked', 'a', { left: ['PARTICIPANT_REMOVED', 0] });
+      expect(await statusOf('kicked', 'b')).toBe(200);
+    });
+
+    test('one that was taken twice is one seat', async () => {
+      await addRoom('twice', 2, ['a', 'b', 'c']);
+      await Promise.all([statusOf('twice', 'a'), statusOf('twice', 'a'), statusOf('twice', 'a')]);
+      expect(await statusOf('twice', 'b')).toBe(200);
+      expect(await statusOf('twice', 'c')).toBe(409);
+    });
+  });
+
+  describe('devices', () => {
+    const on = (device_id: string, take_over?: boolean) => ({
+      device_id,
+      ...(take_over !== undefined && { take_over }),
+    });
+
+    test('multi(2): two of three at once, and the third when one has gone', async () => {
+      await addRoom('multi', null, ['a'], { mode: 'multi', max: 2 });
+      const devices = ['phone', 'desk', 'tab'];
+      const statuses = await Promise.all(devices.map((device) => statusOf('multi', 'a', on(device))));
+      expect(statuses.filter((status) => status === 200)).toHaveLength(2);
+      const refused = devices[statuses.indexOf(409)] ?? '';
+      const [first = ''] = devices.filter((device) => device !== refused);
+      expect((await join('multi', 'a', on(refused))).code).toBe('device_conflict');
+      await enter('multi', 'a', { identity: `a:${first}`, device: first, left: ['CLIENT_INITIATED', 16] });
+      expect(await statusOf('multi', 'a', on(refused))).toBe(200);
+    });
+
+    test('single_oldest: the second is refused, unless it takes over; then the first is', async () => {
+      await addRoom('oldest', null, ['a'], { mode: 'single_oldest' });
+      const statuses = await Promise.all(['phone', 'desk'].map((device) => statusOf('oldest', 'a', on(device))));
+      expect(statuses.sort()).toEqual([200, 409]);
+      const { rows } = await pool.query(`select device_id from seat_leases where room_id = 'oldest'`);
+      const first: string = rows[0].device_id;
+      const second = first === 'phone' ? 'desk' : 'phone';
+      await enter('oldest', 'a', { device: first });
+      expect((await join('oldest', 'a', on(second))).code).toBe('device_conflict');
+      expect(await statusOf('oldest', 'a', on(first))).toBe(200);
+      expect(await statusOf('oldest', 'a', on(second, true))).toBe(200);
+      // Not connected yet, and asked again without the wish, as the door does.
+      expect(await statusOf('oldest', 'a', on(second))).toBe(200);
+      expect(await statusOf('oldest', 'a', on(first))).toBe(409);
+    });
+
+    test('single_newest: nobody is counted', async () => {
+      await addRoom('newest', null, ['a'], { mode: 'single_newest' });
+      for (const device of ['phone', 'desk']) expect(await statusOf('newest', 'a', on(device))).toBe(200);
+      const { rowCount } = await pool.query(`select from seat_leases where room_id = 'newest'`);
+      expect(rowCount).toBe(0);
+    });
+
+    test('take_over makes no seat in a full room', async () => {
+      await addRoom('full-devices', 1, ['a'], { mode: 'multi' });
+      expect(await statusOf('full-devices', 'a', on('phone'))).toBe(200);
+      expect((await join('full-devices', 'a', on('desk', true))).code).toBe('room_full');
+    });
+  });
+});
