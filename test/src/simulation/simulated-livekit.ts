@@ -14,6 +14,7 @@ export interface Token {
   readonly identity: string;
   readonly userId: string;
   readonly loginId: string;
+  readonly deviceId: string | null;
   readonly permission: ActualPermission;
 }
 
@@ -76,7 +77,7 @@ export class SimulatedLivekit {
   }
 
   /** False where there is no such room. */
-  enter({ roomId, identity, userId, loginId, permission }: Token): boolean {
+  enter({ roomId, identity, userId, loginId, deviceId, permission }: Token): boolean {
     const live = this.rooms.get(roomId);
     if (live === undefined) return false;
     this.leave(roomId, identity, 'DUPLICATE_IDENTITY');
@@ -87,7 +88,11 @@ export class SimulatedLivekit {
       joinedAtMs: this.#nowMs(),
       version: 1,
       kind: 'STANDARD',
-      attributes: { [attributes.user]: userId, [attributes.login]: loginId },
+      attributes: {
+        [attributes.user]: userId,
+        [attributes.login]: loginId,
+        ...(deviceId !== null && { [attributes.device]: deviceId }),
+      },
       permission,
       tracks: [],
     };

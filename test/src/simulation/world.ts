@@ -227,7 +227,7 @@ export class World {
           this.#violate(`${userId} got a token for ${roomId} though no right was there since the question`);
         this.#livekit.make(roomId);
         const permission = toParticipantPermission(verdict.permissions);
-        this.#tokens.push({ roomId, identity, userId, loginId, permission });
+        this.#tokens.push({ roomId, identity, userId, loginId, deviceId, permission });
       },
       () => {},
     );
