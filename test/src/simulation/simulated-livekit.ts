@@ -33,7 +33,7 @@ interface LiveRoom {
 
 /** Who is asked when enforcement acts. */
 export interface Witness {
-  readonly onLook: (roomId: string, identity: string) => void;
+  readonly onLook: (roomId: string, participant: ListedParticipant) => void;
   readonly onRemove: (roomId: string, participant: ListedParticipant) => void;
   readonly onDelete: (roomId: string) => void;
 }
@@ -143,10 +143,12 @@ export class SimulatedLivekit {
         }),
       listRooms: () => call('listRooms', () => [...this.rooms.values()].map(({ room }) => room)),
       listParticipants: (roomId) => call('listParticipants', () => peopleIn(roomId)),
-      getParticipant: (roomId, identity) => {
-        witness.onLook(roomId, identity);
-        return call('getParticipant', () => this.rooms.get(roomId)?.people.get(identity) ?? null);
-      },
+      getParticipant: (roomId, identity) =>
+        call('getParticipant', () => {
+          const participant = this.rooms.get(roomId)?.people.get(identity);
+          if (participant !== undefined) witness.onLook(roomId, participant);
+          return participant ?? null;
+        }),
       removeParticipant: (roomId, identity) =>
         call('removeParticipant', () => {
           const participant = this.rooms.get(roomId)?.people.get(identity);

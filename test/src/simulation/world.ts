@@ -1,6 +1,14 @@
 import { decideEntry } from '@realtime-service/api';
 import { topics } from '@realtime-service/contracts';
-import { identityOf, isSamePermission, keyOf, snapshotOf, toParticipantPermission } from '@realtime-service/room-model';
+import type { ListedParticipant } from '@realtime-service/livekit';
+import {
+  attributes,
+  identityOf,
+  isSamePermission,
+  keyOf,
+  snapshotOf,
+  toParticipantPermission,
+} from '@realtime-service/room-model';
 import { activeProjection, createFactsReader, type FactsAnswer, type FactsQuery } from '@realtime-service/room-store';
 import { type Backup, MemoryDatabase } from '@realtime-service/room-store/memory';
 import { Random } from './random.ts';
@@ -23,6 +31,11 @@ const consumed = [topics.roomEvents, topics.livekitWebhooks];
 const people: readonly Person[] = roomIds.flatMap((roomId) =>
   userIds.flatMap((userId) => [0, 1].map((login) => ({ roomId, userId, loginId: loginOf(userId, login) }))),
 );
+const personOf = (roomId: string, { attributes: signed }: ListedParticipant): Person => ({
+  roomId,
+  userId: signed?.[attributes.user] ?? '',
+  loginId: signed?.[attributes.login] ?? '',
+});
 const personKey = ({ roomId, userId, loginId }: Person): string => keyOf(roomId, userId, loginId);
 const idleTransactionMs = 5_000;
 /** Of real time: never met by a run that lasts milliseconds. */
@@ -60,7 +73,8 @@ export class World {
     believed: new Map(),
     applied: new Map(),
   };
-  readonly #lookedAt = new Map<string, number>();
+  /** Whom a worker has seen inside, and when. */
+  readonly #seen = new Map<string, { readonly moment: number; readonly person: Person }>();
   #started = 0;
 
   constructor(seed: number) {
@@ -303,7 +317,11 @@ export class World {
         livekit: this.#livekit,
       },
       {
-        onLook: (roomId, identity) => this.#lookedAt.set(keyOf(worker.name, roomId, identity), this.#moment),
+        onLook: (roomId, participant) =>
+          this.#seen.set(keyOf(worker.name, roomId, participant.identity), {
+            moment: this.#moment,
+            person: personOf(roomId, participant),
+          }),
         onRemove: (roomId, participant) => this.#seeRemoval(worker, roomId, participant),
         onDelete: (roomId) => {
           this.#tell(`${worker.name} ended ${roomId}`);
@@ -408,17 +426,16 @@ export class World {
     return right !== undefined && (right.isGiven || right.lastGiven >= since);
   }
 
-  #seeRemoval(
-    worker: SimulatedWorker,
-    roomId: string,
-    { identity, attributes = {} }: { identity: string; attributes?: Record<string, string> | undefined },
-  ): void {
-    const person = { roomId, userId: attributes['rt.user'] ?? '', loginId: attributes['rt.login'] ?? '' };
+  /**
+   * LiveKit's call names an identity: it can hit a session that has come since the look. What counts is whether whoever
+   * was seen had lost the right.
+   */
+  #seeRemoval(worker: SimulatedWorker, roomId: string, { identity }: ListedParticipant): void {
     this.#tell(`${worker.name} removed ${identity} from ${roomId}`);
     this.removals += 1;
-    const since = this.#lookedAt.get(keyOf(worker.name, roomId, identity)) ?? 0;
-    const right = this.#rights.applied.get(personKey(person));
-    if (right?.isGiven && right.lastMissing < since)
+    const seen = this.#seen.get(keyOf(worker.name, roomId, identity));
+    const right = seen && this.#rights.applied.get(personKey(seen.person));
+    if (seen === undefined || (right?.isGiven && right.lastMissing < seen.moment))
       this.#violate(`${identity} was removed from ${roomId}, though the right was there since the question`);
   }
 
@@ -437,8 +454,9 @@ export class World {
   /** People inside who should not be, or with other rights than theirs. */
   #findStranger(): string | null {
     for (const [roomId, live] of this.#livekit.rooms)
-      for (const { identity, sid, attributes = {}, permission } of live.people.values()) {
-        const person = { roomId, userId: attributes['rt.user'] ?? '', loginId: attributes['rt.login'] ?? '' };
+      for (const participant of live.people.values()) {
+        const { identity, sid, permission } = participant;
+        const person = personOf(roomId, participant);
         const rights = this.#believed.rightsOf(person, this.scheduler.nowMs);
         if (rights === null) return `${identity} (${sid}) is inside ${roomId} without a right`;
         if (!isSamePermission(toParticipantPermission(rights), permission))
