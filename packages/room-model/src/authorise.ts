@@ -50,8 +50,12 @@ export interface Request {
    * someone who wants to see or moderate; what keeps from entering does not matter, but doubt about the person does.
    */
   readonly purpose: 'enter' | 'stay' | 'act';
-  /** The identity that enters or stays: what counts seats must tell a resume from one more device. */
+  /** The identity that enters or stays. */
   readonly identity: string;
+  /** Of whoever stays: the identity that the device policy gives that device now. */
+  readonly dueIdentity?: string;
+  /** When the login ends by policy, milliseconds since the epoch. */
+  readonly loginEndsAtMs?: number | null;
   readonly takeOver: boolean;
 }
 
@@ -78,7 +82,7 @@ export interface Allowed {
   readonly role: Role;
   readonly displayName: string | null;
   readonly permissions: Permissions;
-  /** When a ban ends and the answer changes by time alone, milliseconds since the epoch. The room's end is the room's. */
+  /** When the answer changes by time alone: a ban ends, or the login; milliseconds since the epoch. The room's end is the room's. */
   readonly changesAtMs: number | null;
 }
 
@@ -193,6 +197,14 @@ const denySeat = (room: RoomFacts, seats: Seats, { takeOver }: Request): Denied 
   return null;
 };
 
+/** The one rule of take-over: where a person has one device, an identity that the policy gives no more ends once the one that it gives is inside. */
+const isReplaced = ({ room, ownSessions }: Facts, { identity, dueIdentity = identity }: Request): boolean =>
+  isOneDevice(room) &&
+  dueIdentity !== identity &&
+  ownSessions.some((session) => session.isLive && session.identity === dueIdentity);
+
+const isOneDevice = (room: RoomFacts | null): room is RoomFacts => room !== null && room.devicePolicy.mode !== 'multi';
+
 /** Whatever takes every right from a person or ends the room; a closed room says so before a ban does. */
 const denyAll = (room: RoomFacts, bans: readonly BanFacts[], nowMs: number): Denied | null => {
   if (room.state === 'closed') return deny('room_closed');
@@ -209,8 +221,9 @@ const denyAll = (room: RoomFacts, bans: readonly BanFacts[], nowMs: number): Den
  */
 export const authorise = (facts: Facts, request: Request, nowMs: number): Verdict => {
   const { room, member, user } = facts;
+  const loginEndsAtMs = request.loginEndsAtMs ?? null;
   if (user?.isDisabled) return deny('user_disabled');
-  if (facts.isLoginEnded) return deny('login_ended');
+  if (facts.isLoginEnded || (loginEndsAtMs !== null && loginEndsAtMs <= nowMs)) return deny('login_ended');
   if (room === null || room.state === 'unknown') return deny('unknown_room');
   const active = facts.bans.filter((ban) => !ban.isLifted && (ban.untilMs === null || ban.untilMs > nowMs));
   const fact = denyAll(room, active, nowMs);
@@ -223,7 +236,8 @@ export const authorise = (facts: Facts, request: Request, nowMs: number): Verdic
   const permissions = permissionsOf(role, own?.permissions ?? null, banned);
   const denied = request.purpose === 'enter' ? denyEntry({ facts, room, permissions, request, nowMs }) : null;
   if (denied !== null) return denied;
-  const ends = active.flatMap((ban) => (ban.untilMs === null ? [] : [ban.untilMs]));
+  if (request.purpose === 'stay' && isReplaced(facts, request)) return deny('device_conflict');
+  const ends = [...active.map(({ untilMs }) => untilMs), loginEndsAtMs].filter((end) => end !== null);
   return {
     kind: 'allow',
     role,
@@ -263,6 +277,19 @@ export const authoriseModeration = (
 /** The identity that a person's device has in a room, as the room's device policy says. Nothing parses it back. */
 export const identityOf = (room: Pick<RoomHeader, 'devicePolicy'>, userId: string, deviceId: string | null): string =>
   room.devicePolicy.mode === 'multi' && deviceId !== null ? `${userId}:${deviceId}` : userId;
+
+/** The person's own identities inside that this one replaces: each of them is to be asked about. */
+export const replacedBy = (
+  { room, ownSessions }: Pick<Facts, 'room' | 'ownSessions'>,
+  userId: string,
+  identity: string,
+): string[] => {
+  const isDue = ({ deviceId }: OwnSession): boolean =>
+    isOneDevice(room) && identityOf(room, userId, deviceId) === identity;
+  return ownSessions
+    .filter((session) => session.isLive && session.identity !== identity && isDue(session))
+    .map((session) => session.identity);
+};
 
 /** Whether entering takes a seat, so that seats must be counted under the room's lock. */
 export const needsSeat = (room: Pick<RoomHeader, 'maxParticipants' | 'devicePolicy'>): boolean =>

@@ -54,7 +54,20 @@ export interface PresenceEntities {
 }
 
 /** Names of our own signed attributes in a LiveKit token. */
-export const attributes = { user: 'rt.user', device: 'rt.device', login: 'rt.login', trace: 'rt.trace' } as const;
+export const attributes = {
+  user: 'rt.user',
+  device: 'rt.device',
+  login: 'rt.login',
+  /** When that login ends by policy, seconds since the epoch. */
+  loginEnd: 'rt.login_end',
+  trace: 'rt.trace',
+} as const;
+
+/** When the login of whoever has these attributes ends by policy, milliseconds since the epoch. */
+export const loginEndOf = (signed: Readonly<Record<string, string | undefined>> | undefined): number | null => {
+  const seconds = signed?.[attributes.loginEnd];
+  return seconds === undefined ? null : Number(seconds) * 1000;
+};
 
 const creationMs = (room: LivekitRoom): number => room.creationTimeMs || (room.creationTime ?? 0) * 1000;
 const joinedMs = (participant: LivekitParticipant): number =>

@@ -12,6 +12,8 @@ export interface Caller {
   readonly userId: string;
   /** Keycloak's `sid`: the login that the token comes from. */
   readonly loginId: string | null;
+  /** When that login ends by policy, milliseconds since the epoch. */
+  readonly loginEndsAtMs: number | null;
   readonly scopes: ReadonlySet<string>;
 }
 
@@ -83,6 +85,7 @@ const Claims = z.object({
   iat: NumericDate,
   nbf: NumericDate.optional(),
   sid: boundedText(255).min(1).optional(),
+  auth_time: NumericDate.optional(),
   scope: z.string().optional(),
 });
 type Claims = z.infer<typeof Claims>;
@@ -165,8 +168,10 @@ export const registerAuthentication = async (app: FastifyInstance, { keys, oidc,
   };
 
   const authenticate = async (request: FastifyRequest, authorization: string | undefined): Promise<void> => {
-    const { sub, sid, scope, exp } = await verify(request);
-    request.user = { userId: sub, loginId: sid ?? null, scopes: new Set(scope?.split(' ')) };
+    const claims = await verify(request);
+    const { sub, sid, scope, exp } = claims;
+    const loginEndsAtMs = loginEndOf(claims, oidc);
+    request.user = { userId: sub, loginId: sid ?? null, loginEndsAtMs, scopes: new Set(scope?.split(' ')) };
     if (authorization !== undefined) verified.set(authorization, request.user, exp * 1000, now());
   };
 
@@ -181,6 +186,10 @@ export const registerAuthentication = async (app: FastifyInstance, { keys, oidc,
     done();
   };
 };
+
+/** Keycloak tells of no session that has expired: its longest life is told to us. A service's token has no login. */
+const loginEndOf = ({ sid, auth_time, iat }: Claims, { loginMaxSeconds }: OidcSettings): number | null =>
+  sid === undefined || loginMaxSeconds === undefined ? null : ((auth_time ?? iat) + loginMaxSeconds) * 1000;
 
 const isFrom = (payload: unknown, issuer: string): boolean =>
   typeof payload === 'object' && payload !== null && 'iss' in payload && payload.iss === issuer;

@@ -54,7 +54,7 @@ const OwnSettings = z
       .max(31_536_000)
       .optional()
       .describe(
-        "Longest life of a login, from its token's `auth_time`: then its calls end, as the provider's session does; unlimited by default",
+        'Longest life of a login, counted from `auth_time` of its token, or `iat` where the provider does not say that: then its calls end; unlimited by default',
       ),
     OIDC_ALGORITHMS: list(isAlgorithm, `of ${asymmetric.join(' ')}`)
       .prefault('RS256,PS256,ES256,EdDSA')

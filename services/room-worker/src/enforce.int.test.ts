@@ -55,11 +55,24 @@ describeWith(['postgres'], 'enforcing', () => {
   const enter = async (
     roomId: string,
     userId: string,
-    changes: { sid?: string; identity?: string; permission?: object; kind?: string; login?: string } = {},
+    changes: {
+      sid?: string;
+      identity?: string;
+      permission?: object;
+      kind?: string;
+      login?: string;
+      loginEnd?: string;
+      device?: string;
+    } = {},
   ): Promise<void> => {
     told += 1;
-    const { sid = `PA_${userId}`, identity = userId, permission = speaker, kind, login } = changes;
-    const attributes = { 'rt.user': userId, ...(login === undefined ? {} : { 'rt.login': login }) };
+    const { sid = `PA_${userId}`, identity = userId, permission = speaker, kind, login, loginEnd, device } = changes;
+    const attributes = {
+      'rt.user': userId,
+      ...(login === undefined ? {} : { 'rt.login': login }),
+      ...(loginEnd === undefined ? {} : { 'rt.login_end': loginEnd }),
+      ...(device === undefined ? {} : { 'rt.device': device }),
+    };
     const participant = {
       sid,
       identity,
@@ -538,6 +551,54 @@ describeWith(['postgres'], 'enforcing', () => {
         'the microphone is back',
         () => JSON.stringify(livekit.rooms.get(room)?.get('u-7')?.permission).includes('MICROPHONE'),
         5_000,
+      );
+    });
+
+    test('the end of a login by policy is asked about by itself, and ends that login alone', async () => {
+      await aCall();
+      start();
+      const nowSeconds = Math.floor(Date.now() / 1000);
+      await enter(room, 'u-7', { identity: 'u-7:old', sid: 'PA_old', loginEnd: String(nowSeconds + 2) });
+      await enter(room, 'u-7', { identity: 'u-7:new', sid: 'PA_new', loginEnd: String(nowSeconds + 600) });
+      await parts.caughtUp();
+      await until('both are judged', async () => (await marks()) === 2);
+      expect(inside()).toEqual(['bob', 'u-7', 'u-7:new', 'u-7:old']);
+      await until('the old login is out', () => !inside().includes('u-7:old'), 5_000);
+      expect(Date.now()).toBeGreaterThanOrEqual((nowSeconds + 2) * 1000);
+      expect(await answers()).toMatchObject({ 'removed login_ended': 1 });
+      expect(inside()).toEqual(['bob', 'u-7', 'u-7:new']);
+    });
+
+    describe('one device, where several were inside before the policy said so', () => {
+      const identities = ['u-7:phone', 'u-7:desk'];
+      const becomes = async (mode: string): Promise<void> => {
+        await aCall();
+        for (const identity of identities)
+          await enter(room, 'u-7', { identity, sid: `PA_${identity}`, device: identity.slice('u-7:'.length) });
+        livekit.rooms.get(room)?.delete('u-7');
+        await parts.pool.query(`delete from sessions where identity = 'u-7'`);
+        start();
+        await parts.publish(['room.updated', room, { devicePolicy: { mode } }]);
+        await parts.publish(['member.updated', room, { userId: 'u-7', displayName: 'Seven' }]);
+        await parts.caughtUp();
+        await answered();
+      };
+
+      test.each(['single_newest', 'single_oldest'])('%s throws nobody out', async (mode) => {
+        await becomes(mode);
+        expect(inside()).toEqual(['bob', 'u-7:desk', 'u-7:phone']);
+      });
+
+      test.each(['single_newest', 'single_oldest'])(
+        '%s: whoever comes in by the identity that it gives ends the others, and nobody else',
+        async (mode) => {
+          await becomes(mode);
+          await enter(room, 'u-7', { sid: 'PA_tab', device: 'tab' });
+          await parts.caughtUp();
+          await until('only the newcomer is inside', () => inside().join() === 'bob,u-7');
+          await answered();
+          expect(await answers()).toMatchObject({ 'removed device_conflict': 2 });
+        },
       );
     });
 

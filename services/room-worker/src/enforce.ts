@@ -4,7 +4,12 @@ import {
   attributes,
   authorise,
   endOf,
+  identityOf,
   isSamePermission,
+  loginEndOf,
+  type Request,
+  type RoomFacts,
+  replacedBy,
   toParticipantPermission,
   type Verdict,
 } from '@realtime-service/room-model';
@@ -148,6 +153,19 @@ const enforce = async (
   return settled('removed', verdict.reason);
 };
 
+/** What is asked about somebody who is inside. */
+const stayOf = (
+  { identity }: Mark,
+  { attributes: signed }: ListedParticipant,
+  { room, userId }: { readonly room: RoomFacts | null; readonly userId: string },
+): Request => ({
+  purpose: 'stay',
+  identity,
+  takeOver: false,
+  loginEndsAtMs: loginEndOf(signed),
+  ...(room !== null && { dueIdentity: identityOf(room, userId, signed?.[attributes.device] ?? null) }),
+});
+
 /**
  * Makes LiveKit agree about one identity. LiveKit's state is read before the facts: its calls name an identity, not a
  * session, and whoever was rightfully added again meanwhile must be judged by the newer facts.
@@ -162,8 +180,11 @@ const answerIdentity = async (dependencies: EnforcementDependencies, mark: Mark)
   if (userId === undefined) return settled('observed', 'not_ours');
   const judge = async (): Promise<Verdict> => {
     const loginId = present.attributes?.[attributes.login] ?? null;
-    const answer = await readOne(store, { roomId, userId, loginId });
-    return authorise(answer.facts, { purpose: 'stay', identity, takeOver: false }, answer.nowMs);
+    const { facts, nowMs } = await readOne(store, { roomId, userId, loginId });
+    const verdict = authorise(facts, stayOf(mark, present, { room: facts.room, userId }), nowMs);
+    const replaced = verdict.kind === 'allow' ? replacedBy(facts, userId, identity) : [];
+    if (replaced.length > 0) await store.markIdentities(roomId, replaced, mark);
+    return verdict;
   };
   if (!(await gate.hasReachedKnown([roomId, userId]))) return later;
   const verdict = await judge();

@@ -1,5 +1,5 @@
 import { DeviceId, UserId } from '@realtime-service/contracts';
-import { attributes } from '@realtime-service/room-model';
+import { attributes, loginEndOf } from '@realtime-service/room-model';
 import { z } from 'zod';
 import { ProblemError } from '../problem.ts';
 import type { LivekitClaims } from './verify-livekit-token.ts';
@@ -20,11 +20,16 @@ const Person = z
     [attributes.user]: UserId,
     [attributes.device]: DeviceId.optional(),
     [attributes.login]: z.string().optional(),
+    [attributes.loginEnd]: z
+      .string()
+      .regex(/^\d{1,12}$/)
+      .optional(),
   })
   .transform((signed) => ({
     userId: signed[attributes.user],
     deviceId: signed[attributes.device] ?? null,
     loginId: signed[attributes.login] ?? null,
+    loginEndsAtMs: loginEndOf(signed),
   }));
 type Person = z.infer<typeof Person>;
 

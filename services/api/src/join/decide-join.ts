@@ -29,6 +29,8 @@ interface DecideOptions {
 export interface Entrant extends FactsQuery {
   readonly deviceId: string | null;
   readonly takeOver: boolean;
+  /** When the login ends by policy, milliseconds since the epoch. */
+  readonly loginEndsAtMs?: number | null;
 }
 
 /** Somebody may enter, now. */
@@ -44,7 +46,7 @@ const leaseBeyondTokenSeconds = 80;
 const roomFullRetryAfterSeconds = 5;
 
 /** @throws {ProblemError} 503 when the store fails or does not answer in time */
-const fromStore = async <T>(work: Promise<T>): Promise<T> => {
+export const fromStore = async <T>(work: Promise<T>): Promise<T> => {
   try {
     return await work;
   } catch (cause) {
@@ -62,7 +64,7 @@ const refusalOf = ({ code, reason, opensAtMs }: Denied, nowMs: number): ProblemE
 };
 
 /** @throws {ProblemError} where the verdict is no */
-const allowedBy = (verdict: Verdict, nowMs: number): Allowed => {
+export const allowedBy = (verdict: Verdict, nowMs: number): Allowed => {
   if (verdict.kind === 'deny') throw refusalOf(verdict, nowMs);
   return verdict;
 };
@@ -73,14 +75,14 @@ const allowedBy = (verdict: Verdict, nowMs: number): Allowed => {
  */
 export const decideEntry = async (
   { store, tokenTtlSeconds }: DecideOptions,
-  { deviceId, takeOver, ...query }: Entrant,
+  { deviceId, takeOver, loginEndsAtMs = null, ...query }: Entrant,
   check: (admission: Admission) => void = () => {},
 ): Promise<Admission> => {
   const first = await fromStore(store.readFacts(query));
   const { facts, isRoomLive } = first;
   const identity = identityOf(facts.room ?? unknownRoom(query.roomId), query.userId, deviceId);
   const decide = (answer: FactsAnswer): Verdict =>
-    authorise(answer.facts, { purpose: 'enter', identity, takeOver }, answer.nowMs);
+    authorise(answer.facts, { purpose: 'enter', identity, takeOver, loginEndsAtMs }, answer.nowMs);
   const verdict = allowedBy(decide(first), first.nowMs);
   // Nobody is allowed into a room that is not there.
   const room = facts.room as RoomFacts;
@@ -102,6 +104,7 @@ export const decideJoin = (options: DecideOptions, caller: Caller, asked: AskedJ
     roomId: asked.roomId,
     userId: caller.userId,
     loginId: caller.loginId,
+    loginEndsAtMs: caller.loginEndsAtMs,
     deviceId: asked.device_id ?? null,
     takeOver: asked.take_over ?? false,
   };

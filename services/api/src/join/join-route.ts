@@ -109,6 +109,7 @@ const sign = (signToken: SignToken, { caller, asked, admission, name }: TokenPar
         [attributes.user]: caller.userId,
         ...(asked.device_id !== undefined && { [attributes.device]: asked.device_id }),
         ...(caller.loginId !== null && { [attributes.login]: caller.loginId }),
+        ...(caller.loginEndsAtMs !== null && { [attributes.loginEnd]: String(caller.loginEndsAtMs / 1000) }),
         ...(trace !== undefined && { [attributes.trace]: trace }),
       },
       permissions: admission.verdict.permissions,
