@@ -10,6 +10,7 @@ import {
   LivekitObserved,
   ModerationAccepted,
   ModerationRequest,
+  Notice,
   ParticipantsView,
   Problem,
   presenceEventTypes,
@@ -22,6 +23,7 @@ import {
   structuredRoomEvent,
   Timestamp,
   Traceparent,
+  UnbanQuery,
   UserId,
 } from '../src/index.ts';
 
@@ -40,7 +42,9 @@ export const contractObjects: Readonly<Record<string, z.ZodType>> = {
   'http/Problem': Problem,
   'http/ReadinessView': ReadinessView,
   'http/RoomView': RoomView,
+  'http/UnbanQuery': UnbanQuery,
   'livekit/LivekitObserved': LivekitObserved,
+  'livekit/Notice': Notice,
   'values/AtLeast': AtLeast,
   'values/DeviceId': DeviceId,
   'values/RoomId': RoomId,

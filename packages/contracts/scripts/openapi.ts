@@ -64,11 +64,14 @@ const securityOf = (scopes: Route['scopes']): JsonObject[] => {
 };
 
 const operation = (route: Route, convert: (schema: z.ZodType) => JsonObject): JsonObject => {
-  const parameters = (place: 'path' | 'header', schemas: Readonly<Record<string, z.ZodType>> = {}): JsonObject[] =>
+  const parameters = (
+    place: 'path' | 'query' | 'header',
+    schemas: Readonly<Record<string, z.ZodType>> = {},
+  ): JsonObject[] =>
     Object.entries(schemas).map(([name, schema]) => ({
       name,
       in: place,
-      required: place === 'path',
+      required: place !== 'header',
       schema: convert(schema),
     }));
   const content = (schemas: Readonly<Record<string, z.ZodType>>): JsonObject =>
@@ -81,7 +84,11 @@ const operation = (route: Route, convert: (schema: z.ZodType) => JsonObject): Js
     summary,
     description,
     security: securityOf(scopes),
-    parameters: [...parameters('path', route.pathParameters), ...parameters('header', route.headers)],
+    parameters: [
+      ...parameters('path', route.pathParameters),
+      ...parameters('query', route.query),
+      ...parameters('header', route.headers),
+    ],
     ...(body && { requestBody: { required: body.isRequired, content: content(body.content) } }),
     responses: {
       [answer.status]: {

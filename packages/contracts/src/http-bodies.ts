@@ -23,6 +23,9 @@ export const BanRequest = z
   .meta({ id: 'BanRequest' });
 export type BanRequest = z.infer<typeof BanRequest>;
 
+export const UnbanQuery = z.strictObject({ privilege: Privilege }).meta({ id: 'UnbanQuery' });
+export type UnbanQuery = z.infer<typeof UnbanQuery>;
+
 export const RoomView = z
   .object({
     roomId: RoomId,
@@ -49,7 +52,12 @@ export const ParticipantView = z
   .meta({ id: 'ParticipantView' });
 export type ParticipantView = z.infer<typeof ParticipantView>;
 
-export const ParticipantsView = z.object({ participants: z.array(ParticipantView) }).meta({ id: 'ParticipantsView' });
+export const ParticipantsView = z
+  .object({
+    participants: z.array(ParticipantView).max(1_000),
+    isComplete: z.boolean().describe('False where more are inside than the 1,000 who came first.'),
+  })
+  .meta({ id: 'ParticipantsView' });
 export type ParticipantsView = z.infer<typeof ParticipantsView>;
 
 /** Answer of `/readyz`: one entry per dependency. */

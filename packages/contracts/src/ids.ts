@@ -34,6 +34,18 @@ export const DeviceId = z
   .meta({ id: 'DeviceId', description: 'A device of a person, chosen by the client.' });
 export type DeviceId = z.infer<typeof DeviceId>;
 
+/** Who somebody is in LiveKit: a person's device, as the desk has named it. Nothing parses it. */
+export const Identity = boundedText(256)
+  .min(1)
+  .meta({ id: 'Identity', description: 'Identity of a participant in LiveKit, opaque, 1–256 bytes of UTF-8.' });
+export type Identity = z.infer<typeof Identity>;
+
+/** Of a participant or a track, as LiveKit names them. */
+export const Sid = boundedText(128)
+  .min(1)
+  .meta({ id: 'Sid', description: 'What LiveKit calls a participant, a track or a room: one stay, never used again.' });
+export type Sid = z.infer<typeof Sid>;
+
 const firstInstantMs = Date.parse('0001-01-01T00:00:00Z');
 const lastInstantMs = Date.parse('9999-12-31T23:59:59.999Z');
 

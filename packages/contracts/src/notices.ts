@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { Reason, Timestamp } from './ids.ts';
+import { Reason, Sid, Timestamp } from './ids.ts';
 import { problemCodes } from './problems.ts';
 
 /**
@@ -18,7 +18,7 @@ export const Notice = z
         .describe('`kicked`, after which one may join again, or what a join would be answered with now.'),
       reason: Reason.optional(),
     }),
-    z.object({ type: z.literal('muted'), trackSid: z.string(), reason: Reason.optional() }),
+    z.object({ type: z.literal('muted'), trackSid: Sid, reason: Reason.optional() }),
     z.object({ type: z.literal('closing'), closesAt: Timestamp }),
   ])
   .meta({ id: 'Notice', description: 'A data message to people in a call, on topic `rt.notice`.' });

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { type CloudEvent, CloudEventContext } from './cloud-event.ts';
 import { faultsOf } from './faults.ts';
-import { boundedText, Reason, RoomId, Timestamp, UserId } from './ids.ts';
+import { boundedText, Identity, Reason, RoomId, Sid, Timestamp, UserId } from './ids.ts';
 import { optional } from './optional.ts';
 import { LogOffset, LogPartition, LogTopic } from './position.ts';
 import type { ProblemFault } from './problems.ts';
@@ -96,7 +96,6 @@ const RoomUpdated = z.object({
 });
 
 const nothing = optional(z.object({}));
-const sid = boundedText(128).min(1);
 
 export const DeadLetterPosition = z
   .object({ topic: LogTopic, partition: LogPartition, offset: LogOffset })
@@ -105,6 +104,9 @@ export type DeadLetterPosition = z.infer<typeof DeadLetterPosition>;
 
 /** Text for people never keeps a right from being taken: an unfit reason is dropped, the fact counts. */
 const RemovalReason = optional(Reason).catch(undefined);
+
+/** Whoever took or gave back a right through a moderation route. Nothing rests on it. */
+const Moderator = optional(UserId).catch(undefined);
 
 /** One data schema per event type. Unknown fields are ignored: producers may be newer than we are. */
 export const roomEventData = {
@@ -142,11 +144,12 @@ export const roomEventData = {
       userId: UserId,
       privilege: Privilege,
       until: optional(Timestamp),
+      by: Moderator,
       reason: RemovalReason,
     })
     .meta({ description: 'One privilege is taken away, until then or for good. A ban outlives membership.' }),
   'member.unbanned': z
-    .object({ userId: UserId, privilege: Privilege })
+    .object({ userId: UserId, privilege: Privilege, by: Moderator })
     .meta({ description: 'The ban of that privilege is lifted.' }),
   'user.disabled': z
     .object({ userId: UserId })
@@ -159,17 +162,17 @@ export const roomEventData = {
     .meta({ description: 'That login (Keycloak `sid`) is over, and with it the calls that were joined by it.' }),
   'participant.kick_requested': z
     .object({
-      participantSid: sid,
-      identity: boundedText(256).min(1),
+      participantSid: Sid,
+      identity: Identity,
       by: UserId,
       reason: RemovalReason,
     })
     .meta({ description: 'A moderator ends one session, and no later one. Appended by the moderation route.' }),
   'track.mute_requested': z
     .object({
-      participantSid: sid,
-      identity: boundedText(256).min(1),
-      trackSid: sid,
+      participantSid: Sid,
+      identity: Identity,
+      trackSid: Sid,
       by: UserId,
       reason: RemovalReason,
     })

@@ -1,7 +1,15 @@
 import { z } from 'zod';
 import { CloudEventContext, contextAttributes, mediaTypes } from './cloud-event.ts';
-import { EventsAccepted } from './http-bodies.ts';
-import { RoomId } from './ids.ts';
+import {
+  BanRequest,
+  EventsAccepted,
+  ModerationAccepted,
+  ModerationRequest,
+  ParticipantsView,
+  RoomView,
+  UnbanQuery,
+} from './http-bodies.ts';
+import { Identity, RoomId, Sid, UserId } from './ids.ts';
 import { JoinRequest, JoinResponse } from './join.ts';
 import type { ProblemCode } from './problems.ts';
 import { roomEventTypes, structuredRoomEvent } from './room-events.ts';
@@ -17,6 +25,7 @@ export interface Route {
   /** Empty for a person's token, null for a LiveKit token; else a service's token must have one of them. */
   readonly scopes: readonly ('realtime:publish' | 'realtime:ops')[] | null;
   readonly pathParameters?: Readonly<Record<string, z.ZodType>>;
+  readonly query?: Readonly<Record<string, z.ZodType>>;
   readonly headers?: Readonly<Record<string, z.ZodType>>;
   readonly body?: { readonly isRequired: boolean; readonly content: Readonly<Record<string, z.ZodType>> };
   readonly answer: {
@@ -50,6 +59,22 @@ const RoomCloudEvent = z
   .discriminatedUnion('type', [structuredRoomEvent(firstEvent), ...otherEvents.map(structuredRoomEvent)])
   .meta({ id: 'RoomEvent', description: 'A CloudEvent whose `data` fits its `type`.' });
 
+/** What keeps a member from seeing or moderating a room. */
+const memberProblems = [
+  'banned',
+  'user_disabled',
+  'room_not_found',
+  'room_closed',
+  'projection_stale',
+] as const satisfies readonly ProblemCode[];
+
+const moderationAnswer = {
+  status: 202,
+  description: 'The fact is in the log, at this position; it takes effect within moments.',
+  body: ModerationAccepted,
+};
+const moderationBody = { isRequired: false, content: { 'application/json': ModerationRequest } };
+
 /** The routes that the api serves, and no others. */
 export const routes: readonly Route[] = [
   {
@@ -77,6 +102,85 @@ export const routes: readonly Route[] = [
       'projection_stale',
       'livekit_unavailable',
     ],
+  },
+  {
+    operationId: 'readRoom',
+    method: 'get',
+    path: '/api/realtime/rooms/{roomId}',
+    summary: 'See a room',
+    description: 'For its members, inside or not, whether it can be entered at the moment or not.',
+    scopes: [],
+    pathParameters: { roomId: RoomId },
+    answer: { status: 200, description: 'The room, as the caller may see it.', body: RoomView },
+    problems: memberProblems,
+  },
+  {
+    operationId: 'readParticipants',
+    method: 'get',
+    path: '/api/realtime/rooms/{roomId}/participants',
+    summary: 'See who is inside',
+    description:
+      'For members of the room: the people inside, in the order in which they came, at most 1,000. Machines and hidden ' +
+      'people are not among them. A person with two devices is there twice.',
+    scopes: [],
+    pathParameters: { roomId: RoomId },
+    answer: { status: 200, description: 'The people inside.', body: ParticipantsView },
+    problems: memberProblems,
+  },
+  {
+    operationId: 'kickParticipant',
+    method: 'post',
+    path: '/api/realtime/rooms/{roomId}/participants/{identity}/kick',
+    summary: 'End one session',
+    description:
+      'Hosts and moderators end the session that this identity has now, and no later one: the person may come again (a ' +
+      'ban of `join` keeps somebody out). The reason is told to the person. Nobody moderates a higher role.',
+    scopes: [],
+    pathParameters: { roomId: RoomId, identity: Identity },
+    body: moderationBody,
+    answer: moderationAnswer,
+    problems: [...memberProblems, 'forbidden', 'participant_not_found'],
+  },
+  {
+    operationId: 'muteTrack',
+    method: 'post',
+    path: '/api/realtime/rooms/{roomId}/participants/{identity}/tracks/{trackSid}/mute',
+    summary: 'Mute one track',
+    description:
+      'Hosts and moderators mute a track of the session that this identity has now. The person may unmute it again (a ban ' +
+      'of `publish_audio` or `publish_video` keeps it silent). A track that is gone by then changes nothing.',
+    scopes: [],
+    pathParameters: { roomId: RoomId, identity: Identity, trackSid: Sid },
+    body: moderationBody,
+    answer: moderationAnswer,
+    problems: [...memberProblems, 'forbidden', 'participant_not_found'],
+  },
+  {
+    operationId: 'banUser',
+    method: 'post',
+    path: '/api/realtime/rooms/{roomId}/bans',
+    summary: 'Take one privilege from a person',
+    description:
+      'For so many seconds, by the clock of the database, or for good; a later ban of the same privilege replaces it. ' +
+      '`join` ends the sessions and keeps the person out; the others take rights from live sessions, which get them back ' +
+      'when the ban ends. Also of people who are no members. Nobody bans a higher role, or themselves.',
+    scopes: [],
+    pathParameters: { roomId: RoomId },
+    body: { isRequired: true, content: { 'application/json': BanRequest } },
+    answer: moderationAnswer,
+    problems: [...memberProblems, 'forbidden'],
+  },
+  {
+    operationId: 'unbanUser',
+    method: 'delete',
+    path: '/api/realtime/rooms/{roomId}/bans/{userId}',
+    summary: 'Give one privilege back',
+    description: 'Lifts the ban of that privilege, whoever set it. Where there is none, nothing changes.',
+    scopes: [],
+    pathParameters: { roomId: RoomId, userId: UserId },
+    query: UnbanQuery.shape,
+    answer: moderationAnswer,
+    problems: [...memberProblems, 'forbidden'],
   },
   {
     operationId: 'publishRoomEvents',

@@ -13,6 +13,7 @@ import {
   migrate,
   type Pool,
   readPositions,
+  readPresentPeople,
 } from '@realtime-service/room-store';
 import { createOpsServer, type Logger, withDeadline } from '@realtime-service/telemetry';
 import type { FastifyInstance } from 'fastify';
@@ -103,6 +104,7 @@ export const startApi = async (settings: ApiSettings, logger: Logger): Promise<A
     tokenTtlSeconds: settings.tokenTtlSeconds,
     serverUrl: livekit.publicUrl,
     append: log.append,
+    readPresentPeople: (roomId, options) => withDeadline(readPresentPeople(pool, roomId, options), storeDeadlineMs),
     keepRecords: (records) => withDeadline(keepRecords(pool, records), storeDeadlineMs),
     findLiveLogins: (about, joinedBy) => withDeadline(findLiveLogins(pool, about, joinedBy), storeDeadlineMs),
     metrics,

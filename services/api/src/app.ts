@@ -14,8 +14,10 @@ import { type JoinDependencies, registerJoin } from './join/join-route.ts';
 import type { KeySet } from './key-set.ts';
 import { type LogoutDependencies, registerLogout } from './logout/logout-route.ts';
 import { createLogoutVerifier } from './logout/verify-logout-token.ts';
+import { type ModerationDependencies, registerModeration } from './moderation/moderation-route.ts';
 import { createClientErrorHandler, createProblemHandler, type OnProblem, ProblemError } from './problem.ts';
 import { createRateLimit, type RateLimit } from './rate-limit.ts';
+import { registerRooms } from './rooms/rooms-route.ts';
 import { parseJsonBody } from './strict-json.ts';
 
 declare module 'fastify' {
@@ -25,7 +27,12 @@ declare module 'fastify' {
   }
 }
 
-export interface ApiDependencies extends JoinDependencies, EventsDependencies, GateDependencies, LogoutDependencies {
+export interface ApiDependencies
+  extends JoinDependencies,
+    EventsDependencies,
+    GateDependencies,
+    LogoutDependencies,
+    ModerationDependencies {
   readonly settings: Omit<ApiSettings, 'database' | 'log' | 'livekit'>;
   readonly keys: Pick<KeySet, 'find'>;
   readonly now: () => number;
@@ -80,6 +87,9 @@ export const createApp = async (dependencies: ApiDependencies): Promise<FastifyI
     limit('caller', createRateLimit(max, now), (request) => request.user.userId),
   ];
   registerJoin(app, callersUpTo(settings.userRequestsPerMinute), dependencies);
+  const membersOnly = callersUpTo(settings.userRequestsPerMinute);
+  registerRooms(app, membersOnly, dependencies);
+  registerModeration(app, membersOnly, dependencies);
   await registerEvents(app, callersUpTo(settings.producerRequestsPerMinute), dependencies);
   await registerLogout(app, createLogoutVerifier({ keys, oidc: settings.oidc, now }), dependencies);
   const gate = { ...settings.gate, pathPrefix: pathOf(dependencies.serverUrl) };

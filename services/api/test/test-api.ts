@@ -5,7 +5,7 @@ import {
   RecordTooLargeError,
 } from '@realtime-service/event-log';
 import { type Facts, type Member, type RoomFacts, unknownRoom } from '@realtime-service/room-model';
-import type { FactsAnswer, KeptRecord, Login } from '@realtime-service/room-store';
+import type { FactsAnswer, KeptRecord, Login, PresentPerson } from '@realtime-service/room-store';
 import { createLogger } from '@realtime-service/telemetry';
 import type { FastifyInstance } from 'fastify';
 import { type ApiDependencies, createApp } from '../src/app.ts';
@@ -77,6 +77,8 @@ export interface TestApi {
   readonly metrics: ApiMetrics;
   /** What the facts reader finds, by room and user. Nothing, where not set. */
   readonly situations: Map<string, Situation>;
+  /** Who is inside, by room; in the order in which they came. */
+  readonly present: Map<string, PresentPerson[]>;
   /** Failures to stage. */
   readonly failing: { store: boolean; seats: boolean; log: boolean; livekit: boolean };
   readonly freshness: { isCurrent: boolean; reaches: boolean };
@@ -108,6 +110,7 @@ export const startTestApi = async (
     liveLogins: [] as Login[],
     made: [] as string[],
     situations: new Map<string, Situation>(),
+    present: new Map<string, PresentPerson[]>(),
     failing: { store: false, seats: false, log: false, livekit: false },
     freshness: { isCurrent: true, reaches: true },
     seatsTaken: { takenByOthers: 0, ownOtherDevices: 0, isHeld: false, isReserved: false },
@@ -130,6 +133,14 @@ export const startTestApi = async (
       },
     },
     freshness: { isCurrent: () => state.freshness.isCurrent, reaches: async () => state.freshness.reaches },
+    readPresentPeople: async (roomId, { identity, limit }) => {
+      if (state.failing.store) throw new Error('the database is away');
+      const people = state.present.get(roomId) ?? [];
+      return (identity === null ? people : people.filter((each) => each.identity === identity).slice(-1)).slice(
+        0,
+        limit,
+      );
+    },
     makeRoom: async (roomId) => {
       if (state.failing.livekit) throw new Error('LiveKit is away');
       state.made.push(roomId);
