@@ -31,6 +31,7 @@ import {
   needsSeat,
   type OwnSession,
   type Request,
+  replacedBy,
   type Verdict,
 } from './authorise.ts';
 import { permissionsOf, roles } from './permissions.ts';
@@ -173,6 +174,23 @@ describe('bans', () => {
   });
 });
 
+describe('a login that ends by policy', () => {
+  const outcomes = (loginEndsAtMs: number | null) =>
+    (['enter', 'stay', 'act'] as const).map((purpose) => outcomeOf(decide({}, { purpose, loginEndsAtMs })));
+
+  test('counts until then', () => {
+    expect(outcomes(now + 1)).toEqual(['allow', 'allow', 'allow']);
+    expect(outcomes(now)).toEqual(['login_ended', 'login_ended', 'login_ended']);
+    expect(outcomes(null)).toEqual(['allow', 'allow', 'allow']);
+  });
+
+  test('is asked about then, or at the end of a ban before it', () => {
+    const bans = [{ privilege: 'data', untilMs: inSeconds(30) }] as const;
+    expect(decide({ bans }, { loginEndsAtMs: inSeconds(20) })).toMatchObject({ changesAtMs: inSeconds(20) });
+    expect(decide({ bans }, { loginEndsAtMs: inSeconds(40) })).toMatchObject({ changesAtMs: inSeconds(30) });
+  });
+});
+
 describe('what only keeps people from entering throws nobody out', () => {
   const doors: { what: string; given: Situation; reason: DenyReason }[] = [
     { what: 'a locked room', given: { room: { isLocked: true } }, reason: 'locked' },
@@ -302,6 +320,40 @@ describe('seats', () => {
     },
     { why: 'single_newest, the newcomer takes over', given: devices('single_newest', 1), enter: 'allow' },
   ]);
+
+  describe('taking over', () => {
+    const one = { devicePolicy: { mode: 'single_newest' } } as const;
+    const both = [{ identity: 'u7:phone', deviceId: 'phone' }, { identity: 'u7' }];
+    const phone = { purpose: 'stay', identity: 'u7:phone', dueIdentity: 'u7' } as const;
+    test.each([
+      [
+        'an identity that the policy gives no more, with its successor inside',
+        { room: one, sessions: both },
+        phone,
+        'device_conflict',
+      ],
+      ['the successor', { room: one, sessions: both }, { purpose: 'stay', dueIdentity: 'u7' }, 'allow'],
+      ['before the successor is inside', { room: one, sessions: both.slice(0, 1) }, phone, 'allow'],
+      [
+        'after the successor left',
+        { room: one, sessions: [both[0] ?? {}, { isLive: false, endedAtMs: secondsAgo(1) }] },
+        phone,
+        'allow',
+      ],
+      ['where people may have several devices', { sessions: both }, phone, 'allow'],
+      ['at the door', { room: one, sessions: both }, { ...phone, purpose: 'enter' }, 'allow'],
+    ] as const)('%s', (_, given, request, outcome) => {
+      expect(outcomeOf(decide(given, request))).toBe(outcome);
+    });
+
+    test('names whom it ends: live ones by other identities, where there is one device', () => {
+      const sessions = [...both, { identity: 'u7:desk', deviceId: 'desk', isLive: false, endedAtMs: now }];
+      expect(replacedBy(factsOf({ room: one, sessions }), 'u7', 'u7')).toEqual(['u7:phone']);
+      expect(replacedBy(factsOf({ room: one, sessions }), 'u7', 'u7:phone')).toEqual([]);
+      expect(replacedBy(factsOf({ sessions }), 'u7', 'u7')).toEqual([]);
+      expect(replacedBy(factsOf({ room: null, sessions }), 'u7', 'u7')).toEqual([]);
+    });
+  });
 
   test.each([
     [{ mode: 'multi' }, 'phone', 'f:1:ann:phone'],

@@ -160,6 +160,14 @@ describe('200', () => {
     await allowed();
   });
 
+  test('a room without limit and device policy is not counted', async () => {
+    api.failing.seats = true;
+    for (const devicePolicy of [{ mode: 'multi' }, { mode: 'single_newest' }] as const) {
+      given({ room: { devicePolicy } });
+      await allowed();
+    }
+  });
+
   test('a seat where there is one', async () => {
     given({ room: { maxParticipants: 10 } });
     api.seatsTaken.takenByOthers = 9;

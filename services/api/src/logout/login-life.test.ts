@@ -1,0 +1,86 @@
+import type { JoinResponse } from '@realtime-service/contracts';
+import { attributes } from '@realtime-service/room-model';
+import { decodeJwt } from 'jose';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { now } from '../../test/identity-provider.ts';
+import { livekitToken } from '../../test/livekit-token.ts';
+import { at, livekitKey, startTestApi, type TestApi } from '../../test/test-api.ts';
+
+let api: TestApi;
+beforeAll(async () => {
+  api = await startTestApi({ LOGIN_MAX_SECONDS: '3600' });
+  api.situations.set(at('room-42'), {});
+});
+afterAll(() => api.close());
+
+const join = async (of: TestApi, claims: Record<string, unknown>) => {
+  const url = '/api/realtime/rooms/room-42/join';
+  const headers = { authorization: `Bearer ${await of.token(claims)}` };
+  const answer = await of.app.inject({ method: 'POST', url, headers });
+  const signed = answer.statusCode === 200 ? decodeJwt(answer.json<JoinResponse>().participant_token) : {};
+  return { status: answer.statusCode, attributes: signed['attributes'] };
+};
+
+const knock = async (loginEnd: string | undefined) => {
+  const own = {
+    [attributes.user]: 'u-7',
+    [attributes.login]: 's',
+    ...(loginEnd && { [attributes.loginEnd]: loginEnd }),
+  };
+  const token = livekitToken(livekitKey, { claims: { attributes: own } });
+  const answer = await api.app.inject({
+    url: '/api/realtime/gate',
+    headers: { 'x-original-uri': `/rtc?access_token=${token}` },
+  });
+  const fresh = String(answer.headers['authorization']).slice('Bearer '.length);
+  return {
+    status: answer.statusCode,
+    attributes: answer.statusCode === 204 ? decodeJwt(fresh)['attributes'] : undefined,
+  };
+};
+
+describe('with a longest life of an hour, a login', () => {
+  test.each([
+    ['counts from when the person logged in', { sid: 's', auth_time: now() - 3_000 }, now() + 600],
+    ['counts from the token where the provider does not say that', { sid: 's', iat: now() - 60 }, now() + 3_540],
+  ])('%s', async (_, claims, end) => {
+    const answer = await join(api, claims);
+    expect(answer.status).toBe(200);
+    expect(answer.attributes).toMatchObject({ [attributes.login]: 's', [attributes.loginEnd]: String(end) });
+  });
+
+  test('that is older joins nothing', async () => {
+    expect((await join(api, { sid: 's', auth_time: now() - 3_601 })).status).toBe(401);
+    expect(JSON.parse(api.lines.at(-1) ?? '')).toMatchObject({ operation: 'join', reason: 'login_ended' });
+  });
+
+  test('with a time that is none is refused', async () => {
+    for (const auth_time of ['1', -1, 1.5, null]) expect((await join(api, { sid: 's', auth_time })).status).toBe(401);
+  });
+
+  test('passes the gate until its end, which the fresh token says again', async () => {
+    const end = String(now() + 60);
+    expect(await knock(end)).toMatchObject({ status: 204, attributes: { [attributes.loginEnd]: end } });
+    expect((await knock(String(now() - 1))).status).toBe(403);
+    expect((await knock(undefined)).status).toBe(204);
+    expect((await knock('soon')).status).toBe(403);
+  });
+
+  test('is none where a service asks: its token names no login', async () => {
+    const answer = await join(api, { sid: undefined, auth_time: now() - 7_200 });
+    expect(answer.status).toBe(200);
+    expect(answer.attributes).not.toHaveProperty(attributes.loginEnd);
+  });
+});
+
+test('without a longest life a login ends when the provider says so', async () => {
+  const unlimited = await startTestApi();
+  try {
+    unlimited.situations.set(at('room-42'), {});
+    const answer = await join(unlimited, { sid: 's', auth_time: now() - 1_000_000 });
+    expect(answer.status).toBe(200);
+    expect(answer.attributes).not.toHaveProperty(attributes.loginEnd);
+  } finally {
+    await unlimited.close();
+  }
+});
