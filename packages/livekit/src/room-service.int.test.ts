@@ -53,6 +53,12 @@ describeWith(['livekit'], "LiveKit's RoomService", () => {
     }
   });
 
+  test('a message to whoever is not there is taken, and told to nobody', async () => {
+    await rooms.createRoom('quiet', options);
+    await rooms.sendData('quiet', { topic: 'news', text: 'to all' });
+    await rooms.sendData('quiet', { topic: 'news', text: 'to ann', to: ['ann'] });
+  });
+
   test('another secret is refused as not ours, and no token is in the error', async () => {
     const stranger = createRoomService({
       apiUrl: livekit.apiUrl,

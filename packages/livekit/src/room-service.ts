@@ -90,7 +90,7 @@ export interface RoomService {
   readonly removeParticipant: (room: string, identity: string) => Promise<boolean>;
   /** Replaces the whole permission object. False where this identity is not connected. */
   readonly setPermission: (room: string, identity: string, permission: ActualPermission) => Promise<boolean>;
-  /** False where there is no such track. */
+  /** False where this identity is not connected. A track that is not there LiveKit mutes without a word. */
   readonly muteTrack: (room: string, identity: string, trackSid: string) => Promise<boolean>;
   /** Resolves when LiveKit has it on its way. Of a room that is absent LiveKit knows only after 3 s, as unavailable. */
   readonly sendData: (room: string, message: DataMessage) => Promise<void>;

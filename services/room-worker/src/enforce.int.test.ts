@@ -909,15 +909,17 @@ describeWith(['postgres'], 'enforcing', () => {
       await until('u-7 is out', () => inside().join() === 'bob', 4_000);
     });
 
-    test('a mute names the track of the session that it names', async () => {
+    test('a mute is of the session and the track that it names, where they are still there', async () => {
       await aCall();
+      const u7 = { sid: 'PA_u-7', identity: 'u-7', attributes: { 'rt.user': 'u-7' }, permission: speaker };
+      livekit.put(room, { ...u7, tracks: [{ sid: 'TR_1' }] });
       start();
-      const mute = (participantSid: string): RoomFact => [
+      const mute = (participantSid: string, trackSid: string): RoomFact => [
         'track.mute_requested',
         room,
-        { participantSid, identity: 'u-7', trackSid: 'TR_1', by: 'bob' },
+        { participantSid, identity: 'u-7', trackSid, by: 'bob' },
       ];
-      await parts.publish(mute('PA_earlier'), mute('PA_u-7'));
+      await parts.publish(mute('PA_earlier', 'TR_1'), mute('PA_u-7', 'TR_gone'), mute('PA_u-7', 'TR_1'));
       await parts.caughtUp();
       await answered();
       expect(livekit.callsOf('MutePublishedTrack').map(({ body }) => body)).toEqual([

@@ -223,18 +223,21 @@ const answerMark = async (dependencies: EnforcementDependencies, mark: Mark): Pr
   }
 };
 
-/** Carries out an order that concerns one sid, if that sid is still the one that is there. */
+/** Carries out an order that concerns one sid, if that sid is still the one that is there, and its track too. */
 const carryOutEdge = async (dependencies: EnforcementDependencies, edge: ClaimedEdge): Promise<void> => {
   const { store, livekit, clock = systemClock, metrics, logger } = dependencies;
   const { roomId, identity, trackSid, reason } = edge;
   try {
     const present = await livekit.getParticipant(roomId, identity);
-    if (present?.sid === edge.participantSid) {
+    const isThere = trackSid === null || present?.tracks.some(({ sid }) => sid === trackSid);
+    if (present?.sid === edge.participantSid && isThere) {
       if (trackSid === null) {
         await tell(dependencies, edge, { type: 'removed', code: 'kicked', ...said(reason) });
         await livekit.removeParticipant(roomId, identity);
-      } else if (await livekit.muteTrack(roomId, identity, trackSid))
+      } else {
+        await livekit.muteTrack(roomId, identity, trackSid);
         await tell(dependencies, edge, { type: 'muted', trackSid, ...said(reason) });
+      }
       metrics.answers.inc({ action: edge.kind, reason: 'requested' });
       logger.info({ room: roomId, identity, kind: edge.kind }, 'order carried out');
     }

@@ -1,7 +1,9 @@
 import { DisconnectReason } from '@livekit/rtc-node';
+import type { Privilege } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import {
   isSamePermission,
+  type ParticipantPermission,
   type Permissions,
   permissionsOf,
   roles,
@@ -18,7 +20,7 @@ describeWith(['postgres', 'livekit'], 'the worker, with a real LiveKit', () => {
   let rooms = 0;
 
   beforeAll(async () => {
-    real = await startRealWorker({ hasWebhooks: true });
+    real = await startRealWorker({ hasWebhooks: true, env: { CLOSING_NOTICE_SECONDS: '2' } });
   });
   afterEach(async () => {
     await Promise.all(clients.map(({ leave }) => leave()));
@@ -114,6 +116,99 @@ describeWith(['postgres', 'livekit'], 'the worker, with a real LiveKit', () => {
       expect(bySetting?.permission).toSatisfy((actual) => isSamePermission(wanted, actual));
     });
 
+    /** Looks at somebody's rights in LiveKit again and again; each change that was seen, in order. */
+    const watch = (room: string, identity: string) => {
+      const seen: ParticipantPermission[] = [];
+      let isStopped = false;
+      const look = async (): Promise<void> => {
+        while (!isStopped) {
+          const { permission } = (await real.rooms.getParticipant(room, identity)) ?? {};
+          const last = seen.at(-1);
+          if (permission !== undefined && (last === undefined || !isSamePermission(permission, last)))
+            seen.push(permission as ParticipantPermission);
+        }
+      };
+      const looking = look();
+      return {
+        seen,
+        stop: async () => {
+          isStopped = true;
+          await looking;
+        },
+      };
+    };
+    const inOrder = (permission: ParticipantPermission): ParticipantPermission => ({
+      ...permission,
+      canPublishSources: permission.canPublishSources.toSorted(),
+    });
+    /** These rights were seen one after the other, each whole, and nothing between. */
+    const expectSteps = (seen: readonly ParticipantPermission[], steps: readonly Permissions[]): void =>
+      expect(seen.map(inOrder)).toEqual(steps.map(toParticipantPermission).map(inOrder));
+
+    const bans: readonly (readonly Privilege[])[] = [
+      ['publish_audio'],
+      ['publish_video'],
+      ['screen_share'],
+      ['data'],
+      ['publish_audio', 'publish_video'],
+    ];
+    test.each(bans.map((banned) => ({ banned })))(
+      'a ban of $banned takes just that, and its end gives it back without anybody asking',
+      async ({ banned }) => {
+        const room = await openRoom('ann', 'bob');
+        await enter(room, 'ann');
+        await enter(room, 'bob');
+        await idle();
+        const [ann, bob] = [watch(room, 'ann'), watch(room, 'bob')];
+        const endsAt = new Date(Date.now() + 1_500).toISOString();
+        // In one transaction, so that two bans are one step.
+        await real.publish(
+          ...banned.map((privilege) => ['member.banned', room, { userId: 'ann', privilege, until: endsAt }] as const),
+        );
+        await until('the right is gone', () => ann.seen.length === 2);
+        await until('the right is back', () => ann.seen.length === 3);
+        expect(Date.now()).toBeGreaterThanOrEqual(Date.parse(endsAt));
+        await idle();
+        await Promise.all([ann.stop(), bob.stop()]);
+        const speaker = permissionsOf('speaker', null, []);
+        expectSteps(ann.seen, [speaker, permissionsOf('speaker', null, banned), speaker]);
+        expectSteps(bob.seen, [speaker]);
+      },
+    );
+
+    test('of roles, overrides and bans that come and go are those compiled, step by step', async () => {
+      const room = await openRoom('ann');
+      await enter(room, 'ann');
+      await idle();
+      const { seen, stop } = watch(room, 'ann');
+      const told = (data: object) => real.publish(['member.updated', room, { userId: 'ann', ...data }]);
+      const ban = (privilege: string, more: object = {}) =>
+        real.publish(['member.banned', room, { userId: 'ann', privilege, ...more }]);
+      const unban = (privilege: string) => real.publish(['member.unbanned', room, { userId: 'ann', privilege }]);
+      const only = { publishSources: ['microphone' as const] };
+      const steps: readonly (readonly [() => Promise<void>, Permissions])[] = [
+        [() => told({ role: 'listener' }), permissionsOf('listener', null, [])],
+        [() => told({ role: 'moderator' }), permissionsOf('moderator', null, [])],
+        [() => ban('data'), permissionsOf('moderator', null, ['data'])],
+        [() => ban('publish_video'), permissionsOf('moderator', null, ['data', 'publish_video'])],
+        [() => unban('data'), permissionsOf('moderator', null, ['publish_video'])],
+        [() => told({ permissions: only }), permissionsOf('moderator', only, ['publish_video'])],
+        // Nothing is left to publish: an empty list would mean everything.
+        [() => ban('publish_audio'), permissionsOf('moderator', only, ['publish_video', 'publish_audio'])],
+        [() => unban('publish_audio'), permissionsOf('moderator', only, ['publish_video'])],
+        [() => told({ permissions: null }), permissionsOf('moderator', null, ['publish_video'])],
+        [() => unban('publish_video'), permissionsOf('moderator', null, [])],
+      ];
+      await until('the first rights are seen', () => seen.length === 1);
+      for (const [at, [step]] of steps.entries()) {
+        await step();
+        await until(`step ${at} is seen`, () => seen.length === at + 2);
+      }
+      await idle();
+      await stop();
+      expectSteps(seen, [permissionsOf('speaker', null, []), ...steps.map(([, permissions]) => permissions)]);
+    });
+
     test('a demotion takes effect inside, and a promotion too', async () => {
       const room = await openRoom('ann');
       await enter(room, 'ann');
@@ -136,7 +231,57 @@ describeWith(['postgres', 'livekit'], 'the worker, with a real LiveKit', () => {
     expect((await real.rooms.listRooms()).map(({ name }) => name)).not.toContain(room);
   });
 
+  test('a room with a schedule tells people of its end, and ends on time', async () => {
+    const room = await openRoom('ann', 'bob');
+    const both = [await enter(room, 'ann'), await enter(room, 'bob')];
+    const closesAt = new Date(Date.now() + 3_000).toISOString();
+    await real.publish(['room.updated', room, { closesAt }]);
+    await until('both are told', () => both.every(({ notices }) => notices.length === 1));
+    expect(both.map(({ notices }) => notices)).toEqual(Array(2).fill([{ type: 'closing', closesAt }]));
+    expect(await Promise.all(both.map(({ out }) => out))).toEqual(Array(2).fill(DisconnectReason.ROOM_DELETED));
+    const lateMs = Date.now() - Date.parse(closesAt);
+    expect(lateMs).toBeGreaterThanOrEqual(0);
+    expect(lateMs).toBeLessThan(1_500);
+  });
+
   describe('orders', () => {
+    test('whoever is kicked or banned is told why, as a rule; the others see it by presence', async () => {
+      const people = Array.from({ length: 8 }, (_, at) => `p-${at}`);
+      const room = await openRoom('bob', ...people);
+      const bob = await enter(room, 'bob');
+      const told: Client[] = [];
+      for (const each of people) told.push(await enter(room, each));
+      await idle();
+      for (const [at, { sid }] of told.entries()) {
+        const who = `p-${at}`;
+        const order = { participantSid: sid, identity: who, by: 'bob', reason: 'off topic' };
+        if (at % 2 === 0) await real.publish(['participant.kick_requested', room, order]);
+        else await real.publish(['member.banned', room, { userId: who, privilege: 'join', reason: 'spam' }]);
+      }
+      await Promise.all(told.map(({ out }) => out));
+      const notices = told.map((client) => client.notices);
+      for (const [at, [notice]] of notices.entries())
+        if (notice !== undefined)
+          expect(notice).toEqual(
+            at % 2 === 0
+              ? { type: 'removed', code: 'kicked', reason: 'off topic' }
+              : { type: 'removed', code: 'banned', reason: 'spam' },
+          );
+      // Not assured: the message races the end of its connection.
+      expect(notices.flat().length).toBeGreaterThanOrEqual(people.length / 2);
+      expect(bob.notices).toEqual([]);
+      const removals = await until('all ends are published', async () => {
+        const { rows } = await real.pool.query(
+          `select convert_from(value, 'utf8')::json->>'userId' as who from log_records
+            where topic = 'realtime.presence.v1' and convert_from(key, 'utf8') = $1
+              and convert_from(decode(headers->>'ce_type', 'base64'), 'utf8') = 'participant.removed'`,
+          [room],
+        );
+        return rows.length === people.length && rows;
+      });
+      expect(removals.map(({ who }) => who).sort()).toEqual(people);
+    });
+
     const kick = (room: string, participantSid: string) =>
       real.publish(['participant.kick_requested', room, { participantSid, identity: 'ann', by: 'bob' }]);
 

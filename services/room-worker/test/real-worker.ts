@@ -9,6 +9,7 @@ import {
   VideoFrame,
   VideoSource,
 } from '@livekit/rtc-node';
+import { noticeTopic } from '@realtime-service/contracts';
 import { createDatabase, freePort, type Livekit, startLivekit } from '@realtime-service/dev-stack';
 import { realParts } from '@realtime-service/dev-stack/vitest';
 import { createEmbeddedLog, type EventLog } from '@realtime-service/event-log';
@@ -127,6 +128,8 @@ export interface Client {
   /** Resolves with LiveKit's reason when this client is out. */
   readonly out: Promise<DisconnectReason>;
   readonly isOut: () => boolean;
+  /** What the service has told this client. */
+  readonly notices: readonly unknown[];
   readonly publishVideo: () => Promise<string>;
   readonly leave: () => Promise<void>;
 }
@@ -139,6 +142,10 @@ export const connect = async (serverUrl: string, admission: Admission, token?: s
     isOut = true;
     out.resolve(reason);
   });
+  const notices: unknown[] = [];
+  room.on(RoomEvent.DataReceived, (payload, sender, _kind, topic) => {
+    if (topic === noticeTopic && sender === undefined) notices.push(JSON.parse(Buffer.from(payload).toString()));
+  });
   await room.connect(serverUrl, token ?? (await tokenFor(admission)), { autoSubscribe: true, dynacast: false });
   const local = room.localParticipant;
   if (local?.sid === undefined) throw new Error('connected without a local participant');
@@ -147,6 +154,7 @@ export const connect = async (serverUrl: string, admission: Admission, token?: s
     sid: local.sid,
     out: out.promise,
     isOut: () => isOut,
+    notices,
     publishVideo: async () => {
       const source = new VideoSource(160, 120);
       const track = LocalVideoTrack.createVideoTrack('camera', source);
