@@ -50,15 +50,15 @@ export const mutants: readonly Mutant[] = [
     edits: [
       {
         path: batch,
-        from: '    inFlight += 1;\n',
-        to: '    inFlight += 1;\n    sent = { questions, answers };\n',
+        from: '    isUnderWay = true;\n',
+        to: '    isUnderWay = true;\n    sent = { questions, answers };\n',
       },
       {
         path: batch,
-        from: '  let inFlight = 0;\n',
-        to: '  let inFlight = 0;\n  let sent: Batch<Q, A> | undefined;\n',
+        from: '  let isUnderWay = false;\n',
+        to: '  let isUnderWay = false;\n  let sent: Batch<Q, A> | undefined;\n',
       },
-      { path: batch, from: '    inFlight -= 1;\n', to: '    inFlight -= 1;\n    sent = undefined;\n' },
+      { path: batch, from: '    isUnderWay = false;\n', to: '    isUnderWay = false;\n    sent = undefined;\n' },
       {
         path: batch,
         from: '  return async (question) => {\n',

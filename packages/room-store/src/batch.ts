@@ -11,35 +11,30 @@ export interface BatchOptions {
 
 /** Most questions of one batch. */
 const maxBatch = 200;
-/** Batches under way at once; more only take connections from others. */
-const maxInFlight = 2;
-
 /**
  * Gathers concurrent questions, to be answered by one call of `answer`, in its order. A question only ever joins a batch
- * that has *not been sent*: one that is under way may rest on an older snapshot than the question.
+ * that has *not been sent*: one that is under way may rest on an older snapshot than the question. One batch is under
+ * way at a time: two would be half as large, and cost almost twice as much.
  */
 export const createBatcher = <Q, A>(
   answer: (questions: readonly Q[]) => Promise<readonly A[]>,
   { deadlineMs }: BatchOptions,
 ): ((question: Q) => Promise<A>) => {
   const unsent: Batch<Q, A>[] = [];
-  let inFlight = 0;
+  let isUnderWay = false;
 
   const send = async ({ questions, answers }: Batch<Q, A>): Promise<void> => {
-    inFlight += 1;
+    isUnderWay = true;
     answer(questions).then(answers.resolve, answers.reject);
     // Not the query: a connection that hangs must not hold up those who come later.
     await answers.promise.catch(() => {});
-    inFlight -= 1;
+    isUnderWay = false;
     pump();
   };
 
   const pump = (): void => {
-    while (inFlight < maxInFlight) {
-      const batch = unsent.shift();
-      if (batch === undefined) return;
-      void send(batch);
-    }
+    const batch = isUnderWay ? undefined : unsent.shift();
+    if (batch !== undefined) void send(batch);
   };
 
   const openBatch = (): Batch<Q, A> => {

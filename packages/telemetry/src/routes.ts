@@ -47,11 +47,12 @@ export function traceRoutes<L extends FastifyBaseLogger, P extends FastifyTypePr
     }
     const parent = propagation.extract(ROOT_CONTEXT, request.headers);
     const span = startServerSpan(request, parent);
-    reply.raw.once('close', () => {
-      span.setAttribute('http.response.status_code', reply.statusCode);
-      if (reply.statusCode >= 500) span.setStatus({ code: SpanStatusCode.ERROR });
-      span.end();
-    });
+    if (span.isRecording())
+      reply.raw.once('close', () => {
+        span.setAttribute('http.response.status_code', reply.statusCode);
+        if (reply.statusCode >= 500) span.setStatus({ code: SpanStatusCode.ERROR });
+        span.end();
+      });
     context.with(trace.setSpan(parent, span), done);
   });
 }
@@ -95,16 +96,25 @@ export function measureRoutes<L extends FastifyBaseLogger, P extends FastifyType
     registers: [metrics],
   });
   app.addHook('onResponse', (request, reply, done) => {
+    const labels = {
+      method: request.method,
+      uri: request.routeOptions.url ?? 'UNKNOWN',
+      status: String(reply.statusCode),
+    };
+    const exemplarLabels = sampledTrace();
     requests.observe({
-      labels: { method: request.method, uri: request.routeOptions.url ?? 'UNKNOWN', status: String(reply.statusCode) },
+      labels,
       value: reply.elapsedTime / 1000,
-      exemplarLabels: sampledTrace(),
+      ...(exemplarLabels !== undefined && { exemplarLabels }),
     });
     done();
   });
 }
 
-function sampledTrace(): Record<string, string> {
-  const span = trace.getActiveSpan()?.spanContext();
-  return span !== undefined && span.traceFlags & TraceFlags.SAMPLED ? { trace_id: span.traceId } : {};
+/** None where nobody receives the trace. */
+function sampledTrace(): Record<string, string> | undefined {
+  const span = trace.getActiveSpan();
+  if (!span?.isRecording()) return undefined;
+  const { traceFlags, traceId } = span.spanContext();
+  return traceFlags & TraceFlags.SAMPLED ? { trace_id: traceId } : undefined;
 }

@@ -1,6 +1,7 @@
 import {
   type Attributes,
   context,
+  INVALID_TRACEID,
   type Link,
   propagation,
   ROOT_CONTEXT,
@@ -23,7 +24,7 @@ const traceparentPattern = /^00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-
 /** The active span as a `traceparent`, to send along with a message, a mark or a LiveKit attribute. */
 export function currentTraceparent(): string | undefined {
   const span = trace.getActiveSpan()?.spanContext();
-  if (span === undefined || !trace.isSpanContextValid(span)) return undefined;
+  if (span === undefined || span.traceId === INVALID_TRACEID) return undefined;
   return `00-${span.traceId}-${span.spanId}-${span.traceFlags.toString(16).padStart(2, '0')}`;
 }
 

@@ -130,6 +130,8 @@ export const createFreshness = ({
   const ageMs = ({ unreached: [oldest] }: PartitionState): number =>
     oldest === undefined ? 0 : now() - oldest.seenAtMs;
 
+  const isTooOld = (state: PartitionState): boolean => ageMs(state) > maxAgeMs;
+
   const isReached = (positions: readonly PositionEntry[]): boolean =>
     positions.every(({ topic, partition, offset }) => (states.get(keyOf(topic, partition))?.applied ?? 0n) > offset);
 
@@ -146,8 +148,10 @@ export const createFreshness = ({
   return {
     isCurrent: (roomId) => {
       const count = partitionCounts.get(topics.roomEvents);
-      const state = count === undefined ? undefined : states.get(keyOf(topics.roomEvents, partitionOf(roomId, count)));
-      return state === undefined || ageMs(state) <= maxAgeMs;
+      // The room's partition is worked out only where it can matter: every join asks.
+      if (count === undefined || !states.values().some(isTooOld)) return true;
+      const state = states.get(keyOf(topics.roomEvents, partitionOf(roomId, count)));
+      return state === undefined || !isTooOld(state);
     },
     reaches: async (positions) => {
       const deadlineMs = now() + waitAtMostMs;

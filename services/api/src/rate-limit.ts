@@ -18,10 +18,7 @@ export const createRateLimit = (max: number, now: () => number): RateLimit => {
     }
     const count = (counts.get(key) ?? 0) + 1;
     counts.set(key, count);
-    for (const [oldest] of counts) {
-      if (counts.size <= maxKeys) break;
-      counts.delete(oldest);
-    }
+    if (counts.size > maxKeys) counts.delete(counts.keys().next().value as string);
     return count > max ? (endsAtMs - nowMs) / 1000 : undefined;
   };
 };

@@ -44,7 +44,8 @@ export const parseStrictJson = (request: FastifyRequest, body: Buffer): unknown 
   } catch (cause) {
     throw malformed('not_json', cause);
   }
-  if (countMembers(value) !== countNames(text)) throw malformed('json_duplicate_name');
+  const members = countMembers(value);
+  if (members > 0 && members !== countNames(text)) throw malformed('json_duplicate_name');
   return value;
 };
 

@@ -7,7 +7,11 @@ import {
   RoomId,
 } from '@realtime-service/contracts';
 import type { Permissions, RoomFacts } from '@realtime-service/room-model';
+import { z } from 'zod';
 import { ProblemError } from '../problem.ts';
+
+const readRoomId = z.compile(RoomId);
+const readRequest = z.compile(JoinRequest);
 
 /** What a caller asks for, well-formed but not granted. */
 export interface AskedJoin extends Omit<JoinRequest, 'at_least'> {
@@ -20,8 +24,8 @@ export interface AskedJoin extends Omit<JoinRequest, 'at_least'> {
  * @throws {ProblemError} 422 naming all that is wrong
  */
 export const readJoin = (roomId: unknown, body: unknown): AskedJoin => {
-  const room = RoomId.safeParse(roomId);
-  const request = JoinRequest.safeParse(body ?? {});
+  const room = readRoomId.safeParse(roomId);
+  const request = readRequest.safeParse(body ?? {});
   const faults: ProblemFault[] = [];
   if (!room.success) faults.push(...faultsOf(room.error, '/roomId'));
   if (!request.success) faults.push(...faultsOf(request.error));
