@@ -1,0 +1,61 @@
+import type { LivekitFact } from '@realtime-service/contracts';
+import { describeWith } from '@realtime-service/dev-stack/vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { added, chunkOf, created, joined, livekitRecord, removed, roomRecord, startDatabase } from '../test/given.ts';
+import { applyChunk, createPostgresStore, type Pool, readPresentPeople } from './index.ts';
+
+describeWith(['postgres'], 'who is inside, as members see it', () => {
+  let pool: Pool;
+  beforeAll(async () => {
+    ({ pool } = await startDatabase());
+  });
+  afterAll(() => pool.end());
+
+  const people = (identity: string | null = null, limit = 10) => readPresentPeople(pool, 'r', { identity, limit });
+  /** Somebody comes in, at this time. */
+  const enters = (userId: string, joinedAtMs: number, changes: object = {}): LivekitFact => {
+    const fact = joined('r', userId, `PA_${userId}_${joinedAtMs}`);
+    return { ...fact, participant: { ...fact.participant, joinedAtMs, ...changes } };
+  };
+
+  test('people in the order in which they came, with their membership, and nobody whom others do not see', async () => {
+    const store = createPostgresStore(pool);
+    await applyChunk(
+      store,
+      chunkOf([
+        roomRecord(0, created('r')),
+        roomRecord(1, added('r', 'ann', 'host')),
+        roomRecord(2, added('r', 'bob')),
+        roomRecord(3, removed('r', 'bob')),
+      ]),
+    );
+    const left = joined('r', 'gone');
+    await applyChunk(
+      store,
+      chunkOf(
+        [
+          enters('bob', 3_000),
+          enters('ann', 2_000),
+          enters('guest', 4_000),
+          enters('spy', 2_500, { permission: { hidden: true } }),
+          enters('bot', 2_600, { kind: 'AGENT' }),
+          enters('ann', 5_000, { identity: 'ann:phone' }),
+          enters('x', 6_000, { identity: 'not-ours', attributes: {} }),
+          left,
+          { ...left, type: 'participant_left' as const },
+          joined('elsewhere', 'cleo'),
+        ].map((fact, offset) => livekitRecord(offset, fact)),
+      ),
+    );
+    expect(await people()).toMatchObject([
+      { identity: 'ann', userId: 'ann', joinedAtMs: 2_000, member: { role: 'host', isRemoved: false } },
+      { identity: 'bob', userId: 'bob', member: { isRemoved: true } },
+      { identity: 'guest', userId: 'guest', member: null },
+      { identity: 'ann:phone', userId: 'ann', member: { role: 'host' } },
+      { identity: 'not-ours', userId: null, member: null },
+    ]);
+    expect((await people(null, 2)).map(({ identity }) => identity)).toEqual(['ann', 'bob']);
+    expect(await people('ann:phone')).toMatchObject([{ participantSid: 'PA_ann_5000', userId: 'ann' }]);
+    for (const nobody of ['spy', 'bot', 'gone', 'cleo', 'ann:desk', 'ANN']) expect(await people(nobody)).toEqual([]);
+  });
+});

@@ -1,0 +1,232 @@
+/** What moderators do over HTTP, and schedules, on the whole service with a real LiveKit. */
+import { once } from 'node:events';
+import { createServer, request, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { ModerationAccepted, noticeTopic, ParticipantsView, RoomView } from '@realtime-service/contracts';
+import { describeWith } from '@realtime-service/dev-stack/vitest';
+import { permissionsOf, toParticipantPermission } from '@realtime-service/room-model';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { type Identity, startDevIdentity } from './identity.ts';
+import { connect, type Participant } from './participant.ts';
+import { type System, startSystem } from './system.ts';
+import { until } from './until.ts';
+
+/** LiveKit's API, which refuses to remove anybody while `isRefusing`. */
+const startRefusingProxy = async () => {
+  const state = { isRefusing: false, refusals: 0, targetPort: 0 };
+  const server: Server = createServer((asked, answer) => {
+    if (state.isRefusing && asked.url?.endsWith('/RemoveParticipant')) {
+      state.refusals += 1;
+      asked.resume();
+      answer.writeHead(503, { 'retry-after': '1' }).end('{"code":"unavailable"}');
+      return;
+    }
+    const { method, url, headers } = asked;
+    const passed = request({ host: '127.0.0.1', port: state.targetPort, method, path: url, headers }, (given) => {
+      answer.writeHead(given.statusCode ?? 502, given.headers);
+      given.pipe(answer);
+    });
+    passed.on('error', () => answer.writeHead(502).end());
+    asked.pipe(passed);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return { state, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, server };
+};
+
+describeWith(['postgres', 'livekit'], 'moderation', () => {
+  let identity: Identity;
+  let system: System;
+  let proxy: Awaited<ReturnType<typeof startRefusingProxy>>;
+
+  beforeAll(async () => {
+    proxy = await startRefusingProxy();
+    identity = await startDevIdentity();
+    system = await startSystem({
+      identity,
+      log: 'embedded',
+      env: { LIVEKIT_API_URL: proxy.url, CLOSING_NOTICE_SECONDS: '2' },
+    });
+    proxy.state.targetPort = system.livekit.ports.http;
+  });
+  afterAll(async () => {
+    await system?.stop();
+    await identity?.stop();
+    proxy.server.closeAllConnections();
+    proxy.server.close();
+  });
+
+  const idOf = (user: string): string => identity.subjectOf(user);
+  const createRoom = async (room: string, data: object = {}): Promise<void> => {
+    const roles = { ann: 'host', bob: 'speaker', cleo: 'moderator' } as const;
+    const members = Object.entries(roles).map(([user, role]) => ({ userId: idOf(user), role }));
+    await system.publish({ type: 'room.created', subject: room, data: { members, ...data } });
+    await until(`${room} is projected`, async () => (await system.join('ann', room)).status !== 404);
+  };
+  const call = async (user: string, method: string, path: string, body?: object) => {
+    const response = await fetch(`${system.api.url}/api/realtime/rooms/${path}`, {
+      method,
+      headers: {
+        authorization: `Bearer ${await identity.token(user)}`,
+        ...(body !== undefined && { 'content-type': 'application/json' }),
+      },
+      ...(body !== undefined && { body: JSON.stringify(body) }),
+    });
+    const answer: unknown = await response.json();
+    return { status: response.status, answer };
+  };
+  /** Moderates, and answers the position from which on it counts. */
+  const moderate = async (...asked: Parameters<typeof call>): Promise<string> => {
+    const { status, answer } = await call(...asked);
+    expect({ status, answer }).toMatchObject({ status: 202 });
+    return ModerationAccepted.parse(answer).at_least;
+  };
+  /** Somebody inside, as presence knows, and what the service tells there. */
+  const enter = async (user: string, room: string): Promise<Participant & { readonly notices: unknown[] }> => {
+    const { server_url, participant_token } = await system.enter(user, room);
+    const participant = await connect(server_url, participant_token);
+    const notices: unknown[] = [];
+    participant.room.on('dataReceived', (payload, sender, _kind, topic) => {
+      if (topic === noticeTopic && sender === undefined) notices.push(JSON.parse(Buffer.from(payload).toString()));
+    });
+    const sid = participant.room.localParticipant?.sid;
+    await until('presence knows', async () => (await inside('ann', room)).some((each) => each.participantSid === sid));
+    return { ...participant, notices };
+  };
+  const inside = async (user: string, room: string) =>
+    ParticipantsView.parse((await call(user, 'GET', `${room}/participants`)).answer).participants;
+
+  test('a kick is told, ends the session, and lets the person come again', async () => {
+    await createRoom('kick');
+    const bob = await enter('bob', 'kick');
+    const path = `kick/participants/${encodeURIComponent(bob.identity)}/kick`;
+    expect((await call('bob', 'POST', path)).status).toBe(403);
+    expect((await call('dan', 'POST', path)).status).toBe(404);
+    await moderate('cleo', 'POST', path, { reason: 'off topic' });
+    await bob.out;
+    await until('nobody is inside', async () => (await inside('ann', 'kick')).length === 0);
+    if (bob.notices.length > 0) expect(bob.notices).toEqual([{ type: 'removed', code: 'kicked', reason: 'off topic' }]);
+    const again = await enter('bob', 'kick');
+    expect((await inside('ann', 'kick')).map(({ userId }) => userId)).toEqual([idOf('bob')]);
+    const ann = await enter('ann', 'kick');
+    const upwards = `kick/participants/${encodeURIComponent(ann.identity)}/kick`;
+    expect((await call('cleo', 'POST', upwards)).status).toBe(403);
+    await Promise.all([again.leave(), ann.leave()]);
+  });
+
+  test('a mute silences a track', async () => {
+    await createRoom('mute');
+    const bob = await enter('bob', 'mute');
+    const trackSid = await bob.publishVideo();
+    await until('the track is published', async () => {
+      const tracks = (await system.rooms.getParticipant('mute', bob.identity))?.tracks ?? [];
+      return tracks.some(({ sid }) => sid === trackSid);
+    });
+    const path = `mute/participants/${encodeURIComponent(bob.identity)}/tracks/${trackSid}/mute`;
+    await moderate('ann', 'POST', path, { reason: 'noise' });
+    await until('bob is told', () => bob.notices.length > 0);
+    expect(bob.notices).toEqual([{ type: 'muted', trackSid, reason: 'noise' }]);
+    await bob.leave();
+  });
+
+  test('a ban from the room ends the call and the next attempt, and ends by itself', async () => {
+    await createRoom('ban');
+    const bob = await enter('bob', 'ban');
+    const body = { userId: idOf('bob'), privilege: 'join', seconds: 4, reason: 'spam' };
+    const banned = await moderate('ann', 'POST', 'ban/bans', body);
+    await bob.out;
+    expect((await system.join('bob', 'ban', { at_least: banned })).status).toBe(403);
+    await until('the ban is over', async () => (await system.join('bob', 'ban')).status === 200);
+    // And a ban without an end, lifted by another moderator.
+    const { seconds: _, ...forGood } = body;
+    const again = await moderate('ann', 'POST', 'ban/bans', forGood);
+    expect((await system.join('bob', 'ban', { at_least: again })).status).toBe(403);
+    const lifted = await moderate('cleo', 'DELETE', `ban/bans/${encodeURIComponent(idOf('bob'))}?privilege=join`);
+    expect((await system.join('bob', 'ban', { at_least: lifted })).status).toBe(200);
+  });
+
+  test('a ban of one right takes it from the live session, and gives it back by itself', async () => {
+    await createRoom('right');
+    const bob = await enter('bob', 'right');
+    const permission = async () => (await system.rooms.getParticipant('right', bob.identity))?.permission;
+    const speaker = toParticipantPermission(permissionsOf('speaker', null, []));
+    const muted = toParticipantPermission(permissionsOf('speaker', null, ['publish_audio']));
+    const sources = async () => (await permission())?.canPublishSources.toSorted().join();
+    await moderate('ann', 'POST', 'right/bans', { userId: idOf('bob'), privilege: 'publish_audio', seconds: 2 });
+    await until('the right is gone', async () => (await sources()) === muted.canPublishSources.toSorted().join());
+    await until('the right is back', async () => (await sources()) === speaker.canPublishSources.toSorted().join());
+    expect(bob.room.isConnected).toBe(true);
+    await bob.leave();
+  });
+
+  describe('a schedule', () => {
+    const inMs = (ms: number): string => new Date(Date.now() + ms).toISOString();
+
+    test('refuses before it opens and says until when, lets in, tells of the end, and ends', async () => {
+      const [opensAt, closesAt] = [inMs(2_500), inMs(7_500)];
+      await createRoom('schedule', { opensAt, closesAt });
+      const early = await system.join('bob', 'schedule');
+      expect(early.status).toBe(425);
+      expect(Number(early.headers.get('retry-after'))).toBeLessThanOrEqual(3);
+      expect(await early.json()).toMatchObject({ opens_at: opensAt });
+      const view = RoomView.parse((await call('bob', 'GET', 'schedule')).answer);
+      expect(view).toMatchObject({ opensAt, closesAt, ownRole: 'speaker' });
+      await until('it is open', async () => (await system.join('bob', 'schedule')).status === 200);
+      const bob = await enter('bob', 'schedule');
+      await until('bob is told', () => bob.notices.length > 0);
+      expect(bob.notices).toEqual([{ type: 'closing', closesAt }]);
+      await bob.out;
+      const lateMs = Date.now() - Date.parse(closesAt);
+      expect(lateMs).toBeGreaterThanOrEqual(0);
+      expect(lateMs).toBeLessThan(1_500);
+      expect((await system.join('bob', 'schedule')).status).toBe(410);
+    });
+
+    test('is kept by the next worker, where one dies meanwhile', async () => {
+      const closesAt = inMs(6_000);
+      await createRoom('survives', { closesAt });
+      const bob = await enter('bob', 'survives');
+      await system.worker.kill();
+      await system.worker.start();
+      await bob.out;
+      expect(Date.now()).toBeGreaterThanOrEqual(Date.parse(closesAt));
+      expect(Date.now() - Date.parse(closesAt)).toBeLessThan(3_000);
+    });
+  });
+
+  test('a lock keeps out who is not inside, but for hosts and moderators; whoever is inside stays', async () => {
+    await createRoom('lock');
+    const bob = await enter('bob', 'lock');
+    await system.publish({ type: 'member.added', subject: 'lock', data: { userId: idOf('dan'), role: 'speaker' } });
+    await system.publish({ type: 'room.locked', subject: 'lock' });
+    await until('dan is refused', async () => (await system.join('dan', 'lock')).status === 423);
+    for (const user of ['ann', 'bob', 'cleo'])
+      expect([user, (await system.join(user, 'lock')).status]).toEqual([user, 200]);
+    expect(bob.room.isConnected).toBe(true);
+    await system.publish({ type: 'room.unlocked', subject: 'lock' });
+    await until('dan may enter', async () => (await system.join('dan', 'lock')).status === 200);
+    await bob.leave();
+  });
+
+  test('removed while LiveKit refuses for seconds, added again and back inside: the new session stays', async () => {
+    await createRoom('again');
+    const bob = await enter('bob', 'again');
+    proxy.state.isRefusing = true;
+    await system.publish({ type: 'member.removed', subject: 'again', data: { userId: idOf('bob') } });
+    await until('LiveKit has refused a few times', () => proxy.state.refusals >= 3);
+    await bob.leave();
+    await system.publish({ type: 'member.added', subject: 'again', data: { userId: idOf('bob'), role: 'speaker' } });
+    await until('bob may join', async () => (await system.join('bob', 'again')).status === 200);
+    const back = await enter('bob', 'again');
+    proxy.state.isRefusing = false;
+    await until('every question is answered', async () => {
+      const { rows } = await system.pool.query(`select from marks where room_id = 'again'`);
+      return rows.length === 0;
+    });
+    expect((await inside('ann', 'again')).map(({ participantSid }) => participantSid)).toEqual([
+      back.room.localParticipant?.sid,
+    ]);
+    expect(back.room.isConnected).toBe(true);
+    await back.leave();
+  });
+});
