@@ -191,7 +191,7 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
     ['by a lost connection, 119 s ago', 'not_listed', 119, 200, 409],
     ['by a lost connection, 121 s ago', 'CONNECTION_ABORTED', 121, 200, 200],
     ['by removal, and is a member again', 'PARTICIPANT_REMOVED', 5, 200, 200],
-  ])('C21: 9 of 10 are inside, and u-7 who left 5 s ago (here: %s) keeps the seat: %s %i', async (...row) => {
+  ])('C21: 9 of 10 are inside, a new member, and u-7 who left 5 s ago, %s', async (...row) => {
     const [how, reason, seconds, ofTheirs, ofOthers] = row;
     const room = `left-${how.replaceAll(/\W/g, '-')}`;
     await addRoom(room, 10, ['u-7', 'a']);
