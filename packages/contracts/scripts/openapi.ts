@@ -59,7 +59,8 @@ const problemResponses = (codes: readonly ProblemCode[]): JsonObject => {
 };
 
 const securityOf = (scopes: Route['scopes']): JsonObject[] => {
-  if (scopes === null) return [{ livekit: [] }, {}];
+  if (scopes === 'none') return [];
+  if (scopes === 'livekit') return [{ livekit: [] }, {}];
   return scopes.length === 0 ? [{ user: [] }] : scopes.map((scope) => ({ service: [scope] }));
 };
 

@@ -39,7 +39,7 @@ export const DevicePolicy = z
   .meta({
     id: 'DevicePolicy',
     description:
-      '`multi` counts devices, `single_newest` lets the newcomer take over, `single_oldest` refuses the newcomer.',
+      '`multi` counts devices, `single_newest` lets the newcomer take over, `single_oldest` refuses the newcomer, unless it asks to take over.',
   });
 export type DevicePolicy = z.infer<typeof DevicePolicy>;
 
@@ -69,7 +69,11 @@ export const MemberData = z
   .meta({ id: 'MemberData' });
 export type MemberData = z.infer<typeof MemberData>;
 
-const maxParticipants = z.int().min(1).max(100_000);
+const maxParticipants = z
+  .int()
+  .min(1)
+  .max(100_000)
+  .meta({ description: 'Most people inside at once. Null or left out: no limit. To let nobody in, lock the room.' });
 
 const RoomCreated = z.object({
   name: optional(boundedText(512)),

@@ -22,8 +22,8 @@ export interface Route {
   readonly path: string;
   readonly summary: string;
   readonly description: string;
-  /** Empty for a person's token, null for a LiveKit token; else a service's token must have one of them. */
-  readonly scopes: readonly ('realtime:publish' | 'realtime:ops')[] | null;
+  /** Empty for a person's token, else a service's token must have one of them; `none` where the body holds a token. */
+  readonly scopes: readonly ('realtime:publish' | 'realtime:ops')[] | 'livekit' | 'none';
   readonly pathParameters?: Readonly<Record<string, z.ZodType>>;
   readonly query?: Readonly<Record<string, z.ZodType>>;
   readonly headers?: Readonly<Record<string, z.ZodType>>;
@@ -224,7 +224,7 @@ export const routes: readonly Route[] = [
       'The token is in `Authorization`, else in `access_token` of the original URI. 204 has a fresh token with the rights ' +
       'of today, which the proxy sends on in place of the one that was shown. A path appended to this one is taken too, ' +
       'and answered with 200: that is how Envoy asks.',
-    scopes: null,
+    scopes: 'livekit',
     headers: {
       'X-Original-URI': z
         .string()
@@ -239,5 +239,26 @@ export const routes: readonly Route[] = [
       headers: { Authorization: z.string().describe('`Bearer` and the fresh token.') },
     },
     problems: ['forbidden', 'projection_stale', 'livekit_unavailable'],
+  },
+  {
+    operationId: 'endLogin',
+    method: 'post',
+    path: '/api/realtime/oidc/backchannel-logout',
+    summary: 'Tell that a login is over',
+    description:
+      'OpenID Connect Back-Channel Logout 1.0, for the identity provider: the calls of that login end, and its tokens count ' +
+      'no more. A token without `sid` ends the logins of its `sub` that are inside a call. 503 when the event log is away: ' +
+      'the logout is kept and will be carried out.',
+    scopes: 'none',
+    body: {
+      isRequired: true,
+      content: {
+        'application/x-www-form-urlencoded': z.object({
+          logout_token: z.string().max(16_384).describe('Signed by the issuer, for one of the clients that count.'),
+        }),
+      },
+    },
+    answer: { status: 200, description: 'The end of the login is in the log.' },
+    problems: ['invalid_logout_token'],
   },
 ];
