@@ -11,7 +11,7 @@ import { connect } from './participant.ts';
 import { type System, startSystem } from './system.ts';
 import { until } from './until.ts';
 
-describeWith(['postgres', 'livekit', 'keycloak', 'nginx'], 'logins', ({ keycloak }) => {
+describeWith(['postgres', 'kafka', 'livekit', 'keycloak', 'nginx'], 'logins', ({ keycloak }) => {
   let identity: Identity;
   let system: System;
 
@@ -27,7 +27,7 @@ describeWith(['postgres', 'livekit', 'keycloak', 'nginx'], 'logins', ({ keycloak
 
   beforeAll(async () => {
     identity = await keycloakIdentity(keycloak);
-    system = await startSystem({ identity, log: 'embedded', door: 'nginx', env: { OIDC_LOGOUT_AUDIENCE: 'web' } });
+    system = await startSystem({ identity, door: 'nginx', env: { OIDC_LOGOUT_AUDIENCE: 'web' } });
     await setLogoutUrl(`${system.api.url}/api/realtime/oidc/backchannel-logout`);
   }, 240_000);
   afterAll(() => system?.stop(), 60_000);
@@ -83,6 +83,23 @@ describeWith(['postgres', 'livekit', 'keycloak', 'nginx'], 'logins', ({ keycloak
     for (const token of desk.tokens) expect(await atGate(token)).toBe(200);
     await desk.participant.leave();
   }, 60_000);
+
+  test('a logout while Kafka is away is kept, whatever restarts, and ends the call when Kafka is back', async () => {
+    await createRoom('kept', 'cleo');
+    const call = await enterBy(await identity.newToken('cleo'), 'kept', 'phone');
+    await system.kafka?.kill();
+    const { sid } = decodeJwt(call.accessToken);
+    expect((await keycloakAdmin(keycloak.url, `/realms/dev/sessions/${sid}`, { method: 'DELETE' })).status).toBe(204);
+    const kept = async (): Promise<number | null> => (await system.pool.query('select from kept_records')).rowCount;
+    await until('the logout is kept', async () => (await kept()) === 1);
+    await system.api.kill();
+    await system.kafka?.start();
+    expect(await kept()).toBe(1);
+    await system.api.start();
+    await call.participant.out;
+    await until('nothing is kept any more', async () => (await kept()) === 0);
+    for (const token of call.tokens) expect(await atGate(token)).toBe(403);
+  }, 90_000);
 
   test('whoever is disabled is out of every call, by every login', async () => {
     await createRoom('disabled-1', 'bob', 'cleo');
