@@ -105,7 +105,8 @@ describe('routes', () => {
   test.each([
     '/',
     '/api',
-    '/api/realtime/rooms/room-42',
+    '/api/realtime/rooms',
+    '/api/realtime/rooms/room-42/members',
     '/metrics',
     '/livez',
     '/readyz',

@@ -444,9 +444,10 @@ describeWith(['postgres'], 'enforcing', () => {
       parts.consume();
       start({ closingNoticeMs: 0 });
       const members = [{ userId: 'u-7', role: 'speaker' }];
-      await parts.publish(['room.created', room, { closesAt: iso(2_500), members }]);
+      await parts.publish(['room.created', room, { closesAt: iso(60_000), members }]);
       await parts.caughtUp();
       await answered();
+      await close(2_000);
       await enter(room, 'u-7');
       await parts.caughtUp();
       expect(isOpen()).toBe(true);
