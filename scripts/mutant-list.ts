@@ -201,6 +201,46 @@ export const mutants: readonly Mutant[] = [
       title: "not ended by an older session's end",
     },
   },
+  {
+    name: 'a ban of oneself',
+    edits: [
+      {
+        path: 'packages/room-model/src/authorise.ts',
+        from: "return concerns === 'rights' ? deny('own_rights') : verdict;",
+        to: 'return verdict;',
+      },
+    ],
+    caughtBy: { file: 'packages/room-model/src/authorise.test.ts', title: 'a host on the own rights' },
+  },
+  {
+    name: 'a person read from an identity',
+    edits: [
+      {
+        path: 'services/api/src/moderation/moderation-route.ts',
+        from: 'target: session, concerns',
+        to: "target: session && { userId: identity.split(':')[0] ?? null, member: null }, concerns",
+      },
+    ],
+    caughtBy: {
+      file: 'services/api/src/moderation/moderation-route.test.ts',
+      title: 'whose identity looks like another person',
+    },
+  },
+  {
+    name: 'a schedule acted on by an older state',
+    edits: [
+      {
+        path: 'services/room-worker/src/enforce.ts',
+        from: 'if (!(await gate.hasReachedKnown([roomId]))) return later;\n    answer',
+        to: 'answer',
+      },
+    ],
+    caughtBy: {
+      file: 'services/room-worker/src/enforce.int.test.ts',
+      title: 'of an older state ends nothing',
+      parts: 'postgres',
+    },
+  },
 ];
 
 /** @throws where what it changes does not stand exactly once in its file any more */
