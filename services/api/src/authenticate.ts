@@ -42,6 +42,8 @@ export type RefusalReason =
   | 'token_type'
   | 'no_subject'
   | 'lifetime'
+  /** Of a login that is older than `LOGIN_MAX_SECONDS`. */
+  | 'login_over'
   | 'claims';
 
 const refused = (reason: RefusalReason, cause?: unknown): ProblemError =>
@@ -102,7 +104,9 @@ const refusalOf = (claims: Claims, oidc: OidcSettings, nowMs: number): RefusalRe
     return 'authorised_party';
   if (claims.sub === undefined) return 'no_subject';
   if (claims.iat > nowMs / 1000 + clockToleranceSeconds) return 'not_yet_valid';
-  return claims.exp - claims.iat > maxLifeSeconds ? 'lifetime' : undefined;
+  if (claims.exp - claims.iat > maxLifeSeconds) return 'lifetime';
+  const loginEndsAtMs = loginEndOf(claims, oidc);
+  return loginEndsAtMs !== null && loginEndsAtMs <= nowMs ? 'login_over' : undefined;
 };
 
 /** What the verifier says by its codes (@fastify/jwt and, beneath it, fast-jwt's `TOKEN_ERROR_CODES`). */

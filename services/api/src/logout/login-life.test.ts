@@ -1,7 +1,7 @@
 import type { JoinResponse } from '@realtime-service/contracts';
 import { attributes } from '@realtime-service/room-model';
 import { decodeJwt } from 'jose';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { now } from '../../test/identity-provider.ts';
 import { livekitToken } from '../../test/livekit-token.ts';
 import { at, livekitKey, startTestApi, type TestApi } from '../../test/test-api.ts';
@@ -49,8 +49,21 @@ describe('with a longest life of an hour, a login', () => {
     expect(answer.attributes).toMatchObject({ [attributes.login]: 's', [attributes.loginEnd]: String(end) });
   });
 
-  test('that is older joins nothing', async () => {
-    expect((await join(api, { sid: 's', auth_time: now() - 3_601 })).status).toBe(401);
+  test('that is older counts on no route', async () => {
+    const claims = { sid: 's', auth_time: now() - 3_601, scope: 'realtime:publish' };
+    expect((await join(api, claims)).status).toBe(401);
+    expect(JSON.parse(api.lines.at(-1) ?? '')).toMatchObject({ operation: 'join', reason: 'login_over' });
+    const headers = { authorization: `Bearer ${await api.token(claims)}` };
+    expect((await api.app.inject({ method: 'POST', url: '/api/realtime/events', headers })).statusCode).toBe(401);
+  });
+
+  test('that ends while its token is remembered joins nothing either', async () => {
+    const claims = { sid: 's', auth_time: now() - 3_599 };
+    const token = await api.token(claims);
+    const url = '/api/realtime/rooms/room-42/join';
+    const ask = () => api.app.inject({ method: 'POST', url, headers: { authorization: `Bearer ${token}` } });
+    expect((await ask()).statusCode).toBe(200);
+    await vi.waitFor(async () => expect((await ask()).statusCode).toBe(401), { timeout: 5_000, interval: 50 });
     expect(JSON.parse(api.lines.at(-1) ?? '')).toMatchObject({ operation: 'join', reason: 'login_ended' });
   });
 
