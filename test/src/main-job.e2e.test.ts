@@ -143,9 +143,11 @@ describeWith(
           await delay(1_000);
         }
         await watching;
-        const staysMs = [...stays.values()].map(({ fromMs, untilMs }) => untilMs - fromMs);
+        const staysMs = [...stays.values()]
+          .map(({ fromMs, untilMs }) => untilMs - fromMs)
+          .toSorted((left, right) => left - right);
         expect(staysMs.length).toBeGreaterThan(30);
-        expect(Math.max(...staysMs)).toBeLessThan(1_000);
+        expect(staysMs[Math.ceil(staysMs.length * 0.99) - 1]).toBeLessThanOrEqual(300);
         expect(await liveSids(room)).toEqual([]);
         await Promise.all(entering);
       }, 150_000);
