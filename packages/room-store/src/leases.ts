@@ -29,9 +29,12 @@ const freedAfterLeavingMs = 15_000;
 /** After these the seat is free at once: it was taken away, taken over, or went with the room. */
 const freeingReasons = ['PARTICIPANT_REMOVED', 'DUPLICATE_IDENTITY', 'ROOM_DELETED', 'ROOM_CLOSED'];
 
+/** LiveKit's clock says when somebody joined, the database's when the token was given: the gate, a moment before. */
+const clocksDifferByMs = 1_000;
+
 /**
  * Seats are held by people: who is inside, who was until a moment ago, and who has a token that was not used yet: no
- * session of that identity has joined since. Machines (recorders, agents, ingress, SIP) and hidden people hold none.
+ * session of that device has joined since. Machines (recorders, agents, ingress, SIP) and hidden people hold none.
  */
 const seatsSql = `
   with asked as materialized (
@@ -52,7 +55,8 @@ const seatsSql = `
     select l.room_id, l.identity, l.user_id, l.device_id, 'token'
       from wanted join seat_leases l using (room_id)
       where l.expires_at > clock_timestamp() and not exists (
-        select from sessions s where s.room_id = l.room_id and s.identity = l.identity and s.joined_at >= l.granted_at)),
+        select from sessions s where s.room_id = l.room_id and s.identity = l.identity
+          and s.device_id is not distinct from l.device_id and s.joined_at >= l.granted_at - interval '${clocksDifferByMs} milliseconds')),
   totals as (select room_id, count(distinct identity)::int as taken from taken group by room_id),
   own as materialized (
     select asked.at, taken.*, taken.identity = asked.identity and taken.device_id is not distinct from asked.device_id as is_same
