@@ -16,6 +16,8 @@ export interface Mutant {
 
 const batch = 'packages/room-store/src/batch.ts';
 const applyChunk = 'packages/room-store/src/apply-chunk.ts';
+const leases = 'packages/room-store/src/leases.ts';
+const seats = 'services/api/src/join/seats.int.test.ts';
 const joinAgainstRemove = {
   file: 'test/src/simulation/join-against-remove.test.ts',
   title: 'no token is given to a question that was asked after the end of the right',
@@ -240,6 +242,38 @@ export const mutants: readonly Mutant[] = [
       title: 'of an older state ends nothing',
       parts: 'postgres',
     },
+  },
+  {
+    name: 'seats counted without the lock of the room',
+    edits: [{ path: leases, from: 'select pg_advisory_xact_lock(key) from', to: 'select key from' }],
+    caughtBy: { file: seats, title: '100 at once, by two processes, for 10 seats', parts: 'postgres' },
+  },
+  {
+    name: 'a used token keeps its seat',
+    edits: [{ path: leases, from: 's.room_id = l.room_id and s.identity = l.identity', to: 'false' }],
+    caughtBy: { file: seats, title: 'its holder who came and went gives it up', parts: 'postgres' },
+  },
+  {
+    name: 'an ID token passes for a logout token',
+    edits: [
+      {
+        path: 'services/api/src/logout/verify-logout-token.ts',
+        from: '    nonce: z.undefined().optional(),\n',
+        to: '',
+      },
+    ],
+    caughtBy: { file: 'services/api/src/logout/logout-route.test.ts', title: 'a nonce' },
+  },
+  {
+    name: 'a logout that the log does not take is dropped',
+    edits: [
+      {
+        path: 'services/api/src/logout/logout-route.ts',
+        from: 'await keepRecords(records)',
+        to: 'await Promise.resolve()',
+      },
+    ],
+    caughtBy: { file: 'services/api/src/logout/logout-route.test.ts', title: 'the log is away: the logout is kept' },
   },
 ];
 
