@@ -73,7 +73,7 @@ export const problemAdvice: Readonly<Record<ProblemCode, string>> = {
   method_not_allowed: 'Use the method that the header `Allow` names.',
   device_conflict: 'Offer to take over: ask again with `take_over`.',
   room_full: 'Ask again after `Retry-After`.',
-  room_closed: 'Show it; a closed room never opens again.',
+  room_closed: 'Show it; the room was closed for good, or its time is over.',
   body_too_large: 'Send less, or in several requests.',
   unsupported_media_type: 'Send one of the content types that the route takes.',
   malformed_request: 'Correct the request; it is not HTTP or JSON that can be read.',
