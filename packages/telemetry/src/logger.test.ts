@@ -1,6 +1,6 @@
 import { context, ROOT_CONTEXT, trace } from '@opentelemetry/api';
 import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { readTelemetryConfig } from './config.ts';
 import { createLogger } from './logger.ts';
 
@@ -33,6 +33,23 @@ describe('createLogger', () => {
         msg: 'joined',
       },
     ]);
+  });
+
+  it('when time goes on, or back, then each line tells its own', () => {
+    vi.useFakeTimers();
+    const { logger, lines } = given();
+    const times = [
+      '2026-12-31T23:59:59.007Z',
+      '2026-12-31T23:59:59.998Z',
+      '2027-01-01T00:00:00.000Z',
+      '2026-12-31T23:59:59.999Z',
+    ];
+    for (const time of times) {
+      vi.setSystemTime(time);
+      logger.info('joined');
+    }
+    vi.useRealTimers();
+    expect(lines.map(({ time }) => time)).toEqual(times);
   });
 
   it('when no service is named, then lines carry the name that its traces have', () => {

@@ -1,5 +1,5 @@
 import { trace } from '@opentelemetry/api';
-import { type DestinationStream, type Logger, destination as openDestination, pino, stdTimeFunctions } from 'pino';
+import { type DestinationStream, type Logger, destination as openDestination, pino } from 'pino';
 import { readTelemetryConfig } from './config.ts';
 import { pathOf } from './probes.ts';
 import { scrubLine } from './scrub.ts';
@@ -24,7 +24,7 @@ export function createLogger(settings: LoggerOptions = {}): Logger {
   const options = {
     level,
     base: { service },
-    timestamp: stdTimeFunctions.isoTime,
+    timestamp: createIsoTime(),
     formatters: { level: (label: string) => ({ level: label }) },
     mixin: activeTrace,
     serializers: { err: serializeError, req: serializeRequest },
@@ -41,6 +41,20 @@ function inPieces(): DestinationStream {
   const pieces = openDestination({ dest: 1, sync: true, minLength: 4096, periodicFlush: 100 });
   process.on('exit', () => pieces.flushSync());
   return pieces;
+}
+
+/** As pino's `isoTime`; the lines of a second share all but its thousandth. */
+function createIsoTime(): () => string {
+  let second = 0;
+  let prefix = '';
+  return () => {
+    const nowMs = Date.now();
+    if (Math.floor(nowMs / 1000) !== second) {
+      second = Math.floor(nowMs / 1000);
+      prefix = new Date(nowMs).toISOString().slice(0, -'000Z'.length);
+    }
+    return `,"time":"${prefix}${String(nowMs % 1000).padStart(3, '0')}Z"`;
+  };
 }
 
 function activeTrace(): { trace_id?: string; span_id?: string } {

@@ -53,7 +53,7 @@ export const registerJoin = (
         room_name: asked.roomId,
         participant_identity: admission.identity,
         participant_name: name,
-        expires_at: expiresAt.toISOString(),
+        expires_at: expiresAt,
         role,
         permissions: toJoinPermissions(permissions),
         trace_id: traceIdOf(request),

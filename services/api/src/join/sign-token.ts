@@ -14,7 +14,8 @@ export interface TokenSubject {
 
 export interface SignedToken {
   readonly token: string;
-  readonly expiresAt: Date;
+  /** RFC 3339. */
+  readonly expiresAt: string;
 }
 
 export type SignToken = (subject: TokenSubject, nowMs: number) => SignedToken;
@@ -44,6 +45,8 @@ export const createTokenSigner = (key: LivekitKey, ttlSeconds: number): SignToke
     return text;
   };
 
+  const dateOf = createDateText();
+
   return ({ room, identity, name, metadata, attributes, permissions }, nowMs) => {
     const issuedAt = Math.floor(nowMs / 1000);
     const expiresAt = issuedAt + ttlSeconds;
@@ -54,6 +57,15 @@ export const createTokenSigner = (key: LivekitKey, ttlSeconds: number): SignToke
     );
     const input = `${header}.${payload}`;
     const signature = createHmac('sha256', secret).update(input).digest('base64url');
-    return { token: `${input}.${signature}`, expiresAt: new Date(expiresAt * 1000) };
+    return { token: `${input}.${signature}`, expiresAt: dateOf(expiresAt) };
+  };
+};
+
+/** Tokens of one second end together: the text is made once. */
+const createDateText = (): ((seconds: number) => string) => {
+  let last = { seconds: 0, text: '' };
+  return (seconds) => {
+    if (last.seconds !== seconds) last = { seconds, text: new Date(seconds * 1000).toISOString() };
+    return last.text;
   };
 };
