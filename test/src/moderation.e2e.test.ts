@@ -2,7 +2,7 @@
 import { once } from 'node:events';
 import { createServer, request, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { ModerationAccepted, noticeTopic, ParticipantsView, RoomView } from '@realtime-service/contracts';
+import { ModerationAccepted, noticeTopic, ParticipantsView, RoomSight, RoomView } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { permissionsOf, toParticipantPermission } from '@realtime-service/room-model';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -143,6 +143,32 @@ describeWith(['postgres', 'livekit'], 'moderation', () => {
     expect((await system.join('bob', 'ban', { at_least: again })).status).toBe(403);
     const lifted = await moderate('cleo', 'DELETE', `ban/bans/${encodeURIComponent(idOf('bob'))}?privilege=join`);
     expect((await system.join('bob', 'ban', { at_least: lifted })).status).toBe(200);
+  });
+
+  test('whoever watches the room sees people come and go, until not allowed to', async () => {
+    await createRoom('watch');
+    const leaving = new AbortController();
+    const response = await fetch(`${system.api.url}/api/realtime/rooms/watch/events`, {
+      headers: { authorization: `Bearer ${await identity.token('cleo')}` },
+      signal: leaving.signal,
+    });
+    expect(response.status).toBe(200);
+    let text = '';
+    const reading = (async () => {
+      for await (const chunk of response.body?.pipeThrough(new TextDecoderStream()) ?? []) text += chunk;
+    })();
+    const counts = (): number[] =>
+      [...text.matchAll(/^event: room\ndata: (.*)$/gm)].map(
+        ([, data]) => RoomSight.parse(JSON.parse(data ?? '')).participants.length,
+      );
+    await until('the empty room is seen', () => counts().at(-1) === 0);
+    const bob = await enter('bob', 'watch');
+    await until('bob is seen', () => counts().at(-1) === 1);
+    await bob.leave();
+    await until('bob is gone', () => counts().at(-1) === 0);
+    await system.publish({ type: 'member.removed', subject: 'watch', data: { userId: idOf('cleo') } });
+    await reading;
+    expect(text).toMatch(/event: end\ndata: {"code":"room_not_found"}\n\n$/);
   });
 
   test('a ban of one right takes it from the live session, and gives it back by itself', async () => {

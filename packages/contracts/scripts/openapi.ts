@@ -95,7 +95,7 @@ const operation = (route: Route, convert: (schema: z.ZodType) => JsonObject): Js
       [answer.status]: {
         description: answer.description,
         ...(answer.headers && { headers: headersOf(answer.headers) }),
-        ...(answer.body && { content: content({ 'application/json': answer.body }) }),
+        ...(answer.body && { content: content({ [answer.mediaType ?? 'application/json']: answer.body }) }),
       },
       ...problemResponses([...route.problems, ...commonProblems]),
     },

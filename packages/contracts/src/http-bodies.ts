@@ -60,6 +60,10 @@ export const ParticipantsView = z
   .meta({ id: 'ParticipantsView' });
 export type ParticipantsView = z.infer<typeof ParticipantsView>;
 
+/** The data of an event of a room's stream: all of it, each time that something has changed. */
+export const RoomSight = ParticipantsView.extend({ room: RoomView }).meta({ id: 'RoomSight' });
+export type RoomSight = z.infer<typeof RoomSight>;
+
 /** Answer of `/readyz`: one entry per dependency. */
 export const ReadinessView = z
   .object({

@@ -6,6 +6,7 @@ import {
   ModerationAccepted,
   ModerationRequest,
   ParticipantsView,
+  RoomSight,
   RoomView,
   UnbanQuery,
 } from './http-bodies.ts';
@@ -33,6 +34,8 @@ export interface Route {
     readonly description: string;
     readonly headers?: Readonly<Record<string, z.ZodType>>;
     readonly body?: z.ZodType;
+    /** JSON, where it is not said. */
+    readonly mediaType?: string;
   };
   /** The codes of its own; what every route may answer is in `commonProblems`. */
   readonly problems: readonly ProblemCode[];
@@ -125,6 +128,22 @@ export const routes: readonly Route[] = [
     scopes: [],
     pathParameters: { roomId: RoomId },
     answer: { status: 200, description: 'The people inside.', body: ParticipantsView },
+    problems: memberProblems,
+  },
+  {
+    operationId: 'watchRoom',
+    method: 'get',
+    path: '/api/realtime/rooms/{roomId}/events',
+    summary: 'Watch a room',
+    description:
+      'Server-sent events for members. `room`: the room and the people inside (`RoomSight`), at once and whenever something ' +
+      'has changed. With the `Last-Event-ID` of the newest one nothing is sent until then. `end`: the caller may not see ' +
+      'the room any more, `data.code` says why. A stream ends after 5 minutes at the latest: come again, with a token of ' +
+      'today.',
+    scopes: [],
+    pathParameters: { roomId: RoomId },
+    headers: { 'Last-Event-ID': z.string().max(64).describe('The id of the newest event that the caller has.') },
+    answer: { status: 200, description: 'The events.', body: RoomSight, mediaType: 'text/event-stream' },
     problems: memberProblems,
   },
   {

@@ -31,6 +31,7 @@ const livekitTimeoutMs = 2_000;
 const doorCoalesceMs = 100;
 /** Clients give up soon after; a connection that hangs must not hold them. */
 const storeDeadlineMs = 2_500;
+const watchSettings = { lookEveryMs: 1_000, maxStreams: 2_000, lifeMs: 300_000 };
 const prepareAgainMs = 1_000;
 const sweepEveryMs = 50;
 
@@ -86,6 +87,7 @@ export const startApi = async (settings: ApiSettings, logger: Logger): Promise<A
   const app = await createApp({
     settings,
     keys,
+    watch: watchSettings,
     store: {
       readFacts: createFactsReader(createPostgresStore(pool).readFacts, { deadlineMs: storeDeadlineMs }),
       takeSeat: createSeatTaker(pool, { deadlineMs: storeDeadlineMs }),

@@ -18,6 +18,7 @@ import { type ModerationDependencies, registerModeration } from './moderation/mo
 import { createClientErrorHandler, createProblemHandler, type OnProblem, ProblemError } from './problem.ts';
 import { createRateLimit, type RateLimit } from './rate-limit.ts';
 import { registerRooms } from './rooms/rooms-route.ts';
+import { registerWatch, type WatchSettings } from './rooms/watch-route.ts';
 import { parseJsonBody } from './strict-json.ts';
 
 declare module 'fastify' {
@@ -35,6 +36,7 @@ export interface ApiDependencies
     ModerationDependencies {
   readonly settings: Omit<ApiSettings, 'database' | 'log' | 'livekit'>;
   readonly keys: Pick<KeySet, 'find'>;
+  readonly watch: WatchSettings;
   readonly now: () => number;
 }
 
@@ -89,6 +91,7 @@ export const createApp = async (dependencies: ApiDependencies): Promise<FastifyI
   registerJoin(app, callersUpTo(settings.userRequestsPerMinute), dependencies);
   const membersOnly = callersUpTo(settings.userRequestsPerMinute);
   registerRooms(app, membersOnly, dependencies);
+  registerWatch(app, membersOnly, dependencies.watch, dependencies);
   registerModeration(app, membersOnly, dependencies);
   await registerEvents(app, callersUpTo(settings.producerRequestsPerMinute), dependencies);
   await registerLogout(app, createLogoutVerifier({ keys, oidc: settings.oidc, now }), dependencies);
@@ -107,7 +110,7 @@ const guard = async (app: FastifyInstance, settings: ApiDependencies['settings']
   await app.register(fastifyCors, {
     origin: settings.corsOrigins.length > 0 ? [...settings.corsOrigins] : false,
     methods: ['GET', 'POST', 'DELETE'],
-    allowedHeaders: ['authorization', 'content-type', 'traceparent', 'tracestate'],
+    allowedHeaders: ['authorization', 'content-type', 'last-event-id', 'traceparent', 'tracestate'],
     exposedHeaders: ['retry-after'],
     maxAge: 600,
     strictPreflight: false,

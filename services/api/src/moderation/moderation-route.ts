@@ -22,7 +22,8 @@ import { appendEvents, toRecord } from '../events/append-events.ts';
 import { allowedBy, fromStore } from '../join/decide-join.ts';
 import { ProblemError, refuseOtherMethods } from '../problem.ts';
 import { readRequest } from '../read-request.ts';
-import { assertCurrent, type RoomsDependencies, roomUrl } from '../rooms/rooms-route.ts';
+import { assertCurrent } from '../rooms/room-view.ts';
+import { type RoomsDependencies, roomUrl } from '../rooms/rooms-route.ts';
 
 export interface ModerationDependencies extends RoomsDependencies {
   readonly append: EventLog['append'];

@@ -1,0 +1,174 @@
+import { Problem, RoomSight } from '@realtime-service/contracts';
+import type { PresentPerson } from '@realtime-service/room-store';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { at, type Situation, startTestApi, type TestApi } from '../../test/test-api.ts';
+
+let api: TestApi;
+let url: string;
+let bearer: string;
+beforeEach(async () => {
+  api = await startTestApi({ RATE_LIMIT_USER_PER_MINUTE: '100000' });
+  bearer = `Bearer ${await api.token()}`;
+  url = `${await api.app.listen({ port: 0, host: '127.0.0.1' })}/api/realtime/rooms/room-42/events`;
+});
+afterEach(async () => {
+  api.app.server.closeAllConnections();
+  await api.close();
+});
+
+const given = (situation: Situation = {}): void => void api.situations.set(at('room-42'), situation);
+const person = (identity: string): PresentPerson => ({
+  identity,
+  participantSid: `PA_${identity}`,
+  userId: identity,
+  joinedAtMs: 1_000,
+  member: null,
+});
+
+interface Event {
+  readonly id: string | undefined;
+  readonly event: string | undefined;
+  readonly data: unknown;
+}
+/** A stream, event by event; comments are left out. */
+const watch = async (headers: Readonly<Record<string, string>> = {}) => {
+  const leaving = new AbortController();
+  const { signal } = leaving;
+  const response = await fetch(url, { headers: { authorization: bearer, ...headers }, signal });
+  const reader = response.ok ? response.body?.pipeThrough(new TextDecoderStream()).getReader() : undefined;
+  let text = '';
+  /** Undefined at the end. */
+  const next = async (): Promise<Event | undefined> => {
+    for (;;) {
+      const end = text.indexOf('\n\n');
+      if (end >= 0) {
+        const block = text.slice(0, end);
+        text = text.slice(end + 2);
+        const field = (name: string) => new RegExp(`^${name}: (.*)$`, 'm').exec(block)?.[1];
+        const data = field('data');
+        if (data !== undefined) return { id: field('id'), event: field('event'), data: JSON.parse(data) };
+        continue;
+      }
+      const chunk = await reader?.read();
+      if (chunk === undefined || chunk.done) return undefined;
+      text += chunk.value;
+    }
+  };
+  return { response, next, leave: () => leaving.abort() };
+};
+
+test('tells the whole room at once, and again whenever something has changed', async () => {
+  given({ room: { name: 'Standup' } });
+  const { response, next, leave } = await watch();
+  expect(response.status).toBe(200);
+  expect(response.headers.get('content-type')).toBe('text/event-stream; charset=utf-8');
+  const first = await next();
+  expect(first).toMatchObject({ event: 'room', id: expect.stringMatching(/^[\w-]{22}$/) });
+  expect(RoomSight.parse(first?.data)).toMatchObject({ room: { name: 'Standup', isLocked: false }, participants: [] });
+  api.present.set('room-42', [person('tom')]);
+  const second = await next();
+  expect(RoomSight.parse(second?.data)).toMatchObject({ participants: [{ identity: 'tom' }], isComplete: true });
+  given({ room: { name: 'Standup', isLocked: true } });
+  const third = await next();
+  expect(RoomSight.parse(third?.data)).toMatchObject({ room: { isLocked: true } });
+  expect(new Set([first?.id, second?.id, third?.id]).size).toBe(3);
+  leave();
+});
+
+test('sends nothing to whoever comes again with the newest id, until something changes', async () => {
+  given();
+  const before = await watch();
+  const newest = (await before.next())?.id ?? '';
+  before.leave();
+  const { next, leave } = await watch({ 'last-event-id': newest });
+  api.present.set('room-42', [person('tom')]);
+  expect(RoomSight.parse((await next())?.data)).toMatchObject({ participants: [{ identity: 'tom' }] });
+  leave();
+  const behind = await watch({ 'last-event-id': newest });
+  expect(RoomSight.parse((await behind.next())?.data)).toMatchObject({ participants: [{ identity: 'tom' }] });
+  behind.leave();
+});
+
+test.each<readonly [string, Situation, string]>([
+  ['a removal', { member: { isRemoved: true } }, 'room_not_found'],
+  ['a ban', { facts: { bans: [{ privilege: 'join', untilMs: null, isLifted: false }] } }, 'banned'],
+  ['the end of the login', { facts: { isLoginEnded: true } }, 'unauthenticated'],
+  ['the end of the room', { room: { state: 'closed' } }, 'room_closed'],
+])('ends with %s', async (_, situation, code) => {
+  given();
+  const { next } = await watch();
+  await next();
+  given(situation);
+  expect(await next()).toEqual({ id: undefined, event: 'end', data: { code } });
+  expect(await next()).toBeUndefined();
+});
+
+test('outlives a database that is away, and tells then what is new', async () => {
+  given();
+  const { next, leave } = await watch();
+  await next();
+  api.failing.store = true;
+  api.present.set('room-42', [person('tom')]);
+  const event = next();
+  expect(await Promise.race([event, new Promise((resolve) => setTimeout(resolve, 100, 'nothing'))])).toBe('nothing');
+  api.failing.store = false;
+  expect(RoomSight.parse((await event)?.data)).toMatchObject({ participants: [{ identity: 'tom' }] });
+  leave();
+});
+
+test.each<readonly [string, Situation, number, string]>([
+  ['a stranger', { member: null }, 404, 'room_not_found'],
+  ['a banned member', { facts: { bans: [{ privilege: 'join', untilMs: null, isLifted: false }] } }, 403, 'banned'],
+  ['a member of a closed room', { room: { state: 'closed' } }, 410, 'room_closed'],
+])('%s is refused with a status', async (_, situation, status, code) => {
+  given(situation);
+  const { response } = await watch();
+  expect([response.status, Problem.parse(await response.json()).code]).toEqual([status, code]);
+});
+
+test('401, 405, 422 and 503 as elsewhere', async () => {
+  given();
+  expect((await fetch(url)).status).toBe(401);
+  expect((await fetch(url, { method: 'POST', headers: { authorization: bearer } })).headers.get('allow')).toBe('GET');
+  const long = url.replace('room-42', 'x'.repeat(257));
+  expect((await fetch(long, { headers: { authorization: bearer } })).status).toBe(422);
+  api.freshness.isCurrent = false;
+  expect((await watch()).response.status).toBe(503);
+});
+
+test('there are only so many at once; who has left makes room', async () => {
+  given();
+  const open = [await watch(), await watch(), await watch()];
+  for (const { next } of open) await next();
+  const { response } = await watch();
+  expect([response.status, Problem.parse(await response.json()).code]).toEqual([503, 'overloaded']);
+  open[0]?.leave();
+  const another = await vi.waitFor(async () => {
+    const stream = await watch();
+    if (!stream.response.ok) throw new Error(await stream.response.text());
+    return stream;
+  });
+  for (const { leave } of [...open, another]) leave();
+});
+
+test('nobody is looked at for whoever has left', async () => {
+  given();
+  const { next, leave } = await watch();
+  await next();
+  leave();
+  const looks = vi.spyOn(api.situations, 'get');
+  await vi.waitFor(async () => {
+    looks.mockClear();
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(looks).not.toHaveBeenCalled();
+  });
+});
+
+test('a process that ends, ends its streams', async () => {
+  given();
+  const { next } = await watch();
+  await next();
+  const ended = next();
+  await api.app.close();
+  expect(await ended).toBeUndefined();
+});
