@@ -246,7 +246,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'seats counted without the lock of the room',
     edits: [{ path: leases, from: 'select pg_advisory_xact_lock(key) from', to: 'select key from' }],
-    caughtBy: { file: seats, title: '100 at once, by two processes, for 10 seats', parts: 'postgres' },
+    caughtBy: { file: seats, title: 'two processes that count in the same moment', parts: 'postgres' },
   },
   {
     name: 'a used token keeps its seat',

@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net';
 import { createDatabase } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { createPool, migrate, type Pool } from '@realtime-service/room-store';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { type ApiProcess, startProcess } from '../../test/api-process.ts';
 import {
   answerKeys,
@@ -161,6 +161,26 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
     const later = await Promise.all(others.map((person) => statusOf('rush', person)));
     expect(later.filter((status) => status === 200)).toHaveLength(6);
   }, 60_000);
+
+  test('two processes that count in the same moment: the second waits for what the first one writes', async () => {
+    const crowd = people(20);
+    await addRoom('last', 10, crowd);
+    await fill('last', 9);
+    const client = await pool.connect();
+    try {
+      // Seats can be counted meanwhile, and not be given.
+      await client.query('begin; lock table seat_leases in share row exclusive mode');
+      const answers = Promise.all(crowd.map((person) => statusOf('last', person)));
+      const waiting = async (): Promise<number | null> =>
+        (await pool.query(`select from pg_stat_activity where wait_event_type = 'Lock' and application_name = 'api'`))
+          .rowCount;
+      await vi.waitFor(async () => expect(await waiting()).toBeGreaterThan(1), { timeout: 2_000, interval: 10 });
+      await client.query('commit');
+      expect((await answers).filter((status) => status === 200)).toHaveLength(1);
+    } finally {
+      client.release(true);
+    }
+  });
 
   test('C21: 9 of 10 are inside, two new members at once: one token, one refusal', async () => {
     await addRoom('nine', 10, ['a', 'b']);
