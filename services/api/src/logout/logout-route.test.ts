@@ -1,9 +1,15 @@
 import { createSign, KeyObject } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { type Problem, readRoomEvent } from '@realtime-service/contracts';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { answerKeys, createSigningKey, issuer, now, type SigningKey, signToken } from '../../test/identity-provider.ts';
 import { livekitToken } from '../../test/livekit-token.ts';
 import { at, livekitKey, startTestApi, type TestApi } from '../../test/test-api.ts';
+
+const documented = JSON.parse(
+  readFileSync(fileURLToPath(import.meta.resolve('@realtime-service/contracts/openapi.json')), 'utf8'),
+) as { paths: Record<string, Record<string, { security: object[] }>> };
 
 const event = 'http://schemas.openid.net/event/backchannel-logout';
 const path = '/api/realtime/oidc/backchannel-logout';
@@ -272,22 +278,37 @@ describe('requests that are not forms', () => {
   });
 });
 
-describe('a logout token is no bearer', () => {
-  const routes = [
-    ['POST', '/api/realtime/rooms/room-42/join'],
-    ['POST', '/api/realtime/events'],
-  ] as const;
-  test.each(routes)('%s %s', async (method, url) => {
-    for (const headerType of ['logout+jwt', 'JWT'])
+describe('a token of another kind opens no route', () => {
+  const kinds: readonly (readonly [name: string, token: (aud: string) => string | Promise<string>])[] = [
+    ['logout token', (aud) => logoutToken({ aud, azp: 'web', scope: 'realtime:publish' })],
+    ['logout token of type JWT', (aud) => logoutToken({ aud, azp: 'web', scope: 'realtime:publish' }, { typ: 'JWT' })],
+    ['ID token', (aud) => api.token({ typ: 'ID', aud, nonce: 'n' })],
+    ['refresh token', (aud) => api.token({ typ: 'Refresh', aud })],
+    ['offline token', (aud) => api.token({ typ: 'Offline', aud })],
+  ];
+  const livekits = ["LiveKit's token", () => livekitToken(livekitKey)] as const;
+  const access = ['access token', (aud: string) => api.token({ aud })] as const;
+  const ofCallers = Object.entries(documented.paths).flatMap(([template, methods]) =>
+    Object.entries(methods)
+      .filter(([, { security }]) => security.some((each) => 'user' in each || 'service' in each))
+      .map(([method]) => [method, template] as const),
+  );
+
+  test.each(ofCallers)('%s %s', async (method, template) => {
+    const url = template.replaceAll(/\{\w+\}/g, 'room-42');
+    for (const [name, tokenOf] of [...kinds, livekits])
       for (const aud of ['web', 'realtime-service']) {
-        const token = await logoutToken({ aud, azp: 'web', scope: 'realtime:publish' }, { typ: headerType });
-        const answer = await api.app.inject({ method, url, headers: { authorization: `Bearer ${token}` } });
-        expect(answer.statusCode).toBe(401);
+        const headers = { authorization: `Bearer ${await tokenOf(aud)}` };
+        const answer = await api.app.inject({ method: method.toUpperCase() as 'GET', url, headers });
+        expect({ name, aud, status: answer.statusCode }).toEqual({ name, aud, status: 401 });
       }
   });
 
-  test('nor does it open the gate', async () => {
-    const headers = { 'x-original-uri': '/rtc', authorization: `Bearer ${await logoutToken()}` };
-    expect((await api.app.inject({ url: '/api/realtime/gate', headers })).statusCode).toBe(401);
+  test('get /api/realtime/gate', async () => {
+    for (const [name, tokenOf] of [...kinds, access]) {
+      const headers = { 'x-original-uri': '/rtc', authorization: `Bearer ${await tokenOf('realtime-service')}` };
+      const answer = await api.app.inject({ url: '/api/realtime/gate', headers });
+      expect({ name, status: answer.statusCode }).toEqual({ name, status: 401 });
+    }
   });
 });
