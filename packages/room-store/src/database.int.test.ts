@@ -99,3 +99,20 @@ describeWith(
     });
   },
 );
+
+describeWith(['postgres'], 'a database that is a replica', () => {
+  test('is asked nothing', async () => {
+    const url = await createDatabase(realParts(['postgres']).postgres.url);
+    const primary = createPool({ url, maxConnections: 1, applicationName: 'primary', onError: () => undefined });
+    await primary.query(
+      'create schema replica; create function replica.pg_is_in_recovery() returns boolean language sql return true',
+    );
+    await primary.end();
+    const asReplica = new URL(url);
+    asReplica.searchParams.set('options', '-c search_path=replica,pg_catalog');
+    const pool = createPool({ url: asReplica.href, maxConnections: 1, applicationName: 'x', onError: () => undefined });
+    await expect(pool.query('select 1')).rejects.toThrow('the database is a replica');
+    await expect(pool.query('select 1')).rejects.toThrow('the database is a replica');
+    await pool.end();
+  });
+});

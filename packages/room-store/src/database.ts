@@ -48,6 +48,7 @@ export const createPool = (options: DatabaseOptions): Pool => {
     query_timeout: statementTimeoutMs + 1_000,
     idleTimeoutMillis: 30_000,
     keepAlive: true,
+    verify: refuseReplica,
     // A statement is sent when it is asked for, whether or not the one before it was answered; the order stays.
     pipeline: true,
     onConnect: async (client: pg.ClientBase & MaybeDirect) => {
@@ -60,6 +61,16 @@ export const createPool = (options: DatabaseOptions): Pool => {
   // process; whoever has it learns of it by the next query.
   pool.on('connect', (client) => client.on('error', () => undefined));
   return pool;
+};
+
+/** A replica is behind: what it answers is no fresh decision. Asked once for each connection; a promotion ends them all. */
+const refuseReplica = (client: Client, done: (error?: Error) => void): void => {
+  client
+    .query<{ is_replica: boolean }>('select pg_is_in_recovery() as is_replica')
+    .then(
+      ({ rows }) => done(rows[0]?.is_replica ? new Error('the database is a replica, not the primary') : undefined),
+      done,
+    );
 };
 
 /** Runs `work` in one READ COMMITTED transaction whose locks and statements are bounded in time. */

@@ -158,7 +158,7 @@ const prepareSchema = ({ migrates, database, log }: ApiSettings, pool: Pool, log
   const prepare = async (): Promise<void> => {
     const applied = migrates ? await migrate(database.directUrl) : [];
     if (applied.length > 0) logger.info({ migrations: applied }, 'schema migrated');
-    if (log.kind === 'embedded') await prepareEmbeddedLog(pool, allTopics);
+    if (migrates && log.kind === 'embedded') await prepareEmbeddedLog(pool, allTopics);
     isReady = true;
   };
 

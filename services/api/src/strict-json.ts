@@ -1,3 +1,4 @@
+import type { ProblemFault } from '@realtime-service/contracts';
 import type { FastifyBodyParser, FastifyRequest } from 'fastify';
 import { ProblemError } from './problem.ts';
 
@@ -5,17 +6,17 @@ const utf8 = new TextDecoder('utf-8', { fatal: true });
 const maxDepth = 64;
 const stringInJson = /"(?:[^"\\]|\\.)*"(\s*:)?/g;
 
-const malformed = (reason: string, cause?: unknown): ProblemError =>
-  new ProblemError('malformed_request', { reason, cause });
+const malformed = (reason: string, fault: ProblemFault, cause?: unknown): ProblemError =>
+  new ProblemError('malformed_request', { reason, faults: [fault], cause });
 
 /** How many members all objects have together. @throws {ProblemError} for what no reader of ours should meet */
-const countMembers = (value: unknown, depth = 0): number => {
+const countMembers = (value: unknown, path = '', depth = 0): number => {
   if (typeof value !== 'object' || value === null) return 0;
-  if (depth === maxDepth) throw malformed('json_too_deep');
-  if (Array.isArray(value)) return value.reduce((sum: number, element) => sum + countMembers(element, depth + 1), 0);
+  if (depth === maxDepth) throw malformed('json_too_deep', { path, message: `is deeper than ${maxDepth} levels` });
   return Object.entries(value).reduce((sum, [name, member]) => {
-    if (name === '__proto__') throw malformed('json_proto');
-    return sum + 1 + countMembers(member, depth + 1);
+    const at = `${path}/${name}`;
+    if (name === '__proto__') throw malformed('json_proto', { path: at, message: 'is no name for a member' });
+    return sum + (Array.isArray(value) ? 0 : 1) + countMembers(member, at, depth + 1);
   }, 0);
 };
 
@@ -42,10 +43,11 @@ export const parseStrictJson = (request: FastifyRequest, body: Buffer): unknown 
     text = utf8.decode(body);
     value = JSON.parse(text);
   } catch (cause) {
-    throw malformed('not_json', cause);
+    throw malformed('not_json', { path: '', message: 'must be JSON in UTF-8' }, cause);
   }
   const members = countMembers(value);
-  if (members > 0 && members !== countNames(text)) throw malformed('json_duplicate_name');
+  if (members > 0 && members !== countNames(text))
+    throw malformed('json_duplicate_name', { path: '', message: 'must not have a name twice in an object' });
   return value;
 };
 

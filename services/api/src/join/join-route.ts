@@ -87,7 +87,7 @@ const ensureRoom = async (
 
 /** The name that somebody goes by: the one asked for where the room allows that, else the projected one. */
 export const nameOf = (asked: string | undefined, { room, verdict }: Admission): string =>
-  (room.settings.clientName ? asked : undefined) ?? verdict.displayName ?? '';
+  (room.settings.clientName && asked) || (verdict.displayName ?? '');
 
 interface TokenParts {
   readonly caller: Caller;
