@@ -17,11 +17,10 @@ export interface RunLock {
 /**
  * Sees to it that one start at a time uses the directory. The holder's number alone would not do: after a crash another
  * program may have got it. So the holder also listens, and the file says where.
- * @throws {StartFailure} when another one runs
+ * @throws {StartFailure} when another one runs, or there can be no such directory
  */
 export async function takeRunLock(dataDir: string): Promise<RunLock> {
-  // Started by root, PostgreSQL runs as somebody else and must find its way to its data.
-  await mkdir(dataDir, { recursive: true, mode: 0o711 });
+  await makeDirectory(dataDir);
   const file = join(dataDir, fileName);
   const server = createServer((socket) => socket.destroy()).unref();
   server.listen(0, '127.0.0.1');
@@ -51,12 +50,28 @@ export async function takeRunLock(dataDir: string): Promise<RunLock> {
   };
 }
 
-/** Removes everything in the directory but the lock; who calls holds it. */
-export async function emptyDirectory(dataDir: string): Promise<void> {
-  const entries = await readdir(dataDir);
-  for (const entry of entries.filter((name) => name !== fileName)) {
-    await rm(join(dataDir, entry), { recursive: true, force: true, maxRetries: 5 });
+/** What nobody else would have there: by one of them, or its unfinished copy, a directory is known as ours. */
+const signs = ['issuer-keys.json', 'livekit-key.json', 'postgres.password'].flatMap((name) => [name, `${name}.new`]);
+/** Of little worth, and called as others may call theirs. */
+const byproducts = ['logs', 'compile-cache'];
+/** The signs last, so that a reset that was interrupted can be repeated. */
+const kept = [...byproducts, 'postgres', ...signs];
+
+/**
+ * Removes what earlier starts kept in the directory, and nothing else; who calls holds the lock.
+ * @throws {StartFailure} when it is somebody else's directory
+ */
+export async function forgetKept(dataDir: string): Promise<void> {
+  const entries = (await readdir(dataDir)).filter((name) => name !== fileName);
+  if (!entries.some((name) => signs.includes(name))) {
+    const foreign = entries.find((name) => !byproducts.includes(name));
+    if (foreign === undefined) return;
+    throw new StartFailure(
+      `DATA_DIR is ${dataDir}, which holds ${foreign} and nothing that an earlier start kept, so nothing was deleted. ` +
+        'Set DATA_DIR to a directory of its own, or leave --reset out.',
+    );
   }
+  for (const name of kept) await rm(join(dataDir, name), { recursive: true, force: true, maxRetries: 5 });
 }
 
 /**
@@ -74,6 +89,20 @@ export async function removeStalePostgresLock(postgresDir: string): Promise<void
 /** How a person ends a process. */
 export function endCommand(pid: number): string {
   return process.platform === 'win32' ? `taskkill /PID ${pid} /F` : `kill ${pid}`;
+}
+
+async function makeDirectory(dataDir: string): Promise<void> {
+  try {
+    // Started by root, PostgreSQL runs as somebody else and must find its way to its data.
+    await mkdir(dataDir, { recursive: true, mode: 0o711 });
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : error;
+    const fault = code === 'EEXIST' || code === 'ENOTDIR' ? 'a file is in the way' : code;
+    throw new StartFailure(
+      `DATA_DIR is ${dataDir}, where no directory can be made (${fault}): set it to another path.`,
+      { cause: error },
+    );
+  }
 }
 
 async function isHeld(pid: number, port: number): Promise<boolean> {

@@ -159,9 +159,11 @@ describeWith(['livekit'], 'npm start', () => {
 
   test('forgets everything with --reset', async () => {
     await mkdir(join(env.DATA_DIR, 'something'));
+    await writeFile(join(env.DATA_DIR, 'logs', 'old.log'), '');
     await startAndWait('--reset');
     expect(await joinAs('bob')).toMatchObject({ kind: 'admitted', answer: { role: 'speaker' } });
-    expect(existsSync(join(env.DATA_DIR, 'something'))).toBe(false);
+    expect(existsSync(join(env.DATA_DIR, 'logs', 'old.log'))).toBe(false);
+    expect(existsSync(join(env.DATA_DIR, 'something'))).toBe(true);
   });
 
   test('refuses to start, and to reset, where it is running already', async () => {

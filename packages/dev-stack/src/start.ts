@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util';
 import { bringUp } from './bring-up.ts';
 import { helpText, ownPorts, readStartSettings, type StartSettings } from './config.ts';
 import { PartAbsent } from './part.ts';
-import { emptyDirectory, takeRunLock } from './run-lock.ts';
+import { forgetKept, takeRunLock } from './run-lock.ts';
 import { createStack, logTail, type NamedPart } from './stack.ts';
 import { StartFailure } from './start-failure.ts';
 import { refuseUsedPorts } from './used-ports.ts';
@@ -24,7 +24,7 @@ async function main(): Promise<number> {
     const lock = await takeRunLock(settings.DATA_DIR);
     try {
       await refuseUsedPorts(ownPorts(settings), lock.isAfterCrash);
-      if (reset) await emptyDirectory(settings.DATA_DIR);
+      if (reset) await forgetKept(settings.DATA_DIR);
       return await run(settings);
     } finally {
       await lock.release();
