@@ -1,12 +1,14 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { z } from 'zod';
 import { type StartSettings, workspaceRoot } from './config.ts';
 import { createDemoDomain, type DemoDomain } from './demo/demo-domain.ts';
 import { startDemoServer } from './demo/demo-server.ts';
 import { connectIssuer, type IssuerClient } from './demo/issuer-client.ts';
 import { startGateProxyServer } from './gate-proxy.ts';
 import { startIssuer } from './issuer.ts';
+import { readOrMake } from './kept-file.ts';
 import { startLivekit } from './livekit.ts';
 import { PartAbsent, type Report } from './part.ts';
 import { startPostgres } from './postgres.ts';
@@ -62,7 +64,7 @@ interface LivekitEnvironment {
 /** What the services are told of LiveKit. Where it cannot be had, that is said, and the rest goes on without it. */
 async function addLivekit(settings: StartSettings, stack: Stack, say: Report): Promise<LivekitEnvironment> {
   if (settings.LIVEKIT_URL !== undefined) return { LIVEKIT_URL: settings.LIVEKIT_URL };
-  const key = await readOrMakeKey(join(settings.DATA_DIR, 'livekit-key.json'));
+  const key = await readOrMake(join(settings.DATA_DIR, 'livekit-key.json'), LivekitKey, makeLivekitKey);
   const ports = { http: settings.LIVEKIT_PORT, tcp: settings.LIVEKIT_TCP_PORT, udp: settings.LIVEKIT_UDP_PORT };
   const environment = {
     LIVEKIT_URL: `ws://127.0.0.1:${settings.GATE_PORT}`,
@@ -92,12 +94,10 @@ function startGate({ GATE_PORT, API_PORT }: StartSettings, livekitUrl: string) {
   return startGateProxyServer({ port: GATE_PORT, apiUrl: local(API_PORT), livekitUrl });
 }
 
-async function readOrMakeKey(file: string): Promise<{ name: string; secret: string }> {
-  const known = await readFile(file, 'utf8').catch(() => undefined);
-  if (known !== undefined) return JSON.parse(known);
-  const made = { name: 'dev', secret: randomBytes(32).toString('base64url') };
-  await writeFile(file, JSON.stringify(made), { mode: 0o600 });
-  return made;
+const LivekitKey = z.object({ name: z.string().min(1), secret: z.string().min(1) });
+
+function makeLivekitKey(): z.infer<typeof LivekitKey> {
+  return { name: 'dev', secret: randomBytes(32).toString('base64url') };
 }
 
 function serviceEnvironment(settings: StartSettings) {

@@ -3,9 +3,7 @@
  * real Keycloak imports, so that users keep their `sub` when one takes its place; `iss` and the keys are its own.
  */
 import { randomUUID } from 'node:crypto';
-import { existsSync } from 'node:fs';
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import cors from '@fastify/cors';
 import formbody from '@fastify/formbody';
@@ -22,6 +20,7 @@ import {
   SignJWT,
 } from 'jose';
 import { z } from 'zod';
+import { readOrMake } from './kept-file.ts';
 import { freePort } from './ports.ts';
 
 export interface IssuerOptions {
@@ -118,7 +117,19 @@ interface Keys {
   readonly published: JSONWebKeySet;
 }
 
-type PrivateKey = JWK & { readonly kid: string };
+/** The rest of a private RSA key (RFC 7518, 6.3) is kept as it is. */
+const PrivateKey = z.looseObject({
+  kid: z.string(),
+  kty: z.literal('RSA'),
+  alg: z.string(),
+  use: z.string(),
+  n: z.string(),
+  e: z.string(),
+  d: z.string(),
+});
+type PrivateKey = z.infer<typeof PrivateKey>;
+
+const PrivateKeys = z.object({ signing: PrivateKey, encryption: PrivateKey });
 
 /** Starts the issuer on loopback. Refuses in production, where its secrets, all public, would open every door. */
 export async function startIssuer(options: IssuerOptions = {}): Promise<Issuer> {
@@ -281,23 +292,20 @@ function discovery(issuer: string) {
 }
 
 async function readOrMakeKeys(file: string | undefined): Promise<Keys> {
-  if (file !== undefined && existsSync(file)) return keysOf(JSON.parse(await readFile(file, 'utf8')));
-  const made = { signing: await makeKey('RS256', 'sig'), encryption: await makeKey('RSA-OAEP', 'enc') };
-  if (file !== undefined) {
-    await mkdir(dirname(file), { recursive: true });
-    await writeFile(`${file}.new`, JSON.stringify(made), { mode: 0o600 });
-    await rename(`${file}.new`, file);
-  }
-  return keysOf(made);
+  return keysOf(await (file === undefined ? makeKeys() : readOrMake(file, PrivateKeys, makeKeys)));
 }
 
-function keysOf({ signing, encryption }: { signing: PrivateKey; encryption: PrivateKey }): Keys {
-  const published = [encryption, signing].map(({ kid, kty, alg, use, n, e }) => ({ kid, kty, alg, use, n, e }) as JWK);
+function keysOf({ signing, encryption }: z.infer<typeof PrivateKeys>): Keys {
+  const published = [encryption, signing].map(({ kid, kty, alg, use, n, e }): JWK => ({ kid, kty, alg, use, n, e }));
   return { signing, published: { keys: published } };
+}
+
+async function makeKeys(): Promise<z.infer<typeof PrivateKeys>> {
+  return { signing: await makeKey('RS256', 'sig'), encryption: await makeKey('RSA-OAEP', 'enc') };
 }
 
 async function makeKey(alg: string, use: 'sig' | 'enc'): Promise<PrivateKey> {
   const { privateKey } = await generateKeyPair(alg, { extractable: true });
   const jwk = await exportJWK(privateKey);
-  return { ...jwk, alg, use, kid: await calculateJwkThumbprint(jwk) };
+  return PrivateKey.parse({ ...jwk, alg, use, kid: await calculateJwkThumbprint(jwk) });
 }

@@ -66,6 +66,13 @@ describe('a stack', () => {
     );
   });
 
+  test('tells a foreseen failure in its own words alone', async () => {
+    const { stack } = recordingStack();
+    const failure = new StartFailure('the key is damaged.', { cause: new SyntaxError('Unexpected token') });
+    const starting = stack.add('issuer', () => Promise.reject(failure));
+    await expect(starting).rejects.toThrow(/^issuer could not be started: the key is damaged\.$/);
+  });
+
   test('passes on that a part cannot be had', async () => {
     const { stack } = recordingStack();
     const absence = new PartAbsent({ part: 'LiveKit', missing: 'no Go.', consequence: 'No media.' });

@@ -117,6 +117,7 @@ export async function logTail(logFile: string, lines: number): Promise<string> {
 /** An error's message may hold the end of a log. */
 function readable(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
+  if (error instanceof StartFailure) return error.message;
   const cause = error.cause instanceof Error ? `\n${error.cause.message}` : '';
   return `${error.message}${cause}`.split('\n').map(readableLine).join('\n');
 }
