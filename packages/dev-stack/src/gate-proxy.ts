@@ -31,7 +31,13 @@ const gateTimeoutMs = 2_000;
  * else. Those for production are in `deploy/gate`.
  */
 export const startGateProxyServer = async (options: GateProxyServerOptions): Promise<GateProxyServer> => {
-  const app = Fastify({ forceCloseConnections: true, return503OnClosing: false });
+  const app = Fastify({
+    forceCloseConnections: true,
+    return503OnClosing: false,
+    frameworkErrors: (_error, _request, reply) => void reply.raw.writeHead(400).end(),
+  });
+  // Fastify's own answers repeat the address, and with it the token.
+  app.setNotFoundHandler((_request, reply) => reply.code(404).send());
   app.decorateRequest('freshAuthorization', '');
   // Browsers that cannot read a refusal try again for 40 s.
   app.addHook('onSend', async (_request, reply) => {
