@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { type StartSettings, workspaceRoot } from './config.ts';
+import { type StartSettings, serviceNodeOptions, workspaceRoot } from './config.ts';
 import { createDemoDomain, type DemoDomain } from './demo/demo-domain.ts';
 import { startDemoServer } from './demo/demo-server.ts';
 import { connectIssuer, type IssuerClient } from './demo/issuer-client.ts';
@@ -103,6 +103,8 @@ function makeLivekitKey(): z.infer<typeof LivekitKey> {
 function serviceEnvironment(settings: StartSettings) {
   return {
     HOST: '127.0.0.1',
+    NODE_OPTIONS: serviceNodeOptions(process.env['NODE_OPTIONS']),
+    NODE_COMPILE_CACHE: join(settings.DATA_DIR, 'compile-cache'),
     CORS_ORIGINS: process.env['CORS_ORIGINS'] || pageOrigins(settings).join(','),
     API_PORT: String(settings.API_PORT),
     API_OPS_PORT: String(settings.API_OPS_PORT),
@@ -116,9 +118,6 @@ function pageOrigins({ DEMO_PORT }: StartSettings): readonly string[] {
   return [local(DEMO_PORT), `http://localhost:${DEMO_PORT}`];
 }
 
-/** As the Dockerfile has it: a young generation of 16 MB, Node's default, is a third of an idle service's memory. */
-const smallNode = { NODE_OPTIONS: '--max-semi-space-size=4' };
-
 async function startService(name: 'api' | 'room-worker', settings: StartSettings, env: NodeJS.ProcessEnv) {
   const [port, opsPort] =
     name === 'api' ? [settings.API_PORT, settings.API_OPS_PORT] : [settings.WORKER_PORT, settings.WORKER_OPS_PORT];
@@ -126,7 +125,7 @@ async function startService(name: 'api' | 'room-worker', settings: StartSettings
     name,
     command: process.execPath,
     args: [join(workspaceRoot, 'services', name, 'src', 'main.ts')],
-    env: { ...env, ...smallNode, NODE_COMPILE_CACHE: join(settings.DATA_DIR, 'compile-cache') },
+    env,
     cwd: workspaceRoot,
     logFile: join(logFolder(settings), `${name}.log`),
     isReady: async () => (await fetch(`${local(opsPort)}/readyz`)).ok,
