@@ -6,6 +6,7 @@ import { type StartSettings, serviceNodeOptions, workspaceRoot } from './config.
 import { createDemoDomain, type DemoDomain } from './demo/demo-domain.ts';
 import { startDemoServer } from './demo/demo-server.ts';
 import { connectIssuer, type IssuerClient } from './demo/issuer-client.ts';
+import type { JoinProblem } from './demo/join-room.ts';
 import { startGateProxyServer } from './gate-proxy.ts';
 import { startIssuer } from './issuer.ts';
 import { readOrMake } from './kept-file.ts';
@@ -39,7 +40,7 @@ export async function bringUp(settings: StartSettings, stack: Stack, say: Report
   if ('absent' in demo) say(`${demo.absent}\n`);
   else say(`  demo page    ${local(settings.DEMO_PORT)}  (in two windows, as Ann and as Bob)`);
   say(addresses(settings, issuer, 'LIVEKIT_MAKE_ROOMS' in livekit ? 'absent' : livekit.LIVEKIT_URL));
-  if ('tokenUrl' in demo) say(`\n${joinByHand(settings, demo.tokenUrl)}`);
+  if ('tokenUrl' in demo) say(`\n${demo.changed ?? joinByHand(settings, demo.tokenUrl)}`);
   say('\nCtrl-C ends everything.');
 }
 
@@ -144,7 +145,7 @@ async function addDemo(
   settings: StartSettings,
   stack: Stack,
   where: { issuer: string; livekitUrl: string },
-): Promise<{ tokenUrl: string } | { absent: string }> {
+): Promise<{ tokenUrl: string; changed: string | undefined } | { absent: string }> {
   const apiUrl = local(settings.API_PORT);
   let issuer: IssuerClient;
   let domain: DemoDomain;
@@ -155,11 +156,19 @@ async function addDemo(
     if (settings.OIDC_ISSUER === undefined || !(error instanceof Error)) throw error;
     return { absent: `  The demo is left out, since it needs the realm in deploy/keycloak: ${error.message}` };
   }
-  await stack.perform('demo room', domain.createRoom);
+  const refusal = await stack.perform('demo room', domain.createRoom);
   await stack.add('demo page', () =>
     startDemoServer({ port: settings.DEMO_PORT, apiUrl, livekitUrl: where.livekitUrl, issuer, domain }),
   );
-  return { tokenUrl: issuer.tokenUrl };
+  return { tokenUrl: issuer.tokenUrl, changed: refusal && tellChange(settings, domain.roomId, refusal) };
+}
+
+function tellChange({ DATABASE_URL }: StartSettings, roomId: string, { code }: JoinProblem): string {
+  const remedy = DATABASE_URL === undefined ? '"npm start -- --reset" brings' : 'an empty database brings';
+  return (
+    `The demo room ${roomId} was changed since it was made, so ann cannot join it, neither on the demo page nor by hand ` +
+    `(${code}), while everything else works; ${remedy} it back.`
+  );
 }
 
 function addresses(settings: StartSettings, issuer: string, livekitUrl: string): string {

@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
+import { decodeJwt } from 'jose';
 import kafkajs from 'kafkajs';
 import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest';
 import {
@@ -155,6 +156,31 @@ describeWith(['livekit'], 'npm start', () => {
     expect(await joinAs('bob')).toMatchObject({ kind: 'refused', problem: { code: 'room_not_found' } });
     expect(await joinAs('dan')).toMatchObject({ kind: 'admitted', answer: { role: 'listener' } });
     expect(await joinAs('cleo')).toMatchObject({ kind: 'admitted' });
+  });
+
+  test.for([
+    ['room.closed', () => ({}), 'room_closed'],
+    ['member.removed', (userId: string) => ({ userId }), 'room_not_found'],
+  ] as const)('goes on when %s has shut ann out of the demo room, until --reset', async ([type, dataFor, code]) => {
+    const first = await startAndWait('--reset');
+    expect(await joinAs('ann')).toMatchObject({ kind: 'admitted' });
+    const issuer = await connectIssuer(`http://127.0.0.1:${env.ISSUER_PORT}/realms/dev`);
+    const data = dataFor(decodeJwt(await issuer.signIn('ann')).sub ?? '');
+    const published = await fetch(`http://127.0.0.1:${env.API_PORT}/api/realtime/events`, {
+      method: 'POST',
+      headers: {
+        authorization: `Bearer ${await issuer.domainToken()}`,
+        'content-type': 'application/cloudevents+json',
+      },
+      body: JSON.stringify({ specversion: '1.0', id: type, source: '/hand', type, subject: 'standup', data }),
+    });
+    expect(published.status).toBe(202);
+    first.child.kill('SIGINT');
+    await first.exitCode;
+
+    const second = await startAndWait();
+    expect(second.output()).toMatch(new RegExp(`demo room standup was changed .*${code}.* --reset" brings it back`));
+    expect(second.output()).not.toContain('Join the room standup');
   });
 
   test('forgets everything with --reset', async () => {

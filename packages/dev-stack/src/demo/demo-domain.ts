@@ -3,17 +3,20 @@ import { decodeJwt } from 'jose';
 import { z } from 'zod';
 import type { Person } from './demo-settings.ts';
 import type { IssuerClient } from './issuer-client.ts';
-import { joinRoom } from './join-room.ts';
+import { type JoinProblem, joinRoom } from './join-room.ts';
 
 /** Stands for the service that owns rooms and members: it publishes facts, and calls neither LiveKit nor the api's routes for clients. */
 export interface DemoDomain {
   readonly roomId: string;
   /** Those who can sign in: ann, bob and cleo are members; dan is none before he is let in. */
   readonly people: readonly Person[];
-  /** Publishes the room with its members. Repeats change nothing. */
-  createRoom(): Promise<void>;
+  /**
+   * Publishes the room with its members. Repeats change nothing; so facts that were published since may keep the host
+   * out, and the api's refusal is returned.
+   */
+  createRoom(): Promise<JoinProblem | undefined>;
   removeMember(person: Person): Promise<void>;
-  /** Resolves when that person may join. */
+  /** Resolves when the fact is projected, so that the person may join unless the room is closed. */
   addMember(person: Person): Promise<void>;
 }
 
@@ -56,7 +59,7 @@ export async function createDemoDomain(apiUrl: string, issuer: IssuerClient): Pr
       // The same at every start, so that who was removed since stays removed; another issuer knows other people.
       const id = `standup-${createHash('sha256').update(JSON.stringify(members)).digest('hex').slice(0, 16)}`;
       const atLeast = await publish(id, 'room.created', { name: 'Stand-up', members });
-      await projected(atLeast);
+      return projected(atLeast);
     },
     removeMember: async ({ userId }) => {
       await publish(randomUUID(), 'member.removed', { userId });
@@ -67,9 +70,14 @@ export async function createDemoDomain(apiUrl: string, issuer: IssuerClient): Pr
   };
 
   /** Asks as a client would that has just been told of the room: the api waits for the fact to be projected. */
-  async function projected(atLeast: string): Promise<void> {
+  async function projected(atLeast: string): Promise<JoinProblem | undefined> {
     const accessToken = await issuer.signIn('ann');
     const outcome = await joinRoom({ apiUrl, roomId, accessToken, body: { at_least: atLeast } });
-    if (outcome.kind === 'refused') throw new Error(`ann may not join ${roomId}: ${outcome.problem.code}`);
+    if (outcome.kind === 'admitted') return undefined;
+    const { problem } = outcome;
+    if (problem.status === 401 || problem.status >= 500) {
+      throw new Error(`the api answered ann, who asked to join ${roomId}, with ${problem.status}: ${problem.code}`);
+    }
+    return problem;
   }
 }
