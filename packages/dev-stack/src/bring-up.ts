@@ -1,6 +1,9 @@
+import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { z } from 'zod';
 import { type StartSettings, serviceNodeOptions, workspaceRoot } from './config.ts';
 import { createDemoDomain, type DemoDomain } from './demo/demo-domain.ts';
@@ -29,6 +32,7 @@ export async function bringUp(settings: StartSettings, stack: Stack, say: Report
   const issuer = settings.OIDC_ISSUER ?? (await stack.add('dev issuer', () => startDevIssuer(settings))).issuer;
   const livekit = await addLivekit(settings, stack, say);
   const env = { ...livekit, DATABASE_URL: databaseUrl, OIDC_ISSUER: issuer, ...serviceEnvironment(settings) };
+  if (!existsSync(env.NODE_COMPILE_CACHE)) await stack.perform('sources', () => stripSources(env));
   await stack.add('api', () => startService('api', settings, env));
   const { LIVEKIT_API_URL: livekitUrl } = livekit;
   if (livekitUrl !== undefined) await stack.add('gate', () => startGate(settings, livekitUrl));
@@ -121,13 +125,26 @@ function pageOrigins({ DEMO_PORT }: StartSettings): readonly string[] {
   return [local(DEMO_PORT), `http://localhost:${DEMO_PORT}`];
 }
 
-async function startService(name: 'api' | 'room-worker', settings: StartSettings, env: NodeJS.ProcessEnv) {
+type ServiceName = 'api' | 'room-worker';
+
+function mainOf(name: ServiceName): string {
+  return join(workspaceRoot, 'services', name, 'src', 'main.ts');
+}
+
+/** As the Dockerfile does: a service that strips its own sources of their types keeps 25 MB more. */
+async function stripSources(env: NodeJS.ProcessEnv): Promise<void> {
+  const services: ServiceName[] = ['api', 'room-worker'];
+  const strip = promisify(execFile);
+  await Promise.all(services.map((name) => strip(process.execPath, [mainOf(name), '--help'], { env })));
+}
+
+async function startService(name: ServiceName, settings: StartSettings, env: NodeJS.ProcessEnv) {
   const [port, opsPort] =
     name === 'api' ? [settings.API_PORT, settings.API_OPS_PORT] : [settings.WORKER_PORT, settings.WORKER_OPS_PORT];
   const part = await startProcess({
     name,
     command: process.execPath,
-    args: [join(workspaceRoot, 'services', name, 'src', 'main.ts')],
+    args: [mainOf(name)],
     env,
     cwd: workspaceRoot,
     logFile: join(logFolder(settings), `${name}.log`),
