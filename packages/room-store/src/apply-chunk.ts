@@ -11,6 +11,7 @@ import {
 import type { Chunk, ChunkContent, ChunkCounts, ChunkRecord, ChunkResult } from './chunk.ts';
 import { ChunkWrites } from './chunk-writes.ts';
 import { withRetried } from './dead-letters.ts';
+import { activeProjection } from './positions.ts';
 import { Repeats } from './repeats.ts';
 import type { ChunkStore, ChunkTransaction, LockedPosition } from './store.ts';
 import { touchedBy } from './touched.ts';
@@ -25,7 +26,7 @@ const loadRepeats = async (
   const known = await transaction.knownFacts(chunk, factKeys);
   return new Repeats(
     position.newestRecordedAtMs,
-    known.map(({ factKey, recordedAtMs }) => [factKey.toString('latin1'), recordedAtMs]),
+    known.map(({ factKey, recordedAtMs }) => [factKey, recordedAtMs]),
   );
 };
 
@@ -34,7 +35,7 @@ const withoutRepeats = (records: readonly ChunkRecord[], position: bigint, repea
   let isAdmitted = true;
   return records.filter(({ origin, factKey, recordedAtMs, isRetried }) => {
     if (isRetried ? !isAdmitted : origin.offset < position) return false;
-    isAdmitted = factKey === null || repeats.admit(factKey.toString('latin1'), recordedAtMs);
+    isAdmitted = factKey === null || repeats.admit(factKey, recordedAtMs);
     return isAdmitted;
   });
 };
@@ -55,8 +56,8 @@ const evolve = (set: WorkingSet, record: ChunkRecord): (RoomChange | PresenceCha
   }
 };
 
-const fold = (set: WorkingSet, records: readonly ChunkRecord[]): ChunkWrites => {
-  const writes = new ChunkWrites();
+const fold = (set: WorkingSet, records: readonly ChunkRecord[], raisesMarks: boolean): ChunkWrites => {
+  const writes = new ChunkWrites(raisesMarks);
   for (const record of records) {
     for (const change of evolve(set, record)) {
       writes.add(change, set, record);
@@ -90,7 +91,7 @@ const apply = async (transaction: ChunkTransaction, chunk: Chunk): Promise<Chunk
   const fresh = withoutRepeats(records, position, repeats);
   const touched = touchedBy(fresh);
   await transaction.lock(touched);
-  const writes = fold(await transaction.load(touched), fresh);
+  const writes = fold(await transaction.load(touched), fresh, chunk.projection === activeProjection);
   const marks = await transaction.write(writes);
   await transaction.advance(chunk, { nextOffset: chunk.nextOffset, newestRecordedAtMs: repeats.newestMs });
   const counts = countsOf(records, fresh, { marks, outbox: writes.outbox.length });

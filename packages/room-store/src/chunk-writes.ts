@@ -67,6 +67,11 @@ export class ChunkWrites {
   readonly outbox: OutboxRow[] = [];
   readonly records: ChunkRecord[] = [];
   readonly marks = new Map<string, RaisedMark>();
+  readonly #raisesMarks: boolean;
+
+  constructor(raisesMarks = true) {
+    this.#raisesMarks = raisesMarks;
+  }
 
   /** `before` is the state that the change was folded from. */
   add(change: RoomChange | PresenceChange, before: WorkingSet, record: ChunkRecord): void {
@@ -129,6 +134,7 @@ export class ChunkWrites {
   }
 
   #mark(concern: Concern, left: string, right: string, cause: Cause): void {
+    if (!this.#raisesMarks) return;
     const key = keyOf(concern, left, right);
     // The oldest cause: it is what somebody waits for.
     if (!this.marks.has(key)) this.marks.set(key, { concern, left, right, ...cause });

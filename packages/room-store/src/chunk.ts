@@ -49,8 +49,8 @@ export type ChunkContent =
 export interface ChunkRecord {
   readonly origin: Origin;
   readonly recordedAtMs: number;
-  /** Identity of the fact: equal bytes of (source, id) are equal keys. Null where it has none. */
-  readonly factKey: Buffer | null;
+  /** Identity of the fact, in hex: equal bytes of (source, id) are equal keys. Null where it has none. */
+  readonly factKey: string | null;
   /** `traceparent` of the record's producer, for links. */
   readonly trace: string | null;
   readonly content: ChunkContent;

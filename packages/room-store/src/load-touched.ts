@@ -22,7 +22,7 @@ import type { Touched } from './touched.ts';
 
 type Change = RoomChange | PresenceChange;
 
-const pairsOf = (map: ReadonlyMap<string, Iterable<string>>): [string[], string[]] => {
+const pairsOf = (map: Iterable<readonly [string, Iterable<string>]>): [string[], string[]] => {
   const left: string[] = [];
   const right: string[] = [];
   for (const [key, values] of map)
@@ -49,7 +49,8 @@ const loadRoomFacts = (client: Client, set: WorkingSet, touched: Touched): Loadi
   const rooms = [...touched.rooms];
   const wholeRooms = [...touched.wholeRooms];
   const users = [...touched.users];
-  const pairs = pairsOf(touched.members);
+  const members = pairsOf(touched.members);
+  const bans = pairsOf(touched.bans);
   const isPair = 'where (room_id, user_id) in (select * from unnest($1::opaque_id[], $2::opaque_id[]))';
   const isOfRoom = 'where room_id = any($1::opaque_id[])';
   const isOfUser = 'where user_id = any($1::opaque_id[])';
@@ -57,11 +58,9 @@ const loadRoomFacts = (client: Client, set: WorkingSet, touched: Touched): Loadi
   const loading: Promise<void>[] = [];
   if (rooms.length > 0) loading.push(loadRooms(client, set, rooms));
   // One statement each: an `or` of them has PostgreSQL read the whole table.
-  if (pairs[0].length > 0)
-    loading.push(
-      put(set, load(client, memberTable, isPair, pairs), toMember),
-      put(set, load(client, banTable, isPair, pairs), (row) => ({ entity: 'ban', row })),
-    );
+  if (members[0].length > 0) loading.push(put(set, load(client, memberTable, isPair, members), toMember));
+  if (bans[0].length > 0)
+    loading.push(put(set, load(client, banTable, isPair, bans), (row) => ({ entity: 'ban', row })));
   if (wholeRooms.length > 0) loading.push(put(set, load(client, memberTable, isOfRoom, [wholeRooms]), toMember));
   if (users.length > 0)
     loading.push(
@@ -79,7 +78,7 @@ const loadRoomFacts = (client: Client, set: WorkingSet, touched: Touched): Loadi
  * Settled ones are read by their letter only.
  */
 const loadDoubts = (client: Client, set: WorkingSet, touched: Touched): Loading => {
-  const [pairRooms, pairUsers] = pairsOf(touched.members);
+  const [pairRooms, pairUsers] = pairsOf([...touched.members, ...touched.bans]);
   const isOpen = 'from suspects where not is_healed and';
   const values = [[...touched.rooms], [...touched.wholeRooms], pairRooms, pairUsers, [...touched.users]];
   const toSuspect = (row: Suspect): Change => ({ entity: 'suspect', row });

@@ -167,8 +167,8 @@ const isCompatible = ({ holders }: Lock, owner: Owner, strength: Strength): bool
 
 const positionKey = ({ projection, topic, partition }: ProjectionPartition): string =>
   keyOf(projection, topic, String(partition));
-const factId = ({ topic, partition }: Omit<ProjectionPartition, 'projection'>, factKey: Buffer): string =>
-  keyOf(topic, String(partition), factKey.toString('latin1'));
+const factId = ({ topic, partition }: Omit<ProjectionPartition, 'projection'>, factKey: string): string =>
+  keyOf(topic, String(partition), factKey);
 const sessionKey = ({ roomId, roomSid, participantSid }: Session): string => keyOf(roomId, roomSid, participantSid);
 const markLock = (roomId: string, identity: string): string => keyOf('mark', roomId, identity);
 const sorted = (ids: Iterable<string>): string[] => [...new Set(ids)].sort();
@@ -565,12 +565,13 @@ const affectedBy = (marks: Iterable<RaisedMark>, sessions: readonly Session[]): 
 const loadTouched = (tables: Tables, touched: Touched): WorkingSet => {
   const set = new WorkingSet();
   const { rooms, wholeRooms, users, liveRooms } = touched;
-  const isPair = ({ roomId, userId }: { readonly roomId: string; readonly userId: string }): boolean =>
-    touched.members.get(roomId)?.has(userId) ?? false;
+  type Pair = { readonly roomId: string; readonly userId: string };
+  const isMember = ({ roomId, userId }: Pair): boolean => touched.members.get(roomId)?.has(userId) ?? false;
+  const isBan = ({ roomId, userId }: Pair): boolean => touched.bans.get(roomId)?.has(userId) ?? false;
   for (const row of tables.rooms.values()) if (rooms.has(row.roomId)) set.put({ entity: 'room', row });
   for (const row of tables.members.values())
-    if (isPair(row) || wholeRooms.has(row.roomId)) set.put({ entity: 'member', row });
-  for (const row of tables.bans.values()) if (isPair(row)) set.put({ entity: 'ban', row });
+    if (isMember(row) || wholeRooms.has(row.roomId)) set.put({ entity: 'member', row });
+  for (const row of tables.bans.values()) if (isBan(row)) set.put({ entity: 'ban', row });
   for (const row of tables.users.values()) if (users.has(row.userId)) set.put({ entity: 'user', row });
   for (const row of tables.logins.values()) if (users.has(row.userId)) set.put({ entity: 'login', row });
   const isLetter = ({ cause }: Suspect): boolean => touched.letters.some((letter) => isSamePlace(letter, cause));
@@ -578,7 +579,8 @@ const loadTouched = (tables: Tables, touched: Touched): WorkingSet => {
     !row.isHealed &&
     ((row.scope === 'header' && rooms.has(row.roomId)) ||
       wholeRooms.has(row.roomId) ||
-      isPair(row) ||
+      isMember(row) ||
+      isBan(row) ||
       (row.roomId === '' && users.has(row.userId)));
   for (const row of tables.suspects.values())
     if (isOpenDoubt(row) || isLetter(row)) set.put({ entity: 'suspect', row });

@@ -7,7 +7,7 @@ import { claimEdges, claimMarks, markIdentities, postponeEdge, postponeMark, set
 import { readPositions } from './positions.ts';
 import { readLivePresence } from './presence.ts';
 import { readFacts } from './read-facts.ts';
-import { send } from './statement.ts';
+import { send, toBytea } from './statement.ts';
 import type { ChunkTransaction, KnownFact, LockedPosition, RoomStore } from './store.ts';
 import type { Touched } from './touched.ts';
 import { writeChunk } from './write-chunk.ts';
@@ -30,13 +30,14 @@ const lockPosition = async (client: Client, at: ProjectionPartition): Promise<Lo
 const knownFacts = async (
   client: Client,
   at: ProjectionPartition,
-  factKeys: readonly Buffer[],
+  factKeys: readonly string[],
 ): Promise<readonly KnownFact[]> => {
   if (factKeys.length === 0) return [];
-  const { rows } = await send<{ fact_key: Buffer; recorded_at: Date }>(
+  const { rows } = await send<{ fact_key: string; recorded_at: Date }>(
     client,
-    'select fact_key, recorded_at from applied_facts where topic = $1 and "partition" = $2 and fact_key = any($3::bytea[])',
-    [at.topic, at.partition, factKeys],
+    `select encode(fact_key, 'hex') as fact_key, recorded_at from applied_facts
+      where topic = $1 and "partition" = $2 and fact_key = any($3::bytea[])`,
+    [at.topic, at.partition, factKeys.map(toBytea)],
   );
   return rows.map((row) => ({ factKey: row.fact_key, recordedAtMs: row.recorded_at.getTime() }));
 };

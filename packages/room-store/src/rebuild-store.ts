@@ -1,3 +1,4 @@
+import type { ChunkWrites } from './chunk-writes.ts';
 import { inTransaction, type Pool } from './database.ts';
 import { transactionOf } from './postgres-store.ts';
 import type { ChunkStore } from './store.ts';
@@ -25,7 +26,7 @@ class MaybeWritten {
 }
 
 /** FNV-1a over the ids' UTF-16 units. */
-const hashOf = (left: string, right: string): number => {
+const hashOf = (left: string, right = ''): number => {
   let hash = 0x811c9dc5;
   for (let at = 0; at < left.length; at += 1) hash = Math.imul(hash ^ left.charCodeAt(at), 0x01000193);
   hash = Math.imul(hash ^ 0xffff, 0x01000193);
@@ -33,20 +34,39 @@ const hashOf = (left: string, right: string): number => {
   return hash >>> 0;
 };
 
+const hashOfBan = (roomId: string, userId: string): number => ~hashOf(roomId, userId) >>> 0;
+
+const hashOfFact = (factKey: string): number => Number.parseInt(factKey.slice(0, 8), 16);
+
+type Pairs = Touched['members'];
+
 /** The part of what is touched that may be there to be loaded. */
 const onlyWritten = (touched: Touched, written: MaybeWritten): Touched => {
-  const members = new Map<string, Set<string>>();
-  for (const [roomId, userIds] of touched.members) {
-    const kept = [...userIds].filter((userId) => written.has(hashOf(roomId, userId)));
-    if (kept.length > 0) members.set(roomId, new Set(kept));
-  }
-  const isWritten = (id: string): boolean => written.has(hashOf(id, ''));
+  const ofPairs = (pairs: Pairs, hash: (roomId: string, userId: string) => number): Pairs => {
+    const kept: Pairs = new Map();
+    for (const [roomId, userIds] of pairs) {
+      const maybe = [...userIds].filter((userId) => written.has(hash(roomId, userId)));
+      if (maybe.length > 0) kept.set(roomId, new Set(maybe));
+    }
+    return kept;
+  };
+  const isWritten = (id: string): boolean => written.has(hashOf(id));
   return {
     ...touched,
     rooms: new Set([...touched.rooms].filter(isWritten)),
     users: new Set([...touched.users].filter(isWritten)),
-    members,
+    members: ofPairs(touched.members, hashOf),
+    bans: ofPairs(touched.bans, hashOfBan),
   };
+};
+
+const noteWritten = (written: MaybeWritten, { records, rooms, users, logins, members, bans }: ChunkWrites): void => {
+  for (const { factKey } of records) if (factKey !== null) written.add(hashOfFact(factKey));
+  for (const { roomId } of rooms.values()) written.add(hashOf(roomId));
+  for (const { userId } of users.values()) written.add(hashOf(userId));
+  for (const { userId } of logins.values()) written.add(hashOf(userId));
+  for (const { roomId, userId } of members.values()) written.add(hashOf(roomId, userId));
+  for (const { roomId, userId } of bans.values()) written.add(hashOfBan(roomId, userId));
 };
 
 /**
@@ -64,25 +84,22 @@ export const createRebuildStore = (pool: Pool, isEmpty: boolean): ChunkStore => 
     transaction: (work) =>
       inTransaction(pool, (client) => {
         const transaction = transactionOf(client);
+        const known = new Set<string>();
         return work({
           ...transaction,
-          knownFacts: (at, factKeys) =>
-            transaction.knownFacts(
+          knownFacts: async (at, factKeys) => {
+            const facts = await transaction.knownFacts(
               at,
-              written === undefined ? factKeys : factKeys.filter((factKey) => written.has(factKey.readUInt32LE(0))),
-            ),
+              written === undefined ? factKeys : factKeys.filter((factKey) => written.has(hashOfFact(factKey))),
+            );
+            for (const { factKey } of facts) known.add(factKey);
+            return facts;
+          },
           lock: async () => {},
           load: (touched) => transaction.load(written === undefined ? touched : onlyWritten(touched, written)),
           write: async (writes) => {
-            if (written !== undefined) {
-              for (const { factKey } of writes.records) if (factKey !== null) written.add(factKey.readUInt32LE(0));
-              for (const { roomId } of writes.rooms.values()) written.add(hashOf(roomId, ''));
-              for (const { userId } of writes.users.values()) written.add(hashOf(userId, ''));
-              for (const { userId } of writes.logins.values()) written.add(hashOf(userId, ''));
-              for (const { roomId, userId } of writes.members.values()) written.add(hashOf(roomId, userId));
-              for (const { roomId, userId } of writes.bans.values()) written.add(hashOf(roomId, userId));
-            }
-            await writeState(client, writes);
+            if (written !== undefined) noteWritten(written, writes);
+            await writeState(client, writes, known);
             return 0;
           },
         });

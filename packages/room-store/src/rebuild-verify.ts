@@ -41,15 +41,14 @@ export const createModel = (client: Client): Model => {
         lockPosition: async () => position,
         knownFacts: async (_, factKeys) =>
           factKeys.flatMap((factKey) => {
-            const recordedAtMs = facts.get(factKey.toString('latin1'));
+            const recordedAtMs = facts.get(factKey);
             return recordedAtMs === undefined ? [] : [{ factKey, recordedAtMs }];
           }),
         lock: async () => {},
         // The set itself: what is folded into it stays.
         load: async () => set,
         write: async ({ records }) => {
-          for (const { factKey, recordedAtMs } of records)
-            if (factKey !== null) facts.set(factKey.toString('latin1'), recordedAtMs);
+          for (const { factKey, recordedAtMs } of records) if (factKey !== null) facts.set(factKey, recordedAtMs);
           return 0;
         },
         advance: async (_, next) => {
@@ -221,15 +220,11 @@ export class Comparison {
     const oldestMs = model.newestRecordedAtMs() - factIdentityMs;
     const left = new Map([...model.facts].filter(([, recordedAtMs]) => recordedAtMs >= oldestMs));
     const fieldsAt = (recordedAtMs: number): Fields => new Map([['recorded_at', new Date(recordedAtMs).toISOString()]]);
-    const keyOf = (factKey: string): string[] => [
-      topic,
-      `${partition}`,
-      Buffer.from(factKey, 'latin1').toString('hex'),
-    ];
+    const keyOf = (factKey: string): string[] => [topic, `${partition}`, factKey];
     const sql =
       'select fact_key, recorded_at from applied_facts where topic = $1 and "partition" = $2 and recorded_at >= $3';
     for await (const row of scan(this.#client, sql, [topic, partition, new Date(oldestMs)])) {
-      const factKey = (row.fact_key as Buffer).toString('latin1');
+      const factKey = (row.fact_key as Buffer).toString('hex');
       const stored = fieldsAt((row.recorded_at as Date).getTime());
       const recordedAtMs = left.get(factKey);
       const key = keyOf(factKey);

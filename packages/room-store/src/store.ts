@@ -20,7 +20,7 @@ export interface LockedPosition {
 
 /** An applied fact, and the record time that it was applied with. */
 export interface KnownFact {
-  readonly factKey: Buffer;
+  readonly factKey: string;
   readonly recordedAtMs: number;
 }
 
@@ -32,7 +32,7 @@ export interface ChunkTransaction {
   /** Locks the partition's offset row and tells where it stands. */
   readonly lockPosition: (at: ProjectionPartition) => Promise<LockedPosition>;
   /** Those of these facts that were applied before. */
-  readonly knownFacts: (at: ProjectionPartition, factKeys: readonly Buffer[]) => Promise<readonly KnownFact[]>;
+  readonly knownFacts: (at: ProjectionPartition, factKeys: readonly string[]) => Promise<readonly KnownFact[]>;
   /** Those of these dead letters that there are. */
   readonly readDeadLetters: (places: readonly LogPlace[]) => Promise<readonly DeadLetter[]>;
   /** Locks rooms and users in an order that all share. Answers nothing on purpose: what is read must be read later. */

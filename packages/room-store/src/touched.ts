@@ -10,7 +10,10 @@ export interface Touched {
   readonly wholeRooms: Set<string>;
   /** Dead letters whose doubts may be raised or settled. */
   readonly letters: LogPlace[];
+  /** Users by their rooms. */
   readonly members: Map<string, Set<string>>;
+  /** Users by the rooms in which something is taken from them or given back. */
+  readonly bans: Map<string, Set<string>>;
   /** Users whom a fact is about. */
   readonly users: Set<string>;
   /** Users whose session a fact may open. */
@@ -19,9 +22,9 @@ export interface Touched {
   readonly liveRooms: Map<string, { readonly identities: Set<string>; readonly sids: Set<string>; isWhole: boolean }>;
 }
 
-const touchMember = (touched: Touched, roomId: string, userId: string): void => {
-  const users = touched.members.get(roomId);
-  if (users === undefined) touched.members.set(roomId, new Set([userId]));
+const touchPair = (pairs: Map<string, Set<string>>, roomId: string, userId: string): void => {
+  const users = pairs.get(roomId);
+  if (users === undefined) pairs.set(roomId, new Set([userId]));
   else users.add(userId);
 };
 
@@ -52,7 +55,10 @@ const touchRecord = (touched: Touched, { content, origin }: ChunkRecord): void =
       }
       touched.rooms.add(event.subject);
       if (event.type === 'room.created' && event.data.members !== undefined) touched.wholeRooms.add(event.subject);
-      if (event.data !== undefined && 'userId' in event.data) touchMember(touched, event.subject, event.data.userId);
+      if (event.type === 'member.banned' || event.type === 'member.unbanned')
+        touchPair(touched.bans, event.subject, event.data.userId);
+      else if (event.data !== undefined && 'userId' in event.data)
+        touchPair(touched.members, event.subject, event.data.userId);
       return;
     }
     case 'livekit': {
@@ -83,6 +89,7 @@ export const touchedBy = (records: readonly ChunkRecord[]): Touched => {
     wholeRooms: new Set(),
     letters: [],
     members: new Map(),
+    bans: new Map(),
     users: new Set(),
     entering: new Set(),
     liveRooms: new Map(),

@@ -14,13 +14,10 @@ import {
   upsert,
   userTable,
 } from './rows.ts';
-import { send } from './statement.ts';
+import { send, toBytea } from './statement.ts';
 
-const writeAppliedFacts = async (client: Client, writes: ChunkWrites): Promise<void> => {
-  // An id that came again after its week is in there twice: the later one counts.
-  const facts = new Map<string, ChunkRecord>();
-  for (const record of writes.records)
-    if (record.factKey !== null) facts.set(record.factKey.toString('latin1'), record);
+/** `unknown` says that none of them has been written before: PostgreSQL then need not look for each of them first. */
+const writeFacts = async (client: Client, facts: ReadonlyMap<string, ChunkRecord>, unknown: boolean): Promise<void> => {
   const [first] = facts.values();
   if (first === undefined) return;
   const rows = [...facts.values()];
@@ -28,14 +25,29 @@ const writeAppliedFacts = async (client: Client, writes: ChunkWrites): Promise<v
     client,
     `insert into applied_facts (topic, "partition", fact_key, recorded_at)
       select $1, $2, fact_key, recorded_at from unnest($3::bytea[], $4::timestamptz[]) as fact (fact_key, recorded_at)
-        on conflict (topic, "partition", fact_key) do update set recorded_at = excluded.recorded_at`,
+        ${unknown ? '' : 'on conflict (topic, "partition", fact_key) do update set recorded_at = excluded.recorded_at'}`,
     [
       first.origin.topic,
       first.origin.partition,
-      rows.map(({ factKey }) => factKey),
+      [...facts.keys()].map(toBytea),
       rows.map(({ recordedAtMs }) => new Date(recordedAtMs).toISOString()),
     ],
   );
+};
+
+/** `known`: those of these facts that may have been written before; all, where it is not given. */
+const writeAppliedFacts = async (
+  client: Client,
+  { records }: ChunkWrites,
+  known: ReadonlySet<string> | undefined,
+): Promise<void> => {
+  // An id that came again after its week is in there twice: the later one counts.
+  const old = new Map<string, ChunkRecord>();
+  const fresh = new Map<string, ChunkRecord>();
+  for (const record of records)
+    if (record.factKey !== null)
+      (known === undefined || known.has(record.factKey) ? old : fresh).set(record.factKey, record);
+  await Promise.all([writeFacts(client, old, false), writeFacts(client, fresh, true)]);
 };
 
 const writeDeadLetters = async (client: Client, writes: ChunkWrites): Promise<void> => {
@@ -154,14 +166,14 @@ const allInOrder = async (statements: readonly Promise<unknown>[]): Promise<void
  * Writes what can be folded again from room events, and which facts were applied. Sent without waiting for answers,
  * since nothing here rests on one, and carried out in this order.
  */
-export const writeState = async (client: Client, writes: ChunkWrites): Promise<void> => {
+export const writeState = async (client: Client, writes: ChunkWrites, known?: ReadonlySet<string>): Promise<void> => {
   await allInOrder([
     upsert(client, roomTable, [...writes.rooms.values()]),
     upsert(client, memberTable, [...writes.members.values()]),
     upsert(client, banTable, [...writes.bans.values()]),
     upsert(client, userTable, [...writes.users.values()]),
     upsert(client, endedLoginTable, [...writes.logins.values()]),
-    writeAppliedFacts(client, writes),
+    writeAppliedFacts(client, writes, known),
   ]);
 };
 

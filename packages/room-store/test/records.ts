@@ -21,7 +21,7 @@ const record = (
     sequence,
   },
   recordedAtMs: 1_700_000_000_000 + offset,
-  factKey: id === null ? null : Buffer.from(id.padStart(16, '0')),
+  factKey: id === null ? null : Buffer.from(id.padStart(16, '0')).toString('hex'),
   trace: null,
   content,
 });

@@ -27,7 +27,7 @@ export interface Decoded {
   readonly skipped: 'tombstone' | 'unknown_type' | 'no_state' | null;
 }
 
-const factKeyOf = (source: string, id: string): Buffer => hash('sha256', `${source}\0${id}`, 'buffer').subarray(0, 16);
+const factKeyOf = (source: string, id: string): string => hash('sha256', `${source}\0${id}`).slice(0, 32);
 
 const describe = (faults: readonly ProblemFault[]): string =>
   faults

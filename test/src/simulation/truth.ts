@@ -39,9 +39,8 @@ export class Truth {
 
   #fold(stored: StoredRecord): RoomChange[] {
     const { content, origin, factKey } = decodeRecord(stored, partitionCount).record;
-    const fact = factKey?.toString('latin1');
-    if (fact !== undefined && this.#facts.has(fact)) return [];
-    if (fact !== undefined) this.#facts.add(fact);
+    if (factKey !== null && this.#facts.has(factKey)) return [];
+    if (factKey !== null) this.#facts.add(factKey);
     const changes =
       content.kind === 'room_event'
         ? evolveRoom(this.set, content.event, origin)

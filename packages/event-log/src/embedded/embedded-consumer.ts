@@ -32,6 +32,8 @@ const DEFAULT_BATCH_RECORDS = 500;
 const MAX_BATCH_BYTES = 1024 * 1024;
 /** Only the fallback: a notification wakes the reader at once. */
 const POLL_EVERY_MS = 500;
+/** In base64; what is unique to a record (its id, its time, its trace) is longer. */
+const MAX_SHARED_LENGTH = 24;
 const CALLED_SILENT_AFTER_MS = 5_000;
 
 /**
@@ -210,7 +212,8 @@ interface RecordRow {
   readonly timestamp_ms: number;
   readonly key: Buffer | null;
   readonly value: Buffer | null;
-  readonly headers: Readonly<Record<string, string>>;
+  /** In base64, until they are decoded. */
+  readonly headers: Record<string, string | Buffer>;
 }
 
 /** A record above the limit comes alone. */
@@ -220,7 +223,7 @@ async function readRecords(
   maxRecords: number,
 ): Promise<StoredRecord[]> {
   const { rows } = await pool.query<RecordRow>(
-    `select "offset", floor(extract(epoch from appended_at) * 1000)::float8 as timestamp_ms, key, value, headers
+    `select "offset", floor(round(date_part('epoch', appended_at) * 1e6) / 1e3) as timestamp_ms, key, value, headers
        from (select *, sum(coalesce(octet_length(value), 0)) over (order by "offset") as bytes
                from (select * from log_records
                       where topic = $1 and partition = $2 and "offset" >= $3
@@ -229,6 +232,7 @@ async function readRecords(
       order by "offset"`,
     [topic, partition, String(position), maxRecords, MAX_BATCH_BYTES],
   );
+  const decodeHeaders = createHeaderDecoder();
   return rows.map(({ offset, timestamp_ms, key, value, headers }) => ({
     topic,
     partition,
@@ -240,6 +244,21 @@ async function readRecords(
   }));
 }
 
-function decodeHeaders(headers: RecordRow['headers']): RecordHeaders {
-  return Object.fromEntries(Object.entries(headers).map(([name, base64]) => [name, Buffer.from(base64, 'base64')]));
+/** Most headers say the same in every record of a batch: those that do share their bytes. */
+function createHeaderDecoder(): (headers: RecordRow['headers']) => RecordHeaders {
+  const known = new Map<string, Buffer>();
+  const decode = (base64: string): Buffer => {
+    if (base64.length > MAX_SHARED_LENGTH) return Buffer.from(base64, 'base64');
+    let bytes = known.get(base64);
+    if (bytes === undefined) {
+      bytes = Buffer.from(base64, 'base64');
+      known.set(base64, bytes);
+    }
+    return bytes;
+  };
+  return (headers) => {
+    // In place: it is nobody else's, and a second object of each record took a tenth of a batch's time.
+    for (const [name, base64] of Object.entries(headers)) headers[name] = decode(base64 as string);
+    return headers as RecordHeaders;
+  };
 }
