@@ -224,7 +224,7 @@ async function readRecords(
 ): Promise<StoredRecord[]> {
   const { rows } = await pool.query<RecordRow>(
     `select "offset", floor(round(date_part('epoch', appended_at) * 1e6) / 1e3) as timestamp_ms, key, value, headers
-       from (select *, sum(coalesce(octet_length(value), 0)) over (order by "offset") as bytes
+       from (select *, sum(coalesce(octet_length(value), 0)) over (order by "offset" rows unbounded preceding) as bytes
                from (select * from log_records
                       where topic = $1 and partition = $2 and "offset" >= $3
                       order by "offset" limit $4) next) sized
