@@ -4,7 +4,8 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { type OutgoingRoomEvent, RoomEventPublisher, toBinaryHeaders, topics } from '@realtime-service/contracts';
-import { createKafkaLog, type EventLog, type NewRecord } from '@realtime-service/event-log';
+import type { EventLog, NewRecord } from '@realtime-service/event-log';
+import { createKafkaLog } from '@realtime-service/event-log/kafka';
 import { snapshotOf, type WorkingSet } from '@realtime-service/room-model';
 import { readProjection } from '@realtime-service/room-store';
 import { foldEvents, isCaughtUp, readTopic } from './log-reader.ts';

@@ -1,7 +1,6 @@
 export { createEmbeddedLog, type EmbeddedLogOptions } from './embedded/embedded-log.ts';
 export { embeddedLogSchema, prepareEmbeddedLog } from './embedded/schema.ts';
 export * from './event-log.ts';
-export { createKafkaLog, type KafkaLogOptions, type KafkaSasl } from './kafka/kafka-log.ts';
 export { recordBytes } from './mailbox.ts';
 export { partitionOf } from './partitioner.ts';
 export { LogSettings, type OpenLogOptions, openEventLog } from './settings.ts';

@@ -3,7 +3,7 @@ import type { Pool } from 'pg';
 import { z } from 'zod';
 import { createEmbeddedLog } from './embedded/embedded-log.ts';
 import type { EventLog, WriteLog } from './event-log.ts';
-import { createKafkaLog, type KafkaLogOptions, type KafkaSasl } from './kafka/kafka-log.ts';
+import type { KafkaLogOptions, KafkaSasl } from './kafka/kafka-log.ts';
 
 const tokenTimeoutMs = 5_000;
 
@@ -102,9 +102,16 @@ export interface OpenLogOptions {
   readonly writeLog: WriteLog;
 }
 
-/** The log that the settings choose. The embedded one needs `prepareEmbeddedLog` before its first use. */
-export const openEventLog = ({ log }: LogSettings, { clientId, pool, writeLog }: OpenLogOptions): EventLog => {
+/**
+ * The log that the settings choose. The embedded one needs `prepareEmbeddedLog` before its first use, and does without
+ * the 5 MB of a Kafka client.
+ */
+export const openEventLog = async (
+  { log }: LogSettings,
+  { clientId, pool, writeLog }: OpenLogOptions,
+): Promise<EventLog> => {
   if (log.kind === 'embedded') return createEmbeddedLog({ pool, writeLog });
   const { kind: _, ...connection } = log;
+  const { createKafkaLog } = await import('./kafka/kafka-log.ts');
   return createKafkaLog({ ...connection, clientId, writeLog });
 };

@@ -11,6 +11,8 @@ export type TelemetryConfig = {
   /** Somebody said where spans go. Without it nothing is sent, and nobody waits for a collector on localhost. */
   isExporting: boolean;
   isPropagatorChosen: boolean;
+  /** Where it is false, a Kafka client is never loaded. */
+  usesKafka: boolean;
   isDiagnosing: boolean;
   sampler: { isParentBased: boolean; root: 'always_on' | 'always_off' | 'traceidratio'; ratio: number };
 };
@@ -21,6 +23,7 @@ export function readTelemetryConfig(env: Environment = process.env, script = pro
     serviceName: env['OTEL_SERVICE_NAME'] || attribute?.trim() || packageNameOf(script) || 'unknown_service',
     isExporting: isExporting(env),
     isPropagatorChosen: Boolean(env['OTEL_PROPAGATORS']),
+    usesKafka: Boolean(env['KAFKA_BROKERS']),
     isDiagnosing: Boolean(env['OTEL_LOG_LEVEL']),
     sampler: readSampler(env),
   };

@@ -8,8 +8,7 @@ import { createRequire, syncBuiltinESMExports } from 'node:module';
 import { context, propagation, type TextMapPropagator, trace } from '@opentelemetry/api';
 import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks';
 import { CompositePropagator, W3CBaggagePropagator, W3CTraceContextPropagator } from '@opentelemetry/core';
-import { registerInstrumentations } from '@opentelemetry/instrumentation';
-import { KafkaJsInstrumentation } from '@opentelemetry/instrumentation-kafkajs';
+import { type Instrumentation, registerInstrumentations } from '@opentelemetry/instrumentation';
 import { B3Propagator } from '@opentelemetry/propagator-b3';
 import { envDetector, hostDetector, serviceInstanceIdDetector } from '@opentelemetry/resources';
 import { NoopSpanProcessor } from '@opentelemetry/sdk-trace';
@@ -55,7 +54,7 @@ function startSdk(): void {
       }),
       // With `ignoreConnectSpans` a query that waited for a connection would run in the context of whoever released it.
       new PgInstrumentation({ requireParentSpan: true }),
-      new KafkaJsInstrumentation(),
+      ...instrumentKafka(),
     ],
   }).start();
 }
@@ -65,7 +64,14 @@ function startIdsOnly(): void {
   context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable());
   propagation.setGlobalPropagator(createPropagator());
   trace.setGlobalTracerProvider(createIdsOnlyProvider(sampler));
-  registerInstrumentations({ instrumentations: [new KafkaJsInstrumentation()] });
+  registerInstrumentations({ instrumentations: instrumentKafka() });
+}
+
+function instrumentKafka(): Instrumentation[] {
+  if (!config.usesKafka) return [];
+  const { KafkaJsInstrumentation } =
+    require('@opentelemetry/instrumentation-kafkajs') as typeof import('@opentelemetry/instrumentation-kafkajs');
+  return [new KafkaJsInstrumentation()];
 }
 
 // The instrumentations patch in place whatever passes through `require`. These are what an `import` reaches without it;
@@ -73,7 +79,7 @@ function startIdsOnly(): void {
 require('node:http');
 require('node:https');
 syncBuiltinESMExports();
-require('kafkajs');
+if (config.usesKafka) require('kafkajs');
 
 /** W3C both ways; B3 is understood as well, so that a Spring gateway's trace goes on here. W3C wins over B3. */
 function createPropagator(): TextMapPropagator {

@@ -72,7 +72,7 @@ describeWith(['postgres', 'kafka'], 'a service with real parts', ({ postgres, ka
     await admin.disconnect();
     const collector = await startCollector();
     const service = await startService({
-      KAFKA_BROKER: kafka.brokers[0] ?? '',
+      KAFKA_BROKERS: kafka.brokers[0] ?? '',
       OTEL_EXPORTER_OTLP_ENDPOINT: collector.url,
       OTEL_EXPORTER_OTLP_PROTOCOL: 'http/json',
     });

@@ -12,10 +12,10 @@ import Fastify from 'fastify';
 import { Kafka, logLevel } from 'kafkajs';
 import { Pool } from 'pg';
 
-const { DATABASE_URL, KAFKA_BROKER, PEER_URL } = process.env;
+const { DATABASE_URL, KAFKA_BROKERS, PEER_URL } = process.env;
 const logger = createLogger();
 const pool = new Pool({ connectionString: DATABASE_URL });
-const kafka = new Kafka({ brokers: [KAFKA_BROKER ?? 'none:1'], logLevel: logLevel.NOTHING });
+const kafka = new Kafka({ brokers: [KAFKA_BROKERS ?? 'none:1'], logLevel: logLevel.NOTHING });
 const app = Fastify();
 traceRoutes(app);
 

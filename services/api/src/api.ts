@@ -49,7 +49,7 @@ export const startApi = async (settings: ApiSettings, logger: Logger): Promise<A
     applicationName: 'api',
     onError: (error) => logger.warn({ err: error }, 'idle database connection failed'),
   });
-  const log = openEventLog(settings, {
+  const log = await openEventLog(settings, {
     clientId: 'api',
     pool,
     writeLog: (level, message, { error, ...fields }) => logger[level]({ ...fields, err: error }, message),

@@ -37,7 +37,7 @@ export interface Terminal {
 export interface Workplace {
   readonly settings: CliSettings;
   readonly pool: Pool;
-  readonly log: () => EventLog;
+  readonly log: () => Promise<EventLog>;
   readonly terminal: Terminal;
   /** Aborted by Ctrl-C and SIGTERM: finish what is under way, and end. */
   readonly ending: AbortSignal;

@@ -38,7 +38,7 @@ const pool = createPool({
   applicationName: 'realtime-rebuild',
   onError: () => undefined,
 });
-const log = openEventLog(settings, { clientId: 'realtime-rebuild', pool, writeLog: () => undefined });
+const log = await openEventLog(settings, { clientId: 'realtime-rebuild', pool, writeLog: () => undefined });
 
 const consumer = log.consume({
   // A group of its own: who reads what is decided by the shares.

@@ -5,7 +5,8 @@ import { fileURLToPath } from 'node:url';
 import { topics } from '@realtime-service/contracts';
 import { startKafka } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
-import { createKafkaLog, partitionOf } from '@realtime-service/event-log';
+import { partitionOf } from '@realtime-service/event-log';
+import { createKafkaLog } from '@realtime-service/event-log/kafka';
 import {
   type Client,
   createFactsReader,

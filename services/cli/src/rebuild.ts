@@ -208,7 +208,7 @@ const prepare = async (pool: Pool, partitionCount: number): Promise<'new' | 'res
 };
 
 const rebuild = async ({ pool, log, terminal, ending }: Workplace, threadCount: number, isRestart: boolean) => {
-  const partitionCount = await assertWhole(log(), ofTopic(await readPositions(pool, activeProjection)));
+  const partitionCount = await assertWhole(await log(), ofTopic(await readPositions(pool, activeProjection)));
   const { keep, release } = await takeDuty(pool, terminal, ending);
   try {
     if (isRestart) await dropRebuild(pool);

@@ -85,9 +85,9 @@ const openWorkplace = (
   const { url, maxConnections } = settings.database;
   const pool = createPool({ url, maxConnections, applicationName, onError: () => undefined });
   closing.push(() => pool.end());
-  let log: EventLog | undefined;
-  const open = (): EventLog => {
-    const opened = openEventLog(settings satisfies LogSettings, {
+  let log: Promise<EventLog> | undefined;
+  const open = async (): Promise<EventLog> => {
+    const opened = await openEventLog(settings satisfies LogSettings, {
       clientId: applicationName,
       pool,
       writeLog: () => undefined,

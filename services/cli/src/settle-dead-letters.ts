@@ -156,7 +156,7 @@ const act = async (
   const { pool, log, terminal, ending } = workplace;
   const nowMs = Date.now();
   const positions = await append(
-    log(),
+    await log(),
     letters.map((letter) => recordOf(action, letter, nowMs)),
     ending,
   );

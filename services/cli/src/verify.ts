@@ -119,7 +119,8 @@ const verifyAt = async (client: Client, { log, terminal, ending }: Workplace, is
       each.topic === topic ? [[each.partition, each.nextOffset]] : [],
     ),
   );
-  const bounds = await log().bounds(topic);
+  const eventLog = await log();
+  const bounds = await eventLog.bounds(topic);
   const report = createReport(terminal, isJson);
   const comparison = new Comparison(client, {
     partitionOf: (key) => partitionOf(key, bounds.length),
@@ -135,7 +136,7 @@ const verifyAt = async (client: Client, { log, terminal, ending }: Workplace, is
       continue;
     }
     terminal.tell(`Partition ${partition}: ${end} events\n`);
-    const model = await foldPartition(log(), client, { partition, partitionCount: bounds.length, end }, ending);
+    const model = await foldPartition(eventLog, client, { partition, partitionCount: bounds.length, end }, ending);
     await comparison.compare(model, { topic, partition });
     events += end;
   }

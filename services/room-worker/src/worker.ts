@@ -159,7 +159,7 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
   });
   const store = createPostgresStore(pool);
   const metrics = createWorkerMetrics();
-  const log = openEventLog(settings, {
+  const log = await openEventLog(settings, {
     clientId: 'room-worker',
     pool,
     writeLog: (level, message, { error, ...fields }) => logger[level]({ ...fields, err: error }, message),
