@@ -149,7 +149,12 @@ describeWith(['postgres', 'kafka', 'livekit'], 'a group of three room-workers', 
           ),
         20_000,
       );
-      expect(await worker.readLog()).toContain('PartitionCountChangedError');
+      // Its last lines are written when it exits, after its port has closed.
+      await until(
+        'it has said why',
+        async () => (await worker.readLog()).includes('PartitionCountChangedError'),
+        10_000,
+      );
     }
     await expect(system.worker.start()).rejects.toThrow();
 
