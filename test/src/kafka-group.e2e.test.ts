@@ -139,7 +139,7 @@ describeWith(['postgres', 'kafka', 'livekit'], 'a group of three room-workers', 
     await admin.connect();
     await admin.createPartitions({ topicPartitions: [{ topic: topics.roomEvents, count: 13 }] });
     await admin.disconnect();
-    const hasEnded = ({ opsUrl }: { readonly opsUrl: string }): Promise<void> =>
+    const hasEnded = ({ opsUrl }: { readonly opsUrl: string }): Promise<true> =>
       until(
         'it has ended',
         () =>
