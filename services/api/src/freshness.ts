@@ -4,6 +4,7 @@ import { topics } from '@realtime-service/contracts';
 import { type EventLog, partitionOf } from '@realtime-service/event-log';
 import type { PartitionPosition } from '@realtime-service/room-store';
 import type { Logger } from '@realtime-service/telemetry';
+import { ProblemError } from './problem.ts';
 
 const lookEveryMs = 1_000;
 const waitAtMostMs = 1_000;
@@ -55,6 +56,11 @@ interface FreshnessOptions {
   readonly logger: Logger;
   readonly now?: () => number;
 }
+
+/** @throws {ProblemError} 503 where the room's facts are too old to decide by */
+export const assertCurrent = ({ isCurrent }: Pick<Freshness, 'isCurrent'>, roomId: string): void => {
+  if (!isCurrent(roomId)) throw new ProblemError('projection_stale', { reason: 'partition_too_old' });
+};
 
 const keyOf = (topic: string, partition: number): string => `${topic}/${partition}`;
 

@@ -1,6 +1,7 @@
 import { problemStatus } from '@realtime-service/contracts';
 import type { LivekitKey } from '@realtime-service/livekit';
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler } from 'fastify';
+import { assertCurrent } from '../freshness.ts';
 import { decideEntry } from '../join/decide-join.ts';
 import { type JoinDependencies, nameOf } from '../join/join-route.ts';
 import type { MakeRoom } from '../join/make-room.ts';
@@ -62,7 +63,7 @@ export const registerGate = (
   const answer = async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
     const { roomId, person, claims, token: shown } = request.visitor as Visitor;
     if (person === null) return pass(reply, shown, claims.kind);
-    if (!freshness.isCurrent(roomId)) throw new ProblemError('projection_stale', { reason: 'partition_too_old' });
+    assertCurrent(freshness, roomId);
     const entrant = { ...person, roomId, takeOver: false };
     const admission = await decideEntry(dependencies, entrant).catch(refuseEntry);
     await ensureRoom(dependencies, roomId);

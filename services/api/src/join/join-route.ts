@@ -3,7 +3,7 @@ import { attributes, type Permissions } from '@realtime-service/room-model';
 import { currentTraceparent, type Logger } from '@realtime-service/telemetry';
 import type { FastifyInstance, onRequestHookHandler } from 'fastify';
 import type { Caller } from '../authenticate.ts';
-import type { Freshness } from '../freshness.ts';
+import { assertCurrent, type Freshness } from '../freshness.ts';
 import type { ApiMetrics } from '../metrics.ts';
 import { ProblemError, refuseOtherMethods, traceIdOf } from '../problem.ts';
 import { type Admission, decideJoin, type Store } from './decide-join.ts';
@@ -67,7 +67,7 @@ export const registerJoin = (
 const assertFresh = async (freshness: JoinDependencies['freshness'], { atLeast, roomId }: AskedJoin): Promise<void> => {
   if (atLeast.length > 0 && !(await freshness.reaches(atLeast)))
     throw new ProblemError('projection_stale', { reason: 'position_not_reached' });
-  if (!freshness.isCurrent(roomId)) throw new ProblemError('projection_stale', { reason: 'partition_too_old' });
+  assertCurrent(freshness, roomId);
 };
 
 /** A room that is live needs no making: LiveKit's API may be away while its media runs. */

@@ -19,10 +19,10 @@ import type { FastifyInstance, FastifyReply, onRequestHookHandler } from 'fastif
 import { z } from 'zod';
 import type { Caller } from '../authenticate.ts';
 import { appendEvents, toRecord } from '../events/append-events.ts';
+import { assertCurrent } from '../freshness.ts';
 import { allowedBy, fromStore } from '../join/decide-join.ts';
 import { ProblemError, refuseOtherMethods } from '../problem.ts';
 import { readRequest } from '../read-request.ts';
-import { assertCurrent } from '../rooms/room-view.ts';
 import { type RoomsDependencies, roomUrl } from '../rooms/rooms-route.ts';
 
 export interface ModerationDependencies extends RoomsDependencies {
@@ -131,7 +131,7 @@ const decideOnSession = async (
   { userId, loginId }: Caller,
   { roomId, identity }: { readonly roomId: string; readonly identity: string },
 ): Promise<Decided> => {
-  assertCurrent(dependencies, roomId);
+  assertCurrent(dependencies.freshness, roomId);
   const [{ facts, nowMs }, [session = null]] = await fromStore(
     Promise.all([
       dependencies.store.readFacts({ roomId, userId, loginId }),
@@ -151,7 +151,7 @@ const decideOnRights = async (
   target: { readonly roomId: string; readonly userId: string },
 ): Promise<number> => {
   const { roomId } = target;
-  assertCurrent(dependencies, roomId);
+  assertCurrent(dependencies.freshness, roomId);
   // Asked at once, they are of one snapshot.
   const [{ facts, nowMs }, { facts: targetFacts }] = await fromStore(
     Promise.all([

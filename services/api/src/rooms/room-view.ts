@@ -2,9 +2,9 @@ import type { ParticipantsView, ParticipantView, Role, RoomView } from '@realtim
 import { authorise, type RoomFacts, roleIn } from '@realtime-service/room-model';
 import type { PresentPerson } from '@realtime-service/room-store';
 import type { Caller } from '../authenticate.ts';
+import { assertCurrent } from '../freshness.ts';
 import { allowedBy, fromStore } from '../join/decide-join.ts';
 import type { JoinDependencies } from '../join/join-route.ts';
-import { ProblemError } from '../problem.ts';
 
 /** People inside whom everybody sees; where an identity is given, its newest session alone. */
 export type ReadPresentPeople = (
@@ -21,18 +21,13 @@ interface SeenRoom {
   readonly isRoomLive: boolean;
 }
 
-/** @throws {ProblemError} 503 where the room's facts are too old */
-export const assertCurrent = ({ freshness }: Pick<DecideDependencies, 'freshness'>, roomId: string): void => {
-  if (!freshness.isCurrent(roomId)) throw new ProblemError('projection_stale', { reason: 'partition_too_old' });
-};
-
 /** @throws {ProblemError} where the caller may not see this room */
 export const decideView = async (
   dependencies: DecideDependencies,
   { userId, loginId }: Caller,
   roomId: string,
 ): Promise<SeenRoom> => {
-  assertCurrent(dependencies, roomId);
+  assertCurrent(dependencies.freshness, roomId);
   const { facts, isRoomLive, nowMs } = await fromStore(dependencies.store.readFacts({ roomId, userId, loginId }));
   const { role } = allowedBy(authorise(facts, { purpose: 'act', identity: '', takeOver: false }, nowMs), nowMs);
   // Nobody is allowed anything in a room that is not there.
