@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process';
+import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { allTopics, topics } from '@realtime-service/contracts';
@@ -52,7 +53,7 @@ const applyAll = async (pool: Pool): Promise<void> => {
     (await readPositions(pool, activeProjection)).every(
       ({ partition, nextOffset }) => nextOffset === ends.get(partition),
     );
-  while (!(await isApplied())) await Promise.race([consumer.done, new Promise((resolve) => setTimeout(resolve, 500))]);
+  while (!(await isApplied())) await Promise.race([consumer.done, delay(500)]);
   await consumer.stop(5_000);
   await log.close();
 };

@@ -31,10 +31,10 @@ interface Event {
   readonly data: unknown;
 }
 /** A stream, event by event; comments are left out. */
-const watch = async (headers: Readonly<Record<string, string>> = {}) => {
+const watch = async (headers: Readonly<Record<string, string>> = {}, from = url) => {
   const leaving = new AbortController();
   const { signal } = leaving;
-  const response = await fetch(url, { headers: { authorization: bearer, ...headers }, signal });
+  const response = await fetch(from, { headers: { authorization: bearer, ...headers }, signal });
   const reader = response.ok ? response.body?.pipeThrough(new TextDecoderStream()).getReader() : undefined;
   let text = '';
   /** Undefined at the end. */
@@ -107,11 +107,13 @@ test('outlives a database that is away, and tells then what is new', async () =>
   given();
   const { next, leave } = await watch();
   await next();
-  api.failing.store = true;
+  const looks = vi.spyOn(api.failing, 'store', 'get').mockReturnValue(true);
   api.present.set('room-42', [person('tom')]);
-  const event = next();
-  expect(await Promise.race([event, new Promise((resolve) => setTimeout(resolve, 100, 'nothing'))])).toBe('nothing');
-  api.failing.store = false;
+  const told = vi.fn();
+  const event = next().finally(told);
+  await vi.waitFor(() => expect(looks.mock.calls.length).toBeGreaterThan(3));
+  expect(told).not.toHaveBeenCalled();
+  looks.mockReturnValue(false);
   expect(RoomSight.parse((await event)?.data)).toMatchObject({ participants: [{ identity: 'tom' }] });
   leave();
 });
@@ -153,15 +155,19 @@ test('there are only so many at once; who has left makes room', async () => {
 
 test('nobody is looked at for whoever has left', async () => {
   given();
-  const { next, leave } = await watch();
-  await next();
-  leave();
+  api.situations.set(at('room-7'), {});
+  const [leaver, stayer] = [await watch(), await watch({}, url.replace('room-42', 'room-7'))];
+  await leaver.next();
+  leaver.leave();
   const looks = vi.spyOn(api.situations, 'get');
+  const looksAt = (roomId: string): number => looks.mock.calls.filter(([asked]) => asked === at(roomId)).length;
+  // Whoever stays tells the time: five looks at that room, and none at the other.
   await vi.waitFor(async () => {
     looks.mockClear();
-    await new Promise((resolve) => setTimeout(resolve, 100));
-    expect(looks).not.toHaveBeenCalled();
+    await vi.waitFor(() => expect(looksAt('room-7')).toBeGreaterThan(4));
+    expect(looksAt('room-42')).toBe(0);
   });
+  stayer.leave();
 });
 
 test('a process that ends, ends its streams', async () => {
