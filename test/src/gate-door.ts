@@ -31,12 +31,7 @@ export const behind = (name: GateProxyName) => {
   const idOf = (user: string): string => identity.subjectOf(user);
   const url = (): string => system.door?.url ?? '';
 
-  const createRoom = async (room: string, members: Readonly<Record<string, Role>>): Promise<void> => {
-    const entries = Object.entries(members).map(([user, role]) => ({ userId: idOf(user), role }));
-    await system.publish({ type: 'room.created', subject: room, data: { members: entries } });
-    const [first = ''] = Object.keys(members);
-    await until(`${room} is projected`, async () => (await system.join(first, room)).status === 200);
-  };
+  const createRoom: System['createRoom'] = (...room) => system.createRoom(...room);
 
   return {
     system: () => system,

@@ -5,9 +5,14 @@ import { describe, expect, test } from 'vitest';
 import { behind, returned, validate } from './gate-door.ts';
 import { until } from './until.ts';
 
-const livekitAwayMs = [1_000, 6_000];
-/** 15 s is the aim, and is kept by a machine that does nothing else; a client's own back-off decides the last seconds. */
-const allBackWithinMs = 20_000;
+/**
+ * How long LiveKit is away, and by when all are back after its start. After 6 s livekit-client's own back-off decides
+ * (DefaultReconnectPolicy): pauses of 2.4 to 7.2 s and then of 3.5 to 10.5 s, by chance. 15 s is the aim there, too.
+ */
+const outages = [
+  { awayMs: 1_000, allBackWithinMs: 15_000 },
+  { awayMs: 6_000, allBackWithinMs: 20_000 },
+];
 
 describeWith(['postgres', 'livekit', 'chromium', 'nginx'], 'outages behind the gate', () => {
   const { system, idOf, createRoom, tokenFor, enter, enterByBrowser, listed, knock } = behind('nginx');
@@ -40,7 +45,7 @@ describeWith(['postgres', 'livekit', 'chromium', 'nginx'], 'outages behind the g
     await bob.leave();
   }, 120_000);
 
-  describe.each(livekitAwayMs)('LiveKit killed, and back after %i ms', (awayMs) => {
+  describe.each(outages)('LiveKit killed, and back after $awayMs ms', ({ awayMs, allBackWithinMs }) => {
     test(`all three come back within ${allBackWithinMs} ms`, async () => {
       const room = `livekit-away-${awayMs}`;
       await createRoom(room, { ann: 'host', bob: 'speaker', cleo: 'listener' });

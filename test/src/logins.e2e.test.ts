@@ -32,12 +32,6 @@ describeWith(['postgres', 'kafka', 'livekit', 'keycloak', 'nginx'], 'logins', ({
   }, 240_000);
   afterAll(() => system?.stop(), 60_000);
 
-  const createRoom = async (room: string, ...users: string[]): Promise<void> => {
-    const members = users.map((user) => ({ userId: identity.subjectOf(user), role: 'speaker' as const }));
-    await system.publish({ type: 'room.created', subject: room, data: { members } });
-    await until(`${room} is projected`, async () => (await system.join(users[0] ?? '', room)).status === 200);
-  };
-
   /** One login of a person on one device, inside the room, and the tokens that it has. */
   const enterBy = async (accessToken: string, room: string, device_id: string) => {
     const response = await system.join('ann', room, { device_id }, { authorization: `Bearer ${accessToken}` });
@@ -62,7 +56,7 @@ describeWith(['postgres', 'kafka', 'livekit', 'keycloak', 'nginx'], 'logins', ({
     (await system.rooms.listParticipants(room)).map((participant) => participant.identity);
 
   test("an administrator's logout ends that login's calls, and not another login of the same person", async () => {
-    await createRoom('two-logins', 'ann');
+    await system.createRoom('two-logins', { ann: 'speaker' });
     const phone = await enterBy(await identity.newToken('ann'), 'two-logins', 'phone');
     const desk = await enterBy(await identity.newToken('ann'), 'two-logins', 'desk');
     const { sid } = decodeJwt(phone.accessToken);
@@ -85,7 +79,7 @@ describeWith(['postgres', 'kafka', 'livekit', 'keycloak', 'nginx'], 'logins', ({
   }, 60_000);
 
   test('a logout while Kafka is away is kept, whatever restarts, and ends the call when Kafka is back', async () => {
-    await createRoom('kept', 'cleo');
+    await system.createRoom('kept', { cleo: 'speaker' });
     const call = await enterBy(await identity.newToken('cleo'), 'kept', 'phone');
     await system.kafka?.kill();
     const { sid } = decodeJwt(call.accessToken);
@@ -102,8 +96,8 @@ describeWith(['postgres', 'kafka', 'livekit', 'keycloak', 'nginx'], 'logins', ({
   }, 90_000);
 
   test('whoever is disabled is out of every call, by every login', async () => {
-    await createRoom('disabled-1', 'bob', 'cleo');
-    await createRoom('disabled-2', 'bob');
+    await system.createRoom('disabled-1', { bob: 'speaker', cleo: 'speaker' });
+    await system.createRoom('disabled-2', { bob: 'speaker' });
     const [first, second] = [await identity.newToken('bob'), await identity.newToken('bob')];
     const calls = [await enterBy(first, 'disabled-1', 'phone'), await enterBy(second, 'disabled-2', 'desk')];
     const cleo = await enterBy(await identity.token('cleo'), 'disabled-1', 'phone');

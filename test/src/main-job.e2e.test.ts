@@ -33,25 +33,12 @@ describeWith(
 
     const idOf = (user: string): string => identity.subjectOf(user);
 
-    /** A room that the projection knows, with these members. */
-    const createRoom = async (
-      room: string,
-      members: Record<string, 'host' | 'speaker' | 'listener'>,
-    ): Promise<void> => {
-      const data = {
-        members: Object.entries(members).map(([user, role]) => ({ userId: idOf(user), role, displayName: user })),
-      };
-      await system.publish({ type: 'room.created', subject: room, data });
-      const [first] = Object.keys(members);
-      await until(`${room} is projected`, async () => (await system.join(first ?? '', room)).status === 200);
-    };
-
     const remove = (user: string, room: string) =>
       system.publish({ type: 'member.removed', subject: room, data: { userId: idOf(user) } });
     const liveSids = async (room: string) => (await system.rooms.listParticipants(room)).map(({ sid }) => sid);
 
     test('a member joins; rtc-node and Chromium connect with the token and see each other', async () => {
-      await createRoom('see-each-other', { ann: 'host', bob: 'speaker' });
+      await system.createRoom('see-each-other', { ann: 'host', bob: 'speaker' });
       const [forAnn, forBob] = [
         await system.enter('ann', 'see-each-other'),
         await system.enter('bob', 'see-each-other'),
@@ -79,7 +66,7 @@ describeWith(
     }, 90_000);
 
     test('a stranger and an unknown room are answered alike', async () => {
-      await createRoom('closed-circle', { ann: 'host' });
+      await system.createRoom('closed-circle', { ann: 'host' });
       const answers = await Promise.all([system.join('dan', 'closed-circle'), system.join('dan', 'no-such-room')]);
       const bodies = await Promise.all(
         answers.map(async (answer) => ({ status: answer.status, ...((await answer.json()) as object), trace_id: '' })),
@@ -89,7 +76,7 @@ describeWith(
     });
 
     test('whoever was added a moment ago and brings the position is never refused', async () => {
-      await createRoom('just-added', { ann: 'host' });
+      await system.createRoom('just-added', { ann: 'host' });
       const statuses: number[] = [];
       for (let round = 0; round < 200; round += 1) {
         const data = { userId: idOf('dan'), role: 'speaker' as const };
@@ -104,7 +91,7 @@ describeWith(
     describe('removal', () => {
       test('ends both devices, and every later entry with the tokens that were kept', async () => {
         const room = 'removal';
-        await createRoom(room, { ann: 'host', bob: 'speaker' });
+        await system.createRoom(room, { ann: 'host', bob: 'speaker' });
         const joined = [
           await system.enter('bob', room, { device_id: 'phone' }),
           await system.enter('bob', room, { device_id: 'desk' }),
@@ -154,7 +141,7 @@ describeWith(
 
       test('of one person touches nobody else', async () => {
         const room = 'removal-of-one';
-        await createRoom(room, { ann: 'host', bob: 'speaker' });
+        await system.createRoom(room, { ann: 'host', bob: 'speaker' });
         const [forAnn, forBob] = [await system.enter('ann', room), await system.enter('bob', room)];
         const [ann, bob] = [
           await connect(forAnn.server_url, forAnn.participant_token),
@@ -169,7 +156,7 @@ describeWith(
 
     test('a changed role changes the live permissions, and back', async () => {
       const room = 'demotion';
-      await createRoom(room, { ann: 'host', bob: 'speaker' });
+      await system.createRoom(room, { ann: 'host', bob: 'speaker' });
       const { server_url, participant_token } = await system.enter('bob', room);
       const bob = await connect(server_url, participant_token);
       await bob.publishVideo();
@@ -195,7 +182,7 @@ describeWith(
 
     test('a closed room empties, refuses joins, and an old token finds no room', async () => {
       const room = 'closing';
-      await createRoom(room, { ann: 'host', bob: 'speaker' });
+      await system.createRoom(room, { ann: 'host', bob: 'speaker' });
       const joined = [await system.enter('ann', room), await system.enter('bob', room)];
       const inside = await Promise.all(
         joined.map(({ server_url, participant_token }) => connect(server_url, participant_token)),

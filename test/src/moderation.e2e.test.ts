@@ -57,12 +57,8 @@ describeWith(['postgres', 'livekit'], 'moderation', () => {
   });
 
   const idOf = (user: string): string => identity.subjectOf(user);
-  const createRoom = async (room: string, data: object = {}): Promise<void> => {
-    const roles = { ann: 'host', bob: 'speaker', cleo: 'moderator' } as const;
-    const members = Object.entries(roles).map(([user, role]) => ({ userId: idOf(user), role }));
-    await system.publish({ type: 'room.created', subject: room, data: { members, ...data } });
-    await until(`${room} is projected`, async () => (await system.join('ann', room)).status !== 404);
-  };
+  const createRoom = (room: string, more?: object): Promise<void> =>
+    system.createRoom(room, { ann: 'host', bob: 'speaker', cleo: 'moderator' }, more);
   const call = async (user: string, method: string, path: string, body?: object) => {
     const response = await fetch(`${system.api.url}/api/realtime/rooms/${path}`, {
       method,

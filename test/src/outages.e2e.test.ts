@@ -22,12 +22,6 @@ describeWith(['postgres', 'kafka', 'livekit', 'keycloak'], 'when a part is down'
     ((await response.json()) as { code?: string }).code ?? '';
   const statusOf = async (url: string): Promise<number> => (await fetch(url)).status;
 
-  const createRoom = async (room: string): Promise<void> => {
-    const members = [{ userId: identity.subjectOf('ann'), role: 'host' as const }];
-    await system.publish({ type: 'room.created', subject: room, data: { members } });
-    await until(`${room} is there`, async () => (await system.join('ann', room)).status === 200);
-  };
-
   /** The whole way works: a fact through Kafka admits somebody. */
   const worksAgain = async (room: string, withinMs: number): Promise<void> => {
     const data = { userId: identity.subjectOf('bob'), role: 'speaker' as const };
@@ -43,7 +37,7 @@ describeWith(['postgres', 'kafka', 'livekit', 'keycloak'], 'when a part is down'
   };
 
   test('Kafka: joins go on, facts and webhooks are asked for again, and nothing is lost', async () => {
-    await createRoom('without-kafka');
+    await system.createRoom('without-kafka', { ann: 'host' });
     const { server_url, participant_token } = await system.enter('ann', 'without-kafka');
     await system.kafka?.kill();
     expect((await system.join('ann', 'without-kafka')).status).toBe(200);
@@ -69,7 +63,7 @@ describeWith(['postgres', 'kafka', 'livekit', 'keycloak'], 'when a part is down'
   }, 120_000);
 
   test('C28: PostgreSQL: no decision, so 503, and both services live on and recover', async () => {
-    await createRoom('without-database');
+    await system.createRoom('without-database', { ann: 'host' });
     await system.postgres.kill();
     const startedAtMs = performance.now();
     const answer = await system.join('ann', 'without-database');
@@ -102,8 +96,8 @@ describeWith(['postgres', 'kafka', 'livekit', 'keycloak'], 'when a part is down'
   }, 120_000);
 
   test('LiveKit: who joins a live room gets a token, who needs the room made does not', async () => {
-    await createRoom('live');
-    await createRoom('not-live');
+    await system.createRoom('live', { ann: 'host' });
+    await system.createRoom('not-live', { ann: 'host' });
     const { server_url, participant_token } = await system.enter('ann', 'live');
     await system.rooms.deleteRoom('not-live');
     const ann = await connect(server_url, participant_token);
@@ -135,7 +129,7 @@ describeWith(['postgres', 'kafka', 'livekit', 'keycloak'], 'when a part is down'
   }, 120_000);
 
   test('Keycloak: whoever holds a token joins, as long as its key is known', async () => {
-    await createRoom('without-keycloak');
+    await system.createRoom('without-keycloak', { ann: 'host' });
     const token = await identity.token('ann');
     await identity.keycloak.kill();
     const response = await fetch(`${system.api.url}/api/realtime/rooms/without-keycloak/join`, {

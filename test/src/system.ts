@@ -2,7 +2,13 @@ import { mkdtemp, readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { allTopics, type JoinResponse, type OutgoingRoomEvent, RoomEventPublisher } from '@realtime-service/contracts';
+import {
+  allTopics,
+  type JoinResponse,
+  type OutgoingRoomEvent,
+  type Role,
+  RoomEventPublisher,
+} from '@realtime-service/contracts';
 import {
   createDatabase,
   freePort,
@@ -22,6 +28,7 @@ import { createRoomService, type RoomService } from '@realtime-service/livekit';
 import kafkajs from 'kafkajs';
 import pg from 'pg';
 import type { Identity } from './identity.ts';
+import { until } from './until.ts';
 
 export interface SystemOptions {
   readonly identity: Identity;
@@ -63,6 +70,8 @@ export interface System {
     body?: object,
     headers?: Readonly<Record<string, string>>,
   ) => Promise<Response>;
+  /** Publishes a room with these people; resolves when the first of them is known to be a member. */
+  readonly createRoom: (room: string, roles: Readonly<Record<string, Role>>, more?: object) => Promise<void>;
   /** Joins, and fails unless the answer is 200. */
   readonly enter: (user: string, room: string, body?: object) => Promise<JoinResponse>;
   readonly stop: () => Promise<void>;
@@ -184,6 +193,15 @@ export const startSystem = async ({
     });
   };
 
+  const publish: System['publish'] = async (...events) => {
+    if (producer !== undefined) {
+      await publisher.publish(events);
+      return;
+    }
+    const response = await publishOverHttp(...events);
+    if (response.status !== 202) throw new Error(`events were answered ${response.status}: ${await response.text()}`);
+  };
+
   const join: System['join'] = async (user, room, body, headers = {}) =>
     fetch(`${api.url}/api/realtime/rooms/${encodeURIComponent(room)}/join`, {
       method: 'POST',
@@ -206,16 +224,18 @@ export const startSystem = async ({
     api,
     worker,
     startWorker: async (more = {}) => startWorkerAt(await freePort(), await freePort(), more),
-    publish: async (...events) => {
-      if (producer !== undefined) {
-        await publisher.publish(events);
-        return;
-      }
-      const response = await publishOverHttp(...events);
-      if (response.status !== 202) throw new Error(`events were answered ${response.status}: ${await response.text()}`);
-    },
+    publish,
     publishOverHttp,
     join,
+    createRoom: async (room, roles, more = {}) => {
+      const members = Object.entries(roles).map(([user, role]) => ({ userId: identity.subjectOf(user), role }));
+      await publish({ type: 'room.created', subject: room, data: { members, ...more } });
+      const [first = ''] = Object.keys(roles);
+      await until(`${room} is projected`, async () => {
+        const { status } = await join(first, room);
+        return status < 500 && status !== 404;
+      });
+    },
     enter: async (user, room, body) => {
       const response = await join(user, room, body);
       if (response.status !== 200) throw new Error(`join was answered ${response.status}: ${await response.text()}`);

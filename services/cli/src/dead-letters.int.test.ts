@@ -43,10 +43,7 @@ describeWith(['postgres'], 'realtime dead-letters', () => {
   });
   afterEach(() => parts.stop());
 
-  const tell = async (...records: readonly NewRecord[]): Promise<void> => {
-    for (const record of records) await parts.append(record);
-    await parts.caughtUp();
-  };
+  const tell = (...records: readonly NewRecord[]): Promise<void> => parts.tell(...records);
   const realtime = (...args: readonly string[]): Promise<Ended> =>
     runRealtime({ DATABASE_URL: parts.url }, 'dead-letters', ...args);
   /** The same, in this process and at a terminal where somebody answers. */

@@ -24,10 +24,7 @@ describeWith(['postgres'], 'dead letters', () => {
   });
   afterEach(() => parts.stop());
 
-  const tell = async (...records: readonly NewRecord[]): Promise<void> => {
-    for (const record of records) await parts.append(record);
-    await parts.caughtUp();
-  };
+  const tell = (...records: readonly NewRecord[]): Promise<void> => parts.tell(...records);
   const fact = (type: string, data: object) => roomRecord([type, room, data]);
   const action = (type: 'retried' | 'discarded', offset: number, topic: string = topics.roomEvents): NewRecord =>
     fact(`dead_letter.${type}`, { topic, partition, offset: String(offset) });

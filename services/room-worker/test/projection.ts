@@ -42,6 +42,8 @@ export interface TestProjection {
   readonly append: (...records: readonly NewRecord[]) => Promise<void>;
   /** Appends room events, each with an id of its own. */
   readonly publish: (...events: readonly RoomFact[]) => Promise<void>;
+  /** Appends one after another, and resolves when all of it is applied. */
+  readonly tell: (...records: readonly NewRecord[]) => Promise<void>;
   /** Starts applying what is appended. */
   readonly consume: () => void;
   /** Resolves when all that was appended is applied. */
@@ -97,6 +99,9 @@ export const startProjection = async (): Promise<TestProjection> => {
         if (next.get(`${topic} ${partition}`) !== high) return false;
     return true;
   };
+  const caughtUp = async (): Promise<void> => {
+    await until('what was appended is applied', isCaughtUp);
+  };
   return {
     url,
     pool,
@@ -111,8 +116,10 @@ export const startProjection = async (): Promise<TestProjection> => {
     consume: () => {
       consumer = log.consume({ group: 'test', topics: consumed, onBatch: project });
     },
-    caughtUp: async () => {
-      await until('what was appended is applied', isCaughtUp);
+    caughtUp,
+    tell: async (...records) => {
+      for (const record of records) await append(record);
+      await caughtUp();
     },
     ask: async (purpose, roomId, userId) => {
       const [answer] = await readFacts(pool, [{ roomId, userId, loginId: null }]);
