@@ -37,7 +37,6 @@ export interface ApiDependencies
   readonly settings: Omit<ApiSettings, 'database' | 'log' | 'livekit'>;
   readonly keys: Pick<KeySet, 'find'>;
   readonly watch: WatchSettings;
-  readonly now: () => number;
 }
 
 /** Answers are JSON and never framed, sniffed or cached. @fastify/helmet would compute its fourteen anew for each request. */

@@ -6,8 +6,9 @@ import { decideEntry } from '../join/decide-join.ts';
 import { type JoinDependencies, nameOf } from '../join/join-route.ts';
 import type { MakeRoom } from '../join/make-room.ts';
 import { ProblemError, refuseOtherMethods } from '../problem.ts';
+import { createVerifiedCache } from '../verified-cache.ts';
 import { type GateAddress, readShownToken } from './shown-token.ts';
-import { createLivekitVerifier } from './verify-livekit-token.ts';
+import { createLivekitVerifier, leewayMs } from './verify-livekit-token.ts';
 import { readVisitor, type Visitor } from './visitor.ts';
 
 declare module 'fastify' {
@@ -24,6 +25,7 @@ export interface GateDependencies extends Pick<JoinDependencies, SharedWithJoin>
   readonly makeRoomAtDoor: MakeRoom;
   /** Each of them may have signed: LiveKit takes any for a refresh token. */
   readonly livekitKeys: readonly LivekitKey[];
+  readonly now: () => number;
 }
 
 export interface GateSettings extends GateAddress {
@@ -46,12 +48,20 @@ export const registerGate = (
   limitBy: LimitBy,
   dependencies: GateDependencies,
 ): void => {
-  const { freshness, signToken, metrics, logger, livekitKeys } = dependencies;
+  const { freshness, signToken, metrics, logger, livekitKeys, now } = dependencies;
   const verify = createLivekitVerifier(livekitKeys);
+  const known = createVerifiedCache<Visitor>();
+
+  const visitorBy = (token: string): Visitor => {
+    const claims = verify(token);
+    const visitor = readVisitor(token, claims, settings.machineKinds);
+    known.set(token, visitor, claims.exp * 1000 + leewayMs, now());
+    return visitor;
+  };
 
   const identify: onRequestHookHandler = (request, _reply, done) => {
     const token = readShownToken(request.headers, settings);
-    request.visitor = readVisitor(token, verify(token), settings.machineKinds);
+    request.visitor = known.get(token, now()) ?? visitorBy(token);
     done();
   };
 
@@ -78,8 +88,7 @@ export const registerGate = (
 
   app.decorateRequest('visitor', null);
   const options = {
-    onRequest: [identify, limitBy(visitorKey)],
-    onSend: allowReading,
+    onRequest: [allowReading, identify, limitBy(visitorKey)],
     exposeHeadRoute: false,
     config: { operation: gateOperation },
   };
@@ -91,8 +100,9 @@ export const registerGate = (
 const visitorKey = ({ visitor }: FastifyRequest): string => visitor?.person?.userId ?? visitor?.claims.sub ?? '';
 
 /** A browser that cannot read a refusal takes it for a broken network, and tries again for 40 s. */
-const allowReading = async (_request: FastifyRequest, reply: FastifyReply): Promise<void> => {
+const allowReading: onRequestHookHandler = (_request, reply, done) => {
   reply.header('access-control-allow-origin', '*');
+  done();
 };
 
 /** The door says yes, no or not now; what exactly keeps somebody out, the desk tells. */

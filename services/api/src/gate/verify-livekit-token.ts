@@ -5,7 +5,7 @@ import { z } from 'zod';
 import { ProblemError } from '../problem.ts';
 
 /** LiveKit's own, both ways (go-jose's `DefaultLeeway`). */
-const leewayMs = 60_000;
+export const leewayMs = 60_000;
 
 /** What is read of a LiveKit token; its rights are not, since today's are minted anew. */
 export const LivekitClaims = z.object({

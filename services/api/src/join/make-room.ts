@@ -43,7 +43,8 @@ export const createRoomMaker = ({
   return (roomId, agents) => {
     const nowMs = now();
     dropExpired(nowMs);
-    const name = JSON.stringify([roomId, agents]);
+    // No id holds NUL.
+    const name = agents.length === 0 ? roomId : `${roomId}\0${JSON.stringify(agents)}`;
     const known = recent.get(name);
     if (known !== undefined) return known.made;
     const trace = currentTraceparent();
