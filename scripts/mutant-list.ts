@@ -139,7 +139,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'lock and load in one statement',
     edits: [
-      { path: applyChunk, from: '  await transaction.lock(touched);\n', to: '' },
+      { path: applyChunk, from: '    transaction.lock(touched),\n', to: '    Promise.resolve(),\n' },
       {
         path: 'packages/room-store/src/write-chunk.ts',
         from: "from concern where concern in ('room', 'identity')\n",

@@ -4,6 +4,7 @@ import type { Benchmark, Effort, Findings } from '../benchmark.ts';
 import { figure } from '../format.ts';
 import { canPin, leaveServerCore, livekitKey, serviceEnv, startService } from '../processes.ts';
 import { startBenchIssuer } from './issuer.ts';
+import { connections } from './load.ts';
 import { livekitFor, measureSides, projectRooms, sideOf, startBareSide } from './sides.ts';
 
 const knocks = 400;
@@ -90,7 +91,7 @@ const run = async ({ seconds, rounds }: Effort, say: (line: string) => void): Pr
   await api.part.stop();
   await pool.end();
   issuer.close();
-  const conditions = `${uris.length} visitors of ${new Set(members.map(({ roomId }) => roomId)).size} rooms, 64 connections, ${rounds} rounds of ${seconds} s`;
+  const conditions = `${uris.length} visitors of ${new Set(members.map(({ roomId }) => roomId)).size} rooms, ${connections} connections, ${rounds} rounds of ${seconds} s`;
   return {
     lines: [conditions, ...findings.lines, doorLine(door)],
     figures: { ...findings.figures, door },

@@ -1,6 +1,7 @@
 import type { Benchmark, Effort, Findings } from '../benchmark.ts';
 import { canPin, leaveServerCore, type Service, serviceEnv, startService } from '../processes.ts';
 import { startBenchIssuer } from './issuer.ts';
+import { connections } from './load.ts';
 import { livekitFor, measureSides, projectRooms, sideOf, startBareSide, startSink } from './sides.ts';
 
 const joinOnce = async (url: string, path: string, authorization: string): Promise<string> => {
@@ -54,7 +55,7 @@ const run = async ({ seconds, rounds }: Effort, say: (line: string) => void): Pr
   for (const { part } of [api, exporting, withoutRooms]) await part.stop();
   await pool.end();
   issuer.close();
-  const conditions = `${requests.length} callers of ${new Set(members.map(({ roomId }) => roomId)).size} rooms, 64 connections, answers of ${answer.length} bytes, ${rounds} rounds of ${seconds} s`;
+  const conditions = `${requests.length} callers of ${new Set(members.map(({ roomId }) => roomId)).size} rooms, ${connections} connections, answers of ${answer.length} bytes, ${rounds} rounds of ${seconds} s`;
   return {
     lines: [conditions, ...findings.lines],
     figures: { answerBytes: answer.length, ...findings.figures },

@@ -10,25 +10,12 @@ import {
 } from '@realtime-service/room-model';
 import type { Chunk, ChunkContent, ChunkCounts, ChunkRecord, ChunkResult } from './chunk.ts';
 import { ChunkWrites } from './chunk-writes.ts';
+import { allInOrder } from './database.ts';
 import { withRetried } from './dead-letters.ts';
 import { activeProjection } from './positions.ts';
 import { Repeats } from './repeats.ts';
-import type { ChunkStore, ChunkTransaction, LockedPosition } from './store.ts';
+import type { ChunkStore, ChunkTransaction } from './store.ts';
 import { touchedBy } from './touched.ts';
-
-/** Facts that were applied before, in the database or earlier in this chunk. */
-const loadRepeats = async (
-  transaction: ChunkTransaction,
-  chunk: Pick<Chunk, 'projection' | 'topic' | 'partition' | 'records'>,
-  position: LockedPosition,
-): Promise<Repeats> => {
-  const factKeys = chunk.records.flatMap(({ factKey }) => factKey ?? []);
-  const known = await transaction.knownFacts(chunk, factKeys);
-  return new Repeats(
-    position.newestRecordedAtMs,
-    known.map(({ factKey, recordedAtMs }) => [factKey, recordedAtMs]),
-  );
-};
 
 /** A dead letter that has become readable counts only where the record that retried it does: the one before it. */
 const withoutRepeats = (records: readonly ChunkRecord[], position: bigint, repeats: Repeats): ChunkRecord[] => {
@@ -81,19 +68,29 @@ const countsOf = (
 };
 
 const apply = async (transaction: ChunkTransaction, chunk: Chunk): Promise<ChunkResult> => {
-  const locked = await transaction.lockPosition(chunk);
+  const records = await withRetried(chunk.records, transaction.readDeadLetters);
+  const factKeys = records.flatMap(({ factKey }) => factKey ?? []);
+  const touched = touchedBy(records);
+  const [locked, known, , set] = await allInOrder([
+    transaction.lockPosition(chunk),
+    transaction.knownFacts(chunk, factKeys),
+    transaction.lock(touched),
+    transaction.load(touched),
+  ]);
   const position = locked.nextOffset;
   if (chunk.fetchedOffset > position) return { kind: 'behind', nextOffset: position };
   if (chunk.nextOffset <= position)
     return { kind: 'applied', nextOffset: position, counts: countsOf(chunk.records, [], { marks: 0, outbox: 0 }) };
-  const records = await withRetried(chunk.records, transaction.readDeadLetters);
-  const repeats = await loadRepeats(transaction, { ...chunk, records }, locked);
+  const repeats = new Repeats(
+    locked.newestRecordedAtMs,
+    known.map(({ factKey, recordedAtMs }) => [factKey, recordedAtMs]),
+  );
   const fresh = withoutRepeats(records, position, repeats);
-  const touched = touchedBy(fresh);
-  await transaction.lock(touched);
-  const writes = fold(await transaction.load(touched), fresh, chunk.projection === activeProjection);
-  const marks = await transaction.write(writes);
-  await transaction.advance(chunk, { nextOffset: chunk.nextOffset, newestRecordedAtMs: repeats.newestMs });
+  const writes = fold(set, fresh, chunk.projection === activeProjection);
+  const [marks] = await allInOrder([
+    transaction.write(writes),
+    transaction.advance(chunk, { nextOffset: chunk.nextOffset, newestRecordedAtMs: repeats.newestMs }),
+  ]);
   const counts = countsOf(records, fresh, { marks, outbox: writes.outbox.length });
   return { kind: 'applied', nextOffset: chunk.nextOffset, counts };
 };
@@ -102,7 +99,8 @@ const apply = async (transaction: ChunkTransaction, chunk: Chunk): Promise<Chunk
  * Applies a chunk of one partition in one transaction: each fact changes the state exactly once, whatever crashes,
  * repeats or still runs after it lost the partition. The order of statements is the guarantee: the offset's row is
  * locked first (a second consumer waits there and then finds nothing left to do), rooms and users are locked in
- * statements of their own before anything is read, so that two lanes of one room can never miss each other.
+ * statements of their own before anything is read, so that two lanes of one room can never miss each other. None of
+ * these rests on another's answer, so they are sent together and waited for once, as are those that write.
  */
 export const applyChunk = async (store: ChunkStore, chunk: Chunk): Promise<ChunkResult> => {
   const result = await store.transaction((transaction) => apply(transaction, chunk));

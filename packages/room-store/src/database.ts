@@ -82,16 +82,33 @@ const refuseReplica = (client: Client, done: (error?: Error) => void): void => {
     );
 };
 
+/**
+ * Waits for statements that were sent together. The first of them to fail says why; those after it only that the
+ * transaction is aborted, which would pass for a failure that goes by.
+ */
+export const allInOrder = async <T extends readonly unknown[]>(
+  statements: {
+    readonly [K in keyof T]: Promise<T[K]>;
+  },
+): Promise<T> => {
+  const results = await Promise.allSettled(statements);
+  return results.map((result) => {
+    if (result.status === 'rejected') throw result.reason;
+    return result.value;
+  }) as unknown as T;
+};
+
 /** Runs `work` in one READ COMMITTED transaction whose locks and statements are bounded in time. */
 export const inTransaction = async <T>(pool: Pool, work: (client: Client) => Promise<T>): Promise<T> => {
   const client = await pool.connect();
   let isBroken = false;
   try {
-    await client.query(
+    const begun = client.query(
       `begin; set local statement_timeout = ${statementTimeoutMs}; set local lock_timeout = ${statementTimeoutMs / 2}; ` +
         `set local idle_in_transaction_session_timeout = ${statementTimeoutMs}`,
     );
-    const result = await work(client);
+    // Sent behind it; where it fails, so does all that follows.
+    const [, result] = await allInOrder([begun, work(client)]);
     await client.query('commit');
     return result;
   } catch (error) {

@@ -1,7 +1,7 @@
 import type { DeadLetterPosition } from '@realtime-service/contracts';
 import { isLaterInLog, isSamePlace, type LogPlace } from '@realtime-service/room-model';
 import type { ChunkRecord, DeadLetter, RetryOutcome } from './chunk.ts';
-import type { Client } from './database.ts';
+import { allInOrder, type Client } from './database.ts';
 
 type Row = Record<string, unknown>;
 
@@ -102,35 +102,32 @@ export const settleDeadLetters = async (client: Client, records: readonly ChunkR
         a.partition - b.partition ||
         Number(a.offset - b.offset),
     );
-  for (const { letter, outcome, origin } of settlements) {
+  const updates = settlements.flatMap(({ letter, outcome, origin }) => {
     const at = [letter.topic, letter.partition, letter.offset.toString()];
     const isIt = 'topic = $1 and "partition" = $2 and "offset" = $3';
     const by = [origin.topic, origin.partition, origin.offset.toString(), new Date(origin.timeMs)];
     const settled = 'settled_topic = $4, settled_partition = $5, settled_offset = $6, settled_at = $7';
     switch (outcome?.kind) {
       case 'discarded':
-        await client.query(
+        return client.query(
           `update dead_letters set status = 'discarded', ${settled} where ${isIt} and status = 'open'`,
           [...at, ...by],
         );
-        break;
       case 'readable':
-        await client.query(
+        return client.query(
           `update dead_letters set status = 'retried', ${settled} where ${isIt} and status <> 'retried'`,
           [...at, ...by],
         );
-        break;
       case 'dead':
         // Published again where that says something new.
-        await client.query(
+        return client.query(
           `update dead_letters set reason = $4, message = $5, is_relayed = is_relayed and reason = $4 and message = $5
             where ${isIt} and status = 'open'`,
           [...at, outcome.reason, outcome.message],
         );
-        break;
-      case 'absent':
-      case undefined:
-        break;
+      default:
+        return [];
     }
-  }
+  });
+  await allInOrder(updates);
 };

@@ -341,11 +341,18 @@ export class MemoryDatabase {
     effects: (() => void)[],
     statement: <T>(name: string, work: () => T | Promise<T>) => Promise<T>,
   ): ChunkTransaction {
-    const run = <T>(name: string, work: () => T | Promise<T>): Promise<T> =>
-      statement(name, () => {
-        assertOpen(owner);
-        return work();
-      });
+    let last: Promise<unknown> = Promise.resolve();
+    // As on a connection: one after the other, and none after one that failed.
+    const run = <T>(name: string, work: () => T | Promise<T>): Promise<T> => {
+      const result = last.then(() =>
+        statement(name, () => {
+          assertOpen(owner);
+          return work();
+        }),
+      );
+      last = result;
+      return result;
+    };
     return {
       lockPosition: (at) =>
         run('lockPosition', async () => {

@@ -29,9 +29,9 @@ export interface FactsAnswer {
 /** One statement, so one snapshot, for everybody who waits; every lookup goes by primary key or a narrow index. */
 const factsSql = `
   select extract(epoch from statement_timestamp())::float8 * 1000 as now_ms,
-    r.state, r.name, r.access, r.default_role, r.max_participants, r.device_policy, r.settings, r.is_locked,
+    r.state, r.name, r.access, r.default_role, r.max_participants, r.device_policy, r.settings, r.is_locked, r.closing_reason,
     extract(epoch from r.opens_at)::float8 * 1000 as opens_at_ms, extract(epoch from r.closes_at)::float8 * 1000 as closes_at_ms,
-    m.user_id is not null as has_member, m.role, m.display_name, m.permissions, m.is_removed,
+    m.user_id is not null as has_member, m.role, m.display_name, m.permissions, m.is_removed, m.removal_reason,
     u.is_disabled,
     exists (select from ended_logins l where l.user_id = q.user_id and l.login_id = q.login_id) as is_login_ended,
     exists (select from suspects s where not s.is_healed and (
@@ -60,6 +60,7 @@ interface FactsRow {
   readonly device_policy: RoomFacts['devicePolicy'];
   readonly settings: RoomFacts['settings'];
   readonly is_locked: boolean;
+  readonly closing_reason: string | null;
   readonly opens_at_ms: number | null;
   readonly closes_at_ms: number | null;
   readonly has_member: boolean;
@@ -67,6 +68,7 @@ interface FactsRow {
   readonly display_name: string | null;
   readonly permissions: MemberFacts['permissions'];
   readonly is_removed: boolean;
+  readonly removal_reason: string | null;
   readonly is_disabled: boolean | null;
   readonly is_login_ended: boolean;
   readonly is_suspect: boolean;
@@ -90,11 +92,18 @@ const roomOf = (row: FactsRow, roomId: string): RoomFacts | null =>
         devicePolicy: row.device_policy,
         settings: row.settings,
         isLocked: row.is_locked,
+        closingReason: row.closing_reason,
       };
 
 const memberOf = (row: FactsRow): MemberFacts | null =>
   row.has_member
-    ? { role: row.role, displayName: row.display_name, permissions: row.permissions, isRemoved: row.is_removed }
+    ? {
+        role: row.role,
+        displayName: row.display_name,
+        permissions: row.permissions,
+        isRemoved: row.is_removed,
+        removalReason: row.removal_reason,
+      }
     : null;
 
 const sessionsOf = (row: FactsRow): OwnSession[] =>

@@ -86,6 +86,7 @@ export const roomTable = table<RoomHeader>({
     column('device_policy', 'jsonb', (row) => JSON.stringify(row.devicePolicy)),
     column('settings', 'jsonb', (row) => JSON.stringify(row.settings)),
     column('is_locked', 'boolean', (row) => row.isLocked),
+    column('closing_reason', 'text', (row) => row.closingReason),
     ...originColumns,
   ],
   read: (row) => ({
@@ -100,6 +101,7 @@ export const roomTable = table<RoomHeader>({
     devicePolicy: row.device_policy as RoomHeader['devicePolicy'],
     settings: row.settings as RoomHeader['settings'],
     isLocked: row.is_locked as boolean,
+    closingReason: row.closing_reason as string | null,
     origin: row.event_id === null ? null : readOrigin(row),
   }),
 });
@@ -114,6 +116,7 @@ export const memberTable = table<Member>({
     column('display_name', 'text', (row) => row.displayName),
     column('permissions', 'jsonb', (row) => (row.permissions === null ? null : JSON.stringify(row.permissions))),
     column('is_removed', 'boolean', (row) => row.isRemoved),
+    column('removal_reason', 'text', (row) => row.removalReason),
     ...originColumns,
   ],
   read: (row) => ({
@@ -123,6 +126,7 @@ export const memberTable = table<Member>({
     displayName: row.display_name as string | null,
     permissions: row.permissions as Member['permissions'],
     isRemoved: row.is_removed as boolean,
+    removalReason: row.removal_reason as string | null,
     origin: readOrigin(row),
   }),
 });

@@ -1,7 +1,7 @@
 import { CloudEventContext, RoomId } from '@realtime-service/contracts';
 import type { ChunkRecord } from './chunk.ts';
 import { type ChunkWrites, edgeLifeSeconds } from './chunk-writes.ts';
-import type { Client } from './database.ts';
+import { allInOrder, type Client } from './database.ts';
 import { settleDeadLetters } from './dead-letters.ts';
 import {
   banTable,
@@ -51,15 +51,15 @@ const writeAppliedFacts = async (
 };
 
 const writeDeadLetters = async (client: Client, writes: ChunkWrites): Promise<void> => {
-  for (const { content, origin, recordedAtMs } of writes.records) {
-    if (content.kind !== 'dead') continue;
+  const inserts = writes.records.flatMap(({ content, origin, recordedAtMs }) => {
+    if (content.kind !== 'dead') return [];
     const { key, value, headers, reason, message } = content.dead;
     const { type, key: about } = content.unreadable;
     // A name with NUL cannot be stored as JSON, and must not keep its record from becoming a dead letter.
     const encoded = Object.fromEntries(
       Object.entries(headers).map(([name, bytes]) => [name.replaceAll('\0', '\uFFFD'), bytes.toString('base64')]),
     );
-    await client.query(
+    return client.query(
       `insert into dead_letters (topic, "partition", "offset", recorded_at, key, value, headers, reason, message, type, subject)
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) on conflict do nothing`,
       [
@@ -76,12 +76,13 @@ const writeDeadLetters = async (client: Client, writes: ChunkWrites): Promise<vo
         RoomId.safeParse(about).data ?? null,
       ],
     );
-  }
+  });
+  await allInOrder(inserts);
 };
 
 const writeEdges = async (client: Client, writes: ChunkWrites): Promise<void> => {
-  for (const { row, trace } of writes.edges)
-    await client.query(
+  const inserts = writes.edges.map(({ row, trace }) =>
+    client.query(
       `insert into edges (kind, room_id, identity, participant_sid, track_sid, requested_by, reason, trace, expires_at)
         values ($1, $2, $3, $4, $5, $6, $7, $8,
           least($9::timestamptz, clock_timestamp()) + make_interval(secs => ${edgeLifeSeconds}))`,
@@ -96,7 +97,9 @@ const writeEdges = async (client: Client, writes: ChunkWrites): Promise<void> =>
         trace,
         new Date(row.origin.timeMs),
       ],
-    );
+    ),
+  );
+  await allInOrder(inserts);
 };
 
 /** One statement, sorted, so that lanes which meet in a room's marks wait for each other in one order. */
@@ -155,14 +158,6 @@ const writeOutbox = async (client: Client, writes: ChunkWrites): Promise<void> =
 };
 
 /**
- * Of statements that were sent together the first to fail says why; those after it only that the transaction is aborted,
- * which would pass for a failure that goes by.
- */
-const allInOrder = async (statements: readonly Promise<unknown>[]): Promise<void> => {
-  for (const result of await Promise.allSettled(statements)) if (result.status === 'rejected') throw result.reason;
-};
-
-/**
  * Writes what can be folded again from room events, and which facts were applied. Sent without waiting for answers,
  * since nothing here rests on one, and carried out in this order.
  */
@@ -178,19 +173,20 @@ export const writeState = async (client: Client, writes: ChunkWrites, known?: Re
 };
 
 /**
- * Writes everything that a chunk changed, in a fixed order of tables; to be called under the locks that the rows were
+ * Writes everything that a chunk changed, in a fixed order of tables and without waiting for answers; to be called under the locks that the rows were
  * read under. Answers how many marks and orders it raised.
  */
 export const writeChunk = async (client: Client, writes: ChunkWrites): Promise<number> => {
-  await allInOrder([
+  const [, , , , , , , marks] = await allInOrder([
     writeState(client, writes),
     upsert(client, suspectTable, [...writes.suspects.values()]),
     upsert(client, lifeTable, [...writes.lives.values()]),
     upsert(client, sessionTable, [...writes.sessions.values()]),
+    writeDeadLetters(client, writes),
+    settleDeadLetters(client, writes.records),
+    writeEdges(client, writes),
+    writeMarks(client, writes),
+    writeOutbox(client, writes),
   ]);
-  await writeDeadLetters(client, writes);
-  await settleDeadLetters(client, writes.records);
-  await writeEdges(client, writes);
-  const [marks] = await Promise.all([writeMarks(client, writes), writeOutbox(client, writes)]);
   return marks + writes.edges.length;
 };

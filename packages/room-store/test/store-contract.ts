@@ -370,6 +370,14 @@ export const storeContract = (open: () => StoreUnderTest): void => {
     });
     expect((await open().store.readLivePresence(['r'])).sessions).toMatchObject([{ identity: 'ann' }]);
     expect((await open().store.readLivePresence(['other'])).sessions).toEqual([]);
+    await apply([
+      roomRecord(5, { type: 'member.removed', subject: 'r', data: { userId: 'ann', reason: 'spam' } }),
+      roomRecord(6, { type: 'room.closed', subject: 'r', data: { reason: 'moved' } }),
+    ]);
+    expect(await ask()).toMatchObject({
+      room: { state: 'closed', closingReason: 'moved' },
+      member: { isRemoved: true, removalReason: 'spam' },
+    });
   });
 
   test('the tables equal the pure fold, however the log is cut into chunks', async () => {
