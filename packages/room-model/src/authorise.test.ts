@@ -467,6 +467,16 @@ test('a ban says to people what was said for it', () => {
   expect(decide({ bans: [{ privilege: 'join' }] })).toMatchObject({ reason: 'banned', message: null });
 });
 
+test('a removal and a closing say what was said for them, each to whom it puts out', () => {
+  const member = { isRemoved: true, removalReason: 'left the team' };
+  const room = { state: 'closed', closingReason: 'moved' } as const;
+  expect(decide({ member })).toMatchObject({ reason: 'member_removed', message: 'left the team' });
+  expect(decide({ member, room })).toMatchObject({ reason: 'member_removed', message: 'left the team' });
+  expect(decide({ room })).toMatchObject({ reason: 'room_closed', message: 'moved' });
+  expect(decide({ room, member: null })).toMatchObject({ reason: 'not_a_member', message: null });
+  expect(decide({ member, room: { access: 'authenticated' } })).toMatchObject({ kind: 'allow' });
+});
+
 test.each([
   [{ state: 'open', closesAtMs: null }, null],
   [{ state: 'open', closesAtMs: now + 1 }, null],

@@ -28,7 +28,8 @@ export interface Seats {
 
 /** A room as a decision sees it: without provenance. */
 export type RoomFacts = Omit<RoomHeader, 'origin'>;
-export type MemberFacts = Pick<Member, 'role' | 'displayName' | 'permissions' | 'isRemoved'>;
+export type MemberFacts = Pick<Member, 'role' | 'displayName' | 'permissions' | 'isRemoved'> &
+  Partial<Pick<Member, 'removalReason'>>;
 export type BanFacts = Pick<Ban, 'privilege' | 'untilMs' | 'isLifted'> & Partial<Pick<Ban, 'reason'>>;
 
 /** Everything that a decision rests on, read at one moment. */
@@ -207,7 +208,7 @@ const isOneDevice = (room: RoomFacts | null): room is RoomFacts => room !== null
 
 /** Whatever takes every right from a person or ends the room; a closed room says so before a ban does. */
 const denyAll = (room: RoomFacts, bans: readonly BanFacts[], nowMs: number): Denied | null => {
-  if (room.state === 'closed') return deny('room_closed');
+  if (room.state === 'closed') return deny('room_closed', { message: room.closingReason });
   const ban = bans.find(({ privilege }) => privilege === 'join');
   if (ban !== undefined) return deny('banned', { message: ban.reason ?? null });
   const end = endOf(room, nowMs);
@@ -228,7 +229,10 @@ export const authorise = (facts: Facts, request: Request, nowMs: number): Verdic
   const active = facts.bans.filter((ban) => !ban.isLifted && (ban.untilMs === null || ban.untilMs > nowMs));
   const fact = denyAll(room, active, nowMs);
   const role = membership(room, member);
-  if (!isRole(role)) return fact === null ? deny(role) : deny(role, { evidence: 'fact' });
+  if (!isRole(role)) {
+    const message = role === 'member_removed' ? (member?.removalReason ?? null) : null;
+    return deny(role, { message, ...(fact !== null && { evidence: 'fact' }) });
+  }
   if (fact !== null) return fact;
   if (request.purpose === 'act' && facts.isSuspect) return deny('suspect');
   const own = activeMember(member);

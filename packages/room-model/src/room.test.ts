@@ -115,16 +115,32 @@ describe('a room event becomes the rows that it changes', () => {
         fact('room.updated', { name: 'Retro' }),
         fact('room.created', {}),
       ],
-      then: (set) => expect(roomIn(set)?.state).toBe('closed'),
+      then: (set) => expect(roomIn(set)).toMatchObject({ state: 'closed', closingReason: null }),
+    },
+    {
+      type: 'room.closed keeps its reason, whatever a header says later',
+      given: [
+        fact('room.created', {}),
+        fact('room.closed', { reason: 'moved' }),
+        fact('room.updated', { name: 'Retro' }),
+        fact('room.created', {}),
+      ],
+      then: (set) => expect(roomIn(set)).toMatchObject({ state: 'closed', closingReason: 'moved' }),
     },
     {
       type: 'room.closed that a newer header overtook still closes',
       given: [
         fact('room.created', {}, { sequence: '1' }),
         fact('room.updated', { name: 'Retro' }, { sequence: '3' }),
-        fact('room.closed', {}, { sequence: '2' }),
+        fact('room.closed', { reason: 'moved' }, { sequence: '2' }),
       ],
-      then: (set) => expect(roomIn(set)).toMatchObject({ state: 'closed', name: 'Retro', origin: { sequence: 3n } }),
+      then: (set) =>
+        expect(roomIn(set)).toMatchObject({
+          state: 'closed',
+          name: 'Retro',
+          closingReason: 'moved',
+          origin: { sequence: 3n },
+        }),
     },
     {
       type: 'member.added',
@@ -193,7 +209,16 @@ describe('a room event becomes the rows that it changes', () => {
     {
       type: 'member.removed leaves a tombstone',
       given: [added('u7', 'speaker'), removed('u7')],
-      then: (set) => expect(memberIn(set, 'u7')).toMatchObject({ isRemoved: true, origin: { offset: 1n } }),
+      then: (set) =>
+        expect(memberIn(set, 'u7')).toMatchObject({ isRemoved: true, removalReason: null, origin: { offset: 1n } }),
+    },
+    {
+      type: 'member.removed keeps its reason, and the next removal its own',
+      given: [
+        added('u7', 'speaker'),
+        ...['spam', 'harassment'].map((reason) => fact('member.removed', { userId: 'u7', reason })),
+      ],
+      then: (set) => expect(memberIn(set, 'u7')).toMatchObject({ isRemoved: true, removalReason: 'harassment' }),
     },
     {
       type: 'member.removed of somebody unknown leaves one too',
@@ -202,8 +227,13 @@ describe('a room event becomes the rows that it changes', () => {
     },
     {
       type: 'member.added after a removal is a member again',
-      given: [added('u7', 'speaker'), removed('u7'), added('u7', 'listener')],
-      then: (set) => expect(memberIn(set, 'u7')).toMatchObject({ isRemoved: false, role: 'listener' }),
+      given: [
+        added('u7', 'speaker'),
+        fact('member.removed', { userId: 'u7', reason: 'spam' }),
+        added('u7', 'listener'),
+      ],
+      then: (set) =>
+        expect(memberIn(set, 'u7')).toMatchObject({ isRemoved: false, removalReason: null, role: 'listener' }),
     },
     {
       type: 'member.banned, for good and until',

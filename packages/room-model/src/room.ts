@@ -24,6 +24,8 @@ export interface RoomHeader {
   readonly devicePolicy: DevicePolicy;
   readonly settings: RoomSettings;
   readonly isLocked: boolean;
+  /** For people. */
+  readonly closingReason: string | null;
   readonly origin: Origin | null;
 }
 
@@ -36,6 +38,8 @@ export interface Member {
   readonly permissions: PermissionOverrides | null;
   /** A tombstone: kept, so that an older fact cannot bring the member back. */
   readonly isRemoved: boolean;
+  /** For people. */
+  readonly removalReason: string | null;
   readonly origin: Origin;
 }
 
@@ -143,6 +147,7 @@ export const unknownRoom = (roomId: string): RoomHeader => ({
   devicePolicy: { mode: 'multi' },
   settings: {},
   isLocked: false,
+  closingReason: null,
   origin: null,
 });
 
@@ -159,7 +164,7 @@ const createdHeader = (
   roomId: string,
   data: RoomEventData<'room.created'>,
   stored: RoomHeader,
-): Omit<RoomHeader, 'origin' | 'state'> => {
+): Omit<RoomHeader, 'origin' | 'state' | 'closingReason'> => {
   const blank = unknownRoom(roomId);
   return {
     roomId,
@@ -233,11 +238,17 @@ const changeHeader = (
 };
 
 /** Terminal, so a newer header that overtook it takes nothing back. */
-const closeRoom = (entities: RoomEntities, roomId: string, origin: Origin): RoomChange[] => {
+const closeRoom = (
+  entities: RoomEntities,
+  roomId: string,
+  data: RoomEventData<'room.closed'>,
+  origin: Origin,
+): RoomChange[] => {
   const stored = entities.rooms.get(roomId);
+  const closed = { state: 'closed', closingReason: data?.reason ?? null } as const;
   if (stored === undefined || isNewer(origin, stored.origin))
-    return changeHeader(entities, roomId, origin, () => ({ state: 'closed' }));
-  return stored.state === 'closed' ? [] : [{ entity: 'room', row: { ...stored, state: 'closed' } }];
+    return changeHeader(entities, roomId, origin, () => closed);
+  return stored.state === 'closed' ? [] : [{ entity: 'room', row: { ...stored, ...closed } }];
 };
 
 const memberChange = (entities: RoomEntities, row: Member): RoomChange[] => [
@@ -254,6 +265,7 @@ const addMember = (entities: RoomEntities, roomId: string, data: MemberData, ori
     displayName: data.displayName ?? null,
     permissions: data.permissions ?? null,
     isRemoved: false,
+    removalReason: null,
     origin: following(origin, stored?.origin ?? null),
   };
   if (stored === undefined || isNewer(origin, stored.origin)) return memberChange(entities, added);
@@ -283,11 +295,17 @@ const updateMember = (
     displayName: patch<string | null>(data.displayName, stored?.displayName ?? null, null),
     permissions: patch<PermissionOverrides | null>(data.permissions, stored?.permissions ?? null, null),
     isRemoved: false,
+    removalReason: null,
     origin: following(origin, stored?.origin ?? null),
   });
 };
 
-const removeMember = (entities: RoomEntities, roomId: string, userId: string, origin: Origin): RoomChange[] => {
+const removeMember = (
+  entities: RoomEntities,
+  roomId: string,
+  { userId, reason }: RoomEventData<'member.removed'>,
+  origin: Origin,
+): RoomChange[] => {
   const stored = entities.members.get(keyOf(roomId, userId));
   if (stored !== undefined && !isNewer(origin, stored.origin)) return [];
   const blank = { roomId, userId, role: null, displayName: null, permissions: null };
@@ -295,6 +313,7 @@ const removeMember = (entities: RoomEntities, roomId: string, userId: string, or
     ...blank,
     ...stored,
     isRemoved: true,
+    removalReason: reason ?? null,
     origin: following(origin, stored?.origin ?? null),
   });
 };
@@ -310,7 +329,7 @@ const replaceMembers = (
 ): RoomChange[] => {
   const unnamed = [...entities.membersOf(roomId)].filter(({ userId, isRemoved }) => !named.has(userId) && !isRemoved);
   return [
-    ...unnamed.flatMap(({ userId }) => removeMember(entities, roomId, userId, origin)),
+    ...unnamed.flatMap(({ userId }) => removeMember(entities, roomId, { userId }, origin)),
     ...[...named.values()].flatMap((member) => addMember(entities, roomId, member, origin)),
   ];
 };
@@ -378,13 +397,13 @@ export const evolveRoom = (entities: RoomEntities, event: RoomEvent, origin: Ori
     case 'room.unlocked':
       return changeHeader(entities, roomId, origin, () => ({ isLocked: false }));
     case 'room.closed':
-      return closeRoom(entities, roomId, origin);
+      return closeRoom(entities, roomId, event.data, origin);
     case 'member.added':
       return addMember(entities, roomId, event.data, origin);
     case 'member.updated':
       return updateMember(entities, roomId, event.data, origin);
     case 'member.removed':
-      return removeMember(entities, roomId, event.data.userId, origin);
+      return removeMember(entities, roomId, event.data, origin);
     case 'member.banned': {
       const { userId, privilege, until, reason } = event.data;
       const untilMs = toMs(until);

@@ -340,11 +340,11 @@ describeWith(['postgres'], 'enforcing', () => {
         { userId: 'u-7', privilege: 'join', until: '2099-01-01T00:00:00Z', reason: 'harassment' },
       ]);
       await until('u-7 is out', () => !inside().includes('u-7'));
-      await parts.publish(['member.removed', room, { userId: 'bob' }]);
+      await parts.publish(['member.removed', room, { userId: 'bob', reason: 'left the team' }]);
       await until('bob is out', () => inside().length === 0);
       expect(livekit.notices()).toEqual([
         { to: ['u-7'], notice: { type: 'removed', code: 'banned', reason: 'harassment' } },
-        { to: ['bob'], notice: { type: 'removed', code: 'room_not_found' } },
+        { to: ['bob'], notice: { type: 'removed', code: 'room_not_found', reason: 'left the team' } },
       ]);
       const methods = livekit.calls.map(({ method }) => method).filter((method) => /SendData|Remove/.test(method));
       expect(methods).toEqual(['SendData', 'RemoveParticipant', 'SendData', 'RemoveParticipant']);
@@ -664,15 +664,16 @@ describeWith(['postgres'], 'enforcing', () => {
   });
 
   describe('rooms', () => {
-    test('a closed one ends in one call', async () => {
+    test.each([{ reason: 'moved' }, {}])('a closed one ends in one call, and tells all why: %j', async (data) => {
       await aCall();
       start();
       await answered();
-      await parts.publish(['room.closed', room]);
+      const before = livekit.calls.length;
+      await parts.publish(['room.closed', room, data]);
       await until('the room is gone', () => !livekit.rooms.has(room));
       await answered();
-      expect(livekit.callsOf('DeleteRoom')).toHaveLength(1);
-      expect(livekit.callsOf('RemoveParticipant')).toEqual([]);
+      expect(livekit.calls.slice(before).map(({ method }) => method)).toEqual(['SendData', 'DeleteRoom']);
+      expect(livekit.notices()).toEqual([{ to: [], notice: { type: 'removed', code: 'room_closed', ...data } }]);
     });
 
     test('one that is not live, or has ended, leaves no question behind', async () => {
@@ -680,12 +681,17 @@ describeWith(['postgres'], 'enforcing', () => {
       await parts.publish(['room.created', room, { members: [{ userId: 'u-7', role: 'speaker' }] }]);
       await enter(room, 'u-7');
       livekit.rooms.delete(room);
-      await parts.publish(['room.created', 'never-live'], ['member.removed', room, { userId: 'u-7' }]);
+      await parts.publish(
+        ['room.created', 'never-live'],
+        ['room.closed', 'never-live'],
+        ['member.removed', room, { userId: 'u-7' }],
+      );
       await parts.caughtUp();
       start();
       await answered();
       expect(await errors('unavailable')).toBe(0);
       expect(await answers()).toMatchObject({ absent: 1 });
+      expect(livekit.notices()).toEqual([]);
     });
 
     test.each(['observe', 'close'] as const)('an unknown one, under policy %s', async (unknownRooms) => {

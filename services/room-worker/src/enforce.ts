@@ -106,6 +106,9 @@ const answerRoom = async (dependencies: EnforcementDependencies, mark: Mark): Pr
   if (room === null && unknownRooms === 'observe') return settled('observed', 'unknown_room');
   const end = room === null ? 'unknown_room' : endOf(room, nowMs);
   if (end !== null) {
+    // Of an end by schedule they were told before.
+    if (end === 'room_closed' && isRoomLive)
+      await tell(dependencies, { roomId }, { type: 'removed', code: end, ...said(room?.closingReason ?? null) });
     await livekit.deleteRoom(roomId);
     return settled('room_deleted', end);
   }

@@ -223,11 +223,13 @@ describeWith(['postgres', 'livekit'], 'the worker, with a real LiveKit', () => {
   test('a closed room ends for everybody', async () => {
     const room = await openRoom('ann', 'bob');
     const both = [await enter(room, 'ann'), await enter(room, 'bob')];
-    await real.publish(['room.closed', room]);
+    await real.publish(['room.closed', room, { reason: 'moved' }]);
     expect(await Promise.all(both.map(({ out }) => out))).toEqual([
       DisconnectReason.ROOM_DELETED,
       DisconnectReason.ROOM_DELETED,
     ]);
+    for (const { notices } of both)
+      if (notices.length > 0) expect(notices).toEqual([{ type: 'removed', code: 'room_closed', reason: 'moved' }]);
     expect((await real.rooms.listRooms()).map(({ name }) => name)).not.toContain(room);
   });
 
