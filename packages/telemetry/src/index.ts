@@ -3,7 +3,7 @@ export { createLogger, type Logger } from './logger.ts';
 export { createMetrics, type Metrics } from './metrics.ts';
 export { createOpsServer, type DependencyCheck } from './ops-server.ts';
 export { describeFaults, readSettings, settingsOf } from './read-settings.ts';
-export { measureRoutes, traceRoutes } from './routes.ts';
+export { measureRoutes, traceRequest, traceRoutes } from './routes.ts';
 export { scrub, scrubLine } from './scrub.ts';
 export { shutdownTelemetry } from './shutdown.ts';
 export {

@@ -12,6 +12,7 @@ import {
 import type {
   FastifyBaseLogger,
   FastifyInstance,
+  FastifyReply,
   FastifyRequest,
   FastifyTypeProvider,
   RawReplyDefaultExpression,
@@ -41,20 +42,22 @@ const tracer = trace.getTracer('realtime-service');
  */
 export function traceRoutes<L extends FastifyBaseLogger, P extends FastifyTypeProvider>(app: App<L, P>): void {
   app.addHook('onRequest', (request, reply, done) => {
-    if (isProbe(request.url)) {
-      done();
-      return;
-    }
-    const parent = propagation.extract(ROOT_CONTEXT, request.headers);
-    const span = startServerSpan(request, parent);
-    if (span.isRecording())
-      reply.raw.once('close', () => {
-        span.setAttribute('http.response.status_code', reply.statusCode);
-        if (reply.statusCode >= 500) span.setStatus({ code: SpanStatusCode.ERROR });
-        span.end();
-      });
-    context.with(trace.setSpan(parent, span), done);
+    if (isProbe(request.url)) done();
+    else traceRequest(request, reply, done);
   });
+}
+
+/** Opens the span of one request and continues within it. By itself only where no hook is asked: Fastify's own errors. */
+export function traceRequest(request: RequestToTrace, reply: ReplyToTrace, next: () => void): void {
+  const parent = propagation.extract(ROOT_CONTEXT, request.headers);
+  const span = startServerSpan(request, parent);
+  if (span.isRecording())
+    reply.raw.once('close', () => {
+      span.setAttribute('http.response.status_code', reply.statusCode);
+      if (reply.statusCode >= 500) span.setStatus({ code: SpanStatusCode.ERROR });
+      span.end();
+    });
+  context.with(trace.setSpan(parent, span), next);
 }
 
 /** Attributes as the semantic conventions for HTTP have them; the query, which may carry a token, is not among them. */
@@ -76,6 +79,8 @@ function startServerSpan(request: RequestToTrace, parent: Context): Span {
     parent,
   );
 }
+
+type ReplyToTrace = Pick<FastifyReply, 'raw' | 'statusCode'>;
 
 type RequestToTrace = Pick<FastifyRequest, 'method' | 'url' | 'headers' | 'protocol' | 'ip' | 'routeOptions'>;
 

@@ -2,7 +2,7 @@ import fastifyCors from '@fastify/cors';
 import fastifyUnderPressure from '@fastify/under-pressure';
 import { trace } from '@opentelemetry/api';
 import { RoomId } from '@realtime-service/contracts';
-import { measureRoutes, traceRoutes } from '@realtime-service/telemetry';
+import { measureRoutes, traceRequest, traceRoutes } from '@realtime-service/telemetry';
 import Fastify, { type FastifyInstance, type FastifyRequest, type onRequestHookHandler } from 'fastify';
 import { z } from 'zod';
 import { registerAuthentication } from './authenticate.ts';
@@ -65,7 +65,9 @@ export const createApp = async (dependencies: ApiDependencies): Promise<FastifyI
     // Ids of any length reach the schema, which says what is wrong with them.
     routerOptions: { maxParamLength: settings.maxHeaderBytes },
     trustProxy: settings.trustProxy,
-    frameworkErrors: answerProblem,
+    // No hook has seen these requests, such as a path with a broken escape.
+    frameworkErrors: (error, request, reply) =>
+      traceRequest(request, reply, () => answerProblem(error, request, reply)),
     clientErrorHandler: createClientErrorHandler(logger),
   });
   app.addHook('onRequest', (_request, reply, done) => {

@@ -30,12 +30,17 @@ describe('the process', () => {
     expect((await fetch(`${ops}/livez`)).status).toBe(200);
     expect((await fetch(`${ops}/readyz`)).status).toBe(503);
     const traceId = '4bf92f3577b34da6a3ce929d0e0e4736';
-    const answer = await fetch(`${url}/api/realtime/rooms/room-42/join`, {
-      method: 'POST',
-      headers: { traceparent: `00-${traceId}-00f067aa0ba902b7-01` },
-    });
-    expect(await answer.json()).toMatchObject({ code: 'unauthenticated', trace_id: traceId });
-    await expect.poll(() => output.stdout).toContain(`"trace_id":"${traceId}"`);
+    for (const [room, code] of [
+      ['room-42', 'unauthenticated'],
+      ['%zz', 'malformed_request'],
+    ]) {
+      const answer = await fetch(`${url}/api/realtime/rooms/${room}/join`, {
+        method: 'POST',
+        headers: { traceparent: `00-${traceId}-00f067aa0ba902b7-01` },
+      });
+      expect(await answer.json()).toMatchObject({ code, trace_id: traceId });
+      await expect.poll(() => output.stdout).toMatch(new RegExp(`"trace_id":"${traceId}".*"code":"${code}"`));
+    }
 
     child.kill('SIGTERM');
     expect(await ended).toBe(0);
