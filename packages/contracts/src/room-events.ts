@@ -75,6 +75,18 @@ const maxParticipants = z
   .max(100_000)
   .meta({ description: 'Most people inside at once. Null or left out: no limit. To let nobody in, lock the room.' });
 
+/** Of two entries about one person none can be known to be the one that was meant. */
+const Members = z
+  .array(MemberData)
+  .max(10_000)
+  .superRefine((members, context) => {
+    const named = new Set<string>();
+    for (const [at, { userId }] of members.entries()) {
+      if (named.has(userId)) context.addIssue({ code: 'custom', path: [at, 'userId'], message: 'named before' });
+      named.add(userId);
+    }
+  });
+
 const RoomCreated = z.object({
   name: optional(boundedText(512)),
   access: optional(RoomAccess),
@@ -85,7 +97,7 @@ const RoomCreated = z.object({
   devicePolicy: optional(DevicePolicy),
   settings: optional(RoomSettings),
   /** Full state: members that are not named become removed. */
-  members: optional(z.array(MemberData).max(10_000)),
+  members: optional(Members),
 });
 
 const RoomUpdated = z.object({
@@ -116,7 +128,7 @@ const Moderator = optional(UserId).catch(undefined);
 export const roomEventData = {
   'room.created': RoomCreated.meta({
     description:
-      'The room exists, with these properties. With `members` it is full state: members not named become removed.',
+      'The room exists, with these properties. With `members` it is full state: each person is named once, and members not named become removed.',
   }),
   'room.updated': RoomUpdated.meta({ description: 'Some properties changed: absent = unchanged, null = cleared.' }),
   'room.locked': nothing.meta({

@@ -248,6 +248,20 @@ describe('events: bad bodies', () => {
     ['a user id of 192 bytes', one({ data: { userId: 'u'.repeat(192), role: 'host' } }), 422, '/data/userId'],
     ['a user id with NUL', one({ data: { userId: 'u\0', role: 'host' } }), 422, '/data/userId'],
     ['a role that nobody knows', one({ data: { userId: 'u-7', role: 'king' } }), 422, '/data/role'],
+    [
+      'a person named twice',
+      one({
+        type: 'room.created',
+        data: {
+          members: [
+            { userId: 'u-7', role: 'host' },
+            { userId: 'u-7', role: 'listener' },
+          ],
+        },
+      }),
+      422,
+      '/data/members/1/userId',
+    ],
     ['a subject that is not the user', one({ type: 'user.disabled', data: { userId: 'u-7' } }), 422, '/subject'],
     ['binary without attributes', { body: '{}' }, 422, '/specversion'],
     ['binary with a broken escape', binary({ 'ce-subject': '%E0%A4%A' }), 422, '/subject'],
