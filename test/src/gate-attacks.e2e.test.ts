@@ -1,12 +1,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { SimulateScenarioKind } from '@livekit/rtc-node';
+import { signalIn } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { roles, toVideoGrant } from '@realtime-service/room-model';
 import { decodeJwt, SignJWT } from 'jose';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { behind, refreshed, returned, validate } from './gate-door.ts';
 import { connect } from './participant.ts';
-import { signalIn } from './signal-client.ts';
 import { secondKey } from './system.ts';
 import { until } from './until.ts';
 

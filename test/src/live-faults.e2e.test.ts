@@ -1,19 +1,17 @@
 /** What goes wrong around people who are inside: nobody rightful may be thrown out, and presence must be found again. */
-import { once } from 'node:events';
-import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
-import { attributes, permissionsOf, snapshotOf, toVideoGrant } from '@realtime-service/room-model';
+import { snapshotOf } from '@realtime-service/room-model';
 import { readProjection } from '@realtime-service/room-store';
-import { AccessToken, TrackSource } from 'livekit-server-sdk';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Identity, startDevIdentity } from './identity.ts';
 import { foldLog, isCaughtUp } from './log-reader.ts';
 import { connect, type Participant } from './participant.ts';
-import { livekitKey, type System, startSystem } from './system.ts';
+import { speakerToken } from './speaker-token.ts';
+import { type System, startSystem } from './system.ts';
 import { until } from './until.ts';
+import { createWebhookRelay } from './webhook-relay.ts';
 
 /** `FAULT_SECONDS=60` for the long run; LiveKit gives up the head of a room's queue of webhooks after 15 s. */
 const faultSeconds = Number(process.env['FAULT_SECONDS'] ?? 20);
@@ -21,58 +19,8 @@ const foundAgainWithinMs = 17_000;
 const roomCount = 5;
 const peopleCount = 50;
 
-/** Passes LiveKit's webhooks on, or not: dark as a host that is gone, lossy as one that loses what it has accepted. */
-interface WebhookRelay {
-  mode: 'pass' | 'dark' | 'lossy';
-  readonly through: (intakeUrl: string) => Promise<string>;
-  readonly stop: () => Promise<void>;
-}
-
-const createWebhookRelay = (): WebhookRelay => {
-  let server: Server | undefined;
-  let count = 0;
-  const relay: WebhookRelay = {
-    mode: 'pass',
-    through: async (intakeUrl) => {
-      server = createServer((request, response) => {
-        const pass = async (): Promise<void> => {
-          const chunks = await request.toArray();
-          count += 1;
-          if (relay.mode === 'dark') return void request.socket.destroy();
-          if (relay.mode === 'lossy' && count % 10 < 3) return void response.end();
-          const { authorization = '', 'content-type': type = '' } = request.headers;
-          const body = Buffer.concat(chunks);
-          const headers = { authorization, 'content-type': type };
-          const { status } = await fetch(intakeUrl, { method: 'POST', headers, body });
-          response.writeHead(status).end();
-        };
-        pass().catch(() => response.writeHead(503).end());
-      });
-      server.listen(0, '127.0.0.1');
-      await once(server, 'listening');
-      return `http://127.0.0.1:${(server.address() as AddressInfo).port}/webhooks/livekit`;
-    },
-    stop: async () => {
-      server?.closeAllConnections();
-      server?.close();
-    },
-  };
-  return relay;
-};
-
-const tokenFor = (room: string, user: string): Promise<string> => {
-  const token = new AccessToken(livekitKey.apiKey, livekitKey.secret, {
-    identity: user,
-    ttl: 600,
-    attributes: { [attributes.user]: user },
-  });
-  const { canPublishSources: _, ...grant } = toVideoGrant(room, permissionsOf('speaker', null, []));
-  token.addGrant({ ...grant, canPublishSources: [TrackSource.CAMERA, TrackSource.MICROPHONE] });
-  return token.toJwt();
-};
-
 describeWith(['postgres', 'kafka', 'livekit'], 'with people inside', () => {
-  const webhooks = createWebhookRelay();
+  const webhooks = createWebhookRelay(3);
   const inside = new Map<string, Participant>();
   const thrownOut: string[] = [];
   let identity: Identity;
@@ -84,7 +32,7 @@ describeWith(['postgres', 'kafka', 'livekit'], 'with people inside', () => {
   const brokers = (): readonly string[] => system.kafka?.brokers ?? [];
 
   const enter = async (at: number): Promise<void> => {
-    const client = await connect(system.livekit.url, await tokenFor(roomOf(at), userOf(at)));
+    const client = await connect(system.livekit.url, await speakerToken(roomOf(at), userOf(at)));
     inside.set(userOf(at), client);
     void client.out.then(() => {
       if (inside.get(userOf(at)) === client) thrownOut.push(userOf(at));

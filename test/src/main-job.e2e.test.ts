@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { EventsAccepted } from '@realtime-service/contracts';
+import { signalIn } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { permissionsOf, toParticipantPermission } from '@realtime-service/room-model';
 import { TokenVerifier } from 'livekit-server-sdk';
@@ -7,7 +8,6 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Chromium, startChromium } from './browser.ts';
 import { type Identity, startKeycloakIdentity } from './identity.ts';
 import { connect } from './participant.ts';
-import { signalIn } from './signal-client.ts';
 import { livekitKey, type System, startSystem } from './system.ts';
 import { until } from './until.ts';
 
@@ -134,7 +134,11 @@ describeWith(
           .map(({ fromMs, untilMs }) => untilMs - fromMs)
           .toSorted((left, right) => left - right);
         expect(staysMs.length).toBeGreaterThan(30);
-        expect(staysMs[Math.ceil(staysMs.length * 0.99) - 1]).toBeLessThanOrEqual(300);
+        const [p50Ms = 0, p99Ms = 0] = [0.5, 0.99].map((share) => staysMs[Math.ceil(staysMs.length * share) - 1]);
+        process.stderr.write(
+          `${staysMs.length} entries of somebody removed: ended after ${Math.round(p50Ms)} ms (p50), ${Math.round(p99Ms)} ms (p99)\n`,
+        );
+        expect(p99Ms).toBeLessThanOrEqual(300);
         expect(await liveSids(room)).toEqual([]);
         await Promise.all(entering);
       }, 150_000);
