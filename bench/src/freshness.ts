@@ -1,15 +1,15 @@
-import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
-import { allTopics, type RoomEventType, toBinaryHeaders, topics } from '@realtime-service/contracts';
+import { allTopics } from '@realtime-service/contracts';
 import { createDatabase, startKafka, startPostgres } from '@realtime-service/dev-stack';
 import type { NewRecord } from '@realtime-service/event-log';
 import { createKafkaLog } from '@realtime-service/event-log/kafka';
 import { migrate } from '@realtime-service/room-store';
 import type { Benchmark, Effort, Findings } from './benchmark.ts';
-import { figure } from './format.ts';
+import { factOf } from './fact.ts';
+import { figure, range } from './format.ts';
 import { startBenchIssuer } from './join/issuer.ts';
 import { livekitKey, serviceEnv, startService } from './processes.ts';
-import { type Spread, spreadOf } from './statistics.ts';
+import { spreadOf } from './statistics.ts';
 
 const eventsPerSecond = 200;
 /** Of so many events one is waited for by the person whom it admits. */
@@ -20,16 +20,8 @@ const visibleWithinMs = 10_000;
 const roomCount = 100;
 const warmUpSeconds = 3;
 
-const recordOf = (type: RoomEventType, room: number, data: object): NewRecord => {
-  const subject = `room-${room % roomCount}`;
-  return {
-    topic: topics.roomEvents,
-    key: subject,
-    value: Buffer.from(JSON.stringify(data)),
-    headers: toBinaryHeaders({ specversion: '1.0', id: randomUUID(), source: '/bench', type, subject }),
-  };
-};
-const added = (at: number): NewRecord => recordOf('member.added', at, { userId: `user-${at}`, role: 'speaker' });
+const roomOf = (at: number): string => `room-${at % roomCount}`;
+const added = (at: number): NewRecord => factOf('member.added', roomOf(at), { userId: `user-${at}`, role: 'speaker' });
 
 const run = async ({ seconds, rounds }: Effort, say: (line: string) => void): Promise<Findings> => {
   const databaseUrl = await createDatabase((await startPostgres()).url);
@@ -49,7 +41,7 @@ const run = async ({ seconds, rounds }: Effort, say: (line: string) => void): Pr
   const api = await startService({ name: 'api', service: 'api', env, isPinned: false });
   const log = createKafkaLog({ brokers: kafka.brokers, clientId: 'bench', writeLog: () => undefined });
   const append = (records: readonly NewRecord[]) => log.append(records, appendWithinMs);
-  await append(Array.from({ length: roomCount }, (_, at) => recordOf('room.created', at, {})));
+  await append(Array.from({ length: roomCount }, (_, at) => factOf('room.created', roomOf(at), {})));
 
   /** From the broker's acknowledgement to the first answer that admits, a join's own time included. */
   const waitFor = async (at: number): Promise<number> => {
@@ -57,7 +49,7 @@ const run = async ({ seconds, rounds }: Effort, say: (line: string) => void): Pr
     await append([added(at)]);
     const acknowledgedAtMs = performance.now();
     for (;;) {
-      const response = await fetch(`${api.url}/api/realtime/rooms/room-${at % roomCount}/join`, {
+      const response = await fetch(`${api.url}/api/realtime/rooms/${roomOf(at)}/join`, {
         method: 'POST',
         headers,
       });
@@ -107,8 +99,6 @@ const run = async ({ seconds, rounds }: Effort, say: (line: string) => void): Pr
     figures: { eventsPerSecond, p50Ms, p99Ms, rounds: found },
   };
 };
-
-const range = ({ min, median, max }: Spread): string => `${figure(median)} (${figure(min)} to ${figure(max)})`;
 
 export const freshness: Benchmark = {
   summary: 'from the broker that acknowledged a fact to the join that sees it',

@@ -3,10 +3,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { createDatabase, runDirectory, startPostgres } from '@realtime-service/dev-stack';
 import { migrate } from '@realtime-service/room-store';
 import type { Benchmark, Effort, Findings } from './benchmark.ts';
-import { figure } from './format.ts';
+import { figure, range } from './format.ts';
 import { startBenchIssuer } from './join/issuer.ts';
 import { livekitKey, type ServiceSpec, serviceEnv, startService } from './processes.ts';
-import { type Spread, spreadOf } from './statistics.ts';
+import { spreadOf } from './statistics.ts';
 
 interface Started {
   readonly readyMs: number;
@@ -77,8 +77,6 @@ const run = async ({ seconds, rounds }: Effort, say: (line: string) => void): Pr
 
 const lineOf = (name: string, { readyMs, residentMb }: Started): string =>
   `${name.padEnd(30)}ready after ${figure(readyMs)} ms, ${figure(residentMb)} MB`;
-
-const range = ({ min, median, max }: Spread): string => `${figure(median)} (${figure(min)} to ${figure(max)})`;
 
 export const start: Benchmark = {
   summary: 'from a database that is ready to a service that is, and its memory when idle',

@@ -1,25 +1,13 @@
 import { PartAbsent, startGateProxy } from '@realtime-service/dev-stack';
-import { SignJWT } from 'jose';
 import type { Benchmark, Effort, Findings } from '../benchmark.ts';
 import { figure } from '../format.ts';
-import { canPin, leaveServerCore, livekitKey, serviceEnv, startService } from '../processes.ts';
+import { livekitTokenOf } from '../livekit-token.ts';
+import { canPin, leaveServerCore, serviceEnv, startService } from '../processes.ts';
 import { startBenchIssuer } from './issuer.ts';
 import { connections } from './load.ts';
 import { livekitFor, measureSides, projectRooms, sideOf, startBareSide } from './sides.ts';
 
 const knocks = 400;
-
-const tokenOf = (roomId: string, userId: string): Promise<string> =>
-  new SignJWT({
-    name: 'Some Body',
-    attributes: { 'rt.user': userId, 'rt.login': '0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5f' },
-    video: { room: roomId, roomJoin: true, canPublish: true, canSubscribe: true, canPublishData: true },
-  })
-    .setProtectedHeader({ alg: 'HS256' })
-    .setIssuer(livekitKey.name)
-    .setSubject(userId)
-    .setExpirationTime('8h')
-    .sign(new TextEncoder().encode(livekitKey.secret));
 
 /** As livekit-client asks, by nginx. */
 const uriOf = (token: string): string =>
@@ -67,7 +55,7 @@ const run = async ({ seconds, rounds }: Effort, say: (line: string) => void): Pr
   leaveServerCore();
   say(canPin ? 'each server has core 0, all else core 1' : 'no taskset: nothing is held to a core');
   const { databaseUrl, pool, members } = await projectRooms();
-  const tokens = await Promise.all(members.map(({ roomId, userId }) => tokenOf(roomId, userId)));
+  const tokens = await Promise.all(members.map(({ roomId, userId }) => livekitTokenOf(roomId, userId)));
   const livekit = await livekitFor(say);
   const issuer = await startBenchIssuer();
   const env = {
