@@ -154,6 +154,22 @@ describeWith(['postgres'], 'the sweep', () => {
     expect(await live()).toEqual(['one PA_ann']);
   });
 
+  test('leaves a room that cannot be listed to the next time, and repairs the others', async () => {
+    for (const room of ['one', 'two', 'three']) put(room, 'ann');
+    livekit.fail('ListParticipants', [{ status: 503 }]);
+    expect(await sweep()).toBe(2);
+    expect(await live()).toEqual(['three PA_ann', 'two PA_ann']);
+    expect(await sweep()).toBe(1);
+    expect(await live()).toEqual(['one PA_ann', 'three PA_ann', 'two PA_ann']);
+  });
+
+  test('gives up when five rooms one after the other cannot be listed', async () => {
+    for (let at = 0; at < 10; at += 1) put(`room-${at}`, 'ann');
+    livekit.fail('ListParticipants', () => ({ status: 503 }));
+    await expect(sweep()).rejects.toMatchObject({ kind: 'unavailable' });
+    expect(livekit.callsOf('ListParticipants')).toHaveLength(5);
+  });
+
   test('many differences at once are looked at a third time, told, and repaired all the same', async () => {
     for (let at = 0; at < 25; at += 1) put(`room-${at}`, `p-${at}`);
     expect(await sweep()).toBe(25);

@@ -15,6 +15,8 @@ const secondLookAfterMs = 1_000;
 /** LiveKit serves joins beside us. */
 const roomsPerSecond = 200;
 const appendTimeoutMs = 5_000;
+/** So many failures one after the other are an outage: each may have taken as long as a call may. */
+const failuresInARow = 5;
 /** From here on differences look like an outage of ours or of LiveKit's rather than lost webhooks. */
 const massMinimum = 20;
 const massShare = 0.3;
@@ -67,15 +69,19 @@ const believedIn = async (store: RoomStore, roomIds: readonly string[] | null): 
 
 const nothing: Believed = { life: undefined, sessions: [] };
 
-/** Looks at rooms: all that LiveKit has and all that are named, at a bounded rate. */
+/**
+ * Looks at rooms: all that LiveKit has and all that are named, at a bounded rate. A room that cannot be listed is left
+ * to the next sweep, or one failing call in ten would keep every other room from being repaired.
+ */
 const lookAt = async (
-  { livekit, clock = systemClock, signal }: SweepDependencies,
+  { livekit, clock = systemClock, logger, signal }: SweepDependencies,
   named: Iterable<string>,
   only: ReadonlySet<string> | null,
 ): Promise<Look[]> => {
   const startedAtMs = clock.now();
   const rooms = new Map((await livekit.listRooms()).map((room) => [room.name, room]));
   const looks: Look[] = [];
+  let failures = 0;
   for (const roomId of new Set([...named, ...(only === null ? rooms.keys() : [])])) {
     signal.throwIfAborted();
     const room = rooms.get(roomId) ?? null;
@@ -84,7 +90,14 @@ const lookAt = async (
       continue;
     }
     const listedAtMs = clock.now();
-    looks.push({ roomId, listedAtMs, room, participants: await livekit.listParticipants(roomId) });
+    try {
+      looks.push({ roomId, listedAtMs, room, participants: await livekit.listParticipants(roomId) });
+      failures = 0;
+    } catch (error) {
+      failures += 1;
+      if (failures === failuresInARow) throw error;
+      logger.warn({ room: roomId, err: error }, 'room could not be looked at');
+    }
     const aheadMs = (looks.length / roomsPerSecond) * 1000 - (clock.now() - startedAtMs);
     if (aheadMs > 50) await clock.delay(aheadMs, signal);
   }
