@@ -12,6 +12,7 @@ import type {
 } from '../event-log.ts';
 import { assertInside, LogUnavailableError, OffsetOutOfRangeError } from '../event-log.ts';
 import { within } from '../within.ts';
+import { createMirror, type Mirror } from './kafka-mirror.ts';
 import { kafkajs } from './kafkajs.ts';
 
 export interface KafkaConsumerDependencies {
@@ -134,6 +135,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
       allowAutoTopicCreation: false,
       retry: { restartOnFailure: async () => false },
     });
+    const member: Member = { consumer, mirror: createMirror(consumer, writeLog) };
     const crashed = Promise.withResolvers<Error>();
     const { events } = consumer;
     consumer.on(events.CRASH, ({ payload }) => crashed.resolve(payload.error));
@@ -153,7 +155,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
         autoCommit: false,
         eachBatchAutoResolve: false,
         partitionsConsumedConcurrently: concurrency,
-        eachBatch: (payload) => handle(consumer, payload),
+        eachBatch: (payload) => handle(member, payload),
       });
       return await Promise.race([crashed.promise, ended.promise.then(() => undefined)]);
     } catch (error) {
@@ -162,10 +164,17 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
       isAssigned = false;
       assigned = undefined;
       assignments += 1;
-      const unfinished = isEnded ? [...works.values()].map(({ done: finished }) => finished) : [];
-      // Leaves the group. Never from inside `eachBatch`, which it waits for.
-      await within(closeWithinMs, Promise.all([consumer.disconnect(), ...unfinished]));
+      await within(closeWithinMs, leave(member));
     }
+  }
+
+  /** Never from inside `eachBatch`, which this waits for. */
+  async function leave({ consumer, mirror }: Member): Promise<void> {
+    if (isEnded) {
+      await Promise.all([...works.values()].map(({ done: finished }) => finished));
+      await mirror.settled();
+    }
+    await consumer.disconnect();
   }
 
   function enter(consumer: Consumer, assignment: Readonly<Record<string, number[]>>): void {
@@ -219,7 +228,8 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
    * kafkajs asks a broker again only when every batch of its last answer was handled, so that one which takes long
    * would keep all other partitions waiting. Its partition is paused then, and it is finished aside.
    */
-  async function handle(consumer: Consumer, { batch, heartbeat }: EachBatchPayload): Promise<void> {
+  async function handle(member: Member, { batch, heartbeat }: EachBatchPayload): Promise<void> {
+    const { consumer } = member;
     const { topic, partition, rawMessages } = batch as FetchedBatch;
     const name = `${partition} ${topic}`;
     while (!isEnded && !works.has(name) && works.size >= concurrency)
@@ -245,7 +255,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
         () => false,
       );
     };
-    void carryOut(consumer, toLogBatch(batch, isMember)).then(() => {
+    void carryOut(member, toLogBatch(batch, isMember)).then(() => {
       works.delete(name);
       finished.resolve();
       takeUp(work);
@@ -255,13 +265,13 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
     else await work.done;
   }
 
-  async function carryOut(consumer: Consumer, batch: LogBatch): Promise<void> {
+  async function carryOut(member: Member, batch: LogBatch): Promise<void> {
     const assignment = assignments;
     try {
       const outcome = await options.onBatch(batch);
       if (outcome.kind === 'stop') throw outcome.error;
       // After a rebalance it is no longer this batch that decides where to go on.
-      if (assignment === assignments) await obey(consumer, batch, outcome);
+      if (assignment === assignments) await obey(member, batch, outcome);
     } catch (error) {
       end(toError(error));
     }
@@ -278,7 +288,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
     aside.consumer.resume([{ topic, partitions: [partition] }]);
   }
 
-  async function obey(consumer: Consumer, batch: LogBatch, outcome: Progress): Promise<void> {
+  async function obey({ consumer, mirror }: Member, batch: LogBatch, outcome: Progress): Promise<void> {
     const next = { topic: batch.topic, partition: batch.partition, offset: outcome.nextOffset };
     if (next.offset < batch.fetchedOffset || next.offset > batch.nextOffset) {
       // Beyond what was fetched may be beyond the log, where kafkajs would quietly go on at its start.
@@ -293,7 +303,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
     if (isEnded) return;
     consumer.seek({ ...next, offset: String(next.offset) });
     if (outcome.kind === 'retry') pause(consumer, batch, outcome.afterMs);
-    if (next.offset !== batch.fetchedOffset) await mirror(consumer, next);
+    if (next.offset !== batch.fetchedOffset) mirror.show(next);
   }
 
   function pause(consumer: Consumer, { topic, partition }: LogPartition, afterMs: number): void {
@@ -311,14 +321,6 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
     });
   }
 
-  async function mirror(consumer: Consumer, { topic, partition, offset }: LogPosition): Promise<void> {
-    try {
-      await consumer.commitOffsets([{ topic, partition, offset: String(offset) }]);
-    } catch (error) {
-      writeLog('warn', 'the committed offset could not be mirrored', { error, topic, partition });
-    }
-  }
-
   const supervised = supervise();
   return {
     done: done.promise,
@@ -332,6 +334,12 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
       done.resolve();
     },
   };
+}
+
+/** One life of a kafkajs consumer in its group. */
+interface Member {
+  readonly consumer: Consumer;
+  readonly mirror: Mirror;
 }
 
 /**
