@@ -24,5 +24,5 @@ export { type Pgbouncer, type PgbouncerOptions, startPgbouncer } from './pgbounc
 export { freePort } from './ports.ts';
 export { createDatabase, type Postgres, type PostgresOptions, startPostgres } from './postgres.ts';
 export { type Command, type ProcessSpec, runCommand, runDirectory, startProcess } from './process-part.ts';
-export { type SignalClient, signalIn } from './signal-client.ts';
+export { type SignalClient, signalIn, signalOnlyMs } from './signal-client.ts';
 export { startZipkin, type Zipkin, type ZipkinOptions } from './zipkin.ts';
