@@ -220,17 +220,19 @@ describeWith(['postgres', 'livekit'], 'the worker, with a real LiveKit', () => {
     });
   });
 
-  test('a closed room ends for everybody', async () => {
-    const room = await openRoom('ann', 'bob');
-    const both = [await enter(room, 'ann'), await enter(room, 'bob')];
-    await real.publish(['room.closed', room, { reason: 'moved' }]);
-    expect(await Promise.all(both.map(({ out }) => out))).toEqual([
-      DisconnectReason.ROOM_DELETED,
-      DisconnectReason.ROOM_DELETED,
-    ]);
-    for (const { notices } of both)
-      if (notices.length > 0) expect(notices).toEqual([{ type: 'removed', code: 'room_closed', reason: 'moved' }]);
-    expect((await real.rooms.listRooms()).map(({ name }) => name)).not.toContain(room);
+  test('a closed room ends for everybody, who is told why, as a rule', async () => {
+    const told: unknown[] = [];
+    for (let round = 0; round < 4; round += 1) {
+      const room = await openRoom('ann', 'bob');
+      const both = [await enter(room, 'ann'), await enter(room, 'bob')];
+      await real.publish(['room.closed', room, { reason: 'moved' }]);
+      expect(await Promise.all(both.map(({ out }) => out))).toEqual(Array(2).fill(DisconnectReason.ROOM_DELETED));
+      expect((await real.rooms.listRooms()).map(({ name }) => name)).not.toContain(room);
+      told.push(...both.flatMap(({ notices }) => notices));
+    }
+    // Not assured: the message races the end of its connection.
+    expect(told.length).toBeGreaterThanOrEqual(4);
+    expect(told).toEqual(told.map(() => ({ type: 'removed', code: 'room_closed', reason: 'moved' })));
   });
 
   test('a room with a schedule tells people of its end, and ends on time', async () => {
