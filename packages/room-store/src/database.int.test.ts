@@ -7,6 +7,11 @@ import { readFacts } from './read-facts.ts';
 
 const maxConnections = 5;
 
+const planningOf = async (pool: Pool): Promise<unknown> => {
+  const names = `current_setting('plan_cache_mode') as "planCacheMode", current_setting('enable_seqscan') as "enableSeqscan"`;
+  return (await pool.query(`select ${names}`)).rows[0];
+};
+
 describeWith(['postgres'], 'C28: a pool whose connections', () => {
   let proxy: Awaited<ReturnType<typeof startFaultProxy>>;
   let pool: Pool;
@@ -67,8 +72,9 @@ describeWith(['postgres'], 'C28: a pool whose connections', () => {
     expect(await sessions()).toBeLessThanOrEqual(maxConnections);
   });
 
-  test('lead to PostgreSQL itself keeps statements prepared by name', async () => {
+  test('lead to PostgreSQL itself keeps statements prepared by name, and their plans', async () => {
     await ask();
+    expect(await planningOf(pool)).toEqual({ planCacheMode: 'force_generic_plan', enableSeqscan: 'off' });
     const client = await pool.connect();
     expect([preparedAs('x', pool), preparedAs('x', client)]).toEqual([{ name: 'x' }, { name: 'x' }]);
     client.release();
@@ -92,8 +98,9 @@ describeWith(
         expect(await readFacts(pool, [query])).toMatchObject([{ facts: { room: null } }]);
         expect(await inTransaction(pool, (client) => readFacts(client, [query]))).toHaveLength(1);
       }
-      const [pool] = pools;
-      expect((await pool?.query(`select pid from pg_locks where locktype = 'advisory'`))?.rows).toEqual([]);
+      const [pool] = pools as [Pool];
+      expect(await planningOf(pool)).toEqual({ planCacheMode: 'auto', enableSeqscan: 'on' });
+      expect((await pool.query(`select pid from pg_locks where locktype = 'advisory'`)).rows).toEqual([]);
       await Promise.all(pools.map((each) => each.end()));
       await pooler.stop();
     });
