@@ -9,10 +9,11 @@ import { freshness } from './freshness.ts';
 import { gate } from './join/gate.ts';
 import { join } from './join/join.ts';
 import { rebuild } from './rebuild/rebuild.ts';
+import { removal } from './removal.ts';
 import { start } from './start.ts';
 import { worker } from './worker/worker.ts';
 
-const benchmarks: Readonly<Record<string, Benchmark>> = { join, gate, worker, rebuild, start, freshness };
+const benchmarks: Readonly<Record<string, Benchmark>> = { join, gate, worker, rebuild, start, freshness, removal };
 
 const help = `Measures the services against what they stand on, on this machine, on loopback.
 
@@ -21,7 +22,7 @@ Usage: pnpm bench <name> [--seconds N] [--runs N] [--json FILE]
 ${Object.entries(benchmarks)
   .map(
     ([name, { summary, defaults }]) =>
-      `  ${name.padEnd(8)}${summary} [--seconds ${defaults.seconds} --runs ${defaults.rounds}]`,
+      `  ${name.padEnd(10)}${summary} [--seconds ${defaults.seconds} --runs ${defaults.rounds}]`,
   )
   .join('\n')}
 
