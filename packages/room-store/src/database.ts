@@ -41,10 +41,15 @@ export const preparedAs = (name: string, database: object): { readonly name?: st
 
 /**
  * Plans are made once and go by indexes. PostgreSQL would plan most of our statements anew each time, since they look
- * cheaper for one row than for many: that took five times as long as a lone join's query. And a plan that scans a table
- * while it is small would outlive that.
+ * cheaper for one row than for many: that took five times as long as a lone join's query. And a plan that reads the whole
+ * of a table while it is small would outlive that.
  */
-const planOnce = 'set plan_cache_mode = force_generic_plan; set enable_seqscan = off; set jit = off';
+const planOnce = [
+  'plan_cache_mode = force_generic_plan',
+  ...['enable_seqscan', 'enable_hashjoin', 'enable_mergejoin', 'jit'].map((name) => `${name} = off`),
+]
+  .map((setting) => `set ${setting};`)
+  .join(' ');
 
 export const createPool = (options: DatabaseOptions): Pool => {
   const pool: Pool & MaybeDirect = new pg.Pool({

@@ -27,14 +27,12 @@ export class RebuildOutdatedError extends Error {
 /**
  * Connections that fill the set. They need a connection past any pooler in transaction mode: `search_path` is theirs.
  * A commit need not wait for the disk: rows and positions of a transaction are lost together or not at all, and the
- * swap's commit, which waits, makes all before it durable. Plans made while the tables are nearly empty, or without
- * statistics, would read the whole of them for each batch: here everything is found by its key.
+ * swap's commit, which waits, makes all before it durable.
  */
 export const rebuildUrlOf = (directUrl: string): string => {
   const url = new URL(directUrl);
   const given = url.searchParams.get('options') ?? '';
-  const onlyByIndex = ['enable_seqscan=off', 'enable_hashjoin=off', 'enable_mergejoin=off'];
-  const own = [`search_path=${rebuildSchema},public`, 'synchronous_commit=off', ...onlyByIndex];
+  const own = [`search_path=${rebuildSchema},public`, 'synchronous_commit=off'];
   url.searchParams.set('options', [given, ...own.map((each) => `-c ${each}`)].join(' ').trim());
   return url.href;
 };
