@@ -11,6 +11,9 @@ export interface SeatRequest extends FactsQuery {
   readonly leaseSeconds: number;
 }
 
+/** Who asks about a seat. */
+type Seeker = Omit<SeatRequest, 'leaseSeconds'>;
+
 /** What was decided, and the facts that it rests on. */
 export interface SeatAnswer {
   readonly answer: FactsAnswer;
@@ -78,16 +81,30 @@ interface SeatRow {
 }
 
 /** Columns of requests, in the order of `unnest`. */
-const columnsOf = (requests: readonly SeatRequest[]): readonly unknown[][] => [
+const columnsOf = (requests: readonly Seeker[]): readonly unknown[][] => [
   requests.map(({ roomId }) => roomId),
   requests.map(({ userId }) => userId),
   requests.map(({ identity }) => identity),
   requests.map(({ deviceId }) => deviceId),
 ];
 
-const countSeats = async (client: Client, requests: readonly SeatRequest[]): Promise<SeatRow[]> => {
+const countSeats = async (client: Client, requests: readonly Seeker[]): Promise<SeatRow[]> => {
   const { rows } = await client.query<SeatRow>(seatsSql, [...columnsOf(requests), freeingReasons]);
   return rows;
+};
+
+/** `added`: by those who were decided on before, in the same transaction. */
+const toSeats = ({ taken, is_held, is_reserved, own_other_devices }: SeatRow, added: number): Seats => ({
+  takenByOthers: taken + added - (is_held ? 1 : 0),
+  ownOtherDevices: own_other_devices,
+  isHeld: is_held,
+  isReserved: is_reserved,
+});
+
+/** Seats as they are at the moment, for whoever only wants to know: nothing is locked, and none is taken. */
+export const readSeats = async (client: Client, seeker: Seeker): Promise<Seats> => {
+  const [row] = await countSeats(client, [seeker]);
+  return toSeats(row as SeatRow, 0);
 };
 
 /** Sorted by what is locked, so that two batches over the same rooms cannot wait for each other. */
@@ -121,21 +138,15 @@ const decideInOrder = (
   const added = new Map<string, number>();
   const granted: SeatRequest[] = [];
   const decided = questions.map(({ request, decide }, at): SeatAnswer => {
-    const { taken, is_held, is_reserved, is_inside, own_other_devices } = rows[at] as SeatRow;
+    const row = rows[at] as SeatRow;
     const { facts, ...rest } = answers[at] as FactsAnswer;
     const addedHere = added.get(request.roomId) ?? 0;
-    const seats: Seats = {
-      takenByOthers: taken + addedHere - (is_held ? 1 : 0),
-      ownOtherDevices: own_other_devices,
-      isHeld: is_held,
-      isReserved: is_reserved,
-    };
-    const answer = { ...rest, facts: { ...facts, seats } };
+    const answer = { ...rest, facts: { ...facts, seats: toSeats(row, addedHere) } };
     const verdict = decide(answer);
     if (verdict.kind === 'allow' && takesSeat(verdict.permissions)) {
-      if (!is_held) added.set(request.roomId, addedHere + 1);
+      if (!row.is_held) added.set(request.roomId, addedHere + 1);
       // Who is inside has a seat; a token for a reconnect reserves nothing beyond it.
-      if (!is_inside) granted.push(request);
+      if (!row.is_inside) granted.push(request);
     }
     return { answer, verdict };
   });

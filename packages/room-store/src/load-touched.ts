@@ -104,14 +104,15 @@ const loadPresence = (client: Client, set: WorkingSet, touched: Touched): Loadin
   const rooms = live.map(([roomId]) => roomId);
   const [pairRooms, identities] = pairsOf(new Map(live.map(([roomId, each]) => [roomId, each.identities])));
   const whole = live.filter(([, each]) => each.isWhole).map(([roomId]) => roomId);
-  const lives = pairsOf(live.flatMap(([roomId, each]) => (each.isWhole ? [] : [[roomId, each.sids]])));
+  const sids = live.flatMap(([, each]) => [...each.sids]);
   const selections: readonly (readonly [where: string, values: readonly (readonly string[])[]])[] = [
     // Those named; all that live where a fact is about the whole room; and what an older life of the room left.
     ['(room_id, identity) in (select * from unnest($1::opaque_id[], $2::opaque_id[]))', [pairRooms, identities]],
     ['room_id in (select * from unnest($1::opaque_id[])) and is_live', [whole]],
+    // `not in`, since `<> all` goes through the list for each of them.
     [
-      'is_live and exists (select from unnest($1::opaque_id[], $2::text[]) as life (id, sid) where id = room_id and sid <> room_sid)',
-      lives,
+      'room_id in (select * from unnest($1::opaque_id[])) and is_live and room_sid not in (select * from unnest($2::text[]))',
+      [rooms, sids],
     ],
   ];
   return [

@@ -26,6 +26,15 @@ export interface FactsAnswer {
   readonly nowMs: number;
 }
 
+/** Doubts (`s`) that concern a person, by the SQL of whose they are. */
+export const openDoubtsAbout = (roomId: string, userId: string, loginId: string): string =>
+  `not s.is_healed and (
+      (s.room_id = ${roomId} and s.user_id in ('', ${userId}))
+      or (s.room_id = '' and s.user_id = ${userId} and (s.scope = 'user' or s.detail = ${loginId})))`;
+
+/** Sessions (`s`) that count: live ones, and those that ended a moment ago. */
+export const isOfLate = `(s.is_live or s.ended_at > statement_timestamp() - interval '${recentlyLeftMs} milliseconds')`;
+
 /** One statement, so one snapshot, for everybody who waits; every lookup goes by primary key or a narrow index. */
 const factsSql = `
   select extract(epoch from statement_timestamp())::float8 * 1000 as now_ms,
@@ -34,14 +43,12 @@ const factsSql = `
     m.user_id is not null as has_member, m.role, m.display_name, m.permissions, m.is_removed, m.removal_reason,
     u.is_disabled,
     exists (select from ended_logins l where l.user_id = q.user_id and l.login_id = q.login_id) as is_login_ended,
-    exists (select from suspects s where not s.is_healed and (
-      (s.room_id = q.room_id and s.user_id in ('', q.user_id))
-      or (s.room_id = '' and s.user_id = q.user_id and (s.scope = 'user' or s.detail = q.login_id)))) as is_suspect,
+    exists (select from suspects s where ${openDoubtsAbout('q.room_id', 'q.user_id', 'q.login_id')}) as is_suspect,
     (select jsonb_agg(jsonb_build_array(b.privilege, extract(epoch from b.until)::float8 * 1000, b.reason))
       from bans b where b.room_id = q.room_id and b.user_id = q.user_id and not b.is_lifted) as bans,
     (select jsonb_agg(jsonb_build_array(s.identity, s.device_id, s.is_live, extract(epoch from s.ended_at)::float8 * 1000, s.end_reason))
       from sessions s where s.room_id = q.room_id and s.user_id = q.user_id
-        and (s.is_live or s.ended_at > statement_timestamp() - interval '${recentlyLeftMs} milliseconds')) as sessions,
+        and ${isOfLate}) as sessions,
     coalesce(life.is_live, false) as is_room_live
   from unnest($1::opaque_id[], $2::opaque_id[], $3::text[]) with ordinality as q (room_id, user_id, login_id, at)
     left join rooms r on r.room_id = q.room_id and r.event_id is not null
