@@ -14,6 +14,8 @@ const dutyName = 'sweep';
 const secondLookAfterMs = 1_000;
 /** LiveKit serves joins beside us. */
 const roomsPerSecond = 200;
+/** Looked at within a tenth of a second. */
+const roomsAtOnce = 20;
 const appendTimeoutMs = 5_000;
 /** So many failures one after the other are an outage: each may have taken as long as a call may. */
 const failuresInARow = 5;
@@ -70,47 +72,60 @@ const believedIn = async (store: RoomStore, roomIds: readonly string[] | null): 
 const nothing: Believed = { life: undefined, sessions: [] };
 
 /**
- * Looks at rooms: all that LiveKit has and all that are named, at a bounded rate. A room that cannot be listed is left
- * to the next sweep, or one failing call in ten would keep every other room from being repaired.
+ * Looks at rooms at a bounded rate. They are listed again some at a time, right before their people are: of a room that
+ * is gone since, LiveKit knows only after seconds. A room that cannot be listed is left to the next sweep, or one failing
+ * call in ten would keep every other room from being repaired.
  */
 const lookAt = async (
   { livekit, clock = systemClock, logger, signal }: SweepDependencies,
-  named: Iterable<string>,
-  only: ReadonlySet<string> | null,
+  roomIds: readonly string[],
 ): Promise<Look[]> => {
   const startedAtMs = clock.now();
-  const rooms = new Map((await livekit.listRooms()).map((room) => [room.name, room]));
   const looks: Look[] = [];
   let failures = 0;
-  for (const roomId of new Set([...named, ...(only === null ? rooms.keys() : [])])) {
-    signal.throwIfAborted();
-    const room = rooms.get(roomId) ?? null;
-    if (room === null) {
-      looks.push({ roomId, listedAtMs: startedAtMs, room, participants: [] });
-      continue;
-    }
+  for (let first = 0; first < roomIds.length; first += roomsAtOnce) {
+    const some = roomIds.slice(first, first + roomsAtOnce);
     const listedAtMs = clock.now();
-    try {
-      looks.push({ roomId, listedAtMs, room, participants: await livekit.listParticipants(roomId) });
-      failures = 0;
-    } catch (error) {
-      failures += 1;
-      if (failures === failuresInARow) throw error;
-      logger.warn({ room: roomId, err: error }, 'room could not be looked at');
+    const rooms = new Map((await livekit.listRooms(some)).map((room) => [room.name, room]));
+    for (const roomId of some) {
+      signal.throwIfAborted();
+      const room = rooms.get(roomId) ?? null;
+      try {
+        const participants = room === null ? [] : await livekit.listParticipantsOf(room);
+        looks.push({ roomId, listedAtMs, room, participants });
+        failures = 0;
+      } catch (error) {
+        failures += 1;
+        if (failures === failuresInARow) throw error;
+        logger.warn({ room: roomId, err: error }, 'room could not be looked at');
+      }
+      const aheadMs = (looks.length / roomsPerSecond) * 1000 - (clock.now() - startedAtMs);
+      if (aheadMs > 50) await clock.delay(aheadMs, signal);
     }
-    const aheadMs = (looks.length / roomsPerSecond) * 1000 - (clock.now() - startedAtMs);
-    if (aheadMs > 50) await clock.delay(aheadMs, signal);
   }
   return looks;
 };
 
-const differencesOf = async (dependencies: SweepDependencies, among: ReadonlySet<string> | null): Promise<Look[]> => {
-  const { store } = dependencies;
-  const named = among ?? (await believedIn(store, null)).keys();
-  const looks = await lookAt(dependencies, named, among);
+const differingFrom = (looks: readonly Look[], believed: ReadonlyMap<string, Believed>): Look[] =>
+  looks.filter((look) => differs(look, believed.get(look.roomId) ?? nothing));
+
+/** Rooms that LiveKit lists, and rooms that are believed to be live and are not listed. */
+const findDiffering = async (dependencies: SweepDependencies): Promise<string[]> => {
+  const { store, livekit, clock = systemClock } = dependencies;
+  const listedAtMs = clock.now();
+  const listed = new Set((await livekit.listRooms()).map(({ name }) => name));
+  const looks = await lookAt(dependencies, [...listed]);
   // Read after the looks: a webhook that arrived meanwhile is part of what is believed.
-  const believed = await believedIn(store, among === null ? null : [...among]);
-  return looks.filter((look) => differs(look, believed.get(look.roomId) ?? nothing));
+  const believed = await believedIn(store, null);
+  const absent = [...believed.keys()]
+    .filter((roomId) => !listed.has(roomId))
+    .map((roomId) => ({ roomId, listedAtMs, room: null, participants: [] }));
+  return differingFrom([...looks, ...absent], believed).map(({ roomId }) => roomId);
+};
+
+const lookAgain = async (dependencies: SweepDependencies, roomIds: readonly string[]): Promise<Look[]> => {
+  const looks = await lookAt(dependencies, roomIds);
+  return differingFrom(looks, await believedIn(dependencies.store, roomIds));
 };
 
 const toRecord = (look: Look): NewRecord => {
@@ -158,16 +173,19 @@ const appendEach = async ({ log, logger }: SweepDependencies, differing: readonl
  */
 export const sweepOnce = async (dependencies: SweepDependencies): Promise<number> => {
   const { metrics, logger, store, clock = systemClock, signal } = dependencies;
-  let differing = await differencesOf(dependencies, null);
-  if (differing.length === 0) return 0;
+  const suspected = await findDiffering(dependencies);
+  if (suspected.length === 0) return 0;
   await clock.delay(secondLookAfterMs, signal);
-  differing = await differencesOf(dependencies, new Set(differing.map(({ roomId }) => roomId)));
+  let differing = await lookAgain(dependencies, suspected);
   const believed = await believedIn(store, null);
   if (differing.length >= massMinimum && differing.length > massShare * believed.size) {
     metrics.sweepAlarms.inc();
     logger.error({ rooms: differing.length }, 'many rooms differ from LiveKit at once');
     await clock.delay(secondLookAfterMs, signal);
-    differing = await differencesOf(dependencies, new Set(differing.map(({ roomId }) => roomId)));
+    differing = await lookAgain(
+      dependencies,
+      differing.map(({ roomId }) => roomId),
+    );
   }
   if (differing.length === 0) return 0;
   await appendEach(dependencies, differing);

@@ -141,8 +141,12 @@ export class SimulatedLivekit {
           if (this.rooms.has(roomId)) witness.onDelete(roomId);
           this.end(roomId);
         }),
-      listRooms: () => call('listRooms', () => [...this.rooms.values()].map(({ room }) => room)),
+      listRooms: (names) =>
+        call('listRooms', () =>
+          [...this.rooms.values()].map(({ room }) => room).filter(({ name }) => names?.includes(name) ?? true),
+        ),
       listParticipants: (roomId) => call('listParticipants', () => peopleIn(roomId)),
+      listParticipantsOf: ({ name }) => call('listParticipantsOf', () => peopleIn(name)),
       getParticipant: (roomId, identity) =>
         call('getParticipant', () => {
           const participant = this.rooms.get(roomId)?.people.get(identity);
