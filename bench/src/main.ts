@@ -11,9 +11,19 @@ import { join } from './join/join.ts';
 import { rebuild } from './rebuild/rebuild.ts';
 import { removal } from './removal.ts';
 import { start } from './start.ts';
+import { sweep } from './sweep/sweep.ts';
 import { worker } from './worker/worker.ts';
 
-const benchmarks: Readonly<Record<string, Benchmark>> = { join, gate, worker, rebuild, start, freshness, removal };
+const benchmarks: Readonly<Record<string, Benchmark>> = {
+  join,
+  gate,
+  worker,
+  rebuild,
+  start,
+  freshness,
+  removal,
+  sweep,
+};
 
 const help = `Measures the services against what they stand on, on this machine, on loopback.
 

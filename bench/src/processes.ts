@@ -96,7 +96,8 @@ export interface ProcessMetrics {
   readonly residentBytes: number;
 }
 
-const readProcessMetrics = async (url: string): Promise<ProcessMetrics> => {
+/** Of any program with Prometheus' own names, LiveKit among them. */
+export const readProcessMetrics = async (url: string): Promise<ProcessMetrics> => {
   const text = await (await fetch(url)).text();
   const metricOf = (name: string): number => {
     const value = Number(new RegExp(`^${name} (\\S+)`, 'm').exec(text)?.[1]);
