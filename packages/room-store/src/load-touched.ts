@@ -108,10 +108,10 @@ const loadPresence = (client: Client, set: WorkingSet, touched: Touched): Loadin
   const selections: readonly (readonly [where: string, values: readonly (readonly string[])[]])[] = [
     // Those named; all that live where a fact is about the whole room; and what an older life of the room left.
     ['(room_id, identity) in (select * from unnest($1::opaque_id[], $2::opaque_id[]))', [pairRooms, identities]],
-    ['room_id in (select * from unnest($1::opaque_id[])) and is_live', [whole]],
+    ['room_id = any($1::opaque_id[]) and is_live', [whole]],
     // `not in`, since `<> all` goes through the list for each of them.
     [
-      'room_id in (select * from unnest($1::opaque_id[])) and is_live and room_sid not in (select * from unnest($2::text[]))',
+      'room_id = any($1::opaque_id[]) and is_live and room_sid not in (select * from unnest($2::text[]))',
       [rooms, sids],
     ],
   ];
