@@ -14,11 +14,13 @@ import {
   type Pool,
   readPositions,
   readPresentPeople,
+  readProvenance,
 } from '@realtime-service/room-store';
 import { createOpsServer, type Logger, withDeadline } from '@realtime-service/telemetry';
 import type { FastifyInstance } from 'fastify';
 import { createApp } from './app.ts';
 import type { ApiSettings } from './config.ts';
+import { registerExplain } from './explain/explain-route.ts';
 import { createFreshness } from './freshness.ts';
 import { createRoomMaker } from './join/make-room.ts';
 import { createTokenSigner } from './join/sign-token.ts';
@@ -82,6 +84,11 @@ export const startApi = async (settings: ApiSettings, logger: Logger): Promise<A
     },
     metrics: metrics.registry,
     info: { service: 'api', log: settings.log.kind },
+    logger,
+  });
+  registerExplain(ops, {
+    readProvenance: (query) => withDeadline(readProvenance(pool, query), storeDeadlineMs),
+    freshness,
     logger,
   });
   const app = await createApp({

@@ -41,6 +41,8 @@ export interface Freshness {
   /** Waits up to a second until the projection has applied these positions. False when it has not. */
   readonly reaches: (positions: readonly PositionEntry[]) => Promise<boolean>;
   readonly partitions: () => PartitionFreshness[];
+  /** The partition that a room's facts are in, as far as it is known. */
+  readonly ofRoom: (roomId: string) => PartitionFreshness | undefined;
   /** Whether the log's high positions could be read at the last look. */
   readonly isLogKnown: () => boolean;
   /** Looks once; `start` does so every second. */
@@ -138,6 +140,18 @@ export const createFreshness = ({
 
   const isTooOld = (state: PartitionState): boolean => ageMs(state) > maxAgeMs;
 
+  const stateOfRoom = (roomId: string): PartitionState | undefined => {
+    const count = partitionCounts.get(topics.roomEvents);
+    return count === undefined ? undefined : states.get(keyOf(topics.roomEvents, partitionOf(roomId, count)));
+  };
+
+  const toFreshness = (state: PartitionState): PartitionFreshness => ({
+    topic: state.topic,
+    partition: state.partition,
+    lag: state.high > state.applied ? state.high - state.applied : 0n,
+    ageMs: ageMs(state),
+  });
+
   const isReached = (positions: readonly PositionEntry[]): boolean =>
     positions.every(({ topic, partition, offset }) => (states.get(keyOf(topic, partition))?.applied ?? 0n) > offset);
 
@@ -153,10 +167,9 @@ export const createFreshness = ({
 
   return {
     isCurrent: (roomId) => {
-      const count = partitionCounts.get(topics.roomEvents);
       // The room's partition is worked out only where it can matter: every join asks.
-      if (count === undefined || !states.values().some(isTooOld)) return true;
-      const state = states.get(keyOf(topics.roomEvents, partitionOf(roomId, count)));
+      if (!states.values().some(isTooOld)) return true;
+      const state = stateOfRoom(roomId);
       return state === undefined || !isTooOld(state);
     },
     reaches: async (positions) => {
@@ -167,13 +180,11 @@ export const createFreshness = ({
       }
       return true;
     },
-    partitions: () =>
-      [...states.values()].map((state) => ({
-        topic: state.topic,
-        partition: state.partition,
-        lag: state.high > state.applied ? state.high - state.applied : 0n,
-        ageMs: ageMs(state),
-      })),
+    partitions: () => [...states.values()].map(toFreshness),
+    ofRoom: (roomId) => {
+      const state = stateOfRoom(roomId);
+      return state === undefined ? undefined : toFreshness(state);
+    },
     isLogKnown: () => isLogKnown,
     look: async () => {
       await Promise.all([readHighs(), readApplied()]);
