@@ -57,8 +57,13 @@ const Participant = fromProtoNames(
 /** A participant as LiveKit lists it now. */
 export type ListedParticipant = z.infer<typeof Participant>;
 
+/** A sid and whether it is still there: all that a sweep compares, read without a look at the rest. */
+const ListedSid = LivekitParticipant.pick({ sid: true, state: true });
+export type ListedSid = z.infer<typeof ListedSid>;
+
 const readRooms = z.compile(z.object({ rooms: z.array(fromProtoNames(LivekitRoom)).default([]) }));
 const readParticipants = z.compile(z.object({ participants: z.array(Participant).default([]) }));
+const readSids = z.compile(z.object({ participants: z.array(ListedSid).default([]) }));
 
 export interface RoomOptions {
   readonly emptyTimeoutSeconds: number;
@@ -85,8 +90,8 @@ export interface RoomService {
   readonly listRooms: (names?: readonly string[]) => Promise<LivekitRoom[]>;
   /** Empty where there is no such room. */
   readonly listParticipants: (room: string) => Promise<ListedParticipant[]>;
-  /** Of a room that was listed a moment ago, in one call. Where it is gone since, LiveKit is unavailable after 3 s. */
-  readonly listParticipantsOf: (room: LivekitRoom) => Promise<ListedParticipant[]>;
+  /** Of a room that was listed a moment ago, at the least cost. Where it is gone since, LiveKit is unavailable after 3 s. */
+  readonly listSids: (room: LivekitRoom) => Promise<ListedSid[]>;
   /** Null where this identity is not connected. */
   readonly getParticipant: (room: string, identity: string) => Promise<ListedParticipant | null>;
   /** False where this identity was not connected. */
@@ -228,8 +233,8 @@ export const createRoomService = ({ apiUrl, key, timeoutMs }: RoomServiceOptions
 
   const admin = (room: string): Grant => ({ roomAdmin: true, room });
 
-  const listParticipants = async (room: string): Promise<ListedParticipant[]> =>
-    readParticipants.parse((await call('ListParticipants', admin(room), { room })) ?? {}).participants;
+  const listParticipants = async (room: string): Promise<unknown> =>
+    (await call('ListParticipants', admin(room), { room })) ?? {};
 
   return {
     createRoom: async (room, { emptyTimeoutSeconds, departureTimeoutSeconds, metadata, agents }) => {
@@ -248,9 +253,9 @@ export const createRoomService = ({ apiUrl, key, timeoutMs }: RoomServiceOptions
     listRooms,
     listParticipants: async (room) => {
       if (!(await hasRoom(room))) return [];
-      return listParticipants(room);
+      return readParticipants.parse(await listParticipants(room)).participants;
     },
-    listParticipantsOf: ({ name }) => listParticipants(name),
+    listSids: async ({ name }) => readSids.parse(await listParticipants(name)).participants,
     getParticipant: async (room, identity) => {
       if (!(await hasRoom(room))) return null;
       const found = await call('GetParticipant', admin(room), { room, identity });

@@ -1,19 +1,29 @@
 import type { MemberFacts, RoomLife, Session } from '@realtime-service/room-model';
 import { type Pool, preparedAs } from './database.ts';
-import { lifeTable, sessionTable } from './rows.ts';
 
-/** What is believed to be live in LiveKit. */
+/** What is believed to be live in LiveKit, as far as a sweep compares it. */
 export interface LivePresence {
-  readonly lives: RoomLife[];
-  readonly sessions: Session[];
+  readonly lives: readonly Pick<RoomLife, 'roomId' | 'roomSid'>[];
+  readonly sessions: readonly Pick<Session, 'roomId' | 'roomSid' | 'participantSid' | 'identity' | 'lastFactAtMs'>[];
 }
 
-/** Everything that is believed to be live, for the sweep to compare; of some rooms only where `roomIds` is given. */
+/**
+ * Everything that is believed to be live, for the sweep to compare; of some rooms only where `roomIds` is given. The
+ * columns are those that it needs and come as they are: a sweep reads thousands of rows.
+ */
 export const readLivePresence = async (pool: Pool, roomIds: readonly string[] | null): Promise<LivePresence> => {
   const where = 'where is_live and ($1::opaque_id[] is null or room_id = any($1::opaque_id[]))';
-  const lives = await pool.query(`select * from room_lives ${where}`, [roomIds]);
-  const sessions = await pool.query(`select * from sessions ${where}`, [roomIds]);
-  return { lives: lives.rows.map(lifeTable.read), sessions: sessions.rows.map(sessionTable.read) };
+  const lives = await pool.query<LivePresence['lives'][number]>(
+    `select room_id as "roomId", room_sid as "roomSid" from room_lives ${where}`,
+    [roomIds],
+  );
+  const sessions = await pool.query<LivePresence['sessions'][number]>(
+    `select room_id as "roomId", room_sid as "roomSid", participant_sid as "participantSid", identity,
+       (extract(epoch from last_fact_at) * 1000)::float8 as "lastFactAtMs"
+     from sessions ${where}`,
+    [roomIds],
+  );
+  return { lives: lives.rows, sessions: sessions.rows };
 };
 
 /** Somebody inside, as members see it. */

@@ -163,6 +163,17 @@ describeWith(['postgres'], 'the sweep', () => {
     expect(await live()).toEqual(['one PA_ann', 'three PA_ann', 'two PA_ann']);
   });
 
+  test('leaves twenty rooms that cannot be listed to the next time, and repairs the others', async () => {
+    for (let at = 0; at < 23; at += 1) put(`room-${at}`, `p-${at}`);
+    let asked = 0;
+    livekit.fail('ListRooms', () => {
+      asked += 1;
+      return asked === 2 ? { status: 503 } : undefined;
+    });
+    expect(await sweep()).toBe(3);
+    expect(await live()).toEqual(['room-20 PA_p-20', 'room-21 PA_p-21', 'room-22 PA_p-22']);
+  });
+
   test('gives up when five rooms one after the other cannot be listed', async () => {
     for (let at = 0; at < 10; at += 1) put(`room-${at}`, 'ann');
     livekit.fail('ListParticipants', () => ({ status: 503 }));

@@ -1,9 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { type LivekitObserved, type LivekitRoom, observedType } from '@realtime-service/contracts';
 import { type EventLog, type NewRecord, RecordTooLargeError } from '@realtime-service/event-log';
-import type { ListedParticipant, RoomService } from '@realtime-service/livekit';
-import type { RoomLife, Session } from '@realtime-service/room-model';
-import type { RoomStore } from '@realtime-service/room-store';
+import type { ListedParticipant, ListedSid, RoomService } from '@realtime-service/livekit';
+import type { LivePresence, RoomStore } from '@realtime-service/room-store';
 import { type Logger, withSpan } from '@realtime-service/telemetry';
 import { type Clock, systemClock } from './clock.ts';
 import { participantForLog, toLivekitRecord } from './livekit-record.ts';
@@ -36,19 +35,19 @@ export interface SweepDependencies {
 }
 
 /** One room as LiveKit has it, and when it was asked. */
-interface Look {
+interface Look<P extends ListedSid = ListedSid> {
   readonly roomId: string;
   readonly listedAtMs: number;
   readonly room: LivekitRoom | null;
-  readonly participants: readonly ListedParticipant[];
+  readonly participants: readonly P[];
 }
 
 interface Believed {
-  readonly life: RoomLife | undefined;
-  readonly sessions: readonly Session[];
+  readonly life: LivePresence['lives'][number] | undefined;
+  readonly sessions: LivePresence['sessions'];
 }
 
-const isThere = ({ state }: ListedParticipant): boolean => state !== 'DISCONNECTED';
+const isThere = ({ state }: ListedSid): boolean => state !== 'DISCONNECTED';
 
 /** Whether LiveKit's list and the projection name different lives or sids; a fact received since the look excuses it. */
 const differs = (look: Look, { life, sessions }: Believed): boolean => {
@@ -73,32 +72,42 @@ const nothing: Believed = { life: undefined, sessions: [] };
 
 /**
  * Looks at rooms at a bounded rate. They are listed again some at a time, right before their people are: of a room that
- * is gone since, LiveKit knows only after seconds. A room that cannot be listed is left to the next sweep, or one failing
- * call in ten would keep every other room from being repaired.
+ * is gone since, LiveKit knows only after seconds. What cannot be listed is left to the next sweep, or one failing call in
+ * ten would keep every other room from being repaired.
  */
-const lookAt = async (
+const lookAt = async <P extends ListedSid>(
   { livekit, clock = systemClock, logger, signal }: SweepDependencies,
   roomIds: readonly string[],
-): Promise<Look[]> => {
+  list: (room: LivekitRoom) => Promise<readonly P[]>,
+): Promise<Look<P>[]> => {
   const startedAtMs = clock.now();
-  const looks: Look[] = [];
+  const looks: Look<P>[] = [];
   let failures = 0;
+  /** Null where LiveKit failed. */
+  const ask = async <T>(rooms: readonly string[], call: () => Promise<T>): Promise<T | null> => {
+    try {
+      const answer = await call();
+      failures = 0;
+      return answer;
+    } catch (error) {
+      failures += 1;
+      if (failures === failuresInARow) throw error;
+      logger.warn({ rooms, err: error }, 'rooms could not be looked at');
+      return null;
+    }
+  };
   for (let first = 0; first < roomIds.length; first += roomsAtOnce) {
     const some = roomIds.slice(first, first + roomsAtOnce);
     const listedAtMs = clock.now();
-    const rooms = new Map((await livekit.listRooms(some)).map((room) => [room.name, room]));
+    const listed = await ask(some, () => livekit.listRooms(some));
+    if (listed === null) continue;
+    const rooms = new Map(listed.map((room) => [room.name, room]));
     for (const roomId of some) {
       signal.throwIfAborted();
       const room = rooms.get(roomId) ?? null;
-      try {
-        const participants = room === null ? [] : await livekit.listParticipantsOf(room);
-        looks.push({ roomId, listedAtMs, room, participants });
-        failures = 0;
-      } catch (error) {
-        failures += 1;
-        if (failures === failuresInARow) throw error;
-        logger.warn({ room: roomId, err: error }, 'room could not be looked at');
-      }
+      const participants = room === null ? [] : await ask([roomId], () => list(room));
+      if (participants === null) continue;
+      looks.push({ roomId, listedAtMs, room, participants });
       const aheadMs = (looks.length / roomsPerSecond) * 1000 - (clock.now() - startedAtMs);
       if (aheadMs > 50) await clock.delay(aheadMs, signal);
     }
@@ -106,7 +115,7 @@ const lookAt = async (
   return looks;
 };
 
-const differingFrom = (looks: readonly Look[], believed: ReadonlyMap<string, Believed>): Look[] =>
+const differingFrom = <L extends Look>(looks: readonly L[], believed: ReadonlyMap<string, Believed>): L[] =>
   looks.filter((look) => differs(look, believed.get(look.roomId) ?? nothing));
 
 /** Rooms that LiveKit lists, and rooms that are believed to be live and are not listed. */
@@ -114,7 +123,7 @@ const findDiffering = async (dependencies: SweepDependencies): Promise<string[]>
   const { store, livekit, clock = systemClock } = dependencies;
   const listedAtMs = clock.now();
   const listed = new Set((await livekit.listRooms()).map(({ name }) => name));
-  const looks = await lookAt(dependencies, [...listed]);
+  const looks = await lookAt(dependencies, [...listed], livekit.listSids);
   // Read after the looks: a webhook that arrived meanwhile is part of what is believed.
   const believed = await believedIn(store, null);
   const absent = [...believed.keys()]
@@ -123,12 +132,17 @@ const findDiffering = async (dependencies: SweepDependencies): Promise<string[]>
   return differingFrom([...looks, ...absent], believed).map(({ roomId }) => roomId);
 };
 
-const lookAgain = async (dependencies: SweepDependencies, roomIds: readonly string[]): Promise<Look[]> => {
-  const looks = await lookAt(dependencies, roomIds);
-  return differingFrom(looks, await believedIn(dependencies.store, roomIds));
+/** At everything about the people: what is found goes into the log. */
+const lookAgain = async (
+  dependencies: SweepDependencies,
+  roomIds: readonly string[],
+): Promise<Look<ListedParticipant>[]> => {
+  const { store, livekit } = dependencies;
+  const looks = await lookAt(dependencies, roomIds, ({ name }) => livekit.listParticipants(name));
+  return differingFrom(looks, await believedIn(store, roomIds));
 };
 
-const toRecord = (look: Look): NewRecord => {
+const toRecord = (look: Look<ListedParticipant>): NewRecord => {
   const observed: LivekitObserved = {
     roomName: look.roomId,
     listedAtMs: look.listedAtMs,
@@ -151,7 +165,10 @@ const toRecord = (look: Look): NewRecord => {
 };
 
 /** One room that does not fit into the log must not keep the others from being repaired. */
-const appendEach = async ({ log, logger }: SweepDependencies, differing: readonly Look[]): Promise<void> => {
+const appendEach = async (
+  { log, logger }: SweepDependencies,
+  differing: readonly Look<ListedParticipant>[],
+): Promise<void> => {
   await Promise.all(
     differing.map(async (look) => {
       try {

@@ -146,7 +146,7 @@ export class SimulatedLivekit {
           [...this.rooms.values()].map(({ room }) => room).filter(({ name }) => names?.includes(name) ?? true),
         ),
       listParticipants: (roomId) => call('listParticipants', () => peopleIn(roomId)),
-      listParticipantsOf: ({ name }) => call('listParticipantsOf', () => peopleIn(name)),
+      listSids: ({ name }) => call('listSids', () => peopleIn(name)),
       getParticipant: (roomId, identity) =>
         call('getParticipant', () => {
           const participant = this.rooms.get(roomId)?.people.get(identity);
