@@ -121,6 +121,7 @@ describeWith(['postgres'], 'the api on a real database', ({ postgres }) => {
     const response = await fetch(`${api.opsUrl}${path}`);
     return { status: response.status, text: await response.text() };
   };
+  const explain = async (room: string) => JSON.parse((await ops(`/explain?room=${room}&user=u-7`)).text);
 
   const provenance = `'e', 'realtime.room-events.v1', 0, 0, now()`;
   const columns = `event_id, topic, "partition", "offset", fact_at`;
@@ -164,6 +165,12 @@ describeWith(['postgres'], 'the api on a real database', ({ postgres }) => {
     expect(roomsMade).toEqual([{ name: 'room-42', empty_timeout: 120, departure_timeout: 120 }]);
     await pool.query(`update members set is_removed = true where room_id = 'room-42'`);
     expect(await joinStatusOf('room-42')).toBe(404);
+    expect(await explain('room-42')).toMatchObject({
+      join: { status: 404, code: 'room_not_found', reason: 'member_removed' },
+      facts: { member: { isRemoved: true, provenance: { eventId: 'e', partition: 0, offset: '0' } } },
+    });
+    const partition = { partition: partitionOf('room-42', partitionCount), lag: 0 };
+    await expect.poll(async () => (await explain('room-42')).freshness, polling).toMatchObject({ partition });
   });
 
   test('ids are used byte for byte', async () => {
@@ -266,7 +273,9 @@ describeWith(['postgres'], 'the api on a real database', ({ postgres }) => {
       async (trouble) => {
         await proxy[trouble]();
         const startedAtMs = performance.now();
+        const explaining = explain('steady');
         const answers = await Promise.all(Array.from({ length: 50 }, () => join('steady')));
+        expect(await explaining).toMatchObject({ status: 503, code: 'store_unavailable' });
         expect(performance.now() - startedAtMs).toBeLessThan(3_000);
         expect(answers.map(({ status, body }) => `${status} ${body.code}`)).toEqual(
           Array(50).fill('503 store_unavailable'),

@@ -61,6 +61,7 @@ const ofOurs = () =>
 describe('the age of a partition', () => {
   test('is none before anything is known', () => {
     expect(freshness.isCurrent(ours)).toBe(true);
+    expect(freshness.ofRoom(ours)).toBeUndefined();
   });
 
   test('is none on an idle topic, however long', async () => {
@@ -78,6 +79,8 @@ describe('the age of a partition', () => {
     await second();
     expect(freshness.isCurrent(ours)).toBe(false);
     expect(freshness.isCurrent(theirs)).toBe(true);
+    expect(freshness.ofRoom(ours)).toEqual(ofOurs());
+    expect(freshness.ofRoom(theirs)).toMatchObject({ topic: topics.roomEvents, lag: 0n, ageMs: 0 });
     await second({ applied: 1n });
     expect(freshness.isCurrent(ours)).toBe(true);
   });
