@@ -15,7 +15,7 @@ export interface Mutant {
 }
 
 const batch = 'packages/room-store/src/batch.ts';
-const applyChunk = 'packages/room-store/src/apply-chunk.ts';
+const applyChunk = 'packages/room-store/src/apply/apply-chunk.ts';
 const leases = 'packages/room-store/src/leases.ts';
 const seats = 'services/api/src/join/seats.int.test.ts';
 const joinAgainstRemove = {
@@ -126,7 +126,7 @@ export const mutants: readonly Mutant[] = [
     name: 'no memory of the facts that were applied',
     edits: [
       {
-        path: 'packages/room-store/src/repeats.ts',
+        path: 'packages/room-store/src/apply/repeats.ts',
         from: '    if (appliedAtMs !== undefined && appliedAtMs >= newestMs - factIdentityMs) return false;\n',
         to: '    if (appliedAtMs !== undefined && appliedAtMs < 0) return false;\n',
       },
@@ -141,7 +141,7 @@ export const mutants: readonly Mutant[] = [
     edits: [
       { path: applyChunk, from: '    transaction.lock(touched),\n', to: '    Promise.resolve(),\n' },
       {
-        path: 'packages/room-store/src/write-chunk.ts',
+        path: 'packages/room-store/src/apply/write-chunk.ts',
         from: "from concern where concern in ('room', 'identity')\n",
         to: `from concern
           where concern in ('room', 'identity') and (select count(*) from (
@@ -150,7 +150,7 @@ export const mutants: readonly Mutant[] = [
       },
     ],
     caughtBy: {
-      file: 'packages/room-store/src/races.int.test.ts',
+      file: 'packages/room-store/src/apply/races.int.test.ts',
       title: 'nobody is left inside without being asked about',
       parts: 'postgres',
     },
@@ -180,7 +180,7 @@ export const mutants: readonly Mutant[] = [
     name: 'no mark at participant_joined',
     edits: [
       {
-        path: 'packages/room-store/src/chunk-writes.ts',
+        path: 'packages/room-store/src/apply/chunk-writes.ts',
         from: "if (fact.type === 'participant_joined' || fact.type === 'participant_connection_aborted')",
         to: "if (fact.type === 'participant_connection_aborted')",
       },

@@ -1,4 +1,4 @@
-import type { Pool } from './database.ts';
+import type { Pool } from './database/database.ts';
 
 /** One login of one person, as their tokens name it. */
 export interface Login {

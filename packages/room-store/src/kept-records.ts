@@ -1,4 +1,4 @@
-import { inTransaction, type Pool } from './database.ts';
+import { inTransaction, type Pool } from './database/database.ts';
 
 /** A record that the log did not take. */
 export interface KeptRecord {

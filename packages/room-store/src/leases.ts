@@ -1,6 +1,6 @@
 import { type Permissions, recentlyLeftMs, type Seats, type Verdict } from '@realtime-service/room-model';
 import { type BatchOptions, createBatcher } from './batch.ts';
-import { type Client, inTransaction, type Pool } from './database.ts';
+import { type Client, inTransaction, type Pool } from './database/database.ts';
 import { type FactsAnswer, type FactsQuery, readFacts } from './read-facts.ts';
 
 /** A seat that a token holds until it is used or expires. */

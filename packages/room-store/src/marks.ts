@@ -1,4 +1,4 @@
-import type { Pool } from './database.ts';
+import type { Pool } from './database/database.ts';
 
 /** A claimed question: does LiveKit agree with the facts about this identity (or, with identity '', this room)? */
 export interface Mark {

@@ -14,13 +14,13 @@ import {
   type User,
   WorkingSet,
 } from '@realtime-service/room-model';
-import type { DeadLetter, ProjectionPartition } from './chunk.ts';
-import { type ChunkWrites, edgeLifeSeconds, type RaisedMark, removedReason } from './chunk-writes.ts';
+import type { DeadLetter, ProjectionPartition } from './apply/chunk.ts';
+import { type ChunkWrites, edgeLifeSeconds, type RaisedMark, removedReason } from './apply/chunk-writes.ts';
+import type { Touched } from './apply/touched.ts';
 import type { ClaimedEdge, Mark } from './marks.ts';
 import type { PartitionPosition } from './positions.ts';
 import type { FactsAnswer, FactsQuery } from './read-facts.ts';
 import type { ChunkTransaction, LockedPosition, RoomStore } from './store.ts';
-import type { Touched } from './touched.ts';
 
 /**
  * The store in memory, for the simulation: row locks that wait, READ COMMITTED, all or nothing at the commit, and a

@@ -1,4 +1,4 @@
-import type { Pool } from './database.ts';
+import type { Pool } from './database/database.ts';
 
 /** The projection that serves; a rebuild fills another one. */
 export const activeProjection = 'active';

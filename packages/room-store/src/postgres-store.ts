@@ -1,16 +1,16 @@
-import type { ProjectionPartition } from './chunk.ts';
-import { type Client, inTransaction, type Pool } from './database.ts';
-import { readDeadLetters } from './dead-letters.ts';
+import type { ProjectionPartition } from './apply/chunk.ts';
+import { loadTouched } from './apply/load-touched.ts';
+import type { Touched } from './apply/touched.ts';
+import { writeChunk } from './apply/write-chunk.ts';
+import { type Client, inTransaction, type Pool } from './database/database.ts';
+import { send, toBytea } from './database/statement.ts';
+import { readDeadLetters } from './dead-letters/dead-letters.ts';
 import { holdDuty, releaseDuty } from './leases.ts';
-import { loadTouched } from './load-touched.ts';
 import { claimEdges, claimMarks, markIdentities, postponeEdge, postponeMark, settleEdge, settleMark } from './marks.ts';
 import { readPositions } from './positions.ts';
 import { readLivePresence } from './presence.ts';
 import { readFacts } from './read-facts.ts';
-import { send, toBytea } from './statement.ts';
 import type { ChunkTransaction, KnownFact, LockedPosition, RoomStore } from './store.ts';
-import type { Touched } from './touched.ts';
-import { writeChunk } from './write-chunk.ts';
 
 /** Channel on which the enforcement is told of new marks; a notification may be missed, so it also polls. */
 export const marksChannel = 'realtime_marks';

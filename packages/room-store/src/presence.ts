@@ -1,5 +1,5 @@
 import type { MemberFacts, RoomLife, Session } from '@realtime-service/room-model';
-import { type Pool, preparedAs } from './database.ts';
+import { type Pool, preparedAs } from './database/database.ts';
 
 /** What is believed to be live in LiveKit, as far as a sweep compares it. */
 export interface LivePresence {

@@ -1,7 +1,7 @@
-import type { ProjectionPartition } from './chunk.ts';
-import type { Pool } from './database.ts';
+import type { ProjectionPartition } from './apply/chunk.ts';
+import { factIdentityMs } from './apply/repeats.ts';
+import type { Pool } from './database/database.ts';
 import { activeProjection } from './positions.ts';
-import { factIdentityMs } from './repeats.ts';
 
 /** Longer than the webhooks' topic keeps anything: no late fact can find an ended session gone and open it again. */
 const endedSessionDays = 8;

@@ -6,9 +6,9 @@ import {
   type RoomFacts,
   recentlyLeftMs,
 } from '@realtime-service/room-model';
+import { removedReason } from './apply/chunk-writes.ts';
 import { type BatchOptions, createBatcher } from './batch.ts';
-import { removedReason } from './chunk-writes.ts';
-import { type Pool, preparedAs } from './database.ts';
+import { type Pool, preparedAs } from './database/database.ts';
 
 /** Whose facts, about which room. */
 export interface FactsQuery {

@@ -12,9 +12,7 @@ import {
   type Suspect,
   type User,
 } from '@realtime-service/room-model';
-import { allInOrder, type Client, inTransaction, type Pool } from './database.ts';
-import { readSeats } from './leases.ts';
-import { type FactsAnswer, type FactsQuery, isOfLate, openDoubtsAbout, readFacts } from './read-facts.ts';
+import { allInOrder, type Client, inTransaction, type Pool } from './database/database.ts';
 import {
   banTable,
   endedLoginTable,
@@ -24,7 +22,9 @@ import {
   sessionTable,
   suspectTable,
   userTable,
-} from './rows.ts';
+} from './database/rows.ts';
+import { readSeats } from './leases.ts';
+import { type FactsAnswer, type FactsQuery, isOfLate, openDoubtsAbout, readFacts } from './read-facts.ts';
 
 /** A room that a fact has told of, not only LiveKit or a lock. */
 export interface ToldRoom extends RoomHeader {

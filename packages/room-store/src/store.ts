@@ -1,11 +1,11 @@
 import type { LogPlace, WorkingSet } from '@realtime-service/room-model';
-import type { DeadLetter, ProjectionPartition } from './chunk.ts';
-import type { ChunkWrites } from './chunk-writes.ts';
+import type { DeadLetter, ProjectionPartition } from './apply/chunk.ts';
+import type { ChunkWrites } from './apply/chunk-writes.ts';
+import type { Touched } from './apply/touched.ts';
 import type { ClaimedEdge, Mark } from './marks.ts';
 import type { PartitionPosition } from './positions.ts';
 import type { LivePresence } from './presence.ts';
 import type { FactsAnswer, FactsQuery } from './read-facts.ts';
-import type { Touched } from './touched.ts';
 
 /**
  * The store as the services use it. PostgreSQL is the one that serves; the other, in memory, keeps the same promises

@@ -3,9 +3,9 @@ import type { RoomEvent } from '@realtime-service/contracts';
 import { evolvePresence, evolveRoom, type Member, snapshotOf, WorkingSet } from '@realtime-service/room-model';
 import fc from 'fast-check';
 import { beforeEach, describe, expect, test } from 'vitest';
-import { ChunkWrites } from '../src/chunk-writes.ts';
+import { ChunkWrites } from '../src/apply/chunk-writes.ts';
+import { touchedBy } from '../src/apply/touched.ts';
 import { applyChunk, type ChunkRecord, type ChunkResult, type Mark, type RoomStore } from '../src/index.ts';
-import { touchedBy } from '../src/touched.ts';
 import { added, chunkOf, created, joined, livekitRecord, projection, removed, roomRecord } from './records.ts';
 
 /** A store and what can be seen of it from outside. */

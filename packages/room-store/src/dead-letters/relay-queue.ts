@@ -1,5 +1,5 @@
-import type { DeadLetter } from './chunk.ts';
-import { inTransaction, type Pool } from './database.ts';
+import type { DeadLetter } from '../apply/chunk.ts';
+import { inTransaction, type Pool } from '../database/database.ts';
 import { toDeadLetter } from './dead-letters.ts';
 
 export interface OutboxEvent {

@@ -1,7 +1,7 @@
 import { isUserEventType, RoomId, UserId } from '@realtime-service/contracts';
 import { attributes, type LogPlace } from '@realtime-service/room-model';
+import { toPlace } from '../dead-letters/dead-letters.ts';
 import type { ChunkRecord } from './chunk.ts';
-import { toPlace } from './dead-letters.ts';
 
 /** The entities that a chunk can change, by id: what it locks and loads, and never more. */
 export interface Touched {

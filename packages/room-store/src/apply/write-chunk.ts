@@ -1,8 +1,5 @@
 import { CloudEventContext, RoomId } from '@realtime-service/contracts';
-import type { ChunkRecord } from './chunk.ts';
-import { type ChunkWrites, edgeLifeSeconds } from './chunk-writes.ts';
-import { allInOrder, type Client } from './database.ts';
-import { settleDeadLetters } from './dead-letters.ts';
+import { allInOrder, type Client } from '../database/database.ts';
 import {
   banTable,
   endedLoginTable,
@@ -13,8 +10,11 @@ import {
   suspectTable,
   upsert,
   userTable,
-} from './rows.ts';
-import { send, toBytea } from './statement.ts';
+} from '../database/rows.ts';
+import { send, toBytea } from '../database/statement.ts';
+import { settleDeadLetters } from '../dead-letters/dead-letters.ts';
+import type { ChunkRecord } from './chunk.ts';
+import { type ChunkWrites, edgeLifeSeconds } from './chunk-writes.ts';
 
 /** `unknown` says that none of them has been written before: PostgreSQL then need not look for each of them first. */
 const writeFacts = async (client: Client, facts: ReadonlyMap<string, ChunkRecord>, unknown: boolean): Promise<void> => {

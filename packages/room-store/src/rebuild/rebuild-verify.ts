@@ -1,11 +1,19 @@
 import { type Suspect, WorkingSet } from '@realtime-service/room-model';
-import type { ProjectionPartition } from './chunk.ts';
-import type { Client } from './database.ts';
-import { activeProjection } from './positions.ts';
-import { transactionOf } from './postgres-store.ts';
-import { factIdentityMs } from './repeats.ts';
-import { banTable, endedLoginTable, memberTable, roomTable, suspectTable, type Table, userTable } from './rows.ts';
-import type { ChunkStore } from './store.ts';
+import type { ProjectionPartition } from '../apply/chunk.ts';
+import { factIdentityMs } from '../apply/repeats.ts';
+import type { Client } from '../database/database.ts';
+import {
+  banTable,
+  endedLoginTable,
+  memberTable,
+  roomTable,
+  suspectTable,
+  type Table,
+  userTable,
+} from '../database/rows.ts';
+import { activeProjection } from '../positions.ts';
+import { transactionOf } from '../postgres-store.ts';
+import type { ChunkStore } from '../store.ts';
 
 /** What a partition of the log says, folded in memory by the pure model. */
 export interface Model {

@@ -1,9 +1,9 @@
-import type { ChunkWrites } from './chunk-writes.ts';
-import { inTransaction, type Pool } from './database.ts';
-import { transactionOf } from './postgres-store.ts';
-import type { ChunkStore } from './store.ts';
-import type { Touched } from './touched.ts';
-import { writeState } from './write-chunk.ts';
+import type { ChunkWrites } from '../apply/chunk-writes.ts';
+import type { Touched } from '../apply/touched.ts';
+import { writeState } from '../apply/write-chunk.ts';
+import { inTransaction, type Pool } from '../database/database.ts';
+import { transactionOf } from '../postgres-store.ts';
+import type { ChunkStore } from '../store.ts';
 
 const bits = 2 ** 27;
 

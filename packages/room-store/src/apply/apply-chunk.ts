@@ -8,13 +8,13 @@ import {
   suspectsOf,
   type WorkingSet,
 } from '@realtime-service/room-model';
+import { allInOrder } from '../database/database.ts';
+import { withRetried } from '../dead-letters/dead-letters.ts';
+import { activeProjection } from '../positions.ts';
+import type { ChunkStore, ChunkTransaction } from '../store.ts';
 import type { Chunk, ChunkContent, ChunkCounts, ChunkRecord, ChunkResult } from './chunk.ts';
 import { ChunkWrites } from './chunk-writes.ts';
-import { allInOrder } from './database.ts';
-import { withRetried } from './dead-letters.ts';
-import { activeProjection } from './positions.ts';
 import { Repeats } from './repeats.ts';
-import type { ChunkStore, ChunkTransaction } from './store.ts';
 import { touchedBy } from './touched.ts';
 
 /** A dead letter that has become readable counts only where the record that retried it does: the one before it. */

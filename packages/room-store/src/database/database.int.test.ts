@@ -1,9 +1,9 @@
 import { createDatabase, startFaultProxy, startPgbouncer } from '@realtime-service/dev-stack';
 import { describeWith, realParts } from '@realtime-service/dev-stack/vitest';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { readFacts } from '../read-facts.ts';
 import { createPool, inTransaction, type Pool, preparedAs } from './database.ts';
 import { migrate } from './migrate.ts';
-import { readFacts } from './read-facts.ts';
 
 const maxConnections = 5;
 

@@ -3,7 +3,7 @@ import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { snapshotOf } from '@realtime-service/room-model';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { added, chunkOf, created, projection, removed, roomRecord, startDatabase } from '../test/given.ts';
+import { added, chunkOf, created, projection, removed, roomRecord, startDatabase } from '../../test/given.ts';
 import {
   applyChunk,
   type ChunkRecord,
@@ -12,7 +12,7 @@ import {
   type DeadRecord,
   type Pool,
   readProjection,
-} from './index.ts';
+} from '../index.ts';
 
 const room = 'room-42';
 const dead: DeadRecord = { reason: 'invalid_data', message: 'lost', key: Buffer.from(room), value: null, headers: {} };

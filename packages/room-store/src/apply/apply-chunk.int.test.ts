@@ -1,8 +1,8 @@
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { added, chunkOf, created, roomRecord, startDatabase } from '../test/given.ts';
-import { storeContract } from '../test/store-contract.ts';
-import { applyChunk, createPostgresStore, type Pool, readProjection } from './index.ts';
+import { added, chunkOf, created, roomRecord, startDatabase } from '../../test/given.ts';
+import { storeContract } from '../../test/store-contract.ts';
+import { applyChunk, createPostgresStore, type Pool, readProjection } from '../index.ts';
 
 describeWith(['postgres'], 'the store in PostgreSQL', () => {
   let pool: Pool;

@@ -1,7 +1,7 @@
 import type { DeadLetterPosition } from '@realtime-service/contracts';
 import { isLaterInLog, isSamePlace, type LogPlace } from '@realtime-service/room-model';
-import type { ChunkRecord, DeadLetter, RetryOutcome } from './chunk.ts';
-import { allInOrder, type Client } from './database.ts';
+import type { ChunkRecord, DeadLetter, RetryOutcome } from '../apply/chunk.ts';
+import { allInOrder, type Client } from '../database/database.ts';
 
 type Row = Record<string, unknown>;
 

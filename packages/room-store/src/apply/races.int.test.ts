@@ -1,8 +1,17 @@
 /** Two workers on one database, as fast as they can: what neither of them may miss, and where neither may wait for ever. */
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { added, chunkOf, created, joined, livekitRecord, removed, roomRecord, startDatabase } from '../test/given.ts';
-import { applyChunk, type ChunkRecord, createPool, createPostgresStore, type Pool } from './index.ts';
+import {
+  added,
+  chunkOf,
+  created,
+  joined,
+  livekitRecord,
+  removed,
+  roomRecord,
+  startDatabase,
+} from '../../test/given.ts';
+import { applyChunk, type ChunkRecord, createPool, createPostgresStore, type Pool } from '../index.ts';
 
 /** Pairs of each kind of race, and how long two lanes share rooms: `RACES=2000 DEADLOCK_SECONDS=60` for the long run. */
 const races = Number(process.env['RACES'] ?? 2_000);

@@ -1,6 +1,6 @@
 import type { LogPlace } from '@realtime-service/room-model';
-import type { DeadLetter } from './chunk.ts';
-import type { Pool } from './database.ts';
+import type { DeadLetter } from '../apply/chunk.ts';
+import type { Pool } from '../database/database.ts';
 import { placeColumns, toDeadLetter } from './dead-letters.ts';
 
 export const deadLetterStatuses = ['open', 'retried', 'discarded'] as const;

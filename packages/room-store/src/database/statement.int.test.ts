@@ -1,7 +1,7 @@
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { startDatabase } from '../test/given.ts';
-import { inTransaction, type Pool } from './index.ts';
+import { startDatabase } from '../../test/given.ts';
+import { inTransaction, type Pool } from '../index.ts';
 import { send } from './statement.ts';
 
 describeWith(['postgres'], 'statements', () => {

@@ -5,8 +5,7 @@ import {
   type Suspect,
   WorkingSet,
 } from '@realtime-service/room-model';
-import type { Client } from './database.ts';
-import { placeColumns } from './dead-letters.ts';
+import type { Client } from '../database/database.ts';
 import {
   banTable,
   endedLoginTable,
@@ -17,7 +16,8 @@ import {
   sessionTable,
   suspectTable,
   userTable,
-} from './rows.ts';
+} from '../database/rows.ts';
+import { placeColumns } from '../dead-letters/dead-letters.ts';
 import type { Touched } from './touched.ts';
 
 type Change = RoomChange | PresenceChange;

@@ -1,6 +1,6 @@
-import { type Client, inTransaction, type Pool } from './database.ts';
-import { activeProjection } from './positions.ts';
-import { marksChannel } from './postgres-store.ts';
+import { type Client, inTransaction, type Pool } from '../database/database.ts';
+import { activeProjection } from '../positions.ts';
+import { marksChannel } from '../postgres-store.ts';
 
 /**
  * A second set of the tables that fold from room events. It stands in a schema of its own, so that the very statements
