@@ -66,14 +66,11 @@ export type ParticipantsView = z.infer<typeof ParticipantsView>;
 export const RoomSight = ParticipantsView.extend({ room: RoomView }).meta({ id: 'RoomSight' });
 export type RoomSight = z.infer<typeof RoomSight>;
 
-/** Answer of `/readyz`: one entry per dependency. */
+/** Answer of `/readyz`: one entry per dependency. Why one is down stands in the log alone. */
 export const ReadinessView = z
   .object({
-    ready: z.boolean(),
-    checks: z.record(
-      z.string(),
-      z.object({ ok: z.boolean(), latencyMs: z.number(), since: Timestamp, error: z.string().optional() }),
-    ),
+    status: z.enum(['UP', 'DOWN']),
+    dependencies: z.record(z.string(), z.object({ ok: z.boolean(), latencyMs: z.number(), since: Timestamp })),
   })
   .meta({ id: 'ReadinessView' });
 export type ReadinessView = z.infer<typeof ReadinessView>;

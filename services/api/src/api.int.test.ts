@@ -1,6 +1,6 @@
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { EventsAccepted, JoinResponse, topics } from '@realtime-service/contracts';
+import { EventsAccepted, JoinResponse, ReadinessView, topics } from '@realtime-service/contracts';
 import { createDatabase, type FaultProxy, startFaultProxy } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { partitionOf } from '@realtime-service/event-log';
@@ -151,6 +151,7 @@ describeWith(['postgres'], 'the api on a real database', ({ postgres }) => {
 
     await proxy.heal();
     await expect.poll(async () => (await ops('/readyz')).status, polling).toBe(200);
+    expect(ReadinessView.parse(JSON.parse((await ops('/readyz')).text))).toMatchObject({ status: 'UP' });
     for (const topic of [topics.roomEvents, topics.livekitWebhooks])
       await preparePositions(pool, activeProjection, topic, partitionCount);
     expect(await joinStatusOf('room-42')).toBe(404);
