@@ -80,6 +80,15 @@ describeWith(['postgres'], 'the sweep', () => {
     expect(await parts.metrics.sweepDifferences.get()).toMatchObject({ values: [{ value: 4 }] });
   });
 
+  test('finds one who came in the place of another, whom no count tells apart', async () => {
+    put('one', 'ann');
+    await sweep();
+    livekit.rooms.get('one')?.delete('ann');
+    put('one', 'bob');
+    expect(await sweep()).toBe(1);
+    expect(await live()).toEqual(['one PA_bob']);
+  });
+
   test('raises a question about everybody whom it lists, and about a room that it did not know to be live', async () => {
     put('one', 'ann');
     await sweep();
@@ -187,6 +196,17 @@ describeWith(['postgres'], 'the sweep', () => {
     expect(await live()).toHaveLength(25);
     expect(livekit.callsOf('ListParticipants').filter(({ body }) => body.room === 'room-0')).toHaveLength(3);
     expect(await parts.metrics.sweepAlarms.get()).toMatchObject({ values: [{ value: 1 }] });
+  });
+
+  test('asks once for who is in a room, and for twenty rooms at a time whether they are there', async () => {
+    for (let at = 0; at < 25; at += 1) put(`room-${at}`, `p-${at}`);
+    await sweep();
+    const before = livekit.calls.length;
+    expect(await sweep()).toBe(0);
+    const calls = livekit.calls.slice(before).map(({ method, body }) => `${method} ${Object.keys(body)}`);
+    const count = (call: string): number => calls.filter((each) => each === call).length;
+    expect([count('ListRooms '), count('ListRooms names'), count('ListParticipants room')]).toEqual([1, 2, 25]);
+    expect(calls).toHaveLength(28);
   });
 
   test('asks at most for 200 rooms a second', async () => {
