@@ -1,6 +1,5 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
-import { availableParallelism } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { createDatabase, freePort, startLivekit, startPostgres } from '@realtime-service/dev-stack';
@@ -16,12 +15,9 @@ import { type Spread, spreadOf } from '../statistics.ts';
 import { createBenchPool } from '../worker/project-batches.ts';
 import type { Crowd } from './crowd.ts';
 
-const fullRooms = 200;
-const allRooms = 1_000;
-const peopleInFull = 5;
-/** A person costs clients and LiveKit 0.2 ms of every second each: 5,000 need more than two cores. */
-const peopleInOthers = availableParallelism() >= 8 ? peopleInFull : 1;
-const aim = { rooms: allRooms, sessions: allRooms * peopleInFull };
+const roomCounts = [0, 200, 1_000];
+const allRooms = Math.max(...roomCounts);
+const peoplePerRoom = 5;
 /** A client has 20 descriptors, of which a process may have 20,000. */
 const peoplePerCrowd = 900;
 /** Until what so many facts and entries have left to do is done. */
@@ -90,7 +86,7 @@ const run = async ({ seconds, rounds }: Effort, say: (line: string) => void): Pr
   const log = createEmbeddedLog({ pool, writeLog: () => undefined });
   const facts = upTo(allRooms).map((room) =>
     factOf('room.created', roomOf(room), {
-      members: upTo(peopleInFull).map((person) => ({ userId: userOf(room, person), role: 'speaker' })),
+      members: upTo(peoplePerRoom).map((person) => ({ userId: userOf(room, person), role: 'speaker' })),
     }),
   );
   await log.append(facts, appendWithinMs);
@@ -99,11 +95,11 @@ const run = async ({ seconds, rounds }: Effort, say: (line: string) => void): Pr
   const crowds: ChildProcess[] = [];
   let sessions = 0;
   /** Rooms are made and filled; resolves when the worker knows of everybody and has nothing left to ask. */
-  const fill = async (fromRoom: number, toRoom: number, people: number): Promise<void> => {
+  const fill = async (fromRoom: number, toRoom: number): Promise<void> => {
     const rooms = upTo(toRoom).slice(fromRoom);
     for (const room of rooms) await service.createRoom(roomOf(room), roomOptions);
     const tokens = await Promise.all(
-      rooms.flatMap((room) => upTo(people).map((person) => livekitTokenOf(roomOf(room), userOf(room, person)))),
+      rooms.flatMap((room) => upTo(peoplePerRoom).map((person) => livekitTokenOf(roomOf(room), userOf(room, person)))),
     );
     for (let first = 0; first < tokens.length; first += peoplePerCrowd)
       crowds.push(await startCrowd({ url, tokens: tokens.slice(first, first + peoplePerCrowd) }));
@@ -126,20 +122,18 @@ const run = async ({ seconds, rounds }: Effort, say: (line: string) => void): Pr
     return { rooms, sessions, shares };
   };
 
-  const nobody = await observe(0);
-  await fill(0, fullRooms, peopleInFull);
-  const some = await observe(fullRooms);
-  await fill(fullRooms, allRooms, peopleInOthers);
-  const all = await observe(allRooms);
+  const stages: Stage[] = [];
+  for (const rooms of roomCounts) {
+    await fill(stages.at(-1)?.rooms ?? 0, rooms);
+    stages.push(await observe(rooms));
+  }
 
   for (const crowd of crowds) crowd.disconnect();
   await worker.part.stop();
   await livekit.stop();
   await log.close();
   await pool.end();
-  const stages = [nobody, some, all];
-  const calculated = sessions === aim.sessions ? [] : [calculatedLine(nobody, some, all)];
-  return { lines: [...stages.map(lineOf), ...calculated], figures: { aim, stages } };
+  return { lines: stages.map(lineOf), figures: { stages } };
 };
 
 /** Shares of a core that worker and LiveKit use while nothing but sweeps happens. */
@@ -169,18 +163,8 @@ const lineOf = (stage: Stage): string => {
   return `${figure(stage.sessions)} sessions in ${figure(stage.rooms)} rooms: worker ${percent(median)} (${percent(min)} to ${percent(max)}) of a core, LiveKit ${percent(livekit)}`;
 };
 
-/** By what a room and a session cost more than nobody, from two stages that have them in different shares. */
-const calculatedLine = (nobody: Stage, some: Stage, all: Stage): string => {
-  const [alone, first, second] = [workerOf(nobody).median, workerOf(some).median, workerOf(all).median];
-  const determinant = some.rooms * all.sessions - all.rooms * some.sessions;
-  const room = ((first - alone) * all.sessions - (second - alone) * some.sessions) / determinant;
-  const session = ((second - alone) * some.rooms - (first - alone) * all.rooms) / determinant;
-  const share = alone + room * aim.rooms + session * aim.sessions;
-  return `by these, ${figure(aim.sessions)} sessions in ${figure(aim.rooms)} rooms: ${percent(share)}, of which ${percent(alone)} without anybody`;
-};
-
 export const sweep: Benchmark = {
-  summary: 'what the room-worker costs while nothing happens, with many people inside',
+  summary: 'what the room-worker costs while nothing happens, with up to 5,000 people inside',
   defaults: { seconds: 60, rounds: 3 },
   run,
 };
