@@ -15,7 +15,11 @@ import { createWebhookRelay } from './webhook-relay.ts';
 
 /** `FAULT_SECONDS=60` for the long run; LiveKit gives up the head of a room's queue of webhooks after 15 s. */
 const faultSeconds = Number(process.env['FAULT_SECONDS'] ?? 20);
-const foundAgainWithinMs = 17_000;
+/**
+ * What a sweep's first look has missed waits for its second look (1 s), for the next sweep (15 s) and for the second look of
+ * that (1 s); then it is applied.
+ */
+const foundAgainWithinMs = 18_000;
 const roomCount = 5;
 const peopleCount = 50;
 
@@ -173,7 +177,7 @@ describeWith(['postgres', 'kafka', 'livekit'], 'with people inside', () => {
     ['do not arrive', 'dark' as const, faultSeconds],
     ['are lost, three of ten', 'lossy' as const, faultSeconds / 2],
   ])('webhooks that %s', (_, mode, seconds) => {
-    test(`for ${seconds} s: presence is found within 17 s, and nobody is thrown out`, async () => {
+    test(`for ${seconds} s: presence is found within ${foundAgainWithinMs} ms, and nobody is thrown out`, async () => {
       const removedBefore = await removals();
       webhooks.mode = mode;
       const untilMs = performance.now() + seconds * 1_000;
@@ -191,7 +195,7 @@ describeWith(['postgres', 'kafka', 'livekit'], 'with people inside', () => {
     }, 180_000);
   });
 
-  test('a LiveKit that is killed: who comes again stays, and presence is found within 17 s', async () => {
+  test(`a LiveKit that is killed: who comes again stays, and presence is found within ${foundAgainWithinMs} ms`, async () => {
     const removedBefore = await removals();
     const before = await believed();
     const gone = [...inside.values()];
