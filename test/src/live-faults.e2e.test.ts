@@ -15,11 +15,8 @@ import { createWebhookRelay } from './webhook-relay.ts';
 
 /** `FAULT_SECONDS=60` for the long run; LiveKit gives up the head of a room's queue of webhooks after 15 s. */
 const faultSeconds = Number(process.env['FAULT_SECONDS'] ?? 20);
-/**
- * What a sweep's first look has missed waits for its second look (1 s), for the next sweep (15 s) and for the second look of
- * that (1 s); then it is applied.
- */
-const foundAgainWithinMs = 18_000;
+/** What a sweep's look has just missed waits for the next sweep (15 s) and for its second look (1 s); then it is applied. */
+const foundAgainWithinMs = 17_000;
 const roomCount = 5;
 const peopleCount = 50;
 

@@ -6,6 +6,7 @@ import { type FakeLivekit, startFakeLivekit } from '../test/fake-livekit.ts';
 import { startProjection, type TestProjection } from '../test/projection.ts';
 import { type Client, connect, type RealWorker, startRealWorker } from '../test/real-worker.ts';
 import { until } from '../test/until.ts';
+import { type Clock, systemClock } from './clock.ts';
 import { toLivekitRecord } from './livekit-record.ts';
 import { startSweep, sweepOnce } from './sweep.ts';
 
@@ -255,6 +256,31 @@ describeWith(['postgres'], 'the sweep', () => {
       expect(performance.now() - releasedAtMs).toBeLessThan(1_000);
       await second.stop();
       expect((await parts.pool.query('select from duties')).rowCount).toBe(0);
+    });
+
+    test.each([
+      ['of 0.4 s is followed by the next one 15 s after it began', 400, 14_600],
+      ['that takes longer than the interval, by a pause of a second', 20_000, 1_000],
+      ['during which the clock was set back, by the interval', -3_600_000, 15_000],
+    ])('one %s', async (_, tookMs, pauseMs) => {
+      let nowMs = Date.now();
+      const paused = Promise.withResolvers<number>();
+      const clock: Clock = {
+        ...systemClock,
+        now: () => nowMs,
+        delay: (ms, signal) => {
+          paused.resolve(ms);
+          return systemClock.delay(ms, signal);
+        },
+      };
+      const listRooms = () => {
+        nowMs += tookMs;
+        return livekit.service.listRooms();
+      };
+      const service = { ...livekit.service, listRooms };
+      const sweeping = startSweep({ ...dependencies(), intervalMs: 15_000, clock, livekit: service });
+      expect(await paused.promise).toBe(pauseMs);
+      await sweeping.stop();
     });
 
     test('of somebody who vanished is taken over when it ends', async () => {

@@ -11,6 +11,8 @@ import type { WorkerMetrics } from './metrics.ts';
 const dutyName = 'sweep';
 /** A room that differs is looked at again after so long: webhooks may be on their way. */
 const secondLookAfterMs = 1_000;
+/** Between two sweeps that take longer than the interval. */
+const leastPauseMs = 1_000;
 /** LiveKit serves joins beside us. */
 const roomsPerSecond = 200;
 /** Looked at within a tenth of a second. */
@@ -233,12 +235,15 @@ export const startSweep = (
 
   const run = async (): Promise<void> => {
     while (!signal.aborted) {
+      const startedAtMs = clock.now();
       try {
         if (await hold()) await sweep();
       } catch (error) {
         if (!signal.aborted) logger.warn({ err: error }, 'sweep failed');
       }
-      await clock.delay(intervalMs, signal).catch(() => {});
+      // From start to start: what a look has just missed waits for the next one, and no longer.
+      const restMs = intervalMs - (clock.now() - startedAtMs);
+      await clock.delay(Math.min(Math.max(restMs, leastPauseMs), intervalMs), signal).catch(() => {});
     }
     await store.releaseDuty(dutyName, holder).catch(() => {});
   };
