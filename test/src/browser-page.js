@@ -1,6 +1,8 @@
 // Runs in the browser: what a tab of `browser.ts` can do. LivekitClient is livekit-client's own bundle.
-const { Room, RoomEvent } = LivekitClient;
-const room = new Room();
+const { DefaultReconnectPolicy, Room, RoomEvent } = LivekitClient;
+// As docs/gate.md has it.
+const retryDelaysMs = [0, 300, 1_000, ...Array.from({ length: 22 }, () => 2_000)];
+const room = new Room({ reconnectPolicy: new DefaultReconnectPolicy(retryDelaysMs) });
 let disconnectReason;
 let returns = 0;
 

@@ -1,9 +1,8 @@
 import {
-  type Context,
+  type Attributes,
   context,
   propagation,
   ROOT_CONTEXT,
-  type Span,
   SpanKind,
   SpanStatusCode,
   TraceFlags,
@@ -50,35 +49,31 @@ export function traceRoutes<L extends FastifyBaseLogger, P extends FastifyTypePr
 /** Opens the span of one request and continues within it. By itself only where no hook is asked: Fastify's own errors. */
 export function traceRequest(request: RequestToTrace, reply: ReplyToTrace, next: () => void): void {
   const parent = propagation.extract(ROOT_CONTEXT, request.headers);
-  const span = startServerSpan(request, parent);
-  if (span.isRecording())
+  const { method, routeOptions } = request;
+  const name = routeOptions.url === undefined ? method : `${method} ${routeOptions.url}`;
+  const span = tracer.startSpan(name, { kind: SpanKind.SERVER }, parent);
+  // No sampler of ours looks at attributes, so those that nobody receives are never put together.
+  if (span.isRecording()) {
+    span.setAttributes(attributesOf(request));
     reply.raw.once('close', () => {
       span.setAttribute('http.response.status_code', reply.statusCode);
       if (reply.statusCode >= 500) span.setStatus({ code: SpanStatusCode.ERROR });
       span.end();
     });
+  }
   context.with(trace.setSpan(parent, span), next);
 }
 
-/** Attributes as the semantic conventions for HTTP have them; the query, which may carry a token, is not among them. */
-function startServerSpan(request: RequestToTrace, parent: Context): Span {
-  const { method, url, headers, protocol, ip, routeOptions } = request;
-  const route = routeOptions.url;
-  const attributes = {
-    'http.request.method': method,
-    'http.route': route,
-    'url.path': pathOf(url),
-    'url.scheme': protocol,
-    'server.address': headers.host,
-    'client.address': ip,
-    'user_agent.original': headers['user-agent'],
-  };
-  return tracer.startSpan(
-    route === undefined ? method : `${method} ${route}`,
-    { kind: SpanKind.SERVER, attributes },
-    parent,
-  );
-}
+/** As the semantic conventions for HTTP have them; the query, which may carry a token, is not among them. */
+const attributesOf = ({ method, url, headers, protocol, ip, routeOptions }: RequestToTrace): Attributes => ({
+  'http.request.method': method,
+  'http.route': routeOptions.url,
+  'url.path': pathOf(url),
+  'url.scheme': protocol,
+  'server.address': headers.host,
+  'client.address': ip,
+  'user_agent.original': headers['user-agent'],
+});
 
 type ReplyToTrace = Pick<FastifyReply, 'raw' | 'statusCode'>;
 

@@ -106,16 +106,20 @@ export const createApp = async (dependencies: ApiDependencies): Promise<FastifyI
 /** Empty where clients reach LiveKit at the root of its host. */
 const pathOf = (serverUrl: string): string => new URL(serverUrl).pathname.replace(/\/$/, '');
 
-/** What stands before every route; CORS first, so that browsers can read whatever comes after it. */
-const guard = async (app: FastifyInstance, settings: ApiDependencies['settings'], now: () => number): Promise<void> => {
+const registerCors = async (app: FastifyInstance, origins: readonly string[]): Promise<void> => {
   await app.register(fastifyCors, {
-    origin: settings.corsOrigins.length > 0 ? [...settings.corsOrigins] : false,
+    origin: [...origins],
     methods: ['GET', 'POST', 'DELETE'],
     allowedHeaders: ['authorization', 'content-type', 'last-event-id', 'traceparent', 'tracestate'],
     exposedHeaders: ['retry-after'],
     maxAge: 600,
     strictPreflight: false,
   });
+};
+
+/** What stands before every route; CORS first, so that browsers can read whatever comes after it. */
+const guard = async (app: FastifyInstance, settings: ApiDependencies['settings'], now: () => number): Promise<void> => {
+  if (settings.corsOrigins.length > 0) await registerCors(app, settings.corsOrigins);
   await app.register(fastifyUnderPressure, { maxEventLoopDelay: settings.maxEventLoopDelayMs, retryAfter: 1 });
   // Before anything is verified, and on paths that lead nowhere, too.
   const count = limit('address', createRateLimit(settings.addressRequestsPerMinute, now), ({ ip }) => ip);

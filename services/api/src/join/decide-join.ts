@@ -75,23 +75,24 @@ export const allowedBy = (verdict: Verdict, nowMs: number): Allowed => {
  */
 export const decideEntry = async (
   { store, tokenTtlSeconds }: DecideOptions,
-  { deviceId, takeOver, loginEndsAtMs = null, ...query }: Entrant,
-  check: (admission: Admission) => void = () => {},
+  entrant: Entrant,
+  check?: (admission: Admission) => void,
 ): Promise<Admission> => {
-  const first = await fromStore(store.readFacts(query));
+  const { roomId, userId, deviceId, takeOver, loginEndsAtMs = null } = entrant;
+  const first = await fromStore(store.readFacts(entrant));
   const { facts, isRoomLive } = first;
-  const identity = identityOf(facts.room ?? unknownRoom(query.roomId), query.userId, deviceId);
+  const identity = identityOf(facts.room ?? unknownRoom(roomId), userId, deviceId);
   const decide = (answer: FactsAnswer): Verdict =>
     authorise(answer.facts, { purpose: 'enter', identity, takeOver, loginEndsAtMs }, answer.nowMs);
   const verdict = allowedBy(decide(first), first.nowMs);
   // Nobody is allowed into a room that is not there.
   const room = facts.room as RoomFacts;
   const admission = { room, identity, verdict, isRoomLive };
-  check(admission);
+  check?.(admission);
   if (!needsSeat(room)) return admission;
 
   const leaseSeconds = tokenTtlSeconds + leaseBeyondTokenSeconds;
-  const seated = await fromStore(store.takeSeat({ ...query, identity, deviceId, leaseSeconds }, decide));
+  const seated = await fromStore(store.takeSeat({ ...entrant, identity, leaseSeconds }, decide));
   return { ...admission, verdict: allowedBy(seated.verdict, seated.answer.nowMs) };
 };
 

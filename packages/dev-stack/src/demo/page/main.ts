@@ -1,5 +1,5 @@
 /** The demo page: who signs in, joins a room, sees and hears the others; a host decides who stays. */
-import { ConnectionState, DisconnectReason, Room, RoomEvent, Track } from 'livekit-client';
+import { ConnectionState, DefaultReconnectPolicy, DisconnectReason, Room, RoomEvent, Track } from 'livekit-client';
 import type { DemoSettings, Person } from '../demo-settings.ts';
 import { type JoinAnswer, type JoinProblem, joinRoom } from '../join-room.ts';
 import { showMembers } from './members.ts';
@@ -38,10 +38,13 @@ entry.addEventListener('submit', (event) => {
   if (person !== undefined) void enter(person, roomName.value);
 });
 
+/** As long as by default, but never more than 3 s apart (each is taken at 50 to 150 %): LiveKit may be back meanwhile. */
+const retryDelaysMs = [0, 300, 1_000, ...Array.from({ length: 22 }, () => 2_000)];
+
 /** From the click to the end of the call. */
 async function enter(person: Person, roomId: string): Promise<void> {
   const leaving = new AbortController();
-  const room = new Room();
+  const room = new Room({ reconnectPolicy: new DefaultReconnectPolicy(retryDelaysMs) });
   room.on(RoomEvent.ConnectionStateChanged, show);
   leaveButton.onclick = () => {
     leaving.abort();
