@@ -1,2 +1,3 @@
+export * from './hs256-signer.ts';
 export * from './room-service.ts';
 export * from './settings.ts';
