@@ -2,23 +2,20 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { allTopics } from '@realtime-service/contracts';
 import {
   createDatabase,
-  freePort,
   type SignalClient,
   signalIn,
   signalOnlyMs,
   startKafka,
-  startLivekit,
   startPostgres,
 } from '@realtime-service/dev-stack';
 import type { NewRecord } from '@realtime-service/event-log';
 import { createKafkaLog } from '@realtime-service/event-log/kafka';
-import { createRoomService } from '@realtime-service/livekit';
 import { migrate } from '@realtime-service/room-store';
 import type { Benchmark, Effort, Findings } from './benchmark.ts';
 import { factOf } from './fact.ts';
 import { figure, range } from './format.ts';
+import { startLiveWorker } from './live-worker.ts';
 import { livekitTokenOf } from './livekit-token.ts';
-import { livekitKey, serviceEnv, startService } from './processes.ts';
 import { spreadOf } from './statistics.ts';
 import { createBenchPool } from './worker/project-batches.ts';
 
@@ -27,7 +24,6 @@ const roomCount = 50;
 const warmUpSeconds = 3;
 const entriesAtOnce = 16;
 const appendWithinMs = 5_000;
-const livekitTimeoutMs = 5_000;
 /** Two sweeps of the room-worker: whoever only signals is known by them alone. */
 const knownWithinMs = 35_000;
 const closedWithinMs = 20_000;
@@ -56,21 +52,11 @@ const run = async ({ seconds, rounds }: Effort, say: (line: string) => void): Pr
   await migrate(databaseUrl);
   const kafka = await startKafka({ report: say });
   await kafka.createTopics(allTopics.map((topic) => ({ topic, partitions: 12 })));
-  const livekitPort = await freePort();
-  const url = `ws://127.0.0.1:${livekitPort}`;
-  const env = {
-    ...serviceEnv(databaseUrl, { url, keys: `${livekitKey.name}: ${livekitKey.secret}` }),
-    KAFKA_BROKERS: kafka.brokers.join(),
-  };
-  const worker = await startService({ name: 'room-worker', service: 'room-worker', env, isPinned: false });
-  const livekit = await startLivekit({
-    keys: { [livekitKey.name]: livekitKey.secret },
-    ports: { http: livekitPort },
-    webhookUrl: `${worker.url}/webhooks/livekit`,
-    report: say,
-  });
-  const key = { apiKey: livekitKey.name, secret: livekitKey.secret };
-  const service = createRoomService({ apiUrl: livekit.apiUrl, key, timeoutMs: livekitTimeoutMs });
+  const { url, worker, livekit, service } = await startLiveWorker(
+    databaseUrl,
+    { KAFKA_BROKERS: kafka.brokers.join() },
+    say,
+  );
   const pool = createBenchPool(databaseUrl, 1);
   const log = createKafkaLog({ brokers: kafka.brokers, clientId: 'bench', writeLog: () => undefined });
   const append = (records: readonly NewRecord[]) => log.append(records, appendWithinMs);

@@ -2,15 +2,15 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { createDatabase, freePort, startLivekit, startPostgres } from '@realtime-service/dev-stack';
+import { createDatabase, startPostgres } from '@realtime-service/dev-stack';
 import { createEmbeddedLog } from '@realtime-service/event-log';
-import { createRoomService } from '@realtime-service/livekit';
 import { migrate, type Pool } from '@realtime-service/room-store';
 import type { Benchmark, Effort, Findings } from '../benchmark.ts';
 import { factOf } from '../fact.ts';
 import { figure } from '../format.ts';
+import { startLiveWorker } from '../live-worker.ts';
 import { livekitTokenOf } from '../livekit-token.ts';
-import { livekitKey, readProcessMetrics, type Service, serviceEnv, startService } from '../processes.ts';
+import { readProcessMetrics, type Service } from '../processes.ts';
 import { type Spread, spreadOf } from '../statistics.ts';
 import { createBenchPool } from '../worker/project-batches.ts';
 import type { Crowd } from './crowd.ts';
@@ -24,7 +24,6 @@ const peoplePerCrowd = 900;
 const calmMs = 15_000;
 const enteredWithinMs = 120_000;
 const appendWithinMs = 30_000;
-const livekitTimeoutMs = 5_000;
 const roomOptions = { emptyTimeoutSeconds: 300, departureTimeoutSeconds: 300 };
 
 const roomOf = (room: number): string => `room-${room}`;
@@ -67,21 +66,7 @@ const startCrowd = async (crowd: Crowd): Promise<ChildProcess> => {
 const run = async ({ seconds, rounds }: Effort, say: (line: string) => void): Promise<Findings> => {
   const databaseUrl = await createDatabase((await startPostgres()).url);
   await migrate(databaseUrl);
-  const livekitPort = await freePort();
-  const url = `ws://127.0.0.1:${livekitPort}`;
-  const env = serviceEnv(databaseUrl, { url, keys: `${livekitKey.name}: ${livekitKey.secret}` });
-  const worker = await startService({ name: 'room-worker', service: 'room-worker', env, isPinned: false });
-  const livekit = await startLivekit({
-    keys: { [livekitKey.name]: livekitKey.secret },
-    ports: { http: livekitPort },
-    webhookUrl: `${worker.url}/webhooks/livekit`,
-    report: say,
-  });
-  const service = createRoomService({
-    apiUrl: livekit.apiUrl,
-    key: { apiKey: livekitKey.name, secret: livekitKey.secret },
-    timeoutMs: livekitTimeoutMs,
-  });
+  const { url, worker, livekit, service } = await startLiveWorker(databaseUrl, {}, say);
   const pool = createBenchPool(databaseUrl, 2);
   const log = createEmbeddedLog({ pool, writeLog: () => undefined });
   const facts = upTo(allRooms).map((room) =>
