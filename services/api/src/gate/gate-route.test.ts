@@ -2,7 +2,7 @@ import { Problem } from '@realtime-service/contracts';
 import { attributes, type DenyReason, permissionsOf, roles, toVideoGrant } from '@realtime-service/room-model';
 import { decodeJwt } from 'jose';
 import { AccessToken } from 'livekit-server-sdk';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { livekitToken, type TokenChanges } from '../../test/livekit-token.ts';
 import { rawRequest, readAnswer } from '../../test/raw-request.ts';
 import { at, livekitKey, type Situation, startTestApi, type TestApi } from '../../test/test-api.ts';
@@ -17,6 +17,7 @@ beforeAll(async () => {
   api = await startTestApi({ ...manyAttempts, LIVEKIT_KEYS: keys });
 });
 afterAll(() => api.close());
+afterEach(() => void vi.useRealTimers());
 beforeEach(() => {
   api.situations.clear();
   api.made.length = 0;
@@ -370,6 +371,19 @@ describe('503', () => {
 test('other methods are refused', async () => {
   for (const method of ['POST', 'HEAD', 'PUT', 'DELETE'] as const)
     expect((await api.app.inject({ method, url: '/api/realtime/gate' })).statusCode).toBe(405);
+});
+
+test('a token that passed before is refused once it is over', async () => {
+  vi.useFakeTimers({ toFake: ['Date'] });
+  const own = await startTestApi(manyAttempts);
+  own.situations.set(at('room-42'), {});
+  const uri = inQuery(signed({ claims: { exp: secondsFromNow(-30) } }));
+  const status = async () =>
+    (await own.app.inject({ url: '/api/realtime/gate', headers: { 'x-original-uri': uri } })).statusCode;
+  expect(await status()).toBe(204);
+  vi.setSystemTime(Date.now() + 32_000);
+  expect(await status()).toBe(401);
+  await own.close();
 });
 
 test('no token is logged', async () => {
