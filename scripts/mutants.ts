@@ -31,8 +31,7 @@ interface Assertion {
 const complaintOf = (copy: string, { file, title, parts }: Mutant['caughtBy']): string | null => {
   const results = join(copy, 'results.json');
   rmSync(results, { force: true });
-  const project = parts === undefined ? 'unit' : 'real';
-  const args = ['run', '--project', project, file, '--reporter=json', `--outputFile=${results}`];
+  const args = ['run', file, '--reporter=json', `--outputFile=${results}`];
   spawnSync(process.execPath, [join('node_modules', 'vitest', 'vitest.mjs'), ...args], {
     cwd: copy,
     env: { ...process.env, REAL_PARTS: parts, RACES: '200', DEADLOCK_SECONDS: '1' },

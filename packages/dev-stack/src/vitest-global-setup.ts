@@ -66,7 +66,22 @@ const starters: Starters = {
   go: () => prepareGoProducer(report),
 };
 
-export default async function startSharedParts(project: TestProject): Promise<() => Promise<void>> {
+/** Each project of the tests loads this file anew; what one has started serves all. */
+const shared = globalThis as { realParts?: Promise<SharedParts> };
+
+interface SharedParts {
+  readonly parts: StartedParts;
+  readonly stop: () => Promise<void>;
+}
+
+export default async function shareParts(project: TestProject): Promise<() => Promise<void>> {
+  shared.realParts ??= startParts();
+  const { parts, stop } = await shared.realParts;
+  project.provide('startedParts', parts);
+  return stop;
+}
+
+async function startParts(): Promise<SharedParts> {
   const isWanted = wantedParts();
   const stops: Stops = [];
 
@@ -82,10 +97,11 @@ export default async function startSharedParts(project: TestProject): Promise<()
 
   const names = Object.keys(starters) as RealPartName[];
   const parts = await Promise.all(names.map(async (name) => [name, await start(name)] as const));
-  project.provide('startedParts', Object.fromEntries(parts) as StartedParts);
-
-  return async () => {
-    await Promise.all(stops.map((stop) => stop()));
+  return {
+    parts: Object.fromEntries(parts) as StartedParts,
+    stop: async () => {
+      await Promise.all(stops.splice(0).map((stop) => stop()));
+    },
   };
 }
 

@@ -676,6 +676,19 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(livekit.notices()).toEqual([{ to: [], notice: { type: 'removed', code: 'room_closed', ...data } }]);
     });
 
+    test('a closed one ends in one call for those too who came in just before, and are asked about first', async () => {
+      await aCall();
+      await parts.publish(['room.closed', room, {}]);
+      await parts.caughtUp();
+      await parts.pool.query(`update marks set due_at = now() + interval '500 ms' where identity = ''`);
+      start();
+      await until('the room is gone', () => !livekit.rooms.has(room));
+      await answered();
+      expect(livekit.callsOf('RemoveParticipant')).toEqual([]);
+      expect(livekit.notices()[0]).toEqual({ to: [], notice: { type: 'removed', code: 'room_closed' } });
+      expect(await answers()).toMatchObject({ 'asked_room room_closed': 2 });
+    });
+
     test('one that is not live, or has ended, leaves no question behind', async () => {
       parts.consume();
       await parts.publish(['room.created', room, { members: [{ userId: 'u-7', role: 'speaker' }] }]);

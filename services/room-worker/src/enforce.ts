@@ -142,13 +142,18 @@ const enforce = async (
   present: ListedParticipant,
   verdict: Verdict,
 ): Promise<Answer> => {
-  const { livekit, unknownRooms } = dependencies;
+  const { store, livekit, unknownRooms } = dependencies;
   const { roomId, identity } = mark;
   if (verdict.kind === 'allow') {
     const wanted = toParticipantPermission(verdict.permissions);
     if (isSamePermission(wanted, present.permission)) return settled('agreed', '', verdict.changesAtMs);
     await livekit.setPermission(roomId, identity, wanted);
     return settled('permissions_set', '', verdict.changesAtMs);
+  }
+  // The room's own question ends it, in one call: also for whoever came in just before.
+  if (verdict.reason === 'room_closed' || verdict.reason === 'schedule_over') {
+    await store.markIdentities(roomId, [''], mark);
+    return settled('asked_room', verdict.reason);
   }
   if (verdict.reason === 'unknown_room' && unknownRooms === 'observe') return settled('observed', verdict.reason);
   await tell(dependencies, mark, { type: 'removed', code: verdict.code, ...said(verdict.message) });
@@ -207,7 +212,7 @@ const answerMark = async (dependencies: EnforcementDependencies, mark: Mark): Pr
     }
     const { action, reason, askAgainAtMs } = answer;
     metrics.answers.inc({ action, reason });
-    if (action === 'removed' || (action === 'room_deleted' && mark.identity === '')) {
+    if (action === 'removed' || action === 'room_deleted') {
       metrics.removalSeconds.observe(Math.max(0, clock.now() - mark.causedAtMs) / 1000);
       logger.info({ room: mark.roomId, identity: mark.identity, action, reason, cause: mark.cause }, 'session ended');
     }
