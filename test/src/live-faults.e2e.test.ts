@@ -141,9 +141,10 @@ describeWith(['postgres', 'kafka', 'livekit'], 'with people inside', () => {
         await add(at);
         await enter(at);
       }
-      await system.publish({ type: 'member.removed', subject: roomOf(0), data: { userId: userOf(0) } });
+      // Before the removal, which may be done when the log's answer comes.
       const out = inside.get(userOf(0))?.out;
       inside.delete(userOf(0));
+      await system.publish({ type: 'member.removed', subject: roomOf(0), data: { userId: userOf(0) } });
       await out;
       await system.publish({ type: 'room.locked', subject: roomOf(1) });
       await presenceIsFound();
