@@ -12,9 +12,9 @@ import { livekitKey, serviceEnv, startService } from './processes.ts';
 import { spreadOf } from './statistics.ts';
 
 const eventsPerSecond = 200;
+const everyMs = 1000 / eventsPerSecond;
 /** Of so many events one is waited for by the person whom it admits. */
 const sampleEvery = 10;
-const tickMs = 1000 / (eventsPerSecond / sampleEvery);
 const appendWithinMs = 5_000;
 const visibleWithinMs = 10_000;
 const roomCount = 100;
@@ -65,11 +65,10 @@ const run = async ({ seconds, rounds }: Effort, say: (line: string) => void): Pr
     const samples: Promise<number>[] = [];
     const others: Promise<unknown>[] = [];
     const startedAtMs = performance.now();
-    for (let tick = 0; tick * tickMs < forSeconds * 1000; tick += 1) {
-      await delay(Math.max(0, startedAtMs + tick * tickMs - performance.now()));
-      samples.push(waitFor(next));
-      for (let other = 1; other < sampleEvery; other += 1) others.push(append([added(next + other)]));
-      next += sampleEvery;
+    for (let at = 0; at * everyMs < forSeconds * 1000; at += 1, next += 1) {
+      await delay(Math.max(0, startedAtMs + at * everyMs - performance.now()));
+      if (at % sampleEvery === 0) samples.push(waitFor(next));
+      else others.push(append([added(next)]));
     }
     await Promise.all(others);
     return (await Promise.all(samples)).sort((a, b) => a - b);
