@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { createDatabase, startFaultProxy, startPgbouncer } from '@realtime-service/dev-stack';
 import { describeWith, realParts } from '@realtime-service/dev-stack/vitest';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -81,31 +83,63 @@ describeWith(['postgres'], 'C28: a pool whose connections', () => {
   });
 });
 
-describeWith(
-  ['postgres', 'pgbouncer'],
-  'C30: through PgBouncer in transaction mode, with one connection for all',
-  () => {
-    test('three migrate at once, facts are read by each, and no lock stays', async () => {
-      const databaseUrl = await createDatabase(realParts(['postgres']).postgres.url);
-      const pooler = await startPgbouncer({ databaseUrl, poolSize: 1 });
-      const applied = await Promise.all([migrate(pooler.url), migrate(pooler.url), migrate(pooler.url)]);
-      expect(applied.filter((names) => names.includes('0001-projections.sql'))).toHaveLength(1);
-      const pools = ['first', 'second'].map((applicationName) =>
-        createPool({ url: pooler.url, maxConnections: 2, applicationName, onError: () => undefined }),
-      );
-      const query = { roomId: 'room', userId: 'ann', loginId: null };
-      for (const pool of [...pools, ...pools]) {
-        expect(await readFacts(pool, [query])).toMatchObject([{ facts: { room: null } }]);
-        expect(await inTransaction(pool, (client) => readFacts(client, [query]))).toHaveLength(1);
-      }
-      const [pool] = pools as [Pool];
-      expect(await planningOf(pool)).toEqual({ planCacheMode: 'auto', enableSeqscan: 'on' });
-      expect((await pool.query(`select pid from pg_locks where locktype = 'advisory'`)).rows).toEqual([]);
-      await Promise.all(pools.map((each) => each.end()));
-      await pooler.stop();
+describeWith(['postgres', 'pgbouncer'], 'C30: through PgBouncer in transaction mode', () => {
+  test('three migrate at once by one connection, facts are read by each, and no lock stays', async () => {
+    const databaseUrl = await createDatabase(realParts(['postgres']).postgres.url);
+    const pooler = await startPgbouncer({ databaseUrl, poolSize: 1 });
+    const applied = await Promise.all([migrate(pooler.url), migrate(pooler.url), migrate(pooler.url)]);
+    expect(applied.filter((names) => names.includes('0001-projections.sql'))).toHaveLength(1);
+    const pools = ['first', 'second'].map((applicationName) =>
+      createPool({ url: pooler.url, maxConnections: 2, applicationName, onError: () => undefined }),
+    );
+    const query = { roomId: 'room', userId: 'ann', loginId: null };
+    for (const pool of [...pools, ...pools]) {
+      expect(await readFacts(pool, [query])).toMatchObject([{ facts: { room: null } }]);
+      expect(await inTransaction(pool, (client) => readFacts(client, [query]))).toHaveLength(1);
+    }
+    const [pool] = pools as [Pool];
+    expect(await planningOf(pool)).toEqual({ planCacheMode: 'auto', enableSeqscan: 'on' });
+    expect((await pool.query(`select pid from pg_locks where locktype = 'advisory'`)).rows).toEqual([]);
+    await Promise.all(pools.map((each) => each.end()));
+    await pooler.stop();
+  });
+
+  test('one that is killed in the middle of a migration leaves nothing that others wait for, and nothing half done', async () => {
+    const databaseUrl = await createDatabase(realParts(['postgres']).postgres.url);
+    const pooler = await startPgbouncer({ databaseUrl, poolSize: 3 });
+    const witness = createPool({
+      url: databaseUrl,
+      maxConnections: 2,
+      applicationName: 'w',
+      onError: () => undefined,
     });
-  },
-);
+    const all = await migrate(databaseUrl);
+    // As if the last one were new; it waits for a table that somebody holds.
+    await witness.query(`alter table members drop column removal_reason; alter table rooms drop column closing_reason;
+        delete from schema_migrations where name = '0006-why-people-are-out.sql'`);
+    const holder = await witness.connect();
+    await holder.query('begin; lock table rooms in share mode');
+    const script = `import { migrate } from ${JSON.stringify(import.meta.resolve('./migrate.ts'))}; await migrate(${JSON.stringify(pooler.url)});`;
+    const killed = spawn(process.execPath, ['--input-type=module', '--eval', script], { stdio: 'ignore' });
+    const waiting = async () =>
+      (await witness.query(`select from pg_locks where not granted and relation = 'rooms'::regclass`)).rowCount === 1;
+    while (!(await waiting()));
+    killed.kill('SIGKILL');
+    await once(killed, 'exit');
+    const others = [migrate(pooler.url), migrate(pooler.url)];
+    await holder.query('commit');
+    holder.release();
+    const startedAtMs = performance.now();
+    expect((await Promise.all(others)).flat()).toEqual(['0006-why-people-are-out.sql']);
+    expect(performance.now() - startedAtMs).toBeLessThan(10_000);
+    expect((await witness.query('select name from schema_migrations order by name')).rows).toEqual(
+      all.map((name) => ({ name })),
+    );
+    expect((await witness.query(`select pid from pg_locks where locktype = 'advisory'`)).rows).toEqual([]);
+    await witness.end();
+    await pooler.stop();
+  });
+});
 
 describeWith(['postgres'], 'a database that is a replica', () => {
   test('is asked nothing', async () => {
