@@ -229,6 +229,17 @@ export const mutants: readonly Mutant[] = [
     },
   },
   {
+    name: 'a kick that hits whatever session is there',
+    edits: [
+      {
+        path: 'services/room-worker/src/enforce.ts',
+        from: 'if (present?.sid === edge.participantSid && isThere)',
+        to: 'if (present !== null && isThere)',
+      },
+    ],
+    caughtBy: { file: 'test/src/simulation/simulate.test.ts', title: 'the first seeds hold' },
+  },
+  {
     name: 'a schedule acted on by an older state',
     edits: [
       {

@@ -41,6 +41,16 @@ export class FactSource {
     return this.fact('room.created', roomId, 'room', { members }, nowMs);
   }
 
+  /** An order that concerns one session. */
+  kick(
+    roomId: string,
+    { identity, sid }: { readonly identity: string; readonly sid: string },
+    nowMs: number,
+  ): RoomFact {
+    const data = { participantSid: sid, identity, by: this.#random.pick(userIds) };
+    return this.fact('participant.kick_requested', roomId, sid, data, nowMs);
+  }
+
   #pick(nowMs: number): readonly [type: string, subject: string, entity: string, data: object | undefined] {
     const random = this.#random;
     const roomId = random.pick(roomIds);

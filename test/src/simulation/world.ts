@@ -38,6 +38,7 @@ const personOf = (roomId: string, { attributes: signed }: ListedParticipant): Pe
 });
 const personKey = ({ roomId, userId, loginId }: Person): string => keyOf(roomId, userId, loginId);
 const idleTransactionMs = 5_000;
+const kickLifeMs = 60_000;
 /** Of real time: never met by a run that lasts milliseconds. */
 const storeDeadlineMs = 2_500;
 const maxQuietRounds = 180;
@@ -75,6 +76,10 @@ export class World {
   };
   /** Whom a worker has seen inside, and when. */
   readonly #seen = new Map<string, { readonly moment: number; readonly person: Person }>();
+  /** Sessions that are to be kicked, and until when. */
+  readonly #kicks = new Map<string, number>();
+  /** How often a worker has seen somebody inside in such a session, less the removals since. */
+  readonly #seenToKick = new Map<string, number>();
   #started = 0;
 
   constructor(seed: number) {
@@ -114,6 +119,7 @@ export class World {
     [12, () => this.#join()],
     [14, () => this.#enter()],
     [3, () => this.#leave()],
+    [3, () => this.#kick()],
     [18, () => this.#deliverWebhook()],
     [10, () => this.#passTime()],
     [3, () => this.#sweep()],
@@ -151,8 +157,9 @@ export class World {
       worker.skewMs = 0;
     }
     this.#startWorker();
-    for (const fact of this.#late.splice(0)) this.#publish(fact);
+    for (const fact of this.#late.splice(0)) this.#publish({ ...fact, canBeLate: false });
     this.#rebalance();
+    const quietAtMs = this.scheduler.nowMs;
     let fault: string | null = null;
     for (let round = 0; round < maxQuietRounds && this.violation === null; round += 1) {
       for (const webhook of this.#livekit.webhooks.splice(0)) this.#receive(webhook);
@@ -164,7 +171,7 @@ export class World {
       await this.scheduler.advance(500);
       this.#noteRights();
       if (round < 2 * sweepEveryRounds) continue;
-      fault = this.#findFault();
+      fault = this.#findFault() ?? this.#findKicked(quietAtMs);
       if (fault === null) return;
     }
     if (fault !== null) this.#violate(`${(maxQuietRounds * 500) / 1000} s after the last fault ${fault}`);
@@ -259,6 +266,17 @@ export class World {
     if (this.#livekit.leave(roomId, identity, 'CLIENT_INITIATED')) this.#tell(`${userId} left ${roomId}`);
   }
 
+  #kick(): void {
+    const inside = [...this.#livekit.rooms].flatMap(([roomId, { people: ofRoom }]) =>
+      [...ofRoom.values()].map((participant) => ({ roomId, participant })),
+    );
+    if (inside.length === 0) return;
+    const { roomId, participant } = this.#random.pick(inside);
+    const { nowMs } = this.scheduler;
+    this.#kicks.set(participant.sid, nowMs + kickLifeMs);
+    this.#publish(this.#facts.kick(roomId, participant, nowMs));
+  }
+
   #deliverWebhook(): void {
     const { webhooks } = this.#livekit;
     if (webhooks.length === 0) return;
@@ -317,11 +335,11 @@ export class World {
         livekit: this.#livekit,
       },
       {
-        onLook: (roomId, participant) =>
-          this.#seen.set(keyOf(worker.name, roomId, participant.identity), {
-            moment: this.#moment,
-            person: personOf(roomId, participant),
-          }),
+        onLook: (roomId, participant) => {
+          const key = keyOf(worker.name, roomId, participant.identity);
+          this.#seen.set(key, { moment: this.#moment, person: personOf(roomId, participant) });
+          if (this.#kicks.has(participant.sid)) this.#seenToKick.set(key, (this.#seenToKick.get(key) ?? 0) + 1);
+        },
         onRemove: (roomId, participant) => this.#seeRemoval(worker, roomId, participant),
         onDelete: (roomId) => {
           this.#tell(`${worker.name} ended ${roomId}`);
@@ -428,12 +446,18 @@ export class World {
 
   /**
    * LiveKit's call names an identity: it can hit a session that has come since the look. What counts is whether whoever
-   * was seen had lost the right.
+   * was seen had lost the right, or was to be kicked.
    */
   #seeRemoval(worker: SimulatedWorker, roomId: string, { identity }: ListedParticipant): void {
     this.#tell(`${worker.name} removed ${identity} from ${roomId}`);
     this.removals += 1;
-    const seen = this.#seen.get(keyOf(worker.name, roomId, identity));
+    const key = keyOf(worker.name, roomId, identity);
+    const seen = this.#seen.get(key);
+    const toKick = this.#seenToKick.get(key) ?? 0;
+    if (toKick > 0) {
+      this.#seenToKick.set(key, toKick - 1);
+      return;
+    }
     const right = seen && this.#rights.applied.get(personKey(seen.person));
     if (seen === undefined || (right?.isGiven && right.lastMissing < seen.moment))
       this.#violate(`${identity} was removed from ${roomId}, though the right was there since the question`);
@@ -466,6 +490,15 @@ export class World {
         );
         if (!session?.isLive) return `${identity} (${sid}) is inside ${roomId}, and believed to be away`;
       }
+    return null;
+  }
+
+  /** Of the orders that had time left when it became quiet. */
+  #findKicked(quietAtMs: number): string | null {
+    for (const [roomId, live] of this.#livekit.rooms)
+      for (const { identity, sid } of live.people.values())
+        if ((this.#kicks.get(sid) ?? 0) - quietAtMs > kickLifeMs / 2)
+          return `${identity} (${sid}) is inside ${roomId}, and was to be kicked`;
     return null;
   }
 
