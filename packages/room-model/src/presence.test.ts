@@ -146,11 +146,12 @@ describe('who is live', () => {
 
 describe('what a session remembers', () => {
   test('user, device, login and trace are the signed attributes, never parts of the identity', () => {
+    const trace = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
     const attributes = {
       'rt.user': 'f:1:ann',
       'rt.device': 'phone',
       'rt.login': 's1',
-      'rt.trace': '00-a-b-01',
+      'rt.trace': trace,
       other: 'x',
     };
     const set = hear([joined(first, { ...ann, identity: 'f:1:ann:phone', attributes })]);
@@ -158,13 +159,25 @@ describe('what a session remembers', () => {
       userId: 'f:1:ann',
       deviceId: 'phone',
       loginId: 's1',
-      trace: '00-a-b-01',
+      trace,
     });
     const { attributes: _, ...stranger } = ann;
     expect(sessionIn(hear([joined(first, { ...stranger, identity: 'bob:phone' })]), first, 'PA_1')).toMatchObject({
       userId: null,
       deviceId: null,
     });
+  });
+
+  test.each([
+    ['rt.user', { userId: null }],
+    ['rt.device', { deviceId: null }],
+    ['rt.login', { loginId: null }],
+    ['rt.trace', { trace: null }],
+  ])('an attribute %s that the desk would never have signed was not said', (name, unsaid) => {
+    for (const value of ['', 'x'.repeat(5_000), 'a\0b']) {
+      const set = hear([joined(first, { ...ann, attributes: { [name]: value } })]);
+      expect(sessionIn(set, first, 'PA_1')).toMatchObject(unsaid);
+    }
   });
 
   test('kind and visibility are kept apart', () => {

@@ -1,9 +1,13 @@
-import type {
-  LivekitFact,
-  LivekitObserved,
-  LivekitParticipant,
-  LivekitRoom,
-  ParticipantKind,
+import {
+  DeviceId,
+  type LivekitFact,
+  type LivekitObserved,
+  type LivekitParticipant,
+  type LivekitRoom,
+  type ParticipantKind,
+  roomEventData,
+  Traceparent,
+  UserId,
 } from '@realtime-service/contracts';
 
 /** One life of a LiveKit room: from its creation to its end it has one sid. */
@@ -69,6 +73,19 @@ export const loginEndOf = (signed: Readonly<Record<string, string | undefined>> 
   return seconds === undefined ? null : Number(seconds) * 1000;
 };
 
+const LoginId = roomEventData['login.ended'].shape.sid;
+
+/**
+ * What our signed attributes say. Whoever has a key of LiveKit's may sign others under the same names: what the desk
+ * would never have signed counts as not said, since no table could hold it.
+ */
+export const signedOf = ({ attributes: signed = {} }: Pick<LivekitParticipant, 'attributes'>) => ({
+  userId: UserId.safeParse(signed[attributes.user]).data ?? null,
+  deviceId: DeviceId.safeParse(signed[attributes.device]).data ?? null,
+  loginId: LoginId.safeParse(signed[attributes.login]).data ?? null,
+  trace: Traceparent.safeParse(signed[attributes.trace]).data ?? null,
+});
+
 const creationMs = (room: LivekitRoom): number => room.creationTimeMs || (room.creationTime ?? 0) * 1000;
 const joinedMs = (participant: LivekitParticipant): number =>
   participant.joinedAtMs || (participant.joinedAt ?? 0) * 1000;
@@ -130,10 +147,7 @@ const sessionOf = (room: LivekitRoom, participant: LivekitParticipant, atMs: num
   roomSid: room.sid,
   participantSid: participant.sid,
   identity: participant.identity,
-  userId: participant.attributes?.[attributes.user] ?? null,
-  deviceId: participant.attributes?.[attributes.device] ?? null,
-  loginId: participant.attributes?.[attributes.login] ?? null,
-  trace: participant.attributes?.[attributes.trace] ?? null,
+  ...signedOf(participant),
   kind: participant.kind,
   isHidden: participant.permission?.hidden ?? false,
   isLive: true,

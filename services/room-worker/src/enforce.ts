@@ -1,7 +1,6 @@
 import type { Notice } from '@realtime-service/contracts';
 import { type ListedParticipant, LivekitError, type RoomService } from '@realtime-service/livekit';
 import {
-  attributes,
   authorise,
   endOf,
   identityOf,
@@ -10,6 +9,7 @@ import {
   type Request,
   type RoomFacts,
   replacedBy,
+  signedOf,
   toParticipantPermission,
   type Verdict,
 } from '@realtime-service/room-model';
@@ -171,7 +171,7 @@ const stayOf = (
   identity,
   takeOver: false,
   loginEndsAtMs: loginEndOf(signed),
-  ...(room !== null && { dueIdentity: identityOf(room, userId, signed?.[attributes.device] ?? null) }),
+  ...(room !== null && { dueIdentity: identityOf(room, userId, signedOf({ attributes: signed }).deviceId) }),
 });
 
 /**
@@ -184,10 +184,9 @@ const answerIdentity = async (dependencies: EnforcementDependencies, mark: Mark)
   const present = await livekit.getParticipant(roomId, identity);
   if (present === null) return settled('absent');
   if (!isPerson(present)) return settled('not_a_person', present.kind);
-  const userId = present.attributes?.[attributes.user];
-  if (userId === undefined) return settled('observed', 'not_ours');
+  const { userId, loginId } = signedOf(present);
+  if (userId === null) return settled('observed', 'not_ours');
   const judge = async (): Promise<Verdict> => {
-    const loginId = present.attributes?.[attributes.login] ?? null;
     const { facts, nowMs } = await readOne(store, { roomId, userId, loginId });
     const verdict = authorise(facts, stayOf(mark, present, { room: facts.room, userId }), nowMs);
     const replaced = verdict.kind === 'allow' ? replacedBy(facts, userId, identity) : [];

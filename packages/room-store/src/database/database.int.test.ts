@@ -1,10 +1,11 @@
 import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createDatabase, startFaultProxy, startPgbouncer } from '@realtime-service/dev-stack';
 import { describeWith, realParts } from '@realtime-service/dev-stack/vitest';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { readFacts } from '../read-facts.ts';
-import { createPool, inTransaction, type Pool, preparedAs } from './database.ts';
+import { createPool, inTransaction, isUnstorable, type Pool, preparedAs } from './database.ts';
 import { migrate } from './migrate.ts';
 
 const maxConnections = 5;
@@ -138,6 +139,30 @@ describeWith(['postgres', 'pgbouncer'], 'C30: through PgBouncer in transaction m
     expect((await witness.query(`select pid from pg_locks where locktype = 'advisory'`)).rows).toEqual([]);
     await witness.end();
     await pooler.stop();
+  });
+});
+
+describeWith(['postgres'], 'data that PostgreSQL refuses', () => {
+  test.each([
+    ['a text that no index holds', [randomBytes(4_000).toString('base64'), 1], true],
+    ['a text with NUL', ['a\0b', 1], true],
+    ['what a constraint forbids', ['a', -1], true],
+    ['what another transaction holds', ['held', 1], false],
+  ])('%s is told from what may be stored another day', async (_, values, isForEver) => {
+    const url = await createDatabase(realParts(['postgres']).postgres.url);
+    const pool = createPool({ url, maxConnections: 2, applicationName: 'x', onError: () => undefined });
+    await pool.query('create table kept (name text primary key, count int check (count > 0))');
+    const holder = await pool.connect();
+    await holder.query(`begin; insert into kept values ('held', 1)`);
+    const insert = inTransaction(pool, async (client) => {
+      await client.query('set local lock_timeout = 100');
+      await client.query('insert into kept values ($1, $2)', values);
+    });
+    const error = await insert.catch((refusal: unknown) => refusal);
+    expect(error).toBeInstanceOf(Error);
+    expect(isUnstorable(error)).toBe(isForEver);
+    holder.release(true);
+    await pool.end();
   });
 });
 

@@ -133,9 +133,9 @@ export const isCancelled = (error: unknown): boolean => error instanceof pg.Data
 export const isBusy = (error: unknown): boolean =>
   error instanceof pg.DatabaseError && ['55P03', '57014', '40P01'].includes(error.code ?? '');
 
-/** SQLSTATE classes 22 and 23: this data can never be stored, whatever the day. */
+/** SQLSTATE classes 22, 23 and 54, such as a text that no index holds: this data can never be stored, whatever the day. */
 export const isUnstorable = (error: unknown): boolean =>
-  error instanceof pg.DatabaseError && /^2[23]/.test(error.code ?? '');
+  error instanceof pg.DatabaseError && /^(?:2[23]|54)/.test(error.code ?? '');
 
 /** SQLSTATE 42P01 and 42703: a table or a column is not there, so this schema is not ours, or older. */
 export const isSchemaMissing = (error: unknown): boolean =>
