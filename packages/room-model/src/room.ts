@@ -203,6 +203,15 @@ const settled = (doubts: Iterable<Suspect>, origin: Origin): RoomChange[] =>
 const older = (doubts: Iterable<Suspect>, origin: Origin): Suspect[] =>
   [...doubts].filter(({ cause }) => isLaterInLog(origin, cause));
 
+/** Fields of an update that decide about nobody's rights. */
+const harmlessFields = new Set(['userId', 'displayName', 'name', 'reason']);
+
+/** Whether an update says nothing that a doubt could be about: it raises none, and ends none. */
+export const isHarmless = (update: object): boolean => Object.keys(update).every((field) => harmlessFields.has(field));
+
+const withoutHealing = (changes: readonly RoomChange[]): RoomChange[] =>
+  changes.filter(({ entity }) => entity !== 'suspect');
+
 /** A newer valid fact of an entity ends every doubt about it. */
 const heal = (
   entities: RoomEntities,
@@ -346,7 +355,7 @@ const createRoom = (
   const memberOrigin = asMemberOrigin(origin);
   if (header.length > 0) {
     const changes = [...header, ...replaceMembers(entities, roomId, named, memberOrigin)];
-    return [...changes.filter(({ entity }) => entity !== 'suspect'), ...healRoom(entities, roomId, origin)];
+    return [...withoutHealing(changes), ...healRoom(entities, roomId, origin)];
   }
   // Overtaken by a newer header: it is no full state any more, but a person it alone names is still a fact.
   return [...named.values()]
@@ -387,11 +396,13 @@ export const evolveRoom = (entities: RoomEntities, event: RoomEvent, origin: Ori
   switch (event.type) {
     case 'room.created':
       return createRoom(entities, roomId, event.data, origin);
-    case 'room.updated':
-      return changeHeader(entities, roomId, origin, (stored) => {
+    case 'room.updated': {
+      const changes = changeHeader(entities, roomId, origin, (stored) => {
         const { state: _, ...fields } = updatedHeader(event.data, stored);
         return fields;
       });
+      return isHarmless(event.data) ? withoutHealing(changes) : changes;
+    }
     case 'room.locked':
       return changeHeader(entities, roomId, origin, () => ({ isLocked: true }));
     case 'room.unlocked':
@@ -400,8 +411,10 @@ export const evolveRoom = (entities: RoomEntities, event: RoomEvent, origin: Ori
       return closeRoom(entities, roomId, event.data, origin);
     case 'member.added':
       return addMember(entities, roomId, event.data, origin);
-    case 'member.updated':
-      return updateMember(entities, roomId, event.data, origin);
+    case 'member.updated': {
+      const changes = updateMember(entities, roomId, event.data, origin);
+      return isHarmless(event.data) ? withoutHealing(changes) : changes;
+    }
     case 'member.removed':
       return removeMember(entities, roomId, event.data, origin);
     case 'member.banned': {

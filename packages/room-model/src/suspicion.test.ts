@@ -121,6 +121,11 @@ describe('what settles a doubt', () => {
       suspect: false,
     },
     {
+      why: 'not a new display name, which says nothing about membership',
+      given: [added('u7', 'speaker'), lostRemoval, fact('member.updated', { userId: 'u7', displayName: 'Ann' })],
+      suspect: true,
+    },
+    {
       why: 'not a fact that was told before',
       given: [
         added('u7', 'speaker', { offset: 3 }),
@@ -163,6 +168,11 @@ describe('what settles a doubt', () => {
       suspect: true,
     },
     { why: 'header: a newer header', given: [lostLock, fact('room.unlocked', undefined)], suspect: false },
+    {
+      why: "header: not the room's new name",
+      given: [lostLock, fact('room.updated', { name: 'Retro' })],
+      suspect: true,
+    },
     { why: 'header: not a member', given: [lostLock, added('u7', 'speaker')], suspect: true },
     { why: 'unnamed member: full state', given: [lostName, fact('room.created', { members: [] })], suspect: false },
     { why: 'unnamed member: not a fact about one of them', given: [lostName, removed('u7')], suspect: true },
@@ -349,6 +359,14 @@ describe('a dead letter that is retried', () => {
     expect(seen(set)).toBeDefined();
     expect(seen(set)).toEqual(seen(untouched));
     expect(isSuspect(set, 'u7')).toBe(false);
+  });
+
+  test('beside facts of another partition, of which none is known to be newer, it takes rights away and gives none', () => {
+    const elsewhere = { partition: 1 };
+    const { set: given } = retried(lost(added('u7', 'host')), [], [removed('u7', elsewhere)]);
+    expect(memberIn(given, 'u7')).toMatchObject({ isRemoved: true });
+    const { set: taken } = retried(lost(removed('u7')), [], [added('u7', 'host', elsewhere)]);
+    expect(memberIn(taken, 'u7')).toMatchObject({ isRemoved: true });
   });
 
   test('full state: entity by entity', () => {

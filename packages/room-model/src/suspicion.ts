@@ -9,7 +9,15 @@ import {
   UserId,
 } from '@realtime-service/contracts';
 import { isLaterInLog, type LogPlace, type Origin } from './origin.ts';
-import { type Doubted, evolveRoom, keyOf, keyOfSuspect, type RoomChange, type RoomEntities } from './room.ts';
+import {
+  type Doubted,
+  evolveRoom,
+  isHarmless,
+  keyOf,
+  keyOfSuspect,
+  type RoomChange,
+  type RoomEntities,
+} from './room.ts';
 
 const LoginId = roomEventData['login.ended'].shape.sid;
 
@@ -34,9 +42,6 @@ const takesRightsAway: Readonly<Record<RoomEventType, boolean>> = {
   'dead_letter.discarded': false,
 };
 
-/** Fields of an update that decide about nobody's rights. */
-const harmlessFields = new Set(['userId', 'displayName', 'name', 'reason']);
-
 /** As much of a record as could be read before it became a dead letter. */
 export interface UnreadableFact {
   readonly key: string | null;
@@ -51,7 +56,7 @@ const isRecord = (value: unknown): value is Record<string, unknown> =>
 const mayTakeRights = (type: RoomEventType, data: unknown): boolean => {
   if (!takesRightsAway[type]) return false;
   const isUpdate = type === 'member.updated' || type === 'room.updated';
-  return !(isUpdate && isRecord(data) && Object.keys(data).every((field) => harmlessFields.has(field)));
+  return !(isUpdate && isRecord(data) && isHarmless(data));
 };
 
 /**
@@ -116,9 +121,23 @@ const placeOf = (entities: RoomEntities, { entity, row }: RoomChange): LogPlace 
   }
 };
 
+/** Facts that take rights away, whatever they say. */
+const onlyTakesRights: ReadonlySet<RoomEventType> = new Set([
+  'room.locked',
+  'room.closed',
+  'member.removed',
+  'member.banned',
+  'user.disabled',
+]);
+
 /**
  * Folds a dead letter that has become readable, with its own place as provenance and version: it changes only entities
- * whose position is below that place, whatever the fold would merge in its own order.
+ * whose position is below that place, whatever the fold would merge in its own order. Where the entity's last fact stands
+ * in another partition, nothing tells which came first: then it may take rights away, and give none.
  */
 export const evolveRetried = (entities: RoomEntities, event: RoomEvent, origin: Origin): RoomChange[] =>
-  evolveRoom(entities, event, origin).filter((change) => isLaterInLog(origin, placeOf(entities, change)));
+  evolveRoom(entities, event, origin).filter((change) => {
+    const stored = placeOf(entities, change);
+    const isElsewhere = stored !== null && (stored.partition !== origin.partition || stored.topic !== origin.topic);
+    return isElsewhere ? onlyTakesRights.has(event.type) : isLaterInLog(origin, stored);
+  });
