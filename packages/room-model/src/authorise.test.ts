@@ -211,6 +211,31 @@ describe('what only keeps people from entering throws nobody out', () => {
           enter: reason,
           stay: 'allow',
         },
+        {
+          why: 'lost the connection 60 s ago, came back and was removed 5 s ago',
+          given: { ...given, sessions: [...leftSecondsAgo(60), ...leftSecondsAgo(5, true)] },
+          enter: reason,
+          stay: 'allow',
+        },
+        {
+          why: 'was removed on one device when another one lost the connection',
+          given: {
+            ...given,
+            sessions: [{ identity: 'u7:phone', isLive: false, endedAtMs: secondsAgo(5) }, ...leftSecondsAgo(5, true)],
+          },
+          enter: reason,
+          stay: 'allow',
+        },
+        {
+          why: 'came back after a removal and lost the connection',
+          given: { ...given, sessions: [...leftSecondsAgo(60, true), ...leftSecondsAgo(5)] },
+          enter: 'allow',
+        },
+        {
+          why: 'was removed on one device and is inside with another',
+          given: { ...given, sessions: [...leftSecondsAgo(5, true), { identity: 'u7:phone' }] },
+          enter: 'allow',
+        },
       ]);
     });
 
@@ -591,10 +616,11 @@ const restated = (
     bans.some((ban) => ban.privilege === privilege && !ban.isLifted && !(ban.untilMs !== null && ban.untilMs <= now));
   const isMember = !!member && !!member.role && !member.isRemoved;
   const role = isMember ? member.role : room?.access === 'authenticated' ? room.defaultRole : null;
-  const counted = ownSessions.filter(
-    ({ isLive, endedAtMs, wasRemoved }) =>
-      isLive || (!wasRemoved && endedAtMs !== null && now - endedAtMs < 2 * 60 * 1000),
+  const removals = ownSessions.flatMap(({ wasRemoved, endedAtMs }) =>
+    wasRemoved && endedAtMs !== null ? [endedAtMs] : [],
   );
+  const since = Math.max(now - 2 * 60 * 1000, ...removals);
+  const counted = ownSessions.filter(({ isLive, endedAtMs }) => isLive || (endedAtMs !== null && endedAtMs > since));
   const enters = purpose === 'enter';
   const isOutside = enters && counted.length === 0;
   const isSeen = !((isMember ? member.permissions?.hidden : undefined) ?? role === 'observer');

@@ -2,7 +2,7 @@ import type { ProblemCode, Role } from '@realtime-service/contracts';
 import { type Permissions, permissionsOf, roles } from './permissions.ts';
 import type { Ban, Member, RoomHeader, User } from './room.ts';
 
-/** How long a person who left, not by removal, still counts as live: a full reconnect must not be locked out. */
+/** How long a person who left, and was not removed since, still counts as live: a full reconnect must not be locked out. */
 export const recentlyLeftMs = 120_000;
 
 /** One of the person's own sessions in this room, of whichever device. */
@@ -129,12 +129,18 @@ const deny = (reason: DenyReason, more: Partial<Denied> = {}): Denied => ({
   ...more,
 });
 
-/** Whether one of these sessions is inside, or was until a moment ago. */
-const isPresent = (sessions: readonly OwnSession[], nowMs: number): boolean =>
-  sessions.some(
-    ({ isLive, endedAtMs, wasRemoved }) =>
-      isLive || (endedAtMs !== null && !wasRemoved && nowMs - endedAtMs < recentlyLeftMs),
+/**
+ * Whether one of these sessions is inside, or was until a moment ago. A removal of the person ends what was left of the
+ * sessions before it: a lost connection of a moment ago brings nobody back who was removed since.
+ */
+const isPresent = (sessions: readonly OwnSession[], nowMs: number): boolean => {
+  const wasRemovedSince = (timeMs: number): boolean =>
+    sessions.some(({ wasRemoved, endedAtMs }) => wasRemoved && endedAtMs !== null && endedAtMs >= timeMs);
+  return sessions.some(
+    ({ isLive, endedAtMs }) =>
+      isLive || (endedAtMs !== null && nowMs - endedAtMs < recentlyLeftMs && !wasRemovedSince(endedAtMs)),
   );
+};
 
 /** A tombstone is no member, nor is somebody of whom only an update is known. */
 const activeMember = (member: MemberFacts | null): (MemberFacts & { readonly role: Role }) | null =>
