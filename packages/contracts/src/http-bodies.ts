@@ -153,6 +153,10 @@ const ExplainedSession = z.object({
   lastFactAt: Timestamp,
 });
 
+const ExplainedPartition = z
+  .object({ topic: LogTopic, partition: LogPartition, lag: z.int(), ageMs: z.number() })
+  .nullable();
+
 /** Answer of `/explain`. Null says that there is none. Names of people and rooms are not in it. */
 export const Explanation = z
   .object({
@@ -170,9 +174,10 @@ export const Explanation = z
       .object({
         isCurrent: z.boolean().describe('False where the facts are too old to decide by: joins are answered with 503.'),
         isLogKnown: z.boolean().describe('False where the end of the log cannot be read: nothing is refused for that.'),
-        partition: z.object({ topic: LogTopic, partition: LogPartition, lag: z.int(), ageMs: z.number() }).nullable(),
+        partition: ExplainedPartition.describe('The one that the facts about the room are in.'),
+        userPartition: ExplainedPartition.describe('The one that those about the person are in.'),
       })
-      .describe("Of the room's partition of the log."),
+      .describe('Of the partitions of the log; null where its end has never been read.'),
     isRoomLive: z.boolean(),
     facts: z.object({
       room: ExplainedRoom.nullable(),

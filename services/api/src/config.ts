@@ -95,7 +95,9 @@ const OwnSettings = z
     MAX_HEADER_BYTES: number(17_408, 65_536, 32_768).describe(
       'Most bytes of request headers; proxies in front must allow as much',
     ),
-    PROJECTION_MAX_AGE_SECONDS: number(1, 3600, 10).describe('Above this age of its partition a room admits nobody'),
+    PROJECTION_MAX_AGE_SECONDS: number(1, 3600, 10).describe(
+      'Above this age of its partition a room admits nobody, and a person is admitted nowhere',
+    ),
     CONSUMER_GROUP: z
       .string()
       .min(1)

@@ -6,12 +6,15 @@ import { createFreshness, type Freshness } from './freshness.ts';
 
 const partitionCount = 12;
 const maxAgeMs = 10_000;
-/** A room of partition 3, and one of another. */
-const ofPartition = (wanted: (partition: number) => boolean): string => {
-  for (let n = 0; ; n += 1) if (wanted(partitionOf(`room-${n}`, partitionCount))) return `room-${n}`;
+const keyOf = (kind: 'room' | 'user', wanted: (partition: number) => boolean): string => {
+  for (let n = 0; ; n += 1) if (wanted(partitionOf(`${kind}-${n}`, partitionCount))) return `${kind}-${n}`;
 };
-const ours = ofPartition((partition) => partition === 3);
-const theirs = ofPartition((partition) => partition !== 3);
+/** A room of partition 3, and one of another. */
+const ours = keyOf('room', (partition) => partition === 3);
+const theirs = keyOf('room', (partition) => partition !== 3);
+/** People of the same two. */
+const ourUser = keyOf('user', (partition) => partition === 3);
+const theirUser = keyOf('user', (partition) => partition !== 3);
 
 let nowMs: number;
 let high: bigint;
@@ -60,14 +63,14 @@ const ofOurs = () =>
 
 describe('the age of a partition', () => {
   test('is none before anything is known', () => {
-    expect(freshness.isCurrent(ours)).toBe(true);
-    expect(freshness.ofRoom(ours)).toBeUndefined();
+    expect(freshness.isCurrent(ours, theirUser)).toBe(true);
+    expect(freshness.ofKey(ours)).toBeUndefined();
   });
 
   test('is none on an idle topic, however long', async () => {
     await second({ high: 5n, applied: 5n });
     await secondsPass(100);
-    expect(freshness.isCurrent(ours)).toBe(true);
+    expect(freshness.isCurrent(ours, theirUser)).toBe(true);
     expect(ofOurs()).toMatchObject({ lag: 0n, ageMs: 0 });
   });
 
@@ -75,32 +78,40 @@ describe('the age of a partition', () => {
     await second({ high: 1n });
     await secondsPass(10);
     expect(ofOurs()).toMatchObject({ lag: 1n, ageMs: 10_000 });
-    expect(freshness.isCurrent(ours)).toBe(true);
+    expect(freshness.isCurrent(ours, theirUser)).toBe(true);
     await second();
-    expect(freshness.isCurrent(ours)).toBe(false);
-    expect(freshness.isCurrent(theirs)).toBe(true);
-    expect(freshness.ofRoom(ours)).toEqual(ofOurs());
-    expect(freshness.ofRoom(theirs)).toMatchObject({ topic: topics.roomEvents, lag: 0n, ageMs: 0 });
+    expect(freshness.isCurrent(ours, theirUser)).toBe(false);
+    expect(freshness.isCurrent(theirs, theirUser)).toBe(true);
+    expect(freshness.ofKey(ours)).toEqual(ofOurs());
+    expect(freshness.ofKey(theirs)).toMatchObject({ topic: topics.roomEvents, lag: 0n, ageMs: 0 });
     await second({ applied: 1n });
-    expect(freshness.isCurrent(ours)).toBe(true);
+    expect(freshness.isCurrent(ours, theirUser)).toBe(true);
+  });
+
+  test('is that of the room and that of the person: what says that somebody is disabled stands in the latter', async () => {
+    await second({ high: 1n });
+    await secondsPass(11);
+    expect(freshness.isCurrent(theirs, ourUser)).toBe(false);
+    expect(freshness.isCurrent(theirs, theirUser)).toBe(true);
+    expect(freshness.ofKey(ourUser)).toEqual(ofOurs());
   });
 
   test('counts from the oldest that waits: a busy partition that keeps up is young', async () => {
     for (let n = 1n; n <= 60n; n += 1n) await second({ high: n * 100n, applied: (n - 1n) * 100n });
     expect(ofOurs()).toMatchObject({ lag: 100n, ageMs: 0 });
-    expect(freshness.isCurrent(ours)).toBe(true);
+    expect(freshness.isCurrent(ours, theirUser)).toBe(true);
   });
 
   test('is that of the delay where the projection follows slowly', async () => {
     for (let n = 1n; n <= 60n; n += 1n) await second({ high: n * 100n, applied: n > 20n ? (n - 20n) * 100n : 0n });
     expect(ofOurs()).toMatchObject({ lag: 2_000n, ageMs: 19_000 });
-    expect(freshness.isCurrent(ours)).toBe(false);
+    expect(freshness.isCurrent(ours, theirUser)).toBe(false);
   });
 
   test('never looks younger for having waited long', async () => {
     for (let n = 1n; n <= 700n; n += 1n) await second({ high: n });
     await second({ applied: 650n });
-    expect(freshness.isCurrent(ours)).toBe(false);
+    expect(freshness.isCurrent(ours, theirUser)).toBe(false);
   });
 });
 
@@ -109,14 +120,14 @@ describe('a log that is away', () => {
     isLogAway = true;
     await secondsPass(60);
     expect(freshness.isLogKnown()).toBe(false);
-    expect(freshness.isCurrent(ours)).toBe(true);
+    expect(freshness.isCurrent(ours, theirUser)).toBe(true);
   });
 
   test('does not hide what is known to wait', async () => {
     await second({ high: 1n });
     isLogAway = true;
     await secondsPass(11);
-    expect(freshness.isCurrent(ours)).toBe(false);
+    expect(freshness.isCurrent(ours, theirUser)).toBe(false);
   });
 
   test('is known again when it is back', async () => {

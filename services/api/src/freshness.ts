@@ -36,13 +36,13 @@ export interface PartitionFreshness {
 }
 
 export interface Freshness {
-  /** False while the room's partition is older than the limit. What is not known is no reason to refuse. */
-  readonly isCurrent: (roomId: string) => boolean;
+  /** False while the room's partition or the person's is older than the limit. What is not known is no reason to refuse. */
+  readonly isCurrent: (roomId: string, userId: string) => boolean;
   /** Waits up to a second until the projection has applied these positions. False when it has not. */
   readonly reaches: (positions: readonly PositionEntry[]) => Promise<boolean>;
   readonly partitions: () => PartitionFreshness[];
-  /** The partition that a room's facts are in, as far as it is known. */
-  readonly ofRoom: (roomId: string) => PartitionFreshness | undefined;
+  /** The partition that the facts about a room or a person are in, as far as it is known. */
+  readonly ofKey: (key: string) => PartitionFreshness | undefined;
   /** Whether the log's high positions could be read at the last look. */
   readonly isLogKnown: () => boolean;
   /** Looks once; `start` does so every second. */
@@ -59,9 +59,9 @@ interface FreshnessOptions {
   readonly now?: () => number;
 }
 
-/** @throws {ProblemError} 503 where the room's facts are too old to decide by */
-export const assertCurrent = ({ isCurrent }: Pick<Freshness, 'isCurrent'>, roomId: string): void => {
-  if (!isCurrent(roomId)) throw new ProblemError('projection_stale', { reason: 'partition_too_old' });
+/** @throws {ProblemError} 503 where the facts about the room or the person are too old to decide by */
+export const assertCurrent = ({ isCurrent }: Pick<Freshness, 'isCurrent'>, roomId: string, userId: string): void => {
+  if (!isCurrent(roomId, userId)) throw new ProblemError('projection_stale', { reason: 'partition_too_old' });
 };
 
 const keyOf = (topic: string, partition: number): string => `${topic}/${partition}`;
@@ -140,9 +140,10 @@ export const createFreshness = ({
 
   const isTooOld = (state: PartitionState): boolean => ageMs(state) > maxAgeMs;
 
-  const stateOfRoom = (roomId: string): PartitionState | undefined => {
+  /** Facts about a room have its id as their key, those about a person and a login have the person's. */
+  const stateOfKey = (key: string): PartitionState | undefined => {
     const count = partitionCounts.get(topics.roomEvents);
-    return count === undefined ? undefined : states.get(keyOf(topics.roomEvents, partitionOf(roomId, count)));
+    return count === undefined ? undefined : states.get(keyOf(topics.roomEvents, partitionOf(key, count)));
   };
 
   const toFreshness = (state: PartitionState): PartitionFreshness => ({
@@ -166,11 +167,10 @@ export const createFreshness = ({
   };
 
   return {
-    isCurrent: (roomId) => {
-      // The room's partition is worked out only where it can matter: every join asks.
+    isCurrent: (roomId, userId) => {
+      // Partitions are worked out only where they can matter: every join asks.
       if (!states.values().some(isTooOld)) return true;
-      const state = stateOfRoom(roomId);
-      return state === undefined || !isTooOld(state);
+      return [roomId, userId].map(stateOfKey).every((state) => state === undefined || !isTooOld(state));
     },
     reaches: async (positions) => {
       const deadlineMs = now() + waitAtMostMs;
@@ -181,8 +181,8 @@ export const createFreshness = ({
       return true;
     },
     partitions: () => [...states.values()].map(toFreshness),
-    ofRoom: (roomId) => {
-      const state = stateOfRoom(roomId);
+    ofKey: (key) => {
+      const state = stateOfKey(key);
       return state === undefined ? undefined : toFreshness(state);
     },
     isLogKnown: () => isLogKnown,

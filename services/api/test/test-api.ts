@@ -81,7 +81,8 @@ export interface TestApi {
   readonly present: Map<string, PresentPerson[]>;
   /** Failures to stage. */
   readonly failing: { store: boolean; seats: boolean; log: boolean; livekit: boolean };
-  readonly freshness: { isCurrent: boolean; reaches: boolean };
+  /** People whose own partition is too old, beside rooms that are not. */
+  readonly freshness: { isCurrent: boolean; outdatedPeople: readonly string[]; reaches: boolean };
   readonly seatsTaken: { takenByOthers: number; ownOtherDevices: number; isHeld: boolean; isReserved: boolean };
   readonly token: (changes?: Record<string, unknown>, header?: Record<string, unknown>) => Promise<string>;
   readonly close: () => Promise<void>;
@@ -112,7 +113,7 @@ export const startTestApi = async (
     situations: new Map<string, Situation>(),
     present: new Map<string, PresentPerson[]>(),
     failing: { store: false, seats: false, log: false, livekit: false },
-    freshness: { isCurrent: true, reaches: true },
+    freshness: { isCurrent: true, outdatedPeople: [] as readonly string[], reaches: true },
     seatsTaken: { takenByOthers: 0, ownOtherDevices: 0, isHeld: false, isReserved: false },
   };
   const readFacts: ApiDependencies['store']['readFacts'] = async ({ roomId, userId }) => {
@@ -133,7 +134,10 @@ export const startTestApi = async (
         return { answer, verdict: decide(answer) };
       },
     },
-    freshness: { isCurrent: () => state.freshness.isCurrent, reaches: async () => state.freshness.reaches },
+    freshness: {
+      isCurrent: (_roomId, userId) => state.freshness.isCurrent && !state.freshness.outdatedPeople.includes(userId),
+      reaches: async () => state.freshness.reaches,
+    },
     readPresentPeople: async (roomId, { identity, limit }) => {
       if (state.failing.store) throw new Error('the database is away');
       const people = state.present.get(roomId) ?? [];

@@ -226,9 +226,9 @@ describeWith(['postgres'], 'explanations', ({ postgres }) => {
     registerExplain(ops, {
       readProvenance: (query) => readProvenance(pool, query),
       freshness: {
-        isCurrent: () => api.freshness.isCurrent,
+        isCurrent: (_roomId, userId) => api.freshness.isCurrent && !api.freshness.outdatedPeople.includes(userId),
         isLogKnown: () => true,
-        ofRoom: () => ({ topic: topics.roomEvents, partition: 0, lag: 0n, ageMs: 0 }),
+        ofKey: () => ({ topic: topics.roomEvents, partition: 0, lag: 0n, ageMs: 0 }),
       },
       logger: createLogger({ service: 'api', destination: { write: () => undefined } }),
     });

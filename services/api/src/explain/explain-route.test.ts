@@ -72,7 +72,7 @@ let ops: FastifyInstance;
 let asked: FactsQuery[];
 let lines: string[];
 let read: () => Promise<ProvenFacts>;
-let freshness: Pick<Freshness, 'isCurrent' | 'isLogKnown' | 'ofRoom'>;
+let freshness: Pick<Freshness, 'isCurrent' | 'isLogKnown' | 'ofKey'>;
 
 beforeEach(() => {
   asked = [];
@@ -81,7 +81,7 @@ beforeEach(() => {
   freshness = {
     isCurrent: () => true,
     isLogKnown: () => true,
-    ofRoom: () => ({ topic: topics.roomEvents, partition: 3, lag: 0n, ageMs: 0 }),
+    ofKey: (key) => ({ topic: topics.roomEvents, partition: key === 'room-42' ? 3 : 5, lag: 0n, ageMs: 0 }),
   };
   ops = Fastify();
   registerExplain(ops, {
@@ -90,9 +90,9 @@ beforeEach(() => {
       return read();
     },
     freshness: {
-      isCurrent: (roomId) => freshness.isCurrent(roomId),
+      isCurrent: (roomId, userId) => freshness.isCurrent(roomId, userId),
       isLogKnown: () => freshness.isLogKnown(),
-      ofRoom: (roomId) => freshness.ofRoom(roomId),
+      ofKey: (key) => freshness.ofKey(key),
     },
     logger: createLogger({ service: 'api', destination: { write: (line) => void lines.push(line) } }),
   });
@@ -136,6 +136,7 @@ describe('200', () => {
         isCurrent: true,
         isLogKnown: true,
         partition: { topic: topics.roomEvents, partition: 3, lag: 0, ageMs: 0 },
+        userPartition: { topic: topics.roomEvents, partition: 5, lag: 0, ageMs: 0 },
       },
       isRoomLive: true,
       facts: {
@@ -312,24 +313,30 @@ describe('200', () => {
     });
   });
 
-  test('facts that are too old: a join is refused whatever they say', async () => {
+  test.each([
+    ['room', 'room-42', 'partition'],
+    ['person', 'u-7', 'userPartition'],
+  ])('facts about the %s that are too old: a join is refused whatever they say', async (_, old, field) => {
     freshness = {
-      isCurrent: (roomId) => roomId !== 'room-42',
+      isCurrent: (roomId, userId) => roomId !== old && userId !== old,
       isLogKnown: () => true,
-      ofRoom: () => ({ topic: topics.roomEvents, partition: 3, lag: 12n, ageMs: 11_250 }),
+      ofKey: (key) =>
+        key === old
+          ? { topic: topics.roomEvents, partition: 3, lag: 12n, ageMs: 11_250 }
+          : { topic: topics.roomEvents, partition: 5, lag: 0n, ageMs: 0 },
     };
     expect(await explained()).toMatchObject({
       join: { status: 503, code: 'projection_stale', reason: 'partition_too_old' },
       enter: { isAllowed: true },
-      freshness: { isCurrent: false, partition: { partition: 3, lag: 12, ageMs: 11_250 } },
+      freshness: { isCurrent: false, [field]: { partition: 3, lag: 12, ageMs: 11_250 } },
     });
   });
 
   test('the log away', async () => {
-    freshness = { isCurrent: () => true, isLogKnown: () => false, ofRoom: () => undefined };
+    freshness = { isCurrent: () => true, isLogKnown: () => false, ofKey: () => undefined };
     expect(await explained()).toMatchObject({
       join: { status: 200 },
-      freshness: { isCurrent: true, isLogKnown: false, partition: null },
+      freshness: { isCurrent: true, isLogKnown: false, partition: null, userPartition: null },
     });
   });
 });

@@ -15,11 +15,11 @@ import {
   type Verdict,
 } from '@realtime-service/room-model';
 import type { FactsQuery, Provenance, ProvenFacts, ToldRoom } from '@realtime-service/room-store';
-import { assertCurrent, type Freshness } from '../freshness.ts';
+import { assertCurrent, type Freshness, type PartitionFreshness } from '../freshness.ts';
 import { allowedBy } from '../join/decide-join.ts';
 import { ProblemError } from '../problem.ts';
 
-export type KnownFreshness = Pick<Freshness, 'isCurrent' | 'isLogKnown' | 'ofRoom'>;
+export type KnownFreshness = Pick<Freshness, 'isCurrent' | 'isLogKnown' | 'ofKey'>;
 
 /** What desk, door and worker decide about a person at this moment, and every fact behind that. */
 export const explain = (
@@ -38,12 +38,17 @@ export const explain = (
     loginId,
     identity,
     join: toJoinAnswer(() => {
-      assertCurrent(freshness, roomId);
+      assertCurrent(freshness, roomId, userId);
       allowedBy(enter, nowMs);
     }),
     enter: toExplainedVerdict(enter),
     stay: toExplainedVerdict(decide('stay')),
-    freshness: toFreshnessView(freshness, roomId),
+    freshness: {
+      isCurrent: freshness.isCurrent(roomId, userId),
+      isLogKnown: freshness.isLogKnown(),
+      partition: toPartitionView(freshness.ofKey(roomId)),
+      userPartition: toPartitionView(freshness.ofKey(userId)),
+    },
     isRoomLive,
     facts: { ...toFactsView(provenance), seats: facts.seats },
   };
@@ -69,14 +74,8 @@ const toExplainedVerdict = (verdict: Verdict): ExplainedVerdict => {
   return { isAllowed: false, reason, code, evidence, opensAt: toTimestampOrNull(opensAtMs) };
 };
 
-const toFreshnessView = (freshness: KnownFreshness, roomId: string): Explanation['freshness'] => {
-  const partition = freshness.ofRoom(roomId);
-  return {
-    isCurrent: freshness.isCurrent(roomId),
-    isLogKnown: freshness.isLogKnown(),
-    partition: partition === undefined ? null : { ...partition, lag: Number(partition.lag) },
-  };
-};
+const toPartitionView = (partition: PartitionFreshness | undefined): Explanation['freshness']['partition'] =>
+  partition === undefined ? null : { ...partition, lag: Number(partition.lag) };
 
 /** Field by field: of what the rows hold besides, names of people and rooms are nobody's business here. */
 const toFactsView = ({

@@ -23,7 +23,7 @@ beforeEach(() => {
   api.made.length = 0;
   api.lines.length = 0;
   Object.assign(api.failing, { store: false, seats: false, livekit: false });
-  Object.assign(api.freshness, { isCurrent: true });
+  Object.assign(api.freshness, { isCurrent: true, outdatedPeople: [] });
   Object.assign(api.seatsTaken, { takenByOthers: 0, ownOtherDevices: 0 });
 });
 
@@ -353,6 +353,11 @@ describe('503', () => {
   test.each<readonly [string, () => void, string]>([
     ['the store is away', () => Object.assign(api.failing, { store: true }), 'store_unavailable'],
     ['facts are too old', () => Object.assign(api.freshness, { isCurrent: false }), 'partition_too_old'],
+    [
+      'facts about the person are too old',
+      () => Object.assign(api.freshness, { outdatedPeople: ['u-7'] }),
+      'partition_too_old',
+    ],
     ['the room cannot be made', () => Object.assign(api.failing, { livekit: true }), 'livekit_unavailable'],
     ['an event of the room could not be read', () => given({ facts: { isSuspect: true } }), 'suspect'],
   ])('%s', async (_name, fail, reason) => {

@@ -73,7 +73,7 @@ export const registerGate = (
   const answer = async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
     const { roomId, person, claims, token: shown } = request.visitor as Visitor;
     if (person === null) return pass(reply, shown, claims.kind);
-    assertCurrent(freshness, roomId);
+    assertCurrent(freshness, roomId, person.userId);
     const entrant = { ...person, roomId, takeOver: false };
     const admission = await decideEntry(dependencies, entrant).catch(refuseEntry);
     await ensureRoom(dependencies, roomId);

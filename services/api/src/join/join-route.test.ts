@@ -16,7 +16,7 @@ beforeEach(() => {
   api.made.length = 0;
   api.lines.length = 0;
   Object.assign(api.failing, { store: false, seats: false, livekit: false });
-  Object.assign(api.freshness, { isCurrent: true, reaches: true });
+  Object.assign(api.freshness, { isCurrent: true, outdatedPeople: [], reaches: true });
   Object.assign(api.seatsTaken, { takenByOthers: 0, ownOtherDevices: 0 });
 });
 
@@ -408,6 +408,11 @@ describe('503: no token without a fresh decision', () => {
   test("the room's partition is too old", async () => {
     given();
     api.freshness.isCurrent = false;
+    await expectTryAgain('projection_stale');
+  });
+  test("the person's partition is too old", async () => {
+    given();
+    api.freshness.outdatedPeople = ['u-7'];
     await expectTryAgain('projection_stale');
   });
   test('the position is not reached', async () => {

@@ -39,7 +39,7 @@ export const registerJoin = (
     async (request) => {
       const caller = request.user;
       const asked = readJoin(request.params.roomId, request.body);
-      await assertFresh(freshness, asked);
+      await assertFresh(freshness, asked, caller.userId);
       const admission = await decideJoin(dependencies, caller, asked);
       await ensureRoom(dependencies, asked, admission);
       const name = nameOf(asked.participant_name, admission);
@@ -63,11 +63,15 @@ export const registerJoin = (
   refuseOtherMethods(app, url, ['POST']);
 };
 
-/** The caller's own facts, where it names their position, and the room's partition. */
-const assertFresh = async (freshness: JoinDependencies['freshness'], { atLeast, roomId }: AskedJoin): Promise<void> => {
+/** The caller's own facts, where it names their position, and the partitions of the room and the person. */
+const assertFresh = async (
+  freshness: JoinDependencies['freshness'],
+  { atLeast, roomId }: AskedJoin,
+  userId: string,
+): Promise<void> => {
   if (atLeast.length > 0 && !(await freshness.reaches(atLeast)))
     throw new ProblemError('projection_stale', { reason: 'position_not_reached' });
-  assertCurrent(freshness, roomId);
+  assertCurrent(freshness, roomId, userId);
 };
 
 /** A room that is live needs no making: LiveKit's API may be away while its media runs. */

@@ -17,7 +17,7 @@ beforeEach(() => {
   api.appended.length = 0;
   api.lines.length = 0;
   Object.assign(api.failing, { store: false, log: false });
-  Object.assign(api.freshness, { isCurrent: true });
+  Object.assign(api.freshness, { isCurrent: true, outdatedPeople: [] });
 });
 
 const rooms = '/api/realtime/rooms';
@@ -270,6 +270,12 @@ describe('503: nothing is appended without a fresh decision, or reported without
     api.freshness.isCurrent = false;
     await refused(good[action], 503, 'projection_stale');
     api.freshness.isCurrent = true;
+    api.freshness.outdatedPeople = ['u-7'];
+    await refused(good[action], 503, 'projection_stale');
+    // Nothing that is decided by is keyed by the other person.
+    api.freshness.outdatedPeople = ['tom'];
+    expect((await send(good[action])).statusCode).toBe(202);
+    api.appended.length = 0;
     api.failing.log = true;
     await refused(good[action], 503, 'store_unavailable');
     const response = await send(good[action]);

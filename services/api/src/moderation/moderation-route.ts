@@ -131,7 +131,7 @@ const decideOnSession = async (
   { userId, loginId }: Caller,
   { roomId, identity }: { readonly roomId: string; readonly identity: string },
 ): Promise<Decided> => {
-  assertCurrent(dependencies.freshness, roomId);
+  assertCurrent(dependencies.freshness, roomId, userId);
   const [{ facts, nowMs }, [session = null]] = await fromStore(
     Promise.all([
       dependencies.store.readFacts({ roomId, userId, loginId }),
@@ -151,7 +151,7 @@ const decideOnRights = async (
   target: { readonly roomId: string; readonly userId: string },
 ): Promise<number> => {
   const { roomId } = target;
-  assertCurrent(dependencies.freshness, roomId);
+  assertCurrent(dependencies.freshness, roomId, userId);
   // Asked at once, they are of one snapshot.
   const [{ facts, nowMs }, { facts: targetFacts }] = await fromStore(
     Promise.all([

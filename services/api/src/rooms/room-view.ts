@@ -27,7 +27,7 @@ export const decideView = async (
   { userId, loginId }: Caller,
   roomId: string,
 ): Promise<SeenRoom> => {
-  assertCurrent(dependencies.freshness, roomId);
+  assertCurrent(dependencies.freshness, roomId, userId);
   const { facts, isRoomLive, nowMs } = await fromStore(dependencies.store.readFacts({ roomId, userId, loginId }));
   const { role } = allowedBy(authorise(facts, { purpose: 'act', identity: '', takeOver: false }, nowMs), nowMs);
   // Nobody is allowed anything in a room that is not there.

@@ -14,7 +14,7 @@ beforeEach(() => {
   api.situations.clear();
   api.present.clear();
   Object.assign(api.failing, { store: false });
-  Object.assign(api.freshness, { isCurrent: true });
+  Object.assign(api.freshness, { isCurrent: true, outdatedPeople: [] });
 });
 
 const urls = { room: '/api/realtime/rooms/room-42', participants: '/api/realtime/rooms/room-42/participants' };
@@ -135,6 +135,9 @@ describe.each(Object.entries(urls))('%s', (_, url) => {
     api.freshness.isCurrent = false;
     expect((await get(url)).statusCode).toBe(503);
     api.freshness.isCurrent = true;
+    api.freshness.outdatedPeople = ['u-7'];
+    expect((await get(url)).statusCode).toBe(503);
+    api.freshness.outdatedPeople = [];
     api.failing.store = true;
     expect((await get(url)).statusCode).toBe(503);
   });
