@@ -1,4 +1,5 @@
 import { type Permissions, recentlyLeftMs, type Seats, type Verdict } from '@realtime-service/room-model';
+import { removedReason } from './apply/chunk-writes.ts';
 import { type BatchOptions, createBatcher } from './batch.ts';
 import { type Client, inTransaction, type Pool } from './database/database.ts';
 import { type FactsAnswer, type FactsQuery, readFacts } from './read-facts.ts';
@@ -30,14 +31,15 @@ interface SeatQuestion {
 /** Whoever leaves by own will gives the seat up after this time: a reload or a full reconnect says that it leaves, too. */
 const freedAfterLeavingMs = 15_000;
 /** After these the seat is free at once: it was taken away, taken over, or went with the room. */
-const freeingReasons = ['PARTICIPANT_REMOVED', 'DUPLICATE_IDENTITY', 'ROOM_DELETED', 'ROOM_CLOSED'];
+const freeingReasons = [removedReason, 'DUPLICATE_IDENTITY', 'ROOM_DELETED', 'ROOM_CLOSED'];
 
 /** LiveKit's clock says when somebody joined, the database's when the token was given: the gate, a moment before. */
 const clocksDifferByMs = 1_000;
 
 /**
  * Seats are held by people: who is inside, who was until a moment ago, and who has a token that was not used yet: no
- * session of that device has joined since. Machines (recorders, agents, ingress, SIP) and hidden people hold none.
+ * session of that device has joined since. Machines (recorders, agents, ingress, SIP) and hidden people hold none. Of those
+ * who left, the last end of an identity counts, and a removal of the person for all of the person's ends before it.
  */
 const seatsSql = `
   with asked as materialized (
@@ -54,6 +56,10 @@ const seatsSql = `
       where not s.is_live and s.kind = 'STANDARD' and not s.is_hidden and s.end_reason <> all ($5::text[])
         and s.ended_at > clock_timestamp() - case s.end_reason when 'CLIENT_INITIATED'
           then interval '${freedAfterLeavingMs} milliseconds' else interval '${recentlyLeftMs} milliseconds' end
+        and not exists (
+          select from sessions later where later.room_id = s.room_id and later.user_id = s.user_id
+            and later.ended_at >= s.ended_at
+            and (later.end_reason = '${removedReason}' or later.identity = s.identity and later.ended_at > s.ended_at))
     union all
     select l.room_id, l.identity, l.user_id, l.device_id, 'token'
       from wanted join seat_leases l using (room_id)

@@ -221,6 +221,44 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
     if (ofOthers === 409) expect(await statusOf(room, 'u-7')).toBe(ofTheirs);
   });
 
+  describe('who left more than once in two minutes: the last time counts', () => {
+    const lost = { left: ['CONNECTION_TIMEOUT', 60] } as const;
+    test.each<[string, readonly Stay[], number]>([
+      ['a lost connection, then a removal', [lost, { left: ['PARTICIPANT_REMOVED', 5] }], 200],
+      ['a lost connection, then leaving by own will', [lost, { left: ['CLIENT_INITIATED', 16] }], 200],
+      ['a removal, then a lost connection', [lost, { left: ['PARTICIPANT_REMOVED', 61] }], 409],
+      [
+        'a lost connection, then a removal on another device',
+        [{ ...lost, identity: 'u-7:phone', device: 'phone' }, { left: ['PARTICIPANT_REMOVED', 5] }],
+        200,
+      ],
+      [
+        'a lost connection, then leaving by own will on another device',
+        [{ ...lost, identity: 'u-7:phone', device: 'phone' }, { left: ['CLIENT_INITIATED', 16] }],
+        409,
+      ],
+      ["a lost connection, then somebody else's removal", [lost, { user: 'b', left: ['PARTICIPANT_REMOVED', 5] }], 409],
+    ])('%s', async (how, ends, ofOthers) => {
+      const room = `ends-${how.replaceAll(/\W/g, '-')}`;
+      await addRoom(room, 10, ['a']);
+      await fill(room, 9);
+      for (const end of ends) await addStay(room, { user: 'u-7', ...end });
+      expect(await statusOf(room, 'a')).toBe(ofOthers);
+    });
+
+    test('both at the same time: removed', async () => {
+      await addRoom('ends-at-once', 1, ['a']);
+      for (const reason of ['CONNECTION_TIMEOUT', 'PARTICIPANT_REMOVED'])
+        await addStay('ends-at-once', { user: 'u-7', left: [reason, 5] });
+      await pool.query(
+        `update sessions set ended_at = (select min(ended_at) from sessions where room_id = $1)
+        where room_id = $1`,
+        ['ends-at-once'],
+      );
+      expect(await statusOf('ends-at-once', 'a')).toBe(200);
+    });
+  });
+
   test('C21: the limit is 9 and 10 are inside: counted as numbers, so full', async () => {
     await addRoom('lowered', 9, ['a', 'p-100']);
     await fill('lowered', 10);
