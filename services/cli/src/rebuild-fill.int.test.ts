@@ -83,6 +83,7 @@ describeWith(['postgres'], 'filling the second set', () => {
       onBatch: createFiller({
         store: createRebuildStore(pool, isEmpty),
         partitionCount,
+        acceptsMisplaced: false,
         isOurs,
         readLimits: () => positionsOf(activeProjection),
         purge: (partition) => purgeFacts(pool, { projection: rebuildProjection, topic, partition }),

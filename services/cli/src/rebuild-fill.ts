@@ -1,7 +1,7 @@
 import { topics } from '@realtime-service/contracts';
 import type { BatchOutcome, LogBatch } from '@realtime-service/event-log';
 import { type ChunkStore, isBusy, rebuildProjection } from '@realtime-service/room-store';
-import { applyDecoded, decodeRecord } from '@realtime-service/room-worker';
+import { applyDecoded, type Decoded, decodeRecord } from '@realtime-service/room-worker';
 
 /** Somebody else's partition, for as long as any rebuild takes. */
 const leftAloneMs = 24 * 3_600_000;
@@ -14,6 +14,8 @@ const batchesPerPurge = 20;
 export interface FillDependencies {
   readonly store: ChunkStore;
   readonly partitionCount: number;
+  /** Whether records count that stand in another partition than their keys give. */
+  readonly acceptsMisplaced: boolean;
   /** The partitions to fill; others are left alone. */
   readonly isOurs: (partition: number) => boolean;
   /** Where the serving tables stand: the second set never goes beyond. */
@@ -23,11 +25,26 @@ export interface FillDependencies {
 }
 
 /**
+ * Between partitions there is no order: facts about one entity in two of them could come out in another one, and bring
+ * somebody back who was removed.
+ */
+const assertOrdered = (decoded: readonly Decoded[]): void => {
+  const misplaced = decoded.find(({ isMisplaced, record }) => isMisplaced && record.content.kind === 'room_event');
+  if (misplaced === undefined) return;
+  const { topic, partition, offset } = misplaced.stored;
+  throw new Error(
+    `offset ${offset} of partition ${partition} of ${topic} stands in another partition than its key gives: the topic was ` +
+      'grown, or its producer has another partitioner. In which order such facts were applied cannot be told, so what ' +
+      'is built anew could differ, and bring removed people back. --accept-misplaced builds it all the same',
+  );
+};
+
+/**
  * The handler that fills the second set. It decodes and applies as the projector does, but whole batches at once: one row
  * for an entity that changes many times, one commit for thousands of facts.
  */
 export const createFiller = (dependencies: FillDependencies): ((batch: LogBatch) => Promise<BatchOutcome>) => {
-  const { store, partitionCount, isOurs, readLimits, purge } = dependencies;
+  const { store, partitionCount, acceptsMisplaced, isOurs, readLimits, purge } = dependencies;
   let limits: ReadonlyMap<number, bigint> = new Map();
   let written = 0;
 
@@ -38,15 +55,17 @@ export const createFiller = (dependencies: FillDependencies): ((batch: LogBatch)
 
   /** Answers where the set stands. */
   const write = async ({ partition, fetchedOffset, records }: LogBatch, nextOffset: bigint): Promise<bigint> => {
+    const decoded = records
+      .filter(({ offset }) => offset < nextOffset)
+      .map((stored) => decodeRecord(stored, partitionCount));
+    if (!acceptsMisplaced) assertOrdered(decoded);
     const { result } = await applyDecoded(store, {
       projection: rebuildProjection,
       topic: topics.roomEvents,
       partition,
       fetchedOffset,
       nextOffset,
-      decoded: records
-        .filter(({ offset }) => offset < nextOffset)
-        .map((stored) => decodeRecord(stored, partitionCount)),
+      decoded,
     });
     written += 1;
     if (written % batchesPerPurge === 0) await purge(partition);

@@ -19,6 +19,7 @@ export interface RebuildShare {
   readonly index: number;
   readonly count: number;
   readonly partitionCount: number;
+  readonly acceptsMisplaced: boolean;
   /** Whether nothing has been written to the set yet. */
   readonly isEmpty: boolean;
 }
@@ -28,7 +29,7 @@ const stopWithinMs = 5_000;
 const lanesAtOnce = 2;
 const maxBatchRecords = 1_500;
 const topic = topics.roomEvents;
-const { index, count, partitionCount, isEmpty }: RebuildShare = workerData;
+const { index, count, partitionCount, acceptsMisplaced, isEmpty }: RebuildShare = workerData;
 
 // Read here, since what gets tokens for a broker cannot be handed to a thread.
 const settings = readSettings('realtime', "Operators' commands.", CliSettings);
@@ -49,6 +50,7 @@ const consumer = log.consume({
   onBatch: createFiller({
     store: createRebuildStore(pool, isEmpty),
     partitionCount,
+    acceptsMisplaced,
     isOurs: (partition) => partition % count === index,
     readLimits: async () => {
       const positions = await readPositions(pool, activeProjection);

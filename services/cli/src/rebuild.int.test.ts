@@ -136,6 +136,42 @@ describeWith(['postgres'], 'realtime rebuild', () => {
     );
 
     test(
+      'refuses records in other partitions than their keys give, since they have no order, unless it is told to take them',
+      async () => {
+        await appendHistory(database, { seed: 6, count: 200 });
+        await database.caughtUp();
+        const state = await database.state();
+        await database.pool.query(
+          `insert into log_heads (topic, "partition", next_offset) values ('realtime.room-events.v1', $1, 0)`,
+          [partitionCount],
+        );
+        const refused = await rebuild();
+        expect(refused.code).toBe(1);
+        expect(refused.stderr).toContain('stands in another partition than its key gives');
+        expect(await database.state()).toEqual(state);
+        expect(await rebuild('--accept-misplaced')).toMatchObject({ code: 0 });
+        expect(await database.state()).toEqual(state);
+
+        await database.pool.query(`update members set role = 'host'`);
+        const verified = await verify();
+        expect(verified).toMatchObject({ code: 1 });
+        expect(verified.stderr).toContain('stand in other partitions than their keys give');
+      },
+      timeoutMs,
+    );
+
+    test(
+      'begins anew where one was killed when it had put its tables in place',
+      async () => {
+        await appendHistory(database, { seed: 7, count: 50 });
+        await database.caughtUp();
+        await database.pool.query('create schema realtime_rebuild');
+        expect(await rebuild()).toMatchObject({ code: 0 });
+      },
+      timeoutMs,
+    );
+
+    test(
       'tells the same repeats, whenever the purge has run',
       async () => {
         const day = (days: number): Date => new Date(Date.UTC(2026, 0, 1) + days * 86_400_000);
@@ -355,7 +391,7 @@ describeWith(['postgres'], 'realtime rebuild', () => {
 
 describeWith(['postgres', 'kafka'], 'realtime rebuild, on Kafka', () => {
   test(
-    'makes the same bytes, and refuses a topic that has lost its beginning',
+    'makes the same bytes, is verified by two at once, and refuses a topic that has lost its beginning',
     async () => {
       const kafka = await startKafka();
       await kafka.createTopics(
@@ -371,7 +407,8 @@ describeWith(['postgres', 'kafka'], 'realtime rebuild, on Kafka', () => {
       await database.pool.query('delete from members');
       expect(await runRealtime(env, 'rebuild')).toMatchObject({ code: 0 });
       expect(await database.state()).toEqual(state);
-      expect(await runRealtime(env, 'verify')).toMatchObject({ code: 0 });
+      const verified = await Promise.all([runRealtime(env, 'verify'), runRealtime(env, 'verify')]);
+      expect(verified).toMatchObject([{ code: 0 }, { code: 0 }]);
 
       const partition = (await database.log.bounds(topics.roomEvents)).find(({ high }) => high > 5n)?.partition ?? 0;
       const admin = new kafkajs.Kafka({ brokers: [...kafka.brokers], logLevel: kafkajs.logLevel.NOTHING }).admin();

@@ -94,7 +94,7 @@ const readStanding = async (pool: Pool): Promise<Standing> => {
 };
 
 /** Threads that fill the set; `failed` rejects when one of them ended by itself. */
-const startThreads = (count: number, share: Pick<RebuildShare, 'partitionCount' | 'isEmpty'>) => {
+const startThreads = (count: number, share: Omit<RebuildShare, 'index' | 'count'>) => {
   const failed = Promise.withResolvers<never>();
   failed.promise.catch(() => undefined);
   const threads = Array.from({ length: count }, (_, index) => {
@@ -105,7 +105,7 @@ const startThreads = (count: number, share: Pick<RebuildShare, 'partitionCount' 
       resourceLimits: heapLimits,
     });
     thread.on('error', (error) =>
-      failed.reject(new Error('A part of the log could not be read or written', { cause: error })),
+      failed.reject(new CommandError(`The log cannot be applied: ${error.message}`, { cause: error })),
     );
     return { thread, ended: new Promise<void>((resolve) => thread.once('exit', () => resolve())) };
   });
@@ -207,7 +207,14 @@ const prepare = async (pool: Pool, partitionCount: number): Promise<'new' | 'res
   }
 };
 
-const rebuild = async ({ pool, log, terminal, ending }: Workplace, threadCount: number, isRestart: boolean) => {
+interface RebuildOptions {
+  readonly threadCount: number;
+  readonly isRestart: boolean;
+  readonly acceptsMisplaced: boolean;
+}
+
+const rebuild = async ({ pool, log, terminal, ending }: Workplace, options: RebuildOptions) => {
+  const { threadCount, isRestart, acceptsMisplaced } = options;
   const partitionCount = await assertWhole(await log(), ofTopic(await readPositions(pool, activeProjection)));
   const { keep, release } = await takeDuty(pool, terminal, ending);
   try {
@@ -218,6 +225,7 @@ const rebuild = async ({ pool, log, terminal, ending }: Workplace, threadCount: 
     const startedAtMs = performance.now();
     const threads = startThreads(Math.min(threadCount, partitionCount), {
       partitionCount,
+      acceptsMisplaced,
       isEmpty: begun.done === 0n,
     });
     try {
@@ -251,6 +259,10 @@ export const rebuildCommand = defineCommand({
       description: 'Threads that read the log and write, 1 by default; each takes about 140 MB',
     },
     restart: { type: 'boolean', description: 'Give up what an interrupted rebuild has done, and begin anew' },
+    'accept-misplaced': {
+      type: 'boolean',
+      description: 'Apply records in other partitions than their keys give too, in an order that nobody can tell',
+    },
     json: { type: 'boolean', description: 'Tell the result as one JSON object' },
   },
   details: [
@@ -264,7 +276,11 @@ export const rebuildCommand = defineCommand({
     const threadCount = threadsOf(values.threads);
     const workplace = open();
     const { terminal } = workplace;
-    const result = await rebuild(workplace, threadCount, values.restart ?? false);
+    const result = await rebuild(workplace, {
+      threadCount,
+      isRestart: values.restart ?? false,
+      acceptsMisplaced: values['accept-misplaced'] ?? false,
+    });
     if (result === undefined)
       throw new CommandError('Interrupted. The tables are as they were; call it again to go on');
     const { events, seconds, heldMs, marks } = result;

@@ -75,10 +75,13 @@ const createTableSql = (name: string): string => `
 export const prepareRebuild = async (pool: Pool): Promise<'new' | 'resumed'> => {
   // Left by one that ended between its swap and its cleaning up.
   await pool.query(`drop schema if exists ${retiredSchema} cascade`);
-  const { rows } = await pool.query<{ exists: boolean }>(
-    `select to_regnamespace('${rebuildSchema}') is not null as exists`,
+  const { rows } = await pool.query<{ count: number | null }>(
+    `select (select count(*)::int from pg_class where relnamespace = schema.oid) as count
+      from (select to_regnamespace('${rebuildSchema}')::oid as oid) as schema where oid is not null`,
   );
-  if (rows[0]?.exists) {
+  // Empty where one ended when it had moved its tables into place.
+  if (rows[0]?.count === 0) await pool.query(`drop schema ${rebuildSchema}`);
+  else if (rows[0] !== undefined) {
     if (await isOutdated(pool))
       throw new RebuildOutdatedError('The unfinished rebuild has other columns than the tables have now');
     return 'resumed';
