@@ -172,7 +172,11 @@ export const Explanation = z
     stay: ExplainedVerdict.describe('Would a session of the person be left inside?'),
     freshness: z
       .object({
-        isCurrent: z.boolean().describe('False where the facts are too old to decide by: joins are answered with 503.'),
+        isCurrent: z
+          .boolean()
+          .describe(
+            'False where the facts are too old to decide by, or an api that has just started waits for them: joins are answered with 503.',
+          ),
         isLogKnown: z.boolean().describe('False where the end of the log cannot be read: nothing is refused for that.'),
         partition: ExplainedPartition.describe('The one that the facts about the room are in.'),
         userPartition: ExplainedPartition.describe('The one that those about the person are in.'),

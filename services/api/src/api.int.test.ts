@@ -262,6 +262,19 @@ describeWith(['postgres'], 'the api on a real database', ({ postgres }) => {
     });
   });
 
+  test('a process that starts while the projection is behind admits nobody to those rooms either', async () => {
+    await addRoom('restarted');
+    await addMember('restarted', 'u-7');
+    await publish('restarted');
+    const settings = ApiSettings.parse({ ...variables, PROJECTION_MAX_AGE_SECONDS: '3600' });
+    const second = await startApi(settings, logger);
+    const answer = () => request('/rooms/restarted/join', { base: second.url });
+    expect(await answer()).toMatchObject({ status: 503, body: { code: 'projection_stale' } });
+    await catchUp();
+    await expect.poll(async () => (await answer()).status, polling).toBe(200);
+    await second.stop();
+  });
+
   describe('a database in trouble', () => {
     beforeAll(async () => {
       await addRoom('steady');

@@ -43,7 +43,7 @@ export interface Api {
   readonly stop: () => Promise<void>;
 }
 
-/** Builds the api and starts it. It listens at once: what it depends on may come later, and readiness says what is missing. */
+/** Builds the api and starts it. It listens within seconds: what it depends on may come later, and readiness says what is missing. */
 export const startApi = async (settings: ApiSettings, logger: Logger): Promise<Api> => {
   const { database, livekit } = settings;
   const pool = createPool({
@@ -123,8 +123,7 @@ export const startApi = async (settings: ApiSettings, logger: Logger): Promise<A
   const keptSender = startKeptSender({ pool, append: log.append, metrics, logger });
 
   const opsUrl = await ops.listen({ host: settings.host, port: settings.opsPort });
-  await keys.start();
-  freshness.start();
+  await Promise.all([keys.start(), freshness.start()]);
   const url = await app.listen({ host: settings.host, port: settings.port });
   if (isPlainAndRemote(livekit.publicUrl))
     logger.warn({ server_url: livekit.publicUrl }, 'clients are sent to LiveKit without TLS');

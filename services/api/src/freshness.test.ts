@@ -1,7 +1,7 @@
 import { topics } from '@realtime-service/contracts';
 import { LogUnavailableError, partitionOf } from '@realtime-service/event-log';
 import { createLogger } from '@realtime-service/telemetry';
-import { beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { createFreshness, type Freshness } from './freshness.ts';
 
 const partitionCount = 12;
@@ -20,6 +20,7 @@ let nowMs: number;
 let high: bigint;
 let applied: bigint;
 let isLogAway: boolean;
+let logAnswers: Promise<void>;
 let reads: number;
 let freshness: Freshness;
 
@@ -28,9 +29,11 @@ beforeEach(() => {
   high = 0n;
   applied = 0n;
   isLogAway = false;
+  logAnswers = Promise.resolve();
   reads = 0;
   freshness = createFreshness({
     bounds: async (topic) => {
+      await logAnswers;
       if (isLogAway) throw new LogUnavailableError('Kafka is away');
       return Array.from({ length: partitionCount }, (_, partition) => ({
         partition,
@@ -48,6 +51,8 @@ beforeEach(() => {
   });
 });
 
+afterEach(() => void vi.useRealTimers());
+
 /** What happens in one second, and the look at its end. */
 const second = async (change: { high?: bigint; applied?: bigint } = {}): Promise<void> => {
   high = change.high ?? high;
@@ -61,11 +66,61 @@ const secondsPass = async (count: number): Promise<void> => {
 const ofOurs = () =>
   freshness.partitions().find(({ topic, partition }) => topic === topics.roomEvents && partition === 3);
 
-describe('the age of a partition', () => {
-  test('is none before anything is known', () => {
+describe('a process that has just started', () => {
+  test('knows of no partition before it has looked', () => {
     expect(freshness.isCurrent(ours, theirUser)).toBe(true);
     expect(freshness.ofKey(ours)).toBeUndefined();
   });
+
+  test('goes by an idle log at once', async () => {
+    await second({ high: 5n, applied: 5n });
+    expect(freshness.isCurrent(ours, ourUser)).toBe(true);
+  });
+
+  test('takes what waits at its first look for too old, whatever its age, until that is applied', async () => {
+    await second({ high: 5n, applied: 3n });
+    expect(freshness.isCurrent(ours, theirUser)).toBe(false);
+    expect(freshness.isCurrent(theirs, ourUser)).toBe(false);
+    expect(freshness.isCurrent(theirs, theirUser)).toBe(true);
+    expect(ofOurs()).toMatchObject({ lag: 2n, ageMs: 0 });
+    await second({ high: 7n, applied: 4n });
+    expect(freshness.isCurrent(ours, theirUser)).toBe(false);
+    await second({ applied: 5n });
+    expect(freshness.isCurrent(ours, theirUser)).toBe(true);
+    expect(ofOurs()).toMatchObject({ lag: 2n, ageMs: 1_000 });
+  });
+
+  test('does so as well where the log comes later', async () => {
+    isLogAway = true;
+    await second({ high: 5n });
+    expect(freshness.isCurrent(ours, theirUser)).toBe(true);
+    isLogAway = false;
+    await second();
+    expect(freshness.isCurrent(ours, theirUser)).toBe(false);
+  });
+
+  test('has looked once it is started', async () => {
+    high = 1n;
+    await freshness.start();
+    expect(freshness.isCurrent(ours, theirUser)).toBe(false);
+    await freshness.stop();
+  });
+
+  test('is not held up by a log that does not answer', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    const answer = Promise.withResolvers<void>();
+    logAnswers = answer.promise;
+    const started = freshness.start();
+    await vi.advanceTimersByTimeAsync(2_000);
+    await started;
+    expect(freshness.isCurrent(ours, theirUser)).toBe(true);
+    answer.resolve();
+    await freshness.stop();
+  });
+});
+
+describe('the age of a partition', () => {
+  beforeEach(() => second());
 
   test('is none on an idle topic, however long', async () => {
     await second({ high: 5n, applied: 5n });
@@ -116,6 +171,8 @@ describe('the age of a partition', () => {
 });
 
 describe('a log that is away', () => {
+  beforeEach(() => second());
+
   test('is no reason to refuse', async () => {
     isLogAway = true;
     await secondsPass(60);

@@ -3,12 +3,14 @@ import type { PositionEntry } from '@realtime-service/contracts';
 import { topics } from '@realtime-service/contracts';
 import { type EventLog, partitionOf } from '@realtime-service/event-log';
 import type { PartitionPosition } from '@realtime-service/room-store';
-import type { Logger } from '@realtime-service/telemetry';
+import { type Logger, withDeadline } from '@realtime-service/telemetry';
 import { ProblemError } from './problem.ts';
 
 const lookEveryMs = 1_000;
 const waitAtMostMs = 1_000;
 const pollEveryMs = 20;
+/** A log that is away must not keep a process from starting. */
+const firstLookWithinMs = 2_000;
 /** Observations kept per partition, one a second at most. */
 const maxUnreached = 600;
 
@@ -16,6 +18,8 @@ const maxUnreached = 600;
 interface Observation {
   high: bigint;
   readonly seenAtMs: number;
+  /** Found at the first look: nobody knows since when it waits. */
+  readonly isFromBefore: boolean;
 }
 
 interface PartitionState {
@@ -36,7 +40,10 @@ export interface PartitionFreshness {
 }
 
 export interface Freshness {
-  /** False while the room's partition or the person's is older than the limit. What is not known is no reason to refuse. */
+  /**
+   * False while the room's partition or the person's is older than the limit, or is behind where the first look found the
+   * log to end. What is not known is no reason to refuse.
+   */
   readonly isCurrent: (roomId: string, userId: string) => boolean;
   /** Waits up to a second until the projection has applied these positions. False when it has not. */
   readonly reaches: (positions: readonly PositionEntry[]) => Promise<boolean>;
@@ -47,7 +54,8 @@ export interface Freshness {
   readonly isLogKnown: () => boolean;
   /** Looks once; `start` does so every second. */
   readonly look: () => Promise<void>;
-  readonly start: () => void;
+  /** Done after the first look, and after two seconds at the latest. */
+  readonly start: () => Promise<void>;
   readonly stop: () => Promise<void>;
 }
 
@@ -106,6 +114,7 @@ export const createFreshness = ({
 
   const readHigh = async (topic: string): Promise<void> => {
     const partitions = await bounds(topic);
+    const isFromBefore = !partitionCounts.has(topic);
     partitionCounts.set(topic, partitions.length);
     for (const { partition, high } of partitions) {
       const state = stateOf(topic, partition);
@@ -113,7 +122,7 @@ export const createFreshness = ({
       state.high = high;
       if (high <= (last?.high ?? state.applied)) continue;
       if (last !== undefined && state.unreached.length === maxUnreached) last.high = high;
-      else state.unreached.push({ high, seenAtMs: now() });
+      else state.unreached.push({ high, seenAtMs: now(), isFromBefore });
     }
   };
 
@@ -128,6 +137,10 @@ export const createFreshness = ({
       (error: unknown) => note(false, error),
     );
 
+  const look = async (): Promise<void> => {
+    await Promise.all([readHighs(), readApplied()]);
+  };
+
   const repeat = async (read: () => Promise<void>): Promise<void> => {
     while (!stopping.signal.aborted) {
       await read();
@@ -138,7 +151,8 @@ export const createFreshness = ({
   const ageMs = ({ unreached: [oldest] }: PartitionState): number =>
     oldest === undefined ? 0 : now() - oldest.seenAtMs;
 
-  const isTooOld = (state: PartitionState): boolean => ageMs(state) > maxAgeMs;
+  const isTooOld = (state: PartitionState): boolean =>
+    state.unreached[0]?.isFromBefore === true || ageMs(state) > maxAgeMs;
 
   /** Facts about a room have its id as their key, those about a person and a login have the person's. */
   const stateOfKey = (key: string): PartitionState | undefined => {
@@ -186,12 +200,12 @@ export const createFreshness = ({
       return state === undefined ? undefined : toFreshness(state);
     },
     isLogKnown: () => isLogKnown,
-    look: async () => {
-      await Promise.all([readHighs(), readApplied()]);
-    },
-    start: () => {
+    look,
+    start: async () => {
+      const first = look();
       // Apart, so that a log which takes its time does not make what has been applied look old.
-      looking ??= Promise.all([repeat(readHighs), repeat(readApplied)]);
+      looking ??= first.then(() => Promise.all([repeat(readHighs), repeat(readApplied)]));
+      await withDeadline(first, firstLookWithinMs).catch(() => {});
     },
     stop: async () => {
       stopping.abort();
