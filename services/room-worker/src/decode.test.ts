@@ -227,12 +227,16 @@ describe('C17: time', () => {
     },
   );
 
-  test.each([Number.MAX_SAFE_INTEGER, 9.2e18, -1, Number.NEGATIVE_INFINITY])(
-    'a record time of %d is kept within what can be written',
+  test.each([recordedAtMs * 1000, Number.MAX_SAFE_INTEGER, 9.2e18, -1, Number.NEGATIVE_INFINITY])(
+    "a record time of %d is none: the event's own stands in for it, or the earliest",
     (timestampMs) => {
       const { record } = decode(removal, { timestampMs });
-      expect(new Date(record.recordedAtMs).toISOString()).toMatch(/^(?:1970-01-01|9999-12-31)T/);
-      expect(record.origin.timeMs).toBe(record.recordedAtMs);
+      expect([record.recordedAtMs, record.origin.timeMs]).toEqual([0, 0]);
+      const time = '2026-03-01T10:00:00Z';
+      const told = decode(binaryRecord({ time }, { userId: 'u-7' }), { timestampMs });
+      expect(told.record.recordedAtMs).toBe(Date.parse(time));
+      const never = decode(binaryRecord({ time: '9999-12-31T23:59:59Z' }, { userId: 'u-7' }), { timestampMs });
+      expect(never.record.recordedAtMs).toBe(0);
     },
   );
 });

@@ -141,10 +141,14 @@ const readLivekitRecord = (stored: StoredRecord): Reading => {
   return { content: { kind: 'livekit', fact }, event, skipped: null, joinTrace };
 };
 
-const lastInstantMs = Date.parse('9999-12-31T23:59:59.999Z');
+const recordTimesEndMs = Date.parse('2200-01-01T00:00:00Z');
 
-/** Producers choose record times, too; one that no clock shows must not stop the partition. */
-const recordTimeOf = ({ timestampMs }: StoredRecord): number => Math.min(Math.max(timestampMs, 0), lastInstantMs);
+/**
+ * Producers choose record times, too. One that no clock shows, such as microseconds, would be the newest of its partition
+ * for ever, and no repeat would be told from then on: the event's own time stands in for it, or the earliest there is.
+ */
+const recordTimeOf = ({ timestampMs }: StoredRecord, event: CloudEvent | null): number =>
+  [timestampMs, Date.parse(event?.context.time ?? '')].find((ms) => ms >= 0 && ms < recordTimesEndMs) ?? 0;
 
 const readTraceparent = z.compile(Traceparent);
 const asTrace = (text: string | undefined): string | undefined => readTraceparent.safeParse(text).data;
@@ -164,7 +168,7 @@ const originOf = (stored: StoredRecord, event: CloudEvent | null): Origin => {
     topic,
     partition,
     offset,
-    timeMs: time === undefined ? recordTimeOf(stored) : Date.parse(time),
+    timeMs: time === undefined ? recordTimeOf(stored, event) : Date.parse(time),
     sequence: sequence === undefined ? null : BigInt(sequence),
   };
 };
@@ -175,7 +179,7 @@ const recordOf = (stored: StoredRecord): Pick<Decoded, 'record' | 'joinTrace' | 
   return {
     record: {
       origin: originOf(stored, event),
-      recordedAtMs: recordTimeOf(stored),
+      recordedAtMs: recordTimeOf(stored, event),
       factKey: event === null || content.kind === 'dead' ? null : factKeyOf(event.context.source, event.context.id),
       trace: traceOf(stored, event),
       content,

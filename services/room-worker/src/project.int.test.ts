@@ -249,6 +249,18 @@ describeWith(['postgres'], 'projecting', () => {
       expect((await readProjection(parts.pool)).members.size).toBe(1_001);
     });
 
+    test('one record whose time is in microseconds keeps no later repeat from being told', async () => {
+      const addition = roomRecord(['member.added', room, ann]);
+      await parts.append(addition, roomRecord(['room.created', room]));
+      await parts.append(roomRecord(['member.removed', room, { userId: 'ann' }]), addition);
+      const batch = await readBatch(parts, topics.roomEvents, partition);
+      const records = batch.records.map((record, at) =>
+        at === 1 ? { ...record, timestampMs: record.timestampMs * 1000 } : record,
+      );
+      await project({ ...batch, records });
+      expect(await member('ann')).toMatchObject({ isRemoved: true });
+    });
+
     test('end at a mebibyte; a record above it goes alone', async () => {
       const large = (length: number) => ({
         ...roomRecord(['room.created', room]),
