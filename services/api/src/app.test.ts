@@ -138,6 +138,15 @@ describe('routes', () => {
 });
 
 describe('too much', () => {
+  /** Without a token that counts. */
+  const logOut = ({ app }: TestApi) =>
+    app.inject({
+      method: 'POST',
+      url: '/api/realtime/oidc/backchannel-logout',
+      headers: { 'content-type': 'application/x-www-form-urlencoded' },
+      payload: '',
+    });
+
   test('requests from one address are counted by what trusted proxies say', async () => {
     const strict = await startTestApi({ RATE_LIMIT_ADDRESS_PER_MINUTE: '2', TRUST_PROXY: '127.0.0.0/8' });
     const ask = async (address: string, remoteAddress = '127.0.0.1') =>
@@ -154,6 +163,14 @@ describe('too much', () => {
     await strict.close();
   });
 
+  test('the provider tells of a logout once: its address is not counted', async () => {
+    const strict = await startTestApi({ RATE_LIMIT_ADDRESS_PER_MINUTE: '1' });
+    for (let n = 0; n < 3; n += 1) expect((await logOut(strict)).statusCode).toBe(400);
+    expect((await strict.app.inject({ method: 'POST', url })).statusCode).toBe(401);
+    expect((await strict.app.inject({ method: 'POST', url })).statusCode).toBe(429);
+    await strict.close();
+  });
+
   test('a process that falls behind sheds requests, and says when to ask again', async () => {
     const strict = await startTestApi({ MAX_EVENT_LOOP_DELAY_MS: '10' });
     while (!strict.app.isUnderPressure()) {
@@ -165,6 +182,7 @@ describe('too much', () => {
     expect(Problem.parse(response.json())).toMatchObject({ status: 503, code: 'overloaded' });
     expect(response.headers['access-control-allow-origin']).toBe(origin);
     expect(response.headers['retry-after']).toBe('1');
+    expect((await logOut(strict)).statusCode).toBe(400);
     await strict.close();
   });
 

@@ -12,7 +12,7 @@ import { type EventsDependencies, registerEvents } from './events/events-route.t
 import { type GateDependencies, gateOperation, type LimitBy, registerGate } from './gate/gate-route.ts';
 import { type JoinDependencies, registerJoin } from './join/join-route.ts';
 import type { KeySet } from './key-set.ts';
-import { type LogoutDependencies, registerLogout } from './logout/logout-route.ts';
+import { type LogoutDependencies, logoutOperation, registerLogout } from './logout/logout-route.ts';
 import { createLogoutVerifier } from './logout/verify-logout-token.ts';
 import { type ModerationDependencies, registerModeration } from './moderation/moderation-route.ts';
 import { createClientErrorHandler, createProblemHandler, type OnProblem, ProblemError } from './problem.ts';
@@ -120,15 +120,24 @@ const registerCors = async (app: FastifyInstance, origins: readonly string[]): P
 /** What stands before every route; CORS first, so that browsers can read whatever comes after it. */
 const guard = async (app: FastifyInstance, settings: ApiDependencies['settings'], now: () => number): Promise<void> => {
   if (settings.corsOrigins.length > 0) await registerCors(app, settings.corsOrigins);
-  await app.register(fastifyUnderPressure, { maxEventLoopDelay: settings.maxEventLoopDelayMs, retryAfter: 1 });
+  await app.register(fastifyUnderPressure, { maxEventLoopDelay: settings.maxEventLoopDelayMs, pressureHandler: shed });
   // Before anything is verified, and on paths that lead nowhere, too.
   const count = limit('address', createRateLimit(settings.addressRequestsPerMinute, now), ({ ip }) => ip);
   app.addHook('onRequest', function (request, reply, done) {
-    // All who stand at the door come by the address of one proxy.
-    if (request.routeOptions.config.operation === gateOperation) done();
+    if (comesByOneAddress.has(operationOf(request))) done();
     else count.call(this, request, reply, done);
   });
 };
+
+/** All who stand at the door come by one proxy, and all logouts by one provider. */
+const comesByOneAddress: ReadonlySet<string> = new Set([gateOperation, logoutOperation]);
+
+/** What comes while this process falls behind has to come again. Not a logout: a provider tells of it once. */
+const shed = (request: FastifyRequest): void => {
+  if (operationOf(request) !== logoutOperation) throw new ProblemError('overloaded', { reason: 'event_loop' });
+};
+
+const operationOf = ({ routeOptions }: FastifyRequest): string => routeOptions?.config?.operation ?? 'none';
 
 /** Refuses what one address, one caller or one visitor asks too often. */
 const limit =
@@ -147,7 +156,7 @@ const limit =
 const noteProblem =
   ({ metrics, logger }: ApiDependencies): OnProblem =>
   ({ code, reason, cause }, request) => {
-    const operation = request.routeOptions?.config?.operation ?? 'none';
+    const operation = operationOf(request);
     metrics.requests.inc({ operation, outcome: code, reason });
     trace.getActiveSpan()?.setAttributes({ 'realtime.outcome': code, 'realtime.reason': reason });
     const user = request.user?.userId ?? request.visitor?.person?.userId;

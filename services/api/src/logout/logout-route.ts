@@ -20,7 +20,7 @@ export interface LogoutDependencies {
 }
 
 const url = '/api/realtime/oidc/backchannel-logout';
-const operation = 'backchannel_logout';
+export const logoutOperation = 'backchannel_logout';
 
 /** The life of a logout: token → which logins → facts in the log, or kept for it. */
 export const registerLogout = async (
@@ -39,7 +39,7 @@ export const registerLogout = async (
       { parseAs: 'string' },
       async (_request: unknown, body: string) => new URLSearchParams(body),
     );
-    app.post(url, { config: { operation } }, async (request, reply) => {
+    app.post(url, { config: { operation: logoutOperation } }, async (request, reply) => {
       const logout = await verify(tokenOf(request.body));
       if (done.has(logout.id)) throw new ProblemError('invalid_logout_token', { reason: 'repeated' });
       const logins = await loginsOf(logout, dependencies);
@@ -48,7 +48,7 @@ export const registerLogout = async (
         dependencies,
       );
       done.add(logout.id);
-      metrics.requests.inc({ operation, outcome: 'accepted', reason: 'valid' });
+      metrics.requests.inc({ operation: logoutOperation, outcome: 'accepted', reason: 'valid' });
       logger.info({ user: logout.userId, logins: logins.length }, 'logins ended');
       return reply.code(200).send();
     });
