@@ -182,6 +182,9 @@ describe('too much', () => {
     expect(Problem.parse(response.json())).toMatchObject({ status: 503, code: 'overloaded' });
     expect(response.headers['access-control-allow-origin']).toBe(origin);
     expect(response.headers['retry-after']).toBe('1');
+    const atTheDoor = await strict.app.inject({ url: '/api/realtime/gate' });
+    expect(Problem.parse(atTheDoor.json())).toMatchObject({ status: 503, code: 'overloaded' });
+    expect(atTheDoor.headers['access-control-allow-origin']).toBe('*');
     expect((await logOut(strict)).statusCode).toBe(400);
     await strict.close();
   });

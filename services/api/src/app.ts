@@ -3,13 +3,18 @@ import fastifyUnderPressure from '@fastify/under-pressure';
 import { trace } from '@opentelemetry/api';
 import { RoomId } from '@realtime-service/contracts';
 import { measureRoutes, traceRequest, traceRoutes } from '@realtime-service/telemetry';
-import Fastify, { type FastifyInstance, type FastifyRequest, type onRequestHookHandler } from 'fastify';
+import Fastify, {
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+  type onRequestHookHandler,
+} from 'fastify';
 import { z } from 'zod';
 import { registerAuthentication } from './authenticate.ts';
 import type { ApiSettings } from './config.ts';
 import { registerDocs } from './docs.ts';
 import { type EventsDependencies, registerEvents } from './events/events-route.ts';
-import { type GateDependencies, gateOperation, type LimitBy, registerGate } from './gate/gate-route.ts';
+import { allowReading, type GateDependencies, gateOperation, type LimitBy, registerGate } from './gate/gate-route.ts';
 import { type JoinDependencies, registerJoin } from './join/join-route.ts';
 import type { KeySet } from './key-set.ts';
 import { type LogoutDependencies, logoutOperation, registerLogout } from './logout/logout-route.ts';
@@ -133,8 +138,11 @@ const guard = async (app: FastifyInstance, settings: ApiDependencies['settings']
 const comesByOneAddress: ReadonlySet<string> = new Set([gateOperation, logoutOperation]);
 
 /** What comes while this process falls behind has to come again. Not a logout: a provider tells of it once. */
-const shed = (request: FastifyRequest): void => {
-  if (operationOf(request) !== logoutOperation) throw new ProblemError('overloaded', { reason: 'event_loop' });
+const shed = (request: FastifyRequest, reply: FastifyReply): void => {
+  const operation = operationOf(request);
+  if (operation === logoutOperation) return;
+  if (operation === gateOperation) allowReading(reply);
+  throw new ProblemError('overloaded', { reason: 'event_loop' });
 };
 
 const operationOf = ({ routeOptions }: FastifyRequest): string => routeOptions?.config?.operation ?? 'none';

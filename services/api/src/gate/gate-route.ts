@@ -59,7 +59,8 @@ export const registerGate = (
     return visitor;
   };
 
-  const identify: onRequestHookHandler = (request, _reply, done) => {
+  const identify: onRequestHookHandler = (request, reply, done) => {
+    allowReading(reply);
     const token = readShownToken(request.headers, settings);
     request.visitor = known.get(token, now()) ?? visitorBy(token);
     done();
@@ -88,7 +89,7 @@ export const registerGate = (
 
   app.decorateRequest('visitor', null);
   const options = {
-    onRequest: [allowReading, identify, limitBy(visitorKey)],
+    onRequest: [identify, limitBy(visitorKey)],
     exposeHeadRoute: false,
     config: { operation: gateOperation },
   };
@@ -100,9 +101,8 @@ export const registerGate = (
 const visitorKey = ({ visitor }: FastifyRequest): string => visitor?.person?.userId ?? visitor?.claims.sub ?? '';
 
 /** A browser that cannot read a refusal takes it for a broken network, and tries again for 40 s. */
-const allowReading: onRequestHookHandler = (_request, reply, done) => {
+export const allowReading = (reply: FastifyReply): void => {
   reply.header('access-control-allow-origin', '*');
-  done();
 };
 
 /** The door says yes, no or not now; what exactly keeps somebody out, the desk tells. */
