@@ -20,7 +20,7 @@ export interface Seats {
   readonly takenByOthers: number;
   /** The person's own other devices. */
   readonly ownOtherDevices: number;
-  /** Whether this identity has a seat already. */
+  /** Whether this identity has a seat already, or this device by the identity that an earlier device policy gave it. */
   readonly isHeld: boolean;
   /** Whether this very device has a token that it has not used: it was let in, over another one where it took over. */
   readonly isReserved: boolean;

@@ -39,7 +39,9 @@ const clocksDifferByMs = 1_000;
 /**
  * Seats are held by people: who is inside, who was until a moment ago, and who has a token that was not used yet: no
  * session of that device has joined since. Machines (recorders, agents, ingress, SIP) and hidden people hold none. Of those
- * who left, the last end of an identity counts, and a removal of the person for all of the person's ends before it.
+ * who left, the last end of an identity counts, and a removal of the person for all of the person's ends before it. A device
+ * that is inside or has just left keeps its seat by whatever identity an earlier device policy gave it; a token does not, since
+ * it may still be used beside the new one.
  */
 const seatsSql = `
   with asked as materialized (
@@ -68,19 +70,25 @@ const seatsSql = `
           and s.device_id is not distinct from l.device_id and s.joined_at >= l.granted_at - interval '${clocksDifferByMs} milliseconds')),
   totals as (select room_id, count(distinct identity)::int as taken from taken group by room_id),
   own as materialized (
-    select asked.at, taken.*, taken.identity = asked.identity and taken.device_id is not distinct from asked.device_id as is_same
-      from asked join taken using (room_id, user_id))
-  select coalesce(totals.taken, 0) as taken,
-    coalesce(bool_or(own.identity = asked.identity), false) as is_held,
-    coalesce(bool_or(own.is_same and own.how = 'token'), false) as is_reserved,
-    coalesce(bool_or(own.is_same and own.how = 'inside'), false) as is_inside,
-    (count(distinct (own.identity, own.device_id)) filter (where not own.is_same))::int as own_other_devices
+    select asked.at, taken.identity, taken.device_id, taken.how, same.*,
+        same.is_identity or same.is_device and taken.how <> 'token' as is_held
+      from asked join taken using (room_id, user_id) cross join lateral (
+        select taken.identity = asked.identity as is_identity, taken.device_id is not distinct from asked.device_id as is_device
+      ) as same)
+  select coalesce(totals.taken, 0) - (count(distinct own.identity) filter (where own.is_held))::int as taken_by_others,
+    coalesce(bool_or(own.is_held), false) as is_held,
+    coalesce(bool_or(own.is_identity), false) as is_counted,
+    coalesce(bool_or(own.is_identity and own.is_device and own.how = 'token'), false) as is_reserved,
+    coalesce(bool_or(own.is_identity and own.is_device and own.how = 'inside'), false) as is_inside,
+    (count(distinct row(own.device_id)) filter (where not own.is_device))::int as own_other_devices
   from asked left join totals using (room_id) left join own using (at)
   group by asked.at, totals.taken order by asked.at`;
 
 interface SeatRow {
-  readonly taken: number;
+  readonly taken_by_others: number;
   readonly is_held: boolean;
+  /** Whether this very identity is counted already: a lease for it adds none. */
+  readonly is_counted: boolean;
   readonly is_reserved: boolean;
   readonly is_inside: boolean;
   readonly own_other_devices: number;
@@ -100,8 +108,8 @@ const countSeats = async (client: Client, requests: readonly Seeker[]): Promise<
 };
 
 /** `added`: by those who were decided on before, in the same transaction. */
-const toSeats = ({ taken, is_held, is_reserved, own_other_devices }: SeatRow, added: number): Seats => ({
-  takenByOthers: taken + added - (is_held ? 1 : 0),
+const toSeats = ({ taken_by_others, is_held, is_reserved, own_other_devices }: SeatRow, added: number): Seats => ({
+  takenByOthers: taken_by_others + added,
   ownOtherDevices: own_other_devices,
   isHeld: is_held,
   isReserved: is_reserved,
@@ -150,7 +158,7 @@ const decideInOrder = (
     const answer = { ...rest, facts: { ...facts, seats: toSeats(row, addedHere) } };
     const verdict = decide(answer);
     if (verdict.kind === 'allow' && takesSeat(verdict.permissions)) {
-      if (!row.is_held) added.set(request.roomId, addedHere + 1);
+      if (!row.is_counted) added.set(request.roomId, addedHere + 1);
       // Who is inside has a seat; a token for a reconnect reserves nothing beyond it.
       if (!row.is_inside) granted.push(request);
     }

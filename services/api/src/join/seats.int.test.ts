@@ -3,7 +3,8 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { createDatabase } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
-import { createPool, migrate, type Pool } from '@realtime-service/room-store';
+import { authorise } from '@realtime-service/room-model';
+import { createPool, createSeatTaker, type FactsAnswer, migrate, type Pool } from '@realtime-service/room-store';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { type ApiProcess, startProcess } from '../../test/api-process.ts';
 import {
@@ -390,6 +391,77 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
       for (const device of ['phone', 'desk']) expect(await statusOf('newest', 'a', on(device))).toBe(200);
       const { rowCount } = await pool.query(`select from seat_leases where room_id = 'newest'`);
       expect(rowCount).toBe(0);
+    });
+
+    describe('a device keeps its seat when the policy changes', () => {
+      const multi = { mode: 'multi' };
+      const phone = { user: 'a', device: 'phone' };
+      const asMulti = { ...phone, identity: 'a:phone' };
+      test.each<[string, { stay: Stay; now: object; limit: number | null }]>([
+        ['multi, now single_oldest', { stay: asMulti, now: { mode: 'single_oldest' }, limit: null }],
+        ['multi, now single_oldest, full', { stay: asMulti, now: { mode: 'single_oldest' }, limit: 1 }],
+        ['multi, now single_newest, full', { stay: asMulti, now: { mode: 'single_newest' }, limit: 1 }],
+        ['single, now multi, full', { stay: phone, now: multi, limit: 1 }],
+        ['single, now multi(1)', { stay: phone, now: { mode: 'multi', max: 1 }, limit: null }],
+      ])('%s', async (how, { stay, now, limit }) => {
+        const room = `policy-${how.replaceAll(/\W/g, '-')}`;
+        await addRoom(room, limit, ['a', 'b'], now);
+        await addStay(room, stay);
+        expect(await statusOf(room, 'a', on('phone'))).toBe(200);
+        if (limit !== null) expect(await statusOf(room, 'b')).toBe(409);
+        await addRoom(`${room}-left`, limit, ['a', 'b'], now);
+        await addStay(`${room}-left`, { ...stay, left: ['CONNECTION_TIMEOUT', 5] });
+        expect(await statusOf(`${room}-left`, 'a', on('phone'))).toBe(200);
+        if (limit !== null) expect(await statusOf(`${room}-left`, 'b')).toBe(409);
+      });
+
+      test('also one without an id', async () => {
+        await addRoom('policy-null', 1, ['a'], multi);
+        await addStay('policy-null', { user: 'a', identity: 'a:earlier' });
+        expect(await statusOf('policy-null', 'a')).toBe(200);
+      });
+
+      test('and no other device has one by it', async () => {
+        await addRoom('policy-other', 1, ['a'], multi);
+        await addStay('policy-other', phone);
+        expect(await statusOf('policy-other', 'a', on('desk'))).toBe(409);
+      });
+
+      test('nor has one that was removed', async () => {
+        await addRoom('policy-removed', 1, ['a', 'b'], multi);
+        await addStay('policy-removed', { ...phone, left: ['PARTICIPANT_REMOVED', 5] });
+        expect(await statusOf('policy-removed', 'b')).toBe(200);
+        expect(await statusOf('policy-removed', 'a', on('phone'))).toBe(409);
+      });
+
+      test('a device inside twice is one device, and two seats', async () => {
+        await addRoom('policy-both', 3, ['a', 'b', 'c'], { mode: 'multi', max: 2 });
+        await addStay('policy-both', phone);
+        await addStay('policy-both', asMulti);
+        expect(await statusOf('policy-both', 'a', on('desk'))).toBe(200);
+        expect((await join('policy-both', 'b')).code).toBe('room_full');
+      });
+
+      test('its token holds a seat until the earlier identity has gone, also for those who ask in the same batch', async () => {
+        const take = createSeatTaker(pool, { deadlineMs: 2_500 });
+        const ask = async (room: string, userId: string, deviceId: string | null, identity = userId) => {
+          const decide = ({ facts, nowMs }: FactsAnswer) =>
+            authorise(facts, { purpose: 'enter', identity, takeOver: false }, nowMs);
+          const request = { roomId: room, userId, loginId: null, identity, deviceId, leaseSeconds: 140 };
+          return (await take(request, decide)).verdict.kind;
+        };
+        for (const room of ['policy-batch', 'policy-apart']) {
+          await addRoom(room, 2, ['a', 'b'], multi);
+          await addStay(room, phone);
+        }
+        const phoneAsks = (room: string) => ask(room, 'a', 'phone', 'a:phone');
+        expect(await Promise.all([phoneAsks('policy-batch'), ask('policy-batch', 'b', null)])).toEqual([
+          'allow',
+          'deny',
+        ]);
+        expect(await phoneAsks('policy-apart')).toBe('allow');
+        expect(await ask('policy-apart', 'b', null)).toBe('deny');
+      });
     });
 
     test('take_over makes no seat in a full room', async () => {
