@@ -163,6 +163,17 @@ describe('too much', () => {
     await strict.close();
   });
 
+  test('an IPv6 address is counted with its neighbours: whoever has one has them all', async () => {
+    const strict = await startTestApi({ RATE_LIMIT_ADDRESS_PER_MINUTE: '2' });
+    const ask = async (remoteAddress: string) =>
+      (await strict.app.inject({ method: 'POST', url, remoteAddress })).statusCode;
+    expect([await ask('2001:db8::1'), await ask('2001:db8::2'), await ask('2001:db8:0:0:1::3')]).toEqual([
+      401, 401, 429,
+    ]);
+    expect(await ask('2001:db8:0:1::1')).toBe(401);
+    await strict.close();
+  });
+
   test('the provider tells of a logout once: its address is not counted', async () => {
     const strict = await startTestApi({ RATE_LIMIT_ADDRESS_PER_MINUTE: '1' });
     for (let n = 0; n < 3; n += 1) expect((await logOut(strict)).statusCode).toBe(400);

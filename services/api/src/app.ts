@@ -10,6 +10,7 @@ import Fastify, {
   type onRequestHookHandler,
 } from 'fastify';
 import { z } from 'zod';
+import { addressBlockOf } from './address-block.ts';
 import { registerAuthentication } from './authenticate.ts';
 import type { ApiSettings } from './config.ts';
 import { registerDocs } from './docs.ts';
@@ -127,7 +128,9 @@ const guard = async (app: FastifyInstance, settings: ApiDependencies['settings']
   if (settings.corsOrigins.length > 0) await registerCors(app, settings.corsOrigins);
   await app.register(fastifyUnderPressure, { maxEventLoopDelay: settings.maxEventLoopDelayMs, pressureHandler: shed });
   // Before anything is verified, and on paths that lead nowhere, too.
-  const count = limit('address', createRateLimit(settings.addressRequestsPerMinute, now), ({ ip }) => ip);
+  const count = limit('address', createRateLimit(settings.addressRequestsPerMinute, now), ({ ip }) =>
+    addressBlockOf(ip),
+  );
   app.addHook('onRequest', function (request, reply, done) {
     if (comesByOneAddress.has(operationOf(request))) done();
     else count.call(this, request, reply, done);

@@ -1,0 +1,14 @@
+import { isIPv6, SocketAddress } from 'node:net';
+
+const mapped = '::ffff:';
+const groupCount = 8;
+
+/** Whom an address is counted as: an IPv4 address is one, of an IPv6 address whoever has the first 64 bits has all the others. */
+export const addressBlockOf = (address: string): string => {
+  if (!isIPv6(address)) return address;
+  const canonical = new SocketAddress({ address, family: 'ipv6' }).address;
+  if (canonical.startsWith(mapped) && canonical.includes('.')) return canonical.slice(mapped.length);
+  const [left = [], right = []] = canonical.split('::').map((half) => half.split(':').filter((group) => group !== ''));
+  const zeros = Array<string>(groupCount - left.length - right.length).fill('0');
+  return `${[...left, ...zeros, ...right].slice(0, groupCount / 2).join(':')}::/64`;
+};
