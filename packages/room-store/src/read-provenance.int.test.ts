@@ -210,7 +210,7 @@ describeWith(['postgres'], 'provenance', () => {
     const other = await pool.connect();
     await other.query('begin; lock table seat_leases in access exclusive mode');
     const reading = read({ ...ann, userId: 'bob' });
-    const isWaiting = `select from pg_stat_activity where wait_event_type = 'Lock' and query like '%seat_leases%'`;
+    const isWaiting = `select from pg_locks where relation = 'seat_leases'::regclass and not granted`;
     await vi.waitFor(async () => expect((await pool.query(isWaiting)).rowCount).toBe(1), { timeout: 2_000 });
     await apply([livekitRecord(1, joined('r', 'cleo'), { partition: 2 })]);
     await apply([roomRecord(ofRoom.length, removed('r', 'bob'), { partition: 2 })]);
