@@ -138,8 +138,8 @@ export const routes: readonly Route[] = [
     description:
       'Server-sent events for members. `room`: the room and the people inside (`RoomSight`), at once and whenever something ' +
       'has changed. With the `Last-Event-ID` of the newest one nothing is sent until then. `end`: the caller may not see ' +
-      'the room any more, `data.code` says why. A stream ends after 5 minutes at the latest: come again, with a token of ' +
-      'today.',
+      'the room any more, `data.code` says why. A stream ends after 5 minutes, or with its token or login where that is ' +
+      'sooner: come again, with a token of today.',
     scopes: [],
     pathParameters: { roomId: RoomId },
     headers: { 'Last-Event-ID': z.string().max(64).describe('The id of the newest event that the caller has.') },

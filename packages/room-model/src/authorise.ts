@@ -260,6 +260,8 @@ export const authorise = (facts: Facts, request: Request, nowMs: number): Verdic
 /** What somebody wants to do to somebody else. */
 export interface Moderation {
   readonly byUserId: string;
+  /** When the login of whoever wants it ends by policy, milliseconds since the epoch. */
+  readonly loginEndsAtMs?: number | null;
   /** Null where there is nobody by that name. */
   readonly target: { readonly userId: string | null; readonly member: MemberFacts | null } | null;
   /** `session`: one stay ends or one track falls silent. `rights`: a right is taken or given back. */
@@ -272,10 +274,10 @@ export interface Moderation {
  */
 export const authoriseModeration = (
   facts: Facts,
-  { byUserId, target, concerns }: Moderation,
+  { byUserId, loginEndsAtMs = null, target, concerns }: Moderation,
   nowMs: number,
 ): Verdict => {
-  const verdict = authorise(facts, { purpose: 'act', identity: '', takeOver: false }, nowMs);
+  const verdict = authorise(facts, { purpose: 'act', identity: '', takeOver: false, loginEndsAtMs }, nowMs);
   if (verdict.kind === 'deny') return verdict;
   if (!verdict.permissions.moderate) return deny('no_moderator');
   if (target === null) return verdict;

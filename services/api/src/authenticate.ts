@@ -14,6 +14,8 @@ export interface Caller {
   readonly loginId: string | null;
   /** When that login ends by policy, milliseconds since the epoch. */
   readonly loginEndsAtMs: number | null;
+  /** When the token or its login ends, whichever is first. */
+  readonly endsAtMs: number;
   readonly scopes: ReadonlySet<string>;
 }
 
@@ -175,8 +177,10 @@ export const registerAuthentication = async (app: FastifyInstance, { keys, oidc,
     const claims = await verify(request);
     const { sub, sid, scope, exp } = claims;
     const loginEndsAtMs = loginEndOf(claims, oidc);
-    request.user = { userId: sub, loginId: sid ?? null, loginEndsAtMs, scopes: new Set(scope?.split(' ')) };
-    if (authorization !== undefined) verified.set(authorization, request.user, exp * 1000, now());
+    const endsAtMs = Math.min(exp * 1000, loginEndsAtMs ?? Number.POSITIVE_INFINITY);
+    const scopes = new Set(scope?.split(' '));
+    request.user = { userId: sub, loginId: sid ?? null, loginEndsAtMs, endsAtMs, scopes };
+    if (authorization !== undefined) verified.set(authorization, request.user, endsAtMs, now());
   };
 
   return (request: FastifyRequest, _reply: FastifyReply, done: HookHandlerDoneFunction): void => {

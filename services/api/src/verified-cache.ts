@@ -6,7 +6,7 @@ const keyLength = 64;
 /** Remembers what verified tokens said. A token may be given as its whole header, as long as it is always that. */
 export interface VerifiedCache<T> {
   readonly get: (token: string, nowMs: number) => T | undefined;
-  /** @param expiresAtMs the token's own end */
+  /** @param expiresAtMs the end of the token, or of the login that it comes from */
   readonly set: (token: string, value: T, expiresAtMs: number, nowMs: number) => void;
 }
 

@@ -41,9 +41,14 @@ export interface Situation {
   readonly member?: Partial<Member> | null;
   readonly facts?: Partial<Facts>;
   readonly isRoomLive?: boolean;
+  /** By the database's clock. */
+  readonly nowMs?: number;
 }
 
-const answerOf = (roomId: string, { room, member, facts, isRoomLive = false }: Situation): FactsAnswer => ({
+const answerOf = (
+  roomId: string,
+  { room, member, facts, isRoomLive = false, nowMs = Date.now() }: Situation,
+): FactsAnswer => ({
   facts: {
     room: room === null ? null : { ...unknownRoom(roomId), state: 'open', ...room },
     member:
@@ -57,7 +62,7 @@ const answerOf = (roomId: string, { room, member, facts, isRoomLive = false }: S
     ...facts,
   },
   isRoomLive,
-  nowMs: Date.now(),
+  nowMs,
 });
 
 export interface TestApi {

@@ -64,7 +64,29 @@ describe('with a longest life of an hour, a login', () => {
     const ask = () => api.app.inject({ method: 'POST', url, headers: { authorization: `Bearer ${token}` } });
     expect((await ask()).statusCode).toBe(200);
     await vi.waitFor(async () => expect((await ask()).statusCode).toBe(401), { timeout: 5_000, interval: 50 });
-    expect(JSON.parse(api.lines.at(-1) ?? '')).toMatchObject({ operation: 'join', reason: 'login_ended' });
+    expect((await ask()).statusCode).toBe(401);
+    expect(JSON.parse(api.lines.at(-1) ?? '')).toMatchObject({ operation: 'join', reason: 'login_over' });
+  });
+
+  test.each([
+    ['sees no room', { method: 'GET', url: '/api/realtime/rooms/room-7' }],
+    ['sees nobody inside', { method: 'GET', url: '/api/realtime/rooms/room-7/participants' }],
+    ['kicks nobody', { method: 'POST', url: '/api/realtime/rooms/room-7/participants/tom/kick' }],
+    [
+      'bans nobody',
+      { method: 'POST', url: '/api/realtime/rooms/room-7/bans', payload: { userId: 'tom', privilege: 'data' } },
+    ],
+  ] as const)("that is over by the database's clock %s", async (_, request) => {
+    const headers = { authorization: `Bearer ${await api.token({ sid: 's', auth_time: now() - 3_000 })}` };
+    const status = async () => (await api.app.inject({ ...request, headers })).statusCode;
+    api.situations.set(at('room-7'), { member: { role: 'host' } });
+    api.present.set('room-7', [
+      { identity: 'tom', participantSid: 'PA_1', userId: 'tom', joinedAtMs: 1, member: null },
+    ]);
+    expect([200, 202]).toContain(await status());
+    api.situations.set(at('room-7'), { member: { role: 'host' }, nowMs: Date.now() + 3_600_000 });
+    expect(await status()).toBe(401);
+    expect(JSON.parse(api.lines.at(-1) ?? '')).toMatchObject({ reason: 'login_ended' });
   });
 
   test('with a time that is none is refused', async () => {

@@ -128,7 +128,7 @@ interface Decided {
  */
 const decideOnSession = async (
   dependencies: ModerationDependencies,
-  { userId, loginId }: Caller,
+  { userId, loginId, loginEndsAtMs }: Caller,
   { roomId, identity }: { readonly roomId: string; readonly identity: string },
 ): Promise<Decided> => {
   assertCurrent(dependencies.freshness, roomId, userId);
@@ -138,7 +138,7 @@ const decideOnSession = async (
       dependencies.readPresentPeople(roomId, { identity, limit: 1 }),
     ]),
   );
-  const moderation: Moderation = { byUserId: userId, target: session, concerns: 'session' };
+  const moderation: Moderation = { byUserId: userId, loginEndsAtMs, target: session, concerns: 'session' };
   allowedBy(authoriseModeration(facts, moderation, nowMs), nowMs);
   if (session === null) throw new ProblemError('participant_not_found');
   return { session, nowMs };
@@ -147,7 +147,7 @@ const decideOnSession = async (
 /** When it was decided, by the database's clock. @throws {ProblemError} where the caller may not moderate this person */
 const decideOnRights = async (
   dependencies: ModerationDependencies,
-  { userId, loginId }: Caller,
+  { userId, loginId, loginEndsAtMs }: Caller,
   target: { readonly roomId: string; readonly userId: string },
 ): Promise<number> => {
   const { roomId } = target;
@@ -162,6 +162,7 @@ const decideOnRights = async (
   const { member } = targetFacts;
   const moderation: Moderation = {
     byUserId: userId,
+    loginEndsAtMs,
     target: { userId: target.userId, member },
     concerns: 'rights',
   };

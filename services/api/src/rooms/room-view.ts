@@ -24,12 +24,13 @@ interface SeenRoom {
 /** @throws {ProblemError} where the caller may not see this room */
 export const decideView = async (
   dependencies: DecideDependencies,
-  { userId, loginId }: Caller,
+  { userId, loginId, loginEndsAtMs }: Caller,
   roomId: string,
 ): Promise<SeenRoom> => {
   assertCurrent(dependencies.freshness, roomId, userId);
   const { facts, isRoomLive, nowMs } = await fromStore(dependencies.store.readFacts({ roomId, userId, loginId }));
-  const { role } = allowedBy(authorise(facts, { purpose: 'act', identity: '', takeOver: false }, nowMs), nowMs);
+  const request = { purpose: 'act', identity: '', takeOver: false, loginEndsAtMs } as const;
+  const { role } = allowedBy(authorise(facts, request, nowMs), nowMs);
   // Nobody is allowed anything in a room that is not there.
   return { room: facts.room as RoomFacts, role, isRoomLive };
 };

@@ -8,6 +8,7 @@ import { decideView, type ReadPresentPeople, readPeople, toParticipantsView, toR
 
 export interface RoomsDependencies extends Pick<JoinDependencies, 'store' | 'freshness' | 'metrics'> {
   readonly readPresentPeople: ReadPresentPeople;
+  readonly now: () => number;
 }
 
 export const roomUrl = '/api/realtime/rooms/:roomId';

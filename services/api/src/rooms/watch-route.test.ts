@@ -1,13 +1,14 @@
 import { Problem, RoomSight } from '@realtime-service/contracts';
 import type { PresentPerson } from '@realtime-service/room-store';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { now } from '../../test/identity-provider.ts';
 import { at, type Situation, startTestApi, type TestApi } from '../../test/test-api.ts';
 
 let api: TestApi;
 let url: string;
 let bearer: string;
 beforeEach(async () => {
-  api = await startTestApi({ RATE_LIMIT_USER_PER_MINUTE: '100000' });
+  api = await startTestApi({ RATE_LIMIT_USER_PER_MINUTE: '100000', LOGIN_MAX_SECONDS: '3600' });
   bearer = `Bearer ${await api.token()}`;
   url = `${await api.app.listen({ port: 0, host: '127.0.0.1' })}/api/realtime/rooms/room-42/events`;
 });
@@ -100,6 +101,17 @@ test.each<readonly [string, Situation, string]>([
   await next();
   given(situation);
   expect(await next()).toEqual({ id: undefined, event: 'end', data: { code } });
+  expect(await next()).toBeUndefined();
+});
+
+test.each([
+  ['of the token', () => ({ exp: now() + 2 })],
+  ['of the login', () => ({ sid: 's', auth_time: now() - 3_598 })],
+])('ends with the end %s, also while the database is away', async (_, claims) => {
+  given();
+  const { next } = await watch({ authorization: `Bearer ${await api.token(claims())}` });
+  expect(await next()).toMatchObject({ event: 'room' });
+  api.failing.store = true;
   expect(await next()).toBeUndefined();
 });
 

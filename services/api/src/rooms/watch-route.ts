@@ -15,7 +15,7 @@ export interface WatchSettings {
   readonly lookEveryMs: number;
   /** Streams of this process at once. */
   readonly maxStreams: number;
-  /** A stream ends by then, so that its caller comes with a token of today. */
+  /** A stream ends by then, or with its caller's token, so that the caller comes with a token of today. */
   readonly lifeMs: number;
 }
 
@@ -56,7 +56,7 @@ export const registerWatch = (
   settings: WatchSettings,
   dependencies: RoomsDependencies,
 ): void => {
-  const { metrics } = dependencies;
+  const { metrics, now } = dependencies;
   const { lookEveryMs, maxStreams, lifeMs } = settings;
   const readPeopleOnce = createPeopleReader(dependencies, lookEveryMs);
   const streams = new Set<AbortController>();
@@ -69,7 +69,7 @@ export const registerWatch = (
 
   /** `first` was looked at before the answer began: a refusal then has a status. */
   async function* watch(watcher: Watcher, first: string, signal: AbortSignal) {
-    const endsAtMs = performance.now() + lifeMs;
+    const endsAtMs = performance.now() + Math.min(lifeMs, watcher.caller.endsAtMs - now());
     let sentId = watcher.lastId;
     // Something is sent at once, so that the caller sees the stream open.
     let sentAtMs = Number.NEGATIVE_INFINITY;
