@@ -196,7 +196,13 @@ export const Explanation = z
         .array(ExplainedSession)
         .describe('Live ones, and those that ended within two minutes. What LiveKit tells has no provenance.'),
       seats: z
-        .object({ takenByOthers: z.int(), ownOtherDevices: z.int(), isHeld: z.boolean(), isReserved: z.boolean() })
+        .object({
+          takenByOthers: z.int(),
+          ownOtherDevices: z.int(),
+          ownUnusedTokens: z.int(),
+          isHeld: z.boolean(),
+          isReserved: z.boolean(),
+        })
         .nullable()
         .describe('Null where the room counts none.'),
     }),

@@ -319,6 +319,27 @@ describe('seats', () => {
       given: { ...devices('multi', 1, 1), seats: { ownOtherDevices: 1, isHeld: true } },
       enter: 'allow',
     },
+    {
+      why: 'multi, two other devices with tokens that are not used',
+      given: { ...devices('multi', 2), seats: { ownOtherDevices: 2, ownUnusedTokens: 2 } },
+      enter: 'device_conflict',
+      stay: 'allow',
+    },
+    {
+      why: 'multi, one other device with a token that is not used',
+      given: { ...devices('multi', 9), seats: { ownOtherDevices: 9, ownUnusedTokens: 1 } },
+      enter: 'allow',
+    },
+    {
+      why: 'multi, the same device again',
+      given: { ...devices('multi', 2), seats: { ownOtherDevices: 2, ownUnusedTokens: 2, isHeld: true } },
+      enter: 'allow',
+    },
+    {
+      why: 'single_newest, with tokens of the time when there were several devices',
+      given: { ...devices('single_newest', 2), seats: { ownOtherDevices: 2, ownUnusedTokens: 2 } },
+      enter: 'allow',
+    },
     { why: 'single_oldest, alone', given: devices('single_oldest', 0), enter: 'allow' },
     {
       why: 'single_oldest, another device is inside',
@@ -654,6 +675,7 @@ const restated = (
       'room_full',
     ],
     [needsNewSeat && mode === 'multi' && (seats?.ownOtherDevices ?? 0) >= max, 'device_conflict', 'device_conflict'],
+    [needsNewSeat && mode === 'multi' && (seats?.ownUnusedTokens ?? 0) >= 2, 'device_conflict', 'device_conflict'],
   ];
   const refusal = refusals.find(([applies]) => applies);
   if (refusal !== undefined) {
@@ -764,6 +786,7 @@ const anyCell = fc.record({
     fc.record({
       takenByOthers: fc.nat(6),
       ownOtherDevices: fc.nat(3),
+      ownUnusedTokens: fc.nat(3),
       isHeld: fc.constantFrom(true, false, false),
       isReserved: rarely,
     }),

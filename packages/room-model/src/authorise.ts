@@ -5,6 +5,9 @@ import type { Ban, Member, RoomHeader, User } from './room.ts';
 /** How long a person who left, and was not removed since, still counts as live: a full reconnect must not be locked out. */
 export const recentlyLeftMs = 120_000;
 
+/** Most devices of one person with a token that is not used: by inventing devices, one person could take every seat. */
+const maxUnusedTokens = 2;
+
 /** One of the person's own sessions in this room, of whichever device. */
 export interface OwnSession {
   readonly identity: string;
@@ -20,6 +23,8 @@ export interface Seats {
   readonly takenByOthers: number;
   /** The person's own other devices. */
   readonly ownOtherDevices: number;
+  /** The person's other identities with a token that is not used yet. */
+  readonly ownUnusedTokens: number;
   /** Whether this identity has a seat already, or this device by the identity that an earlier device policy gave it. */
   readonly isHeld: boolean;
   /** Whether this very device has a token that it has not used: it was let in, over another one where it took over. */
@@ -194,14 +199,14 @@ const denyEntry = ({ facts, room, permissions, request, nowMs }: Entry): Denied 
 /** An identity keeps the seat that it has; the person's next device needs one of its own. */
 const denySeat = (room: RoomFacts, seats: Seats, { takeOver }: Request): Denied | null => {
   const { maxParticipants, devicePolicy } = room;
-  const { takenByOthers, ownOtherDevices, isHeld, isReserved } = seats;
+  const { takenByOthers, ownOtherDevices, ownUnusedTokens, isHeld, isReserved } = seats;
   if (devicePolicy.mode === 'single_oldest' && ownOtherDevices > 0 && !takeOver && !isReserved)
     return deny('device_conflict');
   if (isHeld) return null;
   if (maxParticipants !== null && takenByOthers >= maxParticipants) return deny('full');
-  if (devicePolicy.mode === 'multi' && devicePolicy.max !== undefined && ownOtherDevices >= devicePolicy.max)
-    return deny('device_conflict');
-  return null;
+  if (devicePolicy.mode !== 'multi') return null;
+  const { max = Number.POSITIVE_INFINITY } = devicePolicy;
+  return ownOtherDevices >= max || ownUnusedTokens >= maxUnusedTokens ? deny('device_conflict') : null;
 };
 
 /** The one rule of take-over: where a person has one device, an identity that the policy gives no more ends once the one that it gives is inside. */

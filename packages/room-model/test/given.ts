@@ -183,7 +183,14 @@ export const factsOf = (situation: Situation): Facts => {
       wasRemoved: false,
       ...session,
     })),
-    seats: seats && { takenByOthers: 0, ownOtherDevices: 0, isHeld: false, isReserved: false, ...seats },
+    seats: seats && {
+      takenByOthers: 0,
+      ownOtherDevices: 0,
+      ownUnusedTokens: 0,
+      isHeld: false,
+      isReserved: false,
+      ...seats,
+    },
   };
 };
 

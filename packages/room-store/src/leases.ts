@@ -80,7 +80,8 @@ const seatsSql = `
     coalesce(bool_or(own.is_identity), false) as is_counted,
     coalesce(bool_or(own.is_identity and own.is_device and own.how = 'token'), false) as is_reserved,
     coalesce(bool_or(own.is_identity and own.is_device and own.how = 'inside'), false) as is_inside,
-    (count(distinct row(own.device_id)) filter (where not own.is_device))::int as own_other_devices
+    (count(distinct row(own.device_id)) filter (where not own.is_device))::int as own_other_devices,
+    (count(*) filter (where own.how = 'token' and not own.is_identity))::int as own_unused_tokens
   from asked left join totals using (room_id) left join own using (at)
   group by asked.at, totals.taken order by asked.at`;
 
@@ -92,6 +93,7 @@ interface SeatRow {
   readonly is_reserved: boolean;
   readonly is_inside: boolean;
   readonly own_other_devices: number;
+  readonly own_unused_tokens: number;
 }
 
 /** Columns of requests, in the order of `unnest`. */
@@ -108,11 +110,12 @@ const countSeats = async (client: Client, requests: readonly Seeker[]): Promise<
 };
 
 /** `added`: by those who were decided on before, in the same transaction. */
-const toSeats = ({ taken_by_others, is_held, is_reserved, own_other_devices }: SeatRow, added: number): Seats => ({
-  takenByOthers: taken_by_others + added,
-  ownOtherDevices: own_other_devices,
-  isHeld: is_held,
-  isReserved: is_reserved,
+const toSeats = (row: SeatRow, added: number): Seats => ({
+  takenByOthers: row.taken_by_others + added,
+  ownOtherDevices: row.own_other_devices,
+  ownUnusedTokens: row.own_unused_tokens,
+  isHeld: row.is_held,
+  isReserved: row.is_reserved,
 });
 
 /** Seats as they are at the moment, for whoever only wants to know: nothing is locked, and none is taken. */

@@ -4,7 +4,7 @@ import {
   type NewRecord,
   RecordTooLargeError,
 } from '@realtime-service/event-log';
-import { type Facts, type Member, type RoomFacts, unknownRoom } from '@realtime-service/room-model';
+import { type Facts, type Member, type RoomFacts, type Seats, unknownRoom } from '@realtime-service/room-model';
 import type { FactsAnswer, KeptRecord, Login, PresentPerson } from '@realtime-service/room-store';
 import { createLogger } from '@realtime-service/telemetry';
 import type { FastifyInstance } from 'fastify';
@@ -88,7 +88,7 @@ export interface TestApi {
   readonly failing: { store: boolean; seats: boolean; log: boolean; livekit: boolean };
   /** People whose own partition is too old, beside rooms that are not. */
   readonly freshness: { isCurrent: boolean; outdatedPeople: readonly string[]; reaches: boolean };
-  readonly seatsTaken: { takenByOthers: number; ownOtherDevices: number; isHeld: boolean; isReserved: boolean };
+  readonly seatsTaken: { -readonly [K in keyof Seats]: Seats[K] };
   readonly token: (changes?: Record<string, unknown>, header?: Record<string, unknown>) => Promise<string>;
   readonly close: () => Promise<void>;
 }
@@ -119,7 +119,7 @@ export const startTestApi = async (
     present: new Map<string, PresentPerson[]>(),
     failing: { store: false, seats: false, log: false, livekit: false },
     freshness: { isCurrent: true, outdatedPeople: [] as readonly string[], reaches: true },
-    seatsTaken: { takenByOthers: 0, ownOtherDevices: 0, isHeld: false, isReserved: false },
+    seatsTaken: { takenByOthers: 0, ownOtherDevices: 0, ownUnusedTokens: 0, isHeld: false, isReserved: false },
   };
   const readFacts: ApiDependencies['store']['readFacts'] = async ({ roomId, userId }) => {
     if (state.failing.store) throw new Error('the database is away');

@@ -224,7 +224,7 @@ describe('200', () => {
   });
 
   test('a full room: seats', async () => {
-    const seats = { takenByOthers: 10, ownOtherDevices: 0, isHeld: false, isReserved: false };
+    const seats = { takenByOthers: 10, ownOtherDevices: 0, ownUnusedTokens: 0, isHeld: false, isReserved: false };
     read = async () => proven({ room: { ...room, maxParticipants: 10 } }, { seats });
     expect(await explained()).toMatchObject({
       join: { status: 409, code: 'room_full', reason: 'full' },

@@ -277,38 +277,6 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
     expect(await statusOf('machines', 'b')).toBe(409);
   });
 
-  test.each([
-    [0, 422],
-    [-1, 422],
-    ['10', 422],
-    [1.5, 422],
-    [null, 202],
-    [undefined, 202],
-  ])(
-    'C21: limit %s is answered %i: none is meant by null or by leaving it out, never by 0',
-    async (maxParticipants, status) => {
-      const event = {
-        specversion: '1.0',
-        id: crypto.randomUUID(),
-        source: '/test',
-        type: 'room.created',
-        subject: 'room',
-        data: { maxParticipants },
-      };
-      const response = await fetch(`${urls[0]}/api/realtime/events`, {
-        method: 'POST',
-        headers: {
-          authorization: `Bearer ${await signToken(key, { scope: 'realtime:publish' })}`,
-          'content-type': 'application/cloudevents+json',
-        },
-        body: JSON.stringify(event),
-      });
-      expect(response.status).toBe(status);
-      const { errors } = (await response.json()) as { errors?: { path: string }[] };
-      if (status === 422) expect(errors).toMatchObject([{ path: '/data/maxParticipants' }]);
-    },
-  );
-
   test('C21: limit absent: nobody is counted, and no lease is written', async () => {
     await addRoom('unlimited', null, ['a']);
     await fill('unlimited', 30);
@@ -393,6 +361,40 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
       expect(rowCount).toBe(0);
     });
 
+    describe('two devices of one person may have tokens that are not used', () => {
+      const invented = Array.from({ length: 10 }, (_, n) => `device-${n}`);
+
+      test('so nobody empties a room of seats by inventing devices', async () => {
+        await addRoom('invented', 10, people(9).concat('a'));
+        const answers = await Promise.all(invented.map((device) => join('invented', 'a', on(device))));
+        expect(answers.filter(({ status }) => status === 200)).toHaveLength(2);
+        expect(answers.filter(({ code }) => code === 'device_conflict')).toHaveLength(8);
+        const others = await Promise.all(people(9).map((person) => statusOf('invented', person)));
+        expect(others.filter((status) => status === 200)).toHaveLength(8);
+      });
+
+      test('who has them may ask again, and has the next when one is used or over', async () => {
+        await addRoom('next-device', 10, ['a']);
+        const ask = (device: string) => statusOf('next-device', 'a', on(device));
+        for (const device of ['phone', 'desk', 'phone', 'desk']) expect(await ask(device)).toBe(200);
+        expect(await ask('tab')).toBe(409);
+        expect(await statusOf('next-device', 'a')).toBe(409);
+        await enter('next-device', 'a', { identity: 'a:phone', device: 'phone' });
+        expect(await ask('tab')).toBe(200);
+        expect(await ask('watch')).toBe(409);
+        // Who is inside, or was a moment ago, has a seat and needs none of the two.
+        expect(await ask('phone')).toBe(200);
+        await passSeconds('next-device', 140);
+        expect(await ask('watch')).toBe(200);
+      });
+
+      test('a device that lost its connection comes back beside them', async () => {
+        await addRoom('lost-device', 10, ['a']);
+        await addStay('lost-device', { user: 'a', identity: 'a:tab', device: 'tab', left: ['CONNECTION_TIMEOUT', 5] });
+        for (const device of ['phone', 'desk', 'tab']) expect(await statusOf('lost-device', 'a', on(device))).toBe(200);
+      });
+    });
+
     describe('a device keeps its seat when the policy changes', () => {
       const multi = { mode: 'multi' };
       const phone = { user: 'a', device: 'phone' };
@@ -470,4 +472,37 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
       expect((await join('full-devices', 'a', on('desk', true))).code).toBe('room_full');
     });
   });
+
+  // At the end: no room-worker applies what is appended here, so that other rooms of that partition are refused as stale.
+  test.each([
+    [0, 422],
+    [-1, 422],
+    ['10', 422],
+    [1.5, 422],
+    [null, 202],
+    [undefined, 202],
+  ])(
+    'C21: limit %s is answered %i: none is meant by null or by leaving it out, never by 0',
+    async (maxParticipants, status) => {
+      const event = {
+        specversion: '1.0',
+        id: crypto.randomUUID(),
+        source: '/test',
+        type: 'room.created',
+        subject: 'room',
+        data: { maxParticipants },
+      };
+      const response = await fetch(`${urls[0]}/api/realtime/events`, {
+        method: 'POST',
+        headers: {
+          authorization: `Bearer ${await signToken(key, { scope: 'realtime:publish' })}`,
+          'content-type': 'application/cloudevents+json',
+        },
+        body: JSON.stringify(event),
+      });
+      expect(response.status).toBe(status);
+      const { errors } = (await response.json()) as { errors?: { path: string }[] };
+      if (status === 422) expect(errors).toMatchObject([{ path: '/data/maxParticipants' }]);
+    },
+  );
 });
