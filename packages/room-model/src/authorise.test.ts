@@ -588,6 +588,8 @@ describe('moderation', () => {
       { target: { userId: 'mia', member: null } },
       'no_moderator',
     ],
+    ['a host whose login is over', host, { loginEndsAtMs: now }, 'login_ended'],
+    ['a host whose login goes on', host, { loginEndsAtMs: now + 1 }, 'allow'],
     ['a moderator on a stranger', moderator, { target: { userId: 'x', member: null } }, 'allow'],
     [
       'a moderator on somebody who was a host once',
