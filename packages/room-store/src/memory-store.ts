@@ -276,13 +276,20 @@ export class MemoryDatabase {
       notifyMarks: () => statement('notifyMarks', () => this.onNotify()),
       readPositions: () => statement('readPositions', () => [...this.tables.positions.values()]),
       readFacts: (queries) => statement('readFacts', () => queries.map((query) => this.#answer(query))),
-      readLivePresence: (roomIds) =>
-        statement('readLivePresence', () => {
-          const isAsked = ({ roomId, isLive }: Session | RoomLife): boolean =>
-            isLive && (roomIds === null || roomIds.includes(roomId));
-          const { lives, sessions } = this.tables;
-          return { lives: [...lives.values()].filter(isAsked), sessions: [...sessions.values()].filter(isAsked) };
-        }),
+      readLiveRoomIds: () =>
+        statement('readLiveRoomIds', () =>
+          [...this.tables.lives.values()].filter(({ isLive }) => isLive).map(({ roomId }) => roomId),
+        ),
+      readLiveRooms: (roomIds) =>
+        statement('readLiveRooms', () =>
+          [...this.tables.lives.values()]
+            .filter(({ roomId, isLive }) => isLive && roomIds.includes(roomId))
+            .map(({ roomId, roomSid }) => {
+              const isInside = (session: Session): boolean =>
+                session.isLive && session.roomId === roomId && session.roomSid === roomSid;
+              return { roomId, roomSid, sessions: [...this.tables.sessions.values()].filter(isInside) };
+            }),
+        ),
       holdDuty: (name, holder, seconds) =>
         statement('holdDuty', () => {
           const held = this.tables.duties.get(name);

@@ -8,7 +8,7 @@ import { readDeadLetters } from './dead-letters/dead-letters.ts';
 import { holdDuty, releaseDuty } from './leases.ts';
 import { claimEdges, claimMarks, markIdentities, postponeEdge, postponeMark, settleEdge, settleMark } from './marks.ts';
 import { readPositions } from './positions.ts';
-import { readLivePresence } from './presence.ts';
+import { readLiveRoomIds, readLiveRooms } from './presence.ts';
 import { readFacts } from './read-facts.ts';
 import type { ChunkTransaction, KnownFact, LockedPosition, RoomStore } from './store.ts';
 
@@ -94,7 +94,8 @@ export const createPostgresStore = (pool: Pool): RoomStore => ({
   notifyMarks: async () => void (await pool.query(`notify ${marksChannel}`)),
   readPositions: (projection) => readPositions(pool, projection),
   readFacts: (queries) => readFacts(pool, queries),
-  readLivePresence: (roomIds) => readLivePresence(pool, roomIds),
+  readLiveRoomIds: () => readLiveRoomIds(pool),
+  readLiveRooms: (roomIds) => readLiveRooms(pool, roomIds),
   holdDuty: (name, holder, seconds) => holdDuty(pool, name, holder, seconds),
   releaseDuty: (name, holder) => releaseDuty(pool, name, holder),
   claimMarks: (limit, claimSeconds) => claimMarks(pool, limit, claimSeconds),

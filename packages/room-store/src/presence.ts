@@ -1,29 +1,47 @@
 import type { MemberFacts, RoomLife, Session } from '@realtime-service/room-model';
 import { type Pool, preparedAs } from './database/database.ts';
 
-/** What is believed to be live in LiveKit, as far as a sweep compares it. */
-export interface LivePresence {
-  readonly lives: readonly Pick<RoomLife, 'roomId' | 'roomSid'>[];
-  readonly sessions: readonly Pick<Session, 'roomId' | 'roomSid' | 'participantSid' | 'identity' | 'lastFactAtMs'>[];
+/** A room that is believed to be live in LiveKit, and who is in it, as far as a sweep compares it. */
+export interface LiveRoom extends Pick<RoomLife, 'roomId' | 'roomSid'> {
+  readonly sessions: readonly Pick<Session, 'participantSid' | 'lastFactAtMs'>[];
+}
+
+export const readLiveRoomIds = async (pool: Pool): Promise<string[]> => {
+  const { rows } = await pool.query<Pick<LiveRoom, 'roomId'>>(
+    'select room_id as "roomId" from room_lives where is_live',
+  );
+  return rows.map(({ roomId }) => roomId);
+};
+
+interface LiveRow extends Pick<LiveRoom, 'roomId' | 'roomSid'> {
+  /** Null in a room without people. */
+  readonly participantSid: string | null;
+  readonly lastFactAtMs: number;
 }
 
 /**
- * Everything that is believed to be live, for the sweep to compare; of some rooms only where `roomIds` is given. The
- * columns are those that it needs and come as they are: a sweep reads thousands of rows.
+ * Those of these rooms that are believed to be live, from one snapshot. The columns are those that a sweep needs and come
+ * as they are: it reads thousands of rows. The life is no part of the join, so that this goes by the index of live sessions,
+ * not through all that a long life has seen.
  */
-export const readLivePresence = async (pool: Pool, roomIds: readonly string[] | null): Promise<LivePresence> => {
-  const where = 'where is_live and ($1::opaque_id[] is null or room_id = any($1::opaque_id[]))';
-  const lives = await pool.query<LivePresence['lives'][number]>(
-    `select room_id as "roomId", room_sid as "roomSid" from room_lives ${where}`,
-    [roomIds],
-  );
-  const sessions = await pool.query<LivePresence['sessions'][number]>(
-    `select room_id as "roomId", room_sid as "roomSid", participant_sid as "participantSid", identity,
-       (extract(epoch from last_fact_at) * 1000)::float8 as "lastFactAtMs"
-     from sessions ${where}`,
-    [roomIds],
-  );
-  return { lives: lives.rows, sessions: sessions.rows };
+export const readLiveRooms = async (pool: Pool, roomIds: readonly string[]): Promise<LiveRoom[]> => {
+  const { rows } = await pool.query<LiveRow>({
+    ...preparedAs('live rooms', pool),
+    text: `
+      select l.room_id as "roomId", l.room_sid as "roomSid",
+        case when s.room_sid = l.room_sid then s.participant_sid end as "participantSid",
+        (extract(epoch from s.last_fact_at) * 1000)::float8 as "lastFactAtMs"
+      from room_lives l left join sessions s on s.room_id = l.room_id and s.is_live
+      where l.is_live and l.room_id = any($1::opaque_id[])`,
+    values: [roomIds],
+  });
+  const rooms = new Map<string, LiveRoom & { readonly sessions: LiveRoom['sessions'][number][] }>();
+  for (const { roomId, roomSid, participantSid, lastFactAtMs } of rows) {
+    const room = rooms.get(roomId) ?? { roomId, roomSid, sessions: [] };
+    if (participantSid !== null) room.sessions.push({ participantSid, lastFactAtMs });
+    rooms.set(roomId, room);
+  }
+  return [...rooms.values()];
 };
 
 /** Somebody inside, as members see it. */

@@ -4,7 +4,7 @@ import type { ChunkWrites } from './apply/chunk-writes.ts';
 import type { Touched } from './apply/touched.ts';
 import type { ClaimedEdge, Mark } from './marks.ts';
 import type { PartitionPosition } from './positions.ts';
-import type { LivePresence } from './presence.ts';
+import type { LiveRoom } from './presence.ts';
 import type { FactsAnswer, FactsQuery } from './read-facts.ts';
 
 /**
@@ -69,8 +69,10 @@ export interface RoomStore extends ChunkStore, MarkStore {
   readonly readPositions: (projection: string) => Promise<PartitionPosition[]>;
   /** Facts of many at once, in the order asked, from one snapshot. */
   readonly readFacts: (queries: readonly FactsQuery[]) => Promise<FactsAnswer[]>;
-  /** Everything that is believed to be live; of some rooms only where `roomIds` is given. */
-  readonly readLivePresence: (roomIds: readonly string[] | null) => Promise<LivePresence>;
+  /** Which rooms are believed to be live. */
+  readonly readLiveRoomIds: () => Promise<string[]>;
+  /** Those of these rooms that are believed to be live, and who is in them, from one snapshot. */
+  readonly readLiveRooms: (roomIds: readonly string[]) => Promise<LiveRoom[]>;
   /** Takes or keeps a duty that only one process may have; not renewed, it is lost after `seconds`. */
   readonly holdDuty: (name: string, holder: string, seconds: number) => Promise<boolean>;
   readonly releaseDuty: (name: string, holder: string) => Promise<void>;

@@ -327,10 +327,32 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       livekitRecord(1, { ...joined('r', 'bob'), room: roomOf('RM_1', 1_000) }),
       livekitRecord(2, { ...joined('r', 'cleo'), room: roomOf('RM_2', 2_000) }),
     ]);
-    expect(await open().store.readLivePresence(null)).toMatchObject({
-      lives: [{ roomSid: 'RM_2' }],
-      sessions: [{ identity: 'cleo' }],
-    });
+    expect(await open().store.readLiveRooms(['r'])).toMatchObject([
+      { roomId: 'r', roomSid: 'RM_2', sessions: [{ participantSid: 'PA_cleo' }] },
+    ]);
+  });
+
+  test('the rooms that are live, and who is in them', async () => {
+    const left = { ...joined('empty', 'bob'), type: 'participant_left' as const };
+    const over = joined('over', 'cleo');
+    await apply([
+      livekitRecord(0, joined('r', 'ann')),
+      livekitRecord(1, joined('r', 'bob')),
+      livekitRecord(2, joined('empty', 'bob')),
+      livekitRecord(3, left),
+      livekitRecord(4, over),
+      livekitRecord(5, { type: 'room_finished', room: over.room }),
+    ]);
+    const { store } = open();
+    expect((await store.readLiveRoomIds()).sort()).toEqual(['empty', 'r']);
+    const rooms = await store.readLiveRooms(['empty', 'over', 'never', 'r']);
+    expect(
+      rooms.map(({ roomId, sessions }) => [roomId, sessions.map((each) => each.participantSid).sort()]).sort(),
+    ).toEqual([
+      ['empty', []],
+      ['r', ['PA_ann', 'PA_bob']],
+    ]);
+    expect(await store.readLiveRooms(['empty'])).toMatchObject([{ roomId: 'empty' }]);
   });
 
   test('a duty has one holder, until it is given back or expires', async () => {
@@ -368,8 +390,8 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       isSuspect: false,
       ownSessions: [{ identity: 'ann', isLive: true, wasRemoved: false }],
     });
-    expect((await open().store.readLivePresence(['r'])).sessions).toMatchObject([{ identity: 'ann' }]);
-    expect((await open().store.readLivePresence(['other'])).sessions).toEqual([]);
+    expect(await open().store.readLiveRooms(['r'])).toMatchObject([{ sessions: [{ participantSid: 'PA_ann' }] }]);
+    expect(await open().store.readLiveRooms(['other'])).toEqual([]);
     await apply([
       roomRecord(5, { type: 'member.removed', subject: 'r', data: { userId: 'ann', reason: 'spam' } }),
       roomRecord(6, { type: 'room.closed', subject: 'r', data: { reason: 'moved' } }),

@@ -1,6 +1,9 @@
+import { randomUUID } from 'node:crypto';
 import { topics } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
+import type { RoomService } from '@realtime-service/livekit';
 import { permissionsOf, toParticipantPermission } from '@realtime-service/room-model';
+import type { RoomStore } from '@realtime-service/room-store';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { type FakeLivekit, startFakeLivekit } from '../test/fake-livekit.ts';
 import { startProjection, type TestProjection } from '../test/projection.ts';
@@ -8,7 +11,7 @@ import { type Client, connect, type RealWorker, startRealWorker } from '../test/
 import { until } from '../test/until.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { toLivekitRecord } from './livekit-record.ts';
-import { startSweep, sweepOnce } from './sweep.ts';
+import { type SweepDependencies, startSweep, sweepOnce } from './sweep.ts';
 
 describeWith(['postgres'], 'the sweep', () => {
   let parts: TestProjection;
@@ -32,8 +35,8 @@ describeWith(['postgres'], 'the sweep', () => {
     metrics: parts.metrics,
     logger: parts.logger,
   });
-  const sweep = async (): Promise<number> => {
-    const count = await sweepOnce({ ...dependencies(), signal: never });
+  const sweep = async (changes: Partial<SweepDependencies> = {}): Promise<number> => {
+    const count = await sweepOnce({ ...dependencies(), signal: never, ...changes });
     await parts.caughtUp();
     return count;
   };
@@ -50,22 +53,24 @@ describeWith(['postgres'], 'the sweep', () => {
       .sort();
   const inLog = async (): Promise<number> =>
     (await parts.pool.query('select from log_records where topic = $1', [topics.livekitWebhooks])).rowCount ?? 0;
-  const joined = (room: string, identity: string) =>
+  const told = (event: string, room: string, identity: string) =>
     toLivekitRecord(
       {
-        id: `joined-${identity}`,
+        id: randomUUID(),
         source: 'livekit',
-        type: 'livekit.participant_joined',
+        type: `livekit.${event}`,
         roomName: room,
         timeMs: undefined,
         traceparent: undefined,
       },
       {
-        event: 'participant_joined',
+        event,
         room: { sid: `RM_${room}`, name: room },
         participant: { sid: `PA_${identity}`, identity, joinedAtMs: '1' },
       },
     );
+  const joined = (room: string, identity: string) => told('participant_joined', room, identity);
+  const left = (room: string, identity: string) => told('participant_left', room, identity);
 
   test('finds who is there and who is not, and then nothing', async () => {
     put('one', 'ann');
@@ -117,23 +122,7 @@ describeWith(['postgres'], 'the sweep', () => {
     const sweeping = sweep();
     await until('the list is under way', () => livekit.callsOf('ListParticipants').length > 2);
     livekit.rooms.get('one')?.clear();
-    await parts.append(
-      toLivekitRecord(
-        {
-          id: 'left',
-          source: 'livekit',
-          type: 'livekit.participant_left',
-          roomName: 'one',
-          timeMs: undefined,
-          traceparent: undefined,
-        },
-        {
-          event: 'participant_left',
-          room: { sid: 'RM_one', name: 'one' },
-          participant: { sid: 'PA_ann', identity: 'ann' },
-        },
-      ),
-    );
+    await parts.append(left('one', 'ann'));
     await parts.caughtUp();
     release();
     expect(await sweeping).toBe(0);
@@ -154,6 +143,128 @@ describeWith(['postgres'], 'the sweep', () => {
     await parts.caughtUp();
     release();
     expect(await sweeping).toBe(0);
+  });
+
+  describe('in a room of which something is heard after each list', () => {
+    let come: number;
+    beforeEach(() => {
+      come = 0;
+    });
+    /** After each list somebody else comes, and is told of at once. */
+    const busy = (): Partial<SweepDependencies> => {
+      const someoneComes = async <T>(listed: T): Promise<T> => {
+        come += 1;
+        put('one', `late-${come}`);
+        await parts.tell(joined('one', `late-${come}`));
+        return listed;
+      };
+      const listSids: RoomService['listSids'] = async (room) => someoneComes(await livekit.service.listSids(room));
+      const listParticipants: RoomService['listParticipants'] = async (room) =>
+        someoneComes(await livekit.service.listParticipants(room));
+      return { livekit: { ...livekit.service, listSids, listParticipants } };
+    };
+
+    test('finds whose leave was lost, and ends nobody who came after the list', async () => {
+      put('one', 'ann');
+      put('one', 'bob');
+      await sweep();
+      livekit.rooms.get('one')?.delete('ann');
+      expect(await sweep(busy())).toBe(1);
+      expect(await live()).toEqual(['one PA_bob', 'one PA_late-1', 'one PA_late-2']);
+      expect(await sweep(busy())).toBe(0);
+    });
+
+    test('finds who only signals', async () => {
+      put('one', 'ann');
+      await sweep();
+      put('one', 'mute');
+      expect(await sweep(busy())).toBe(1);
+      expect(await live()).toEqual(['one PA_ann', 'one PA_late-1', 'one PA_late-2', 'one PA_mute']);
+    });
+  });
+
+  test('does not judge by a list that has no such room a room in which somebody came since', async () => {
+    await parts.tell(joined('one', 'ann'));
+    const before = await inLog();
+    const comes = async (): Promise<void> => parts.tell(joined('one', `since-${await inLog()}`));
+    const listRooms: RoomService['listRooms'] = async (names) => {
+      const listed = await livekit.service.listRooms(names);
+      await comes();
+      return listed;
+    };
+    expect(await sweep({ livekit: { ...livekit.service, listRooms } })).toBe(0);
+    expect(await live()).toHaveLength(1 + (await inLog()) - before);
+  });
+
+  test('takes nobody for gone of whom something was told since the list', async () => {
+    put('one', 'ann');
+    await sweep();
+    livekit.rooms.get('one')?.clear();
+    const listParticipants: RoomService['listParticipants'] = async (room) => {
+      const listed = await livekit.service.listParticipants(room);
+      await parts.tell(joined('one', 'ann'));
+      return listed;
+    };
+    expect(await sweep({ livekit: { ...livekit.service, listParticipants } })).toBe(0);
+    expect(await live()).toEqual(['one PA_ann']);
+    expect(await sweep()).toBe(1);
+    expect(await live()).toEqual([]);
+  });
+
+  test('says nothing of a room whose next life began between its list and that of its people', async () => {
+    put('one', 'ann');
+    put('two', 'bob');
+    let isReplaced = false;
+    const listParticipants: RoomService['listParticipants'] = (name) => {
+      isReplaced ||= name === 'one';
+      return livekit.service.listParticipants(name);
+    };
+    const listRooms: RoomService['listRooms'] = async (names) =>
+      (await livekit.service.listRooms(names)).map((room) =>
+        isReplaced && room.name === 'one' ? { ...room, sid: 'RM_next' } : room,
+      );
+    expect(await sweep({ livekit: { ...livekit.service, listRooms, listParticipants } })).toBe(1);
+    expect(await live()).toEqual(['two PA_bob']);
+  });
+
+  test('takes for no difference that at each of two looks the webhook of another is on its way', async () => {
+    put('one', 'ann');
+    await sweep();
+    const before = await inLog();
+    put('one', 'bob');
+    const clock: Clock = {
+      ...systemClock,
+      delay: async () => {
+        await parts.tell(joined('one', 'bob'));
+        put('one', 'cid');
+      },
+    };
+    expect(await sweep({ clock })).toBe(0);
+    expect(await inLog()).toBe(before + 1);
+  });
+
+  test('compares twenty rooms at a time with what is believed right after they were listed', async () => {
+    for (let at = 0; at < 25; at += 1) put(`room-${at}`, `p-${at}`);
+    await sweep();
+    const read: (readonly string[])[] = [];
+    const store: RoomStore = {
+      ...parts.store,
+      readLiveRooms: (roomIds) => {
+        read.push(roomIds);
+        return parts.store.readLiveRooms(roomIds);
+      },
+    };
+    const listSids: RoomService['listSids'] = async (room) => {
+      if (room.name === 'room-20') {
+        put('room-0', 'late');
+        await parts.tell(joined('room-0', 'late'));
+        livekit.rooms.get('room-1')?.clear();
+        await parts.tell(left('room-1', 'p-1'));
+      }
+      return livekit.service.listSids(room);
+    };
+    expect(await sweep({ store, livekit: { ...livekit.service, listSids } })).toBe(0);
+    expect(read.map(({ length }) => length)).toEqual([20, 5]);
   });
 
   test('says nothing while LiveKit does not answer', async () => {

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { type LivekitObserved, type LivekitRoom, observedType } from '@realtime-service/contracts';
 import { type EventLog, type NewRecord, RecordTooLargeError } from '@realtime-service/event-log';
 import type { ListedParticipant, ListedSid, RoomService } from '@realtime-service/livekit';
-import type { LivePresence, RoomStore } from '@realtime-service/room-store';
+import type { LiveRoom, RoomStore } from '@realtime-service/room-store';
 import { type Logger, withSpan } from '@realtime-service/telemetry';
 import { type Clock, systemClock } from './clock.ts';
 import { participantForLog, toLivekitRecord } from './livekit-record.ts';
@@ -15,7 +15,7 @@ const secondLookAfterMs = 1_000;
 const leastPauseMs = 1_000;
 /** LiveKit serves joins beside us. */
 const roomsPerSecond = 200;
-/** Looked at within a tenth of a second. */
+/** Listed, and compared with what is believed, within a tenth of a second. */
 const roomsAtOnce = 20;
 const appendTimeoutMs = 5_000;
 /** So many failures one after the other are an outage: each may have taken as long as a call may. */
@@ -44,46 +44,55 @@ interface Look<P extends ListedSid = ListedSid> {
   readonly participants: readonly P[];
 }
 
-interface Believed {
-  readonly life: LivePresence['lives'][number] | undefined;
-  readonly sessions: LivePresence['sessions'];
+/** A look that does not agree with the projection about these: the room's sid, or people's. */
+interface Difference<P extends ListedSid> extends Look<P> {
+  readonly sids: ReadonlySet<string>;
 }
 
 const isThere = ({ state }: ListedSid): boolean => state !== 'DISCONNECTED';
 
-/** Whether LiveKit's list and the projection name different lives or sids; a fact received since the look excuses it. */
-const differs = (look: Look, { life, sessions }: Believed): boolean => {
-  if (sessions.some(({ lastFactAtMs }) => lastFactAtMs >= look.listedAtMs)) return false;
-  if (look.room?.sid !== life?.roomSid) return true;
-  const listed = new Set(look.participants.filter(isThere).map(({ sid }) => sid));
-  const believed = sessions.filter(({ roomSid }) => roomSid === look.room?.sid);
-  return listed.size !== believed.length || believed.some(({ participantSid }) => !listed.has(participantSid));
-};
-
-const believedIn = async (store: RoomStore, roomIds: readonly string[] | null): Promise<Map<string, Believed>> => {
-  const { lives, sessions } = await store.readLivePresence(roomIds);
-  const byRoom = Map.groupBy(sessions, ({ roomId }) => roomId);
-  const lifeOf = new Map(lives.map((life) => [life.roomId, life]));
-  const rooms = new Set([...byRoom.keys(), ...lifeOf.keys()]);
-  return new Map(
-    [...rooms].map((roomId) => [roomId, { life: lifeOf.get(roomId), sessions: byRoom.get(roomId) ?? [] }]),
+/**
+ * The sids that LiveKit's list names and the projection does not, or the other way round. What was told of one since the
+ * list was asked for excuses that one alone: in a busy room something is always new.
+ */
+const differingSids = ({ listedAtMs, room, participants }: Look, believed: LiveRoom | undefined): Set<string> => {
+  const sessions = believed?.sessions ?? [];
+  const since = new Set(
+    sessions.filter(({ lastFactAtMs }) => lastFactAtMs >= listedAtMs).map(({ participantSid }) => participantSid),
   );
+  if (room?.sid !== believed?.roomSid) {
+    // Somebody came since into a life that the list does not know: it is newer than the list.
+    if (since.size > 0) return new Set();
+    return new Set([room?.sid, believed?.roomSid].filter((sid) => sid !== undefined));
+  }
+  const listed = new Set(participants.filter(isThere).map(({ sid }) => sid));
+  const known = new Set(sessions.map(({ participantSid }) => participantSid));
+  return listed.symmetricDifference(known).difference(since);
 };
 
-const nothing: Believed = { life: undefined, sessions: [] };
+const differencesOf = <P extends ListedSid>(
+  looks: readonly Look<P>[],
+  believed: readonly LiveRoom[],
+): Difference<P>[] => {
+  const byRoom = new Map(believed.map((room) => [room.roomId, room]));
+  return looks
+    .map((look) => ({ ...look, sids: differingSids(look, byRoom.get(look.roomId)) }))
+    .filter(({ sids }) => sids.size > 0);
+};
 
 /**
- * Looks at rooms at a bounded rate. They are listed again some at a time, right before their people are: of a room that
- * is gone since, LiveKit knows only after seconds. What cannot be listed is left to the next sweep, or one failing call in
- * ten would keep every other room from being repaired.
+ * Looks at rooms at a bounded rate, and finds those that differ. They are listed again some at a time, right before their
+ * people are: of a room that is gone since, LiveKit knows only after seconds. What is believed of these is read right
+ * after, so that little arrives in between. What cannot be listed is left to the next sweep, or one failing call in ten
+ * would keep every other room from being repaired.
  */
 const lookAt = async <P extends ListedSid>(
-  { livekit, clock = systemClock, logger, signal }: SweepDependencies,
+  { store, livekit, clock = systemClock, logger, signal }: SweepDependencies,
   roomIds: readonly string[],
-  list: (room: LivekitRoom) => Promise<readonly P[]>,
-): Promise<Look<P>[]> => {
+  list: (room: LivekitRoom) => Promise<readonly P[] | null>,
+): Promise<Difference<P>[]> => {
   const startedAtMs = clock.now();
-  const looks: Look<P>[] = [];
+  const differing: Difference<P>[] = [];
   let failures = 0;
   /** Null where LiveKit failed. */
   const ask = async <T>(rooms: readonly string[], call: () => Promise<T>): Promise<T | null> => {
@@ -99,49 +108,43 @@ const lookAt = async <P extends ListedSid>(
     }
   };
   for (let first = 0; first < roomIds.length; first += roomsAtOnce) {
+    const aheadMs = (first / roomsPerSecond) * 1000 - (clock.now() - startedAtMs);
+    if (aheadMs > 0) await clock.delay(aheadMs, signal);
     const some = roomIds.slice(first, first + roomsAtOnce);
     const listedAtMs = clock.now();
     const listed = await ask(some, () => livekit.listRooms(some));
     if (listed === null) continue;
     const rooms = new Map(listed.map((room) => [room.name, room]));
+    const looks: Look<P>[] = [];
     for (const roomId of some) {
       signal.throwIfAborted();
       const room = rooms.get(roomId) ?? null;
       const participants = room === null ? [] : await ask([roomId], () => list(room));
-      if (participants === null) continue;
-      looks.push({ roomId, listedAtMs, room, participants });
-      const aheadMs = (looks.length / roomsPerSecond) * 1000 - (clock.now() - startedAtMs);
-      if (aheadMs > 50) await clock.delay(aheadMs, signal);
+      if (participants !== null) looks.push({ roomId, listedAtMs, room, participants });
     }
+    differing.push(...differencesOf(looks, await store.readLiveRooms(some)));
   }
-  return looks;
+  return differing;
 };
 
-const differingFrom = <L extends Look>(looks: readonly L[], believed: ReadonlyMap<string, Believed>): L[] =>
-  looks.filter((look) => differs(look, believed.get(look.roomId) ?? nothing));
-
-/** Rooms that LiveKit lists, and rooms that are believed to be live and are not listed. */
-const findDiffering = async (dependencies: SweepDependencies): Promise<string[]> => {
-  const { store, livekit, clock = systemClock } = dependencies;
-  const listedAtMs = clock.now();
-  const listed = new Set((await livekit.listRooms()).map(({ name }) => name));
-  const looks = await lookAt(dependencies, [...listed], livekit.listSids);
-  // Read after the looks: a webhook that arrived meanwhile is part of what is believed.
-  const believed = await believedIn(store, null);
-  const absent = [...believed.keys()]
-    .filter((roomId) => !listed.has(roomId))
-    .map((roomId) => ({ roomId, listedAtMs, room: null, participants: [] }));
-  return differingFrom([...looks, ...absent], believed).map(({ roomId }) => roomId);
+/** Null where the room has been replaced or ended meanwhile: these may be the people of its next life. */
+const listPeople = async (
+  { livekit }: SweepDependencies,
+  { name, sid }: LivekitRoom,
+): Promise<readonly ListedParticipant[] | null> => {
+  const people = await livekit.listParticipants(name);
+  const [room] = await livekit.listRooms([name]);
+  return room?.sid === sid ? people : null;
 };
 
-/** At everything about the people: what is found goes into the log. */
+/** At everything about the people: what is found goes into the log. Of what differed, what still does. */
 const lookAgain = async (
   dependencies: SweepDependencies,
-  roomIds: readonly string[],
-): Promise<Look<ListedParticipant>[]> => {
-  const { store, livekit } = dependencies;
-  const looks = await lookAt(dependencies, roomIds, ({ name }) => livekit.listParticipants(name));
-  return differingFrom(looks, await believedIn(store, roomIds));
+  before: readonly Difference<ListedSid>[],
+): Promise<Difference<ListedParticipant>[]> => {
+  const sidsBefore = new Map(before.map(({ roomId, sids }) => [roomId, sids]));
+  const differing = await lookAt(dependencies, [...sidsBefore.keys()], (room) => listPeople(dependencies, room));
+  return differing.filter(({ roomId, sids }) => !sids.isDisjointFrom(sidsBefore.get(roomId) ?? new Set()));
 };
 
 const toRecord = (look: Look<ListedParticipant>): NewRecord => {
@@ -191,20 +194,19 @@ const appendEach = async (
  * into the log; many at once ask for a third look and raise an alarm, and are then applied all the same.
  */
 export const sweepOnce = async (dependencies: SweepDependencies): Promise<number> => {
-  const { metrics, logger, store, clock = systemClock, signal } = dependencies;
-  const suspected = await findDiffering(dependencies);
+  const { metrics, logger, store, livekit, clock = systemClock, signal } = dependencies;
+  // Also the rooms that are believed to be live and that LiveKit does not list.
+  const listed = (await livekit.listRooms()).map(({ name }) => name);
+  const believed = await store.readLiveRoomIds();
+  const suspected = await lookAt(dependencies, [...new Set([...listed, ...believed])], livekit.listSids);
   if (suspected.length === 0) return 0;
   await clock.delay(secondLookAfterMs, signal);
   let differing = await lookAgain(dependencies, suspected);
-  const believed = await believedIn(store, null);
-  if (differing.length >= massMinimum && differing.length > massShare * believed.size) {
+  if (differing.length >= massMinimum && differing.length > massShare * believed.length) {
     metrics.sweepAlarms.inc();
     logger.error({ rooms: differing.length }, 'many rooms differ from LiveKit at once');
     await clock.delay(secondLookAfterMs, signal);
-    differing = await lookAgain(
-      dependencies,
-      differing.map(({ roomId }) => roomId),
-    );
+    differing = await lookAgain(dependencies, differing);
   }
   if (differing.length === 0) return 0;
   await appendEach(dependencies, differing);
