@@ -332,6 +332,22 @@ describeWith(['postgres'], 'the sweep', () => {
     await sweeping;
   });
 
+  test('does not wait for a clock that was set back meanwhile', async () => {
+    for (let at = 0; at < 45; at += 1) livekit.rooms.set(`room-${at}`, new Map());
+    let nowMs = Date.now();
+    const delaysMs: number[] = [];
+    const clock: Clock = {
+      ...systemClock,
+      now: () => nowMs,
+      delay: async (ms) => {
+        delaysMs.push(ms);
+        nowMs -= 3_600_000;
+      },
+    };
+    await sweep({ clock });
+    expect(delaysMs.slice(0, 3)).toEqual([100, 100, 1_000]);
+  });
+
   test('a room that does not fit into the log keeps no other from being repaired', async () => {
     for (let at = 0; at < 3_000; at += 1) put('crowd', `${at}`.padEnd(190, 'x'), `PA_${at}`);
     put('one', 'ann');
