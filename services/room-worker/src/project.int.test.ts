@@ -57,7 +57,7 @@ describeWith(['postgres'], 'projecting', () => {
         roomRecord(['member.updated', room, { userId: 'ann', role: 'emperor' }]),
         'invalid_data',
         ['ann'],
-        ['member.updated', { userId: 'ann', displayName: 'Ann' }],
+        ['member.updated', ann],
       ],
       [
         'the wrong schema of a ban',
@@ -78,7 +78,7 @@ describeWith(['postgres'], 'projecting', () => {
         roomRecord(['room.updated', room, { maxParticipants: 'ten' }]),
         'invalid_data',
         ['ann', 'bob'],
-        ['room.updated', { name: 'Room' }],
+        ['room.updated', { maxParticipants: 10 }],
       ],
       [
         'a schema registry prefix',
