@@ -1,9 +1,9 @@
 import { z } from 'zod';
-import { Identity, Reason, RoomId, Sid, Timestamp, UserId } from './ids.ts';
+import { Identity, LoginId, Reason, RoomId, Sid, Timestamp, UserId } from './ids.ts';
 import { JoinPermissions } from './join.ts';
 import { AtLeast, LogOffset, LogPartition, LogTopic } from './position.ts';
 import { problemCodes } from './problems.ts';
-import { DevicePolicy, PermissionOverrides, Privilege, Role, RoomAccess, roomEventData } from './room-events.ts';
+import { DevicePolicy, PermissionOverrides, Privilege, Role, RoomAccess } from './room-events.ts';
 
 /** Answer of the event route and of the moderation routes: the fact is in the log, at this position. */
 export const EventsAccepted = z.object({ accepted: z.int().min(0), at_least: AtLeast }).meta({ id: 'EventsAccepted' });
@@ -74,8 +74,6 @@ export const ReadinessView = z
   })
   .meta({ id: 'ReadinessView' });
 export type ReadinessView = z.infer<typeof ReadinessView>;
-
-const LoginId = roomEventData['login.ended'].shape.sid;
 
 /** Query of `/explain`. */
 export const ExplainQuery = z

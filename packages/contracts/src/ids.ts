@@ -28,6 +28,9 @@ export const UserId = boundedText(191)
   .meta({ id: 'UserId', description: 'Opaque user id (`sub`), 1–191 bytes of UTF-8, compared byte for byte.' });
 export type UserId = z.infer<typeof UserId>;
 
+/** One login of a person at the identity provider (Keycloak's `sid`). */
+export const LoginId = boundedText(255).min(1);
+
 export const DeviceId = z
   .string()
   .regex(/^[A-Za-z0-9_-]{1,64}$/)

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { type CloudEvent, CloudEventContext } from './cloud-event.ts';
 import { faultsOf } from './faults.ts';
-import { boundedText, Identity, Reason, RoomId, Sid, Timestamp, UserId } from './ids.ts';
+import { boundedText, Identity, LoginId, Reason, RoomId, Sid, Timestamp, UserId } from './ids.ts';
 import { optional } from './optional.ts';
 import { LogOffset, LogPartition, LogTopic } from './position.ts';
 import type { ProblemFault } from './problems.ts';
@@ -174,7 +174,7 @@ export const roomEventData = {
     .object({ userId: UserId })
     .meta({ description: 'In every room: this person may enter again where a member.' }),
   'login.ended': z
-    .object({ userId: UserId, sid: boundedText(255).min(1) })
+    .object({ userId: UserId, sid: LoginId })
     .meta({ description: 'That login (Keycloak `sid`) is over, and with it the calls that were joined by it.' }),
   'participant.kick_requested': z
     .object({

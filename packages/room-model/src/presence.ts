@@ -4,8 +4,8 @@ import {
   type LivekitObserved,
   type LivekitParticipant,
   type LivekitRoom,
+  LoginId,
   type ParticipantKind,
-  roomEventData,
   Traceparent,
   UserId,
 } from '@realtime-service/contracts';
@@ -73,17 +73,21 @@ export const loginEndOf = (signed: Readonly<Record<string, string | undefined>> 
   return seconds === undefined ? null : Number(seconds) * 1000;
 };
 
-const LoginId = roomEventData['login.ended'].shape.sid;
+type Signed = Pick<LivekitParticipant, 'attributes'>;
+
+/** Whom our signed attributes name. */
+export const signedUserOf = ({ attributes: signed }: Signed): string | null =>
+  UserId.safeParse(signed?.[attributes.user]).data ?? null;
 
 /**
  * What our signed attributes say. Whoever has a key of LiveKit's may sign others under the same names: what the desk
  * would never have signed counts as not said, since no table could hold it.
  */
-export const signedOf = ({ attributes: signed = {} }: Pick<LivekitParticipant, 'attributes'>) => ({
-  userId: UserId.safeParse(signed[attributes.user]).data ?? null,
-  deviceId: DeviceId.safeParse(signed[attributes.device]).data ?? null,
-  loginId: LoginId.safeParse(signed[attributes.login]).data ?? null,
-  trace: Traceparent.safeParse(signed[attributes.trace]).data ?? null,
+export const signedOf = (participant: Signed) => ({
+  userId: signedUserOf(participant),
+  deviceId: DeviceId.safeParse(participant.attributes?.[attributes.device]).data ?? null,
+  loginId: LoginId.safeParse(participant.attributes?.[attributes.login]).data ?? null,
+  trace: Traceparent.safeParse(participant.attributes?.[attributes.trace]).data ?? null,
 });
 
 const creationMs = (room: LivekitRoom): number => room.creationTimeMs || (room.creationTime ?? 0) * 1000;

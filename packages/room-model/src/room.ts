@@ -212,6 +212,10 @@ export const isHarmless = (update: object): boolean => Object.keys(update).every
 const withoutHealing = (changes: readonly RoomChange[]): RoomChange[] =>
   changes.filter(({ entity }) => entity !== 'suspect');
 
+/** What an update changes; the doubts that it would end are left where it is harmless. */
+const updated = (update: object, changes: RoomChange[]): RoomChange[] =>
+  isHarmless(update) ? withoutHealing(changes) : changes;
+
 /** A newer valid fact of an entity ends every doubt about it. */
 const heal = (
   entities: RoomEntities,
@@ -397,11 +401,11 @@ export const evolveRoom = (entities: RoomEntities, event: RoomEvent, origin: Ori
     case 'room.created':
       return createRoom(entities, roomId, event.data, origin);
     case 'room.updated': {
-      const changes = changeHeader(entities, roomId, origin, (stored) => {
+      const change = (stored: RoomHeader): Partial<RoomHeader> => {
         const { state: _, ...fields } = updatedHeader(event.data, stored);
         return fields;
-      });
-      return isHarmless(event.data) ? withoutHealing(changes) : changes;
+      };
+      return updated(event.data, changeHeader(entities, roomId, origin, change));
     }
     case 'room.locked':
       return changeHeader(entities, roomId, origin, () => ({ isLocked: true }));
@@ -411,10 +415,8 @@ export const evolveRoom = (entities: RoomEntities, event: RoomEvent, origin: Ori
       return closeRoom(entities, roomId, event.data, origin);
     case 'member.added':
       return addMember(entities, roomId, event.data, origin);
-    case 'member.updated': {
-      const changes = updateMember(entities, roomId, event.data, origin);
-      return isHarmless(event.data) ? withoutHealing(changes) : changes;
-    }
+    case 'member.updated':
+      return updated(event.data, updateMember(entities, roomId, event.data, origin));
     case 'member.removed':
       return removeMember(entities, roomId, event.data, origin);
     case 'member.banned': {

@@ -1,11 +1,11 @@
 import {
   isRoomEventType,
   isUserEventType,
+  LoginId,
   Privilege,
   type RoomEvent,
   type RoomEventType,
   RoomId,
-  roomEventData,
   UserId,
 } from '@realtime-service/contracts';
 import { isLaterInLog, type LogPlace, type Origin } from './origin.ts';
@@ -18,8 +18,6 @@ import {
   type RoomChange,
   type RoomEntities,
 } from './room.ts';
-
-const LoginId = roomEventData['login.ended'].shape.sid;
 
 /** Whether a fact of this type can take a right away. The compiler keeps the table complete. */
 const takesRightsAway: Readonly<Record<RoomEventType, boolean>> = {

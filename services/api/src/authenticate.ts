@@ -1,5 +1,5 @@
 import fastifyJwt from '@fastify/jwt';
-import { boundedText, UserId } from '@realtime-service/contracts';
+import { LoginId, UserId } from '@realtime-service/contracts';
 import type { FastifyInstance, FastifyReply, FastifyRequest, HookHandlerDoneFunction } from 'fastify';
 import { z } from 'zod';
 import type { ApiSettings } from './config.ts';
@@ -88,7 +88,7 @@ const Claims = z.object({
   exp: NumericDate,
   iat: NumericDate,
   nbf: NumericDate.optional(),
-  sid: boundedText(255).min(1).optional(),
+  sid: LoginId.optional(),
   auth_time: NumericDate.optional(),
   scope: z.string().optional(),
 });

@@ -165,13 +165,13 @@ const enforce = async (
 const stayOf = (
   { identity }: Mark,
   { attributes: signed }: ListedParticipant,
-  { room, userId }: { readonly room: RoomFacts | null; readonly userId: string },
+  { room, userId, deviceId }: { room: RoomFacts | null; userId: string; deviceId: string | null },
 ): Request => ({
   purpose: 'stay',
   identity,
   takeOver: false,
   loginEndsAtMs: loginEndOf(signed),
-  ...(room !== null && { dueIdentity: identityOf(room, userId, signedOf({ attributes: signed }).deviceId) }),
+  ...(room !== null && { dueIdentity: identityOf(room, userId, deviceId) }),
 });
 
 /**
@@ -184,11 +184,11 @@ const answerIdentity = async (dependencies: EnforcementDependencies, mark: Mark)
   const present = await livekit.getParticipant(roomId, identity);
   if (present === null) return settled('absent');
   if (!isPerson(present)) return settled('not_a_person', present.kind);
-  const { userId, loginId } = signedOf(present);
+  const { userId, deviceId, loginId } = signedOf(present);
   if (userId === null) return settled('observed', 'not_ours');
   const judge = async (): Promise<Verdict> => {
     const { facts, nowMs } = await readOne(store, { roomId, userId, loginId });
-    const verdict = authorise(facts, stayOf(mark, present, { room: facts.room, userId }), nowMs);
+    const verdict = authorise(facts, stayOf(mark, present, { room: facts.room, userId, deviceId }), nowMs);
     const replaced = verdict.kind === 'allow' ? replacedBy(facts, userId, identity) : [];
     if (replaced.length > 0) await store.markIdentities(roomId, replaced, mark);
     return verdict;

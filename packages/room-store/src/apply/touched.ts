@@ -1,5 +1,5 @@
 import { isUserEventType, RoomId, UserId } from '@realtime-service/contracts';
-import { type LogPlace, signedOf } from '@realtime-service/room-model';
+import { type LogPlace, signedUserOf } from '@realtime-service/room-model';
 import { toPlace } from '../dead-letters/dead-letters.ts';
 import type { ChunkRecord } from './chunk.ts';
 
@@ -75,7 +75,7 @@ const touchRecord = (touched: Touched, { content, origin }: ChunkRecord): void =
       if (!('participant' in fact) || live.sids.size > 1) live.isWhole = true;
       for (const participant of participants) {
         live.identities.add(participant.identity);
-        const { userId } = signedOf(participant);
+        const userId = signedUserOf(participant);
         if (userId !== null) touched.entering.add(userId);
       }
       return;

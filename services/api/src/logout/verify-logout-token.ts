@@ -1,5 +1,5 @@
 import { createPublicKey, type KeyObject } from 'node:crypto';
-import { boundedText, UserId } from '@realtime-service/contracts';
+import { boundedText, LoginId, UserId } from '@realtime-service/contracts';
 import { decodeJwt, errors, type JWTHeaderParameters, type JWTPayload, jwtVerify } from 'jose';
 import { z } from 'zod';
 import type { ApiSettings } from '../config.ts';
@@ -28,7 +28,7 @@ const Claims = z
     iat: z.int().min(0),
     exp: z.int().min(0),
     sub: UserId.optional(),
-    sid: boundedText(255).min(1).optional(),
+    sid: LoginId.optional(),
     events: z.object({ [logoutEvent]: z.object({}) }),
     /** Forbidden, so that no ID token passes for a logout token. */
     nonce: z.undefined().optional(),
