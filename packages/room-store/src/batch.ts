@@ -53,10 +53,10 @@ export const createBatcher = <Q, A>(
     return batch;
   };
 
-  return async (question) => {
+  return (question) => {
     const last = unsent.at(-1);
     const batch = last !== undefined && last.questions.length < maxBatch ? last : openBatch();
     const at = batch.questions.push(question) - 1;
-    return (await batch.answers.promise)[at] as A;
+    return batch.answers.promise.then((answers) => answers[at] as A);
   };
 };

@@ -3,8 +3,8 @@ export { createLogger, type Logger } from './logger.ts';
 export { createMetrics, type Metrics } from './metrics.ts';
 export { createOpsServer, type DependencyCheck } from './ops-server.ts';
 export { describeFaults, readSettings, settingsOf } from './read-settings.ts';
-export { measureRoutes, traceRequest, traceRoutes } from './routes.ts';
-export { scrub, scrubLine } from './scrub.ts';
+export { measureRoutes, routeOf, traceRequest, traceRoutes } from './routes.ts';
+export { scrub, scrubLines } from './scrub.ts';
 export { shutdownTelemetry } from './shutdown.ts';
 export {
   currentTraceparent,

@@ -2,7 +2,7 @@ import { trace } from '@opentelemetry/api';
 import { type DestinationStream, type Logger, destination as openDestination, pino } from 'pino';
 import { readTelemetryConfig } from './config.ts';
 import { pathOf } from './probes.ts';
-import { scrubLine } from './scrub.ts';
+import { scrubLines } from './scrub.ts';
 
 export type { Logger } from 'pino';
 
@@ -21,29 +21,53 @@ type LoggerOptions = {
  */
 export function createLogger(settings: LoggerOptions = {}): Logger {
   const { service = readTelemetryConfig().serviceName, level = 'info', destination } = settings;
+  const isoTime = createIsoTime();
   const options = {
     level,
     base: { service },
-    timestamp: createIsoTime(),
+    // As text, which pino puts into the line as it is: its mixin is an object more for each line.
+    timestamp: () => `,"time":"${isoTime()}"${activeTrace()}`,
     formatters: { level: (label: string) => ({ level: label }) },
-    mixin: activeTrace,
     serializers: { err: serializeError, req: serializeRequest },
-    hooks: { streamWrite: scrubLine },
   };
-  return pino(options, destination ?? inPieces());
+  return pino(options, destination === undefined ? inPieces(scrubbed(standardOutput())) : scrubbed(destination));
 }
+
+/** Waits where a pipe is full. */
+const standardOutput = (): DestinationStream => openDestination({ dest: 1, sync: true });
+
+/** Nothing reaches a destination but through here. */
+function scrubbed(destination: DestinationStream): DestinationStream {
+  return { write: (lines) => destination.write(scrubLines(lines)) };
+}
+
+const pieceLength = 4096;
+const pieceMs = 100;
 
 /**
- * A write for each line would be a tenth of a join, and larger pieces cost more than they save. What waits is written
- * after 100 ms and when the process ends, fatal lines at once.
+ * To write and to scrub each line by itself would be a tenth of a join, and larger pieces cost more than they save. What
+ * waits is written after 100 ms and when the process ends, fatal lines at once.
  */
-function inPieces(): DestinationStream {
-  const pieces = openDestination({ dest: 1, sync: true, minLength: 4096, periodicFlush: 100 });
-  process.on('exit', () => pieces.flushSync());
-  return pieces;
+function inPieces(destination: DestinationStream): DestinationStream & { flushSync: () => void } {
+  let waiting = '';
+  const flushSync = (): void => {
+    if (waiting === '') return;
+    const piece = waiting;
+    waiting = '';
+    destination.write(piece);
+  };
+  setInterval(flushSync, pieceMs).unref();
+  process.on('exit', flushSync);
+  return {
+    write: (line) => {
+      waiting += line;
+      if (waiting.length >= pieceLength) flushSync();
+    },
+    flushSync,
+  };
 }
 
-/** As pino's `isoTime`; the lines of a second share all but its thousandth. */
+/** As `toISOString`; the lines of a second share all but its thousandth. */
 function createIsoTime(): () => string {
   let second = 0;
   let prefix = '';
@@ -53,13 +77,14 @@ function createIsoTime(): () => string {
       second = Math.floor(nowMs / 1000);
       prefix = new Date(nowMs).toISOString().slice(0, -'000Z'.length);
     }
-    return `,"time":"${prefix}${String(nowMs % 1000).padStart(3, '0')}Z"`;
+    return `${prefix}${String(nowMs % 1000).padStart(3, '0')}Z`;
   };
 }
 
-function activeTrace(): { trace_id?: string; span_id?: string } {
+/** The ids are hexadecimal, whoever sent them: propagators take no others. */
+function activeTrace(): string {
   const span = trace.getActiveSpan()?.spanContext();
-  return span === undefined ? {} : { trace_id: span.traceId, span_id: span.spanId };
+  return span === undefined ? '' : `,"trace_id":"${span.traceId}","span_id":"${span.spanId}"`;
 }
 
 type SerializedError = { type: string; message: string; code?: unknown; stack?: string; cause?: SerializedError };

@@ -31,6 +31,21 @@ type App<L extends FastifyBaseLogger, P extends FastifyTypeProvider> = FastifyIn
   P
 >;
 
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Asked for by `routeOf`. */
+    knownRoute: FastifyRequest['routeOptions'] | null;
+    /** When it began, by the process's own clock; set where routes are measured. */
+    startedAtMs: number;
+  }
+}
+
+/** The request's route. Fastify puts `routeOptions` together anew each time that they are asked for. */
+export function routeOf(request: Pick<FastifyRequest, 'knownRoute' | 'routeOptions'>): FastifyRequest['routeOptions'] {
+  request.knownRoute ??= request.routeOptions;
+  return request.knownRoute;
+}
+
 const tracer = trace.getTracer('realtime-service');
 
 /**
@@ -40,6 +55,7 @@ const tracer = trace.getTracer('realtime-service');
  * a quarter of the processor time of a join.
  */
 export function traceRoutes<L extends FastifyBaseLogger, P extends FastifyTypeProvider>(app: App<L, P>): void {
+  app.decorateRequest('knownRoute', null);
   app.addHook('onRequest', (request, reply, done) => {
     if (isProbe(request.url)) done();
     else traceRequest(request, reply, done);
@@ -49,8 +65,9 @@ export function traceRoutes<L extends FastifyBaseLogger, P extends FastifyTypePr
 /** Opens the span of one request and continues within it. By itself only where no hook is asked: Fastify's own errors. */
 export function traceRequest(request: RequestToTrace, reply: ReplyToTrace, next: () => void): void {
   const parent = propagation.extract(ROOT_CONTEXT, request.headers);
-  const { method, routeOptions } = request;
-  const name = routeOptions.url === undefined ? method : `${method} ${routeOptions.url}`;
+  const { method } = request;
+  const { url } = routeOf(request);
+  const name = url === undefined ? method : `${method} ${url}`;
   const span = tracer.startSpan(name, { kind: SpanKind.SERVER }, parent);
   // No sampler of ours looks at attributes, so those that nobody receives are never put together.
   if (span.isRecording()) {
@@ -65,23 +82,28 @@ export function traceRequest(request: RequestToTrace, reply: ReplyToTrace, next:
 }
 
 /** As the semantic conventions for HTTP have them; the query, which may carry a token, is not among them. */
-const attributesOf = ({ method, url, headers, protocol, ip, routeOptions }: RequestToTrace): Attributes => ({
-  'http.request.method': method,
-  'http.route': routeOptions.url,
-  'url.path': pathOf(url),
-  'url.scheme': protocol,
-  'server.address': headers.host,
-  'client.address': ip,
-  'user_agent.original': headers['user-agent'],
+const attributesOf = (request: RequestToTrace): Attributes => ({
+  'http.request.method': request.method,
+  'http.route': routeOf(request).url,
+  'url.path': pathOf(request.url),
+  'url.scheme': request.protocol,
+  'server.address': request.headers.host,
+  'client.address': request.ip,
+  'user_agent.original': request.headers['user-agent'],
 });
 
 type ReplyToTrace = Pick<FastifyReply, 'raw' | 'statusCode'>;
 
-type RequestToTrace = Pick<FastifyRequest, 'method' | 'url' | 'headers' | 'protocol' | 'ip' | 'routeOptions'>;
+type RequestToTrace = Pick<
+  FastifyRequest,
+  'method' | 'url' | 'headers' | 'protocol' | 'ip' | 'routeOptions' | 'knownRoute'
+>;
 
 /**
  * Measures each request under the names that Spring's dashboards know: `http_server_requests_seconds{method,uri,status}`,
- * where `uri` is the route template, never a path. A bucket's exemplar is the trace of a request that fell into it.
+ * where `uri` is the route template, never a path. A bucket's exemplar is the trace of a request that fell into it. The time
+ * is that until the answer is given to the connection, of a stream that until its first bytes: to wait for the end of an
+ * answer takes listeners on every response.
  */
 export function measureRoutes<L extends FastifyBaseLogger, P extends FastifyTypeProvider>(
   app: App<L, P>,
@@ -95,16 +117,21 @@ export function measureRoutes<L extends FastifyBaseLogger, P extends FastifyType
     enableExemplars: true,
     registers: [metrics],
   });
-  app.addHook('onResponse', (request, reply, done) => {
+  app.decorateRequest('startedAtMs', 0);
+  app.addHook('onRequest', (request, _reply, done) => {
+    request.startedAtMs = performance.now();
+    done();
+  });
+  app.addHook('onSend', (request, reply, _payload, done) => {
     const labels = {
       method: request.method,
-      uri: request.routeOptions.url ?? 'UNKNOWN',
+      uri: routeOf(request).url ?? 'UNKNOWN',
       status: String(reply.statusCode),
     };
     const exemplarLabels = sampledTrace();
     requests.observe({
       labels,
-      value: reply.elapsedTime / 1000,
+      value: (performance.now() - request.startedAtMs) / 1000,
       ...(exemplarLabels !== undefined && { exemplarLabels }),
     });
     done();

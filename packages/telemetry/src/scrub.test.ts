@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { scrub, scrubLine } from './scrub.ts';
+import { scrub, scrubLines } from './scrub.ts';
 
 const jwt = 'eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1LTcifQ.c2lnbmF0dXJl_-';
 
@@ -25,7 +25,7 @@ describe('scrub', () => {
   );
 });
 
-describe('scrubLine', () => {
+describe('scrubLines', () => {
   it.each([
     [{ authorization: 'x' }],
     [{ req: { headers: { Authorization: ['x', 'y'] } } }],
@@ -43,7 +43,7 @@ describe('scrubLine', () => {
     ],
     [{ user: { password: 'x', email: 'ann@example.test' } }],
   ])('given %j, then no secret and still JSON of the same shape', (value) => {
-    const parsed: unknown = JSON.parse(scrubLine(JSON.stringify(value)));
+    const parsed: unknown = JSON.parse(scrubLines(JSON.stringify(value)));
     expect(JSON.stringify(parsed)).not.toMatch(/"x"|"y"|a\\"b|ann@/);
     expect(keysOf(parsed)).toEqual(keysOf(value));
   });
@@ -51,13 +51,13 @@ describe('scrubLine', () => {
   it.each([{ tokenExpiresAt: 'soon' }, { room: 'token' }, { secretary: 'bob' }, { msg: 'token refused', tokens: 3 }])(
     'leaves %j alone',
     (value) => {
-      expect(scrubLine(JSON.stringify(value))).toBe(JSON.stringify(value));
+      expect(scrubLines(JSON.stringify(value))).toBe(JSON.stringify(value));
     },
   );
 
   it('given a megabyte of almost-secrets, then it takes no longer than the length', () => {
     const startedAtMs = performance.now();
-    scrubLine(`{"msg":"${'"token":"eyJ.\\\\://a:Bearer '.repeat(40_000)}"}`);
+    scrubLines(`{"msg":"${'"token":"eyJ.\\\\://a:Bearer '.repeat(40_000)}"}`);
     expect(performance.now() - startedAtMs).toBeLessThan(1_000);
   });
 });

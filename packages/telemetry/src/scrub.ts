@@ -38,9 +38,9 @@ export function scrub(text: string): string {
 }
 
 /**
- * A line of JSON without secrets, by name at any depth and by pattern anywhere. Working on the finished line is both
+ * Lines of JSON without secrets, by name at any depth and by pattern anywhere. Working on finished lines is both
  * sure and cheap: pino's own `redact` needs each path spelt out, and takes twenty times as long from the third level on.
  */
-export function scrubLine(line: string): string {
-  return scrub(line.replace(secretMember, '"$1":"[redacted]"'));
+export function scrubLines(lines: string): string {
+  return scrub(lines.replace(secretMember, '"$1":"[redacted]"'));
 }

@@ -2,7 +2,7 @@ import fastifyCors from '@fastify/cors';
 import fastifyUnderPressure from '@fastify/under-pressure';
 import { trace } from '@opentelemetry/api';
 import { RoomId } from '@realtime-service/contracts';
-import { measureRoutes, traceRequest, traceRoutes } from '@realtime-service/telemetry';
+import { measureRoutes, routeOf, traceRequest, traceRoutes } from '@realtime-service/telemetry';
 import Fastify, {
   type FastifyInstance,
   type FastifyReply,
@@ -148,7 +148,7 @@ const shed = (request: FastifyRequest, reply: FastifyReply): void => {
   throw new ProblemError('overloaded', { reason: 'event_loop' });
 };
 
-const operationOf = ({ routeOptions }: FastifyRequest): string => routeOptions?.config?.operation ?? 'none';
+const operationOf = (request: FastifyRequest): string => routeOf(request)?.config?.operation ?? 'none';
 
 /** Refuses what one address, one caller or one visitor asks too often. */
 const limit =

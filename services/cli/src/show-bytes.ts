@@ -1,4 +1,4 @@
-import { scrubLine } from '@realtime-service/telemetry';
+import { scrubLines } from '@realtime-service/telemetry';
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 const bytesPerLine = 16;
@@ -25,9 +25,9 @@ const hexLines = (bytes: Buffer): string =>
  * the rest. A header may be a secret by its name.
  */
 const withoutSecrets = (bytes: Buffer, header: string | undefined): Buffer => {
-  const text = scrubLine(bytes.toString('latin1'));
+  const text = scrubLines(bytes.toString('latin1'));
   if (header === undefined) return Buffer.from(text, 'latin1');
-  const scrubbed: Record<string, string> = JSON.parse(scrubLine(JSON.stringify({ [header]: text })));
+  const scrubbed: Record<string, string> = JSON.parse(scrubLines(JSON.stringify({ [header]: text })));
   return Buffer.from(scrubbed[header] ?? '', 'latin1');
 };
 

@@ -46,13 +46,10 @@ const leaseBeyondTokenSeconds = 80;
 const roomFullRetryAfterSeconds = 5;
 
 /** @throws {ProblemError} 503 when the store fails or does not answer in time */
-export const fromStore = async <T>(work: Promise<T>): Promise<T> => {
-  try {
-    return await work;
-  } catch (cause) {
+export const fromStore = <T>(work: Promise<T>): Promise<T> =>
+  work.catch((cause: unknown) => {
     throw new ProblemError('store_unavailable', { cause });
-  }
-};
+  });
 
 const refusalOf = ({ code, reason, opensAtMs }: Denied, nowMs: number): ProblemError => {
   if (opensAtMs !== null)

@@ -39,7 +39,8 @@ export const registerJoin = (
     async (request) => {
       const caller = request.user;
       const asked = readJoin(request.params.roomId, request.body);
-      await assertFresh(freshness, asked, caller.userId);
+      if (asked.atLeast.length > 0) await assertReached(freshness, asked.atLeast);
+      assertCurrent(freshness, asked.roomId, caller.userId);
       const admission = await decideJoin(dependencies, caller, asked);
       await ensureRoom(dependencies, asked, admission);
       const name = nameOf(asked.participant_name, admission);
@@ -63,15 +64,13 @@ export const registerJoin = (
   refuseOtherMethods(app, url, ['POST']);
 };
 
-/** The caller's own facts, where it names their position, and the partitions of the room and the person. */
-const assertFresh = async (
+/** The facts that the caller has written itself, and whose position it names. */
+const assertReached = async (
   freshness: JoinDependencies['freshness'],
-  { atLeast, roomId }: AskedJoin,
-  userId: string,
+  atLeast: AskedJoin['atLeast'],
 ): Promise<void> => {
-  if (atLeast.length > 0 && !(await freshness.reaches(atLeast)))
+  if (!(await freshness.reaches(atLeast)))
     throw new ProblemError('projection_stale', { reason: 'position_not_reached' });
-  assertCurrent(freshness, roomId, userId);
 };
 
 /** A room that is live needs no making: LiveKit's API may be away while its media runs. */
