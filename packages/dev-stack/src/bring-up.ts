@@ -5,7 +5,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { z } from 'zod';
-import { type StartSettings, serviceNodeOptions, workspaceRoot } from './config.ts';
+import { type StartSettings, workspaceRoot } from './config.ts';
 import { createDemoDomain, type DemoDomain } from './demo/demo-domain.ts';
 import { startDemoServer } from './demo/demo-server.ts';
 import { connectIssuer, type IssuerClient } from './demo/issuer-client.ts';
@@ -110,7 +110,6 @@ function makeLivekitKey(): z.infer<typeof LivekitKey> {
 function serviceEnvironment(settings: StartSettings) {
   return {
     HOST: '127.0.0.1',
-    NODE_OPTIONS: serviceNodeOptions(process.env['NODE_OPTIONS']),
     NODE_COMPILE_CACHE: join(settings.DATA_DIR, 'compile-cache'),
     CORS_ORIGINS: process.env['CORS_ORIGINS'] || pageOrigins(settings).join(','),
     API_PORT: String(settings.API_PORT),

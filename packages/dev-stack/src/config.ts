@@ -63,14 +63,6 @@ export function readStartSettings(env: NodeJS.ProcessEnv): StartSettings {
   return settings;
 }
 
-/**
- * `NODE_OPTIONS` of the services: as the Dockerfile has it, since a young generation of 16 MB, Node's default, is a third
- * of an idle service's memory. The person's own come after, so that they win.
- */
-export function serviceNodeOptions(own = ''): string {
-  return `--max-semi-space-size=4 ${own}`.trimEnd();
-}
-
 /** A port that is going to be listened on here. */
 export interface OwnPort {
   readonly name: PortName;

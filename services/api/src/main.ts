@@ -1,11 +1,12 @@
 import '@realtime-service/telemetry/register';
-import { createLogger, readSettings, shutdownTelemetry } from '@realtime-service/telemetry';
+import { createLogger, readSettings, releaseMemory, shutdownTelemetry } from '@realtime-service/telemetry';
 import { startApi } from './api.ts';
 import { ApiSettings } from './config.ts';
 
 const settings = readSettings('api', 'Answers who may enter which room, and takes room events over HTTP.', ApiSettings);
 const logger = createLogger({ service: 'api', level: settings.logLevel });
 const api = await startApi(settings, logger);
+releaseMemory();
 
 let isStopping = false;
 const stop = async (signal: string): Promise<void> => {

@@ -1,5 +1,5 @@
 import '@realtime-service/telemetry/register';
-import { createLogger, readSettings, shutdownTelemetry } from '@realtime-service/telemetry';
+import { createLogger, readSettings, releaseMemory, shutdownTelemetry } from '@realtime-service/telemetry';
 import { WorkerSettings } from './config.ts';
 import { startWorker } from './worker.ts';
 
@@ -33,6 +33,7 @@ process.on('SIGTERM', () => void stop('SIGTERM', 0));
 process.on('SIGINT', () => void stop('SIGINT', 0));
 try {
   const worker = await starting;
+  releaseMemory();
   await worker.failed;
 } catch (error) {
   // What ended by itself is the supervisor's to restart: a live process that consumes nothing helps nobody.
