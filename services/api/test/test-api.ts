@@ -65,6 +65,9 @@ const answerOf = (
   nowMs,
 });
 
+/** Since ever, unless said. */
+type LiveLogin = Login & { readonly joinedAtMs?: number };
+
 export interface TestApi {
   readonly app: FastifyInstance;
   readonly key: SigningKey;
@@ -74,7 +77,7 @@ export interface TestApi {
   /** Logouts that the log did not take. */
   readonly kept: KeptRecord[];
   /** Logins that are inside a call. */
-  readonly liveLogins: Login[];
+  readonly liveLogins: LiveLogin[];
   /** Rooms that LiveKit was asked to make. */
   readonly made: string[];
   /** Logged, as lines of JSON. */
@@ -113,7 +116,7 @@ export const startTestApi = async (
   const state = {
     appended: [] as NewRecord[],
     kept: [] as KeptRecord[],
-    liveLogins: [] as Login[],
+    liveLogins: [] as LiveLogin[],
     made: [] as string[],
     situations: new Map<string, Situation>(),
     present: new Map<string, PresentPerson[]>(),
@@ -174,11 +177,11 @@ export const startTestApi = async (
       if (state.failing.store) throw new Error('the database is away');
       state.kept.push(...records);
     },
-    findLiveLogins: async ({ userId, loginId }) => {
+    findLiveLogins: async ({ userId, loginId }, joinedBy) => {
       if (state.failing.store) throw new Error('the database is away');
-      return state.liveLogins.filter(
-        (login) => (userId ?? login.userId) === login.userId && (loginId ?? login.loginId) === login.loginId,
-      );
+      return state.liveLogins
+        .filter(({ joinedAtMs = 0 }) => joinedAtMs <= joinedBy.getTime())
+        .filter((login) => (userId ?? login.userId) === login.userId && (loginId ?? login.loginId) === login.loginId);
     },
     metrics,
     logger,

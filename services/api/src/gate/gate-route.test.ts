@@ -338,6 +338,10 @@ describe('403', () => {
       'names a device that the desk never names',
       { attributes: { [attributes.user]: 'u-7', [attributes.device]: 'a b' } },
     ],
+    [
+      'names a login that the desk never names',
+      { attributes: { [attributes.user]: 'u-7', [attributes.login]: 'x'.repeat(256) } },
+    ],
   ])('a token that %s', async (_name, claims) => {
     given();
     await expectRefusal(ask(inQuery(signed({ claims }))), 403, 'nobody');

@@ -1,4 +1,4 @@
-import { DeviceId, UserId } from '@realtime-service/contracts';
+import { DeviceId, LoginId, UserId } from '@realtime-service/contracts';
 import { attributes, loginEndOf } from '@realtime-service/room-model';
 import { z } from 'zod';
 import { ProblemError } from '../problem.ts';
@@ -19,7 +19,7 @@ const Person = z
   .object({
     [attributes.user]: UserId,
     [attributes.device]: DeviceId.optional(),
-    [attributes.login]: z.string().optional(),
+    [attributes.login]: LoginId.optional(),
     [attributes.loginEnd]: z
       .string()
       .regex(/^\d{1,12}$/)

@@ -115,6 +115,16 @@ describe('200: the login is ended', () => {
     expect(eventsIn(api.appended)).toEqual([ended('u-8', 's-3')]);
   });
 
+  test('also who joined within the second that the token names, and nobody who came after it', async () => {
+    const iat = now() - 5;
+    api.liveLogins.push(
+      { userId: 'u-7', loginId: 's-1', joinedAtMs: iat * 1000 + 999 },
+      { userId: 'u-7', loginId: 's-2', joinedAtMs: iat * 1000 + 1000 },
+    );
+    expect((await send(await logoutToken({ sid: undefined, iat }))).statusCode).toBe(200);
+    expect(eventsIn(api.appended)).toEqual([ended('u-7', 's-1')]);
+  });
+
   test('nothing, where nobody is inside', async () => {
     expect((await send(await logoutToken({ sid: undefined }))).statusCode).toBe(200);
     expect(api.appended).toEqual([]);

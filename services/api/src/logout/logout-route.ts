@@ -66,13 +66,13 @@ const tokenOf = (body: unknown): string => {
 
 /** A token that names no login, or no person, is about those who are inside a call. @throws {ProblemError} 503 */
 const loginsOf = async (
-  { userId, loginId, issuedAt }: Logout,
+  { userId, loginId, issuedBy }: Logout,
   { findLiveLogins }: LogoutDependencies,
 ): Promise<readonly Login[]> => {
   if (userId !== undefined && loginId !== undefined) return [{ userId, loginId }];
   const about = { ...(userId !== undefined && { userId }), ...(loginId !== undefined && { loginId }) };
   try {
-    return await findLiveLogins(about, issuedAt);
+    return await findLiveLogins(about, issuedBy);
   } catch (cause) {
     throw new ProblemError('store_unavailable', { cause });
   }

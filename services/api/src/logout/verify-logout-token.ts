@@ -43,7 +43,8 @@ export interface Logout {
   readonly id: string;
   readonly userId: string | undefined;
   readonly loginId: string | undefined;
-  readonly issuedAt: Date;
+  /** The end of the second that the token names: who joined within it may have done so before. */
+  readonly issuedBy: Date;
 }
 
 const refused = (reason: string, cause?: unknown): ProblemError =>
@@ -97,7 +98,7 @@ export const createLogoutVerifier = ({ keys, oidc, now }: VerifierOptions) => {
     const claims = Claims.safeParse(await verify(token));
     if (!claims.success) throw refused('claims', claims.error);
     const { jti, iat, sub, sid } = claims.data;
-    return { id: jti, userId: sub, loginId: sid, issuedAt: new Date(iat * 1000) };
+    return { id: jti, userId: sub, loginId: sid, issuedBy: new Date(iat * 1000 + 999) };
   };
 };
 
