@@ -33,7 +33,7 @@ const livekitTimeoutMs = 2_000;
 const doorCoalesceMs = 100;
 /** Clients give up soon after; a connection that hangs must not hold them. */
 const storeDeadlineMs = 2_500;
-const watchSettings = { lookEveryMs: 1_000, maxStreams: 2_000, lifeMs: 300_000 };
+const watchSettings = { lookEveryMs: 1_000, maxStreams: 2_000, maxStreamsPerPerson: 20, lifeMs: 300_000 };
 const prepareAgainMs = 1_000;
 const sweepEveryMs = 50;
 

@@ -132,7 +132,7 @@ export const startTestApi = async (
   const app = await createApp({
     settings,
     keys,
-    watch: { lookEveryMs: 20, maxStreams: 3, lifeMs: 60_000 },
+    watch: { lookEveryMs: 20, maxStreams: 3, maxStreamsPerPerson: 2, lifeMs: 60_000 },
     store: ownStore ?? {
       readFacts,
       takeSeat: async (request, decide) => {

@@ -150,19 +150,25 @@ test('401, 405, 422 and 503 as elsewhere', async () => {
   expect((await watch()).response.status).toBe(503);
 });
 
-test('there are only so many at once; who has left makes room', async () => {
+test('there are only so many at once, and fewer of one person; who has left makes room', async () => {
   given();
-  const open = [await watch(), await watch(), await watch()];
+  api.situations.set(at('room-42', 'u-8'), {});
+  const another = { authorization: `Bearer ${await api.token({ sub: 'u-8' })}` };
+  const open = [await watch(), await watch()];
+  const refused = (await watch()).response;
+  expect([refused.status, Problem.parse(await refused.json()).code]).toEqual([429, 'rate_limited']);
+  expect(refused.headers.get('retry-after')).toBe('60');
+  open.push(await watch(another));
   for (const { next } of open) await next();
-  const { response } = await watch();
+  const { response } = await watch(another);
   expect([response.status, Problem.parse(await response.json()).code]).toEqual([503, 'overloaded']);
   open[0]?.leave();
-  const another = await vi.waitFor(async () => {
+  const again = await vi.waitFor(async () => {
     const stream = await watch();
     if (!stream.response.ok) throw new Error(await stream.response.text());
     return stream;
   });
-  for (const { leave } of [...open, another]) leave();
+  for (const { leave } of [...open, again]) leave();
 });
 
 test('nobody is looked at for whoever has left', async () => {

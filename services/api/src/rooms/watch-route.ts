@@ -15,6 +15,8 @@ export interface WatchSettings {
   readonly lookEveryMs: number;
   /** Streams of this process at once. */
   readonly maxStreams: number;
+  /** Of them, so that no one person takes them all. */
+  readonly maxStreamsPerPerson: number;
   /** A stream ends by then, or with its caller's token, so that the caller comes with a token of today. */
   readonly lifeMs: number;
 }
@@ -57,14 +59,25 @@ export const registerWatch = (
   dependencies: RoomsDependencies,
 ): void => {
   const { metrics, now } = dependencies;
-  const { lookEveryMs, maxStreams, lifeMs } = settings;
+  const { lookEveryMs, maxStreams, maxStreamsPerPerson, lifeMs } = settings;
   const readPeopleOnce = createPeopleReader(dependencies, lookEveryMs);
-  const streams = new Set<AbortController>();
+  const streams = new Map<AbortController, Caller['userId']>();
 
   const look = async ({ caller, roomId }: Watcher): Promise<string> => {
     const seen = await decideView(dependencies, caller, roomId);
     const people = toParticipantsView(seen.room, await readPeopleOnce(roomId));
     return JSON.stringify({ room: toRoomView(seen), ...people } satisfies RoomSight);
+  };
+
+  /** @throws {ProblemError} where there are too many already */
+  const open = ({ userId }: Caller): AbortController => {
+    if (streams.size >= maxStreams) throw new ProblemError('overloaded', { reason: 'streams' });
+    const own = streams.values().filter((watching) => watching === userId);
+    if ([...own].length >= maxStreamsPerPerson)
+      throw new ProblemError('rate_limited', { reason: 'streams', retryAfterSeconds: lifeMs / 1000 });
+    const leaving = new AbortController();
+    streams.set(leaving, userId);
+    return leaving;
   };
 
   /** `first` was looked at before the answer began: a refusal then has a status. */
@@ -103,9 +116,7 @@ export const registerWatch = (
       const { roomId } = readRequest(RoomRequest, { params }).params;
       const watcher = { caller: user, roomId, lastId: headers['last-event-id'] };
       const first = await look(watcher);
-      if (streams.size >= maxStreams) throw new ProblemError('overloaded', { reason: 'streams' });
-      const leaving = new AbortController();
-      streams.add(leaving);
+      const leaving = open(user);
       reply.raw.once('close', () => {
         leaving.abort();
         streams.delete(leaving);
@@ -122,6 +133,6 @@ export const registerWatch = (
   );
   refuseOtherMethods(app, url, ['GET']);
   app.addHook('preClose', async () => {
-    for (const stream of streams) stream.abort();
+    for (const stream of streams.keys()) stream.abort();
   });
 };
