@@ -29,7 +29,7 @@ export const mutants: readonly Mutant[] = [
     edits: [
       {
         path: batch,
-        from: '  return async (question) => {\n',
+        from: '  return (question) => {\n',
         to: `  const cache = new Map<string, { readonly known: A; readonly untilMs: number }>();
   return async (question) => {
     const cached = cache.get(JSON.stringify(question));
@@ -38,7 +38,7 @@ export const mutants: readonly Mutant[] = [
       },
       {
         path: batch,
-        from: '    return (await batch.answers.promise)[at] as A;\n',
+        from: '    return batch.answers.promise.then((answers) => answers[at] as A);\n',
         to: `    const known = (await batch.answers.promise)[at] as A;
     cache.set(JSON.stringify(question), { known, untilMs: Date.now() + 5_000 });
     return known;
@@ -63,7 +63,7 @@ export const mutants: readonly Mutant[] = [
       { path: batch, from: '    isUnderWay = false;\n', to: '    isUnderWay = false;\n    sent = undefined;\n' },
       {
         path: batch,
-        from: '  return async (question) => {\n',
+        from: '  return (question) => {\n',
         to: `  return async (question) => {
     const same = sent?.questions.findIndex((each) => JSON.stringify(each) === JSON.stringify(question)) ?? -1;
     if (sent !== undefined && same >= 0) return (await sent.answers.promise)[same] as A;
