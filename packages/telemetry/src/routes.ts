@@ -103,7 +103,7 @@ type RequestToTrace = Pick<
  * Measures each request under the names that Spring's dashboards know: `http_server_requests_seconds{method,uri,status}`,
  * where `uri` is the route template, never a path. A bucket's exemplar is the trace of a request that fell into it. The time
  * is that until the answer is given to the connection, of a stream that until its first bytes: to wait for the end of an
- * answer takes listeners on every response.
+ * answer takes listeners on every response. What a route answers by itself (`hijack`: pages of documentation) is not measured.
  */
 export function measureRoutes<L extends FastifyBaseLogger, P extends FastifyTypeProvider>(
   app: App<L, P>,

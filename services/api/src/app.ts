@@ -67,12 +67,7 @@ export const createApp = async (dependencies: ApiDependencies): Promise<FastifyI
     forceCloseConnections: 'idle',
     return503OnClosing: false,
     // Deadlines are looked at every second, not every 30.
-    http: {
-      maxHeaderSize: settings.maxHeaderBytes,
-      headersTimeout: 5_000,
-      connectionsCheckingInterval: 1_000,
-      optimizeEmptyRequests: true,
-    },
+    http: { maxHeaderSize: settings.maxHeaderBytes, headersTimeout: 5_000, connectionsCheckingInterval: 1_000 },
     // Ids of any length reach the schema, which says what is wrong with them.
     routerOptions: { maxParamLength: settings.maxHeaderBytes },
     trustProxy: settings.trustProxy,

@@ -148,6 +148,27 @@ describe('join: bad bodies', () => {
       expectRefusal(await send('/api/realtime/rooms/room-42/join', request), answer);
     });
 
+  test.each([
+    ['POST', '/api/realtime/rooms/room-42/join', 200],
+    ['POST', '/api/realtime/nowhere', 404],
+    ['DELETE', '/api/realtime/rooms/room-42/bans/u-9', 422],
+  ])('%s %s, with a type and without any length, is answered', async (method, path, status) => {
+    const headers = [
+      'Host: api',
+      'Connection: close',
+      `Authorization: ${authorization}`,
+      'Content-Type: application/json',
+    ];
+    const request = `${method} ${path} HTTP/1.1\r\n${headers.join('\r\n')}\r\n\r\n`;
+    expect(readAnswer(await rawRequest(url, request))).toMatchObject({ status });
+  });
+
+  test('a method whose body must have a type is refused without one', async () => {
+    const request = 'QUERY / HTTP/1.1\r\nHost: api\r\nConnection: close\r\n\r\n';
+    const { status, body } = readAnswer(await rawRequest(url, request));
+    expectRefusal({ statusCode: status, body }, [415]);
+  });
+
   test('null is no body', async () => {
     expect((await send('/api/realtime/rooms/room-42/join', text('null'))).statusCode).toBe(200);
   });
