@@ -66,6 +66,12 @@ describeWith(['postgres'], 'realtime verify', () => {
         { kind: 'extra', table: 'members', key: ['room', 'nobody'] },
       ],
       [
+        'a row came by a partition that is none',
+        `insert into members select 'room', 'nobody', role, display_name, permissions, is_removed, event_id, topic, 99, "offset", fact_at, sequence
+          from members where room_id = 'room' and user_id = 'ann'`,
+        { kind: 'extra', table: 'members', key: ['room', 'nobody'] },
+      ],
+      [
         'a field differs',
         `update members set role = 'listener' where room_id = 'room' and user_id = 'ann'`,
         { kind: 'differs', table: 'members', key: memberKey, field: 'role', stored: 'listener', folded: 'host' },

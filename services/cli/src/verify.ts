@@ -154,7 +154,7 @@ const verifyAt = async (client: Client, { log, terminal, ending }: Workplace, is
     misplaced += folded.misplaced;
     events += end;
   }
-  comparison.finish();
+  await comparison.finish(topic);
   return { events: Number(events), misplaced, differences: report.count() };
 };
 

@@ -313,6 +313,14 @@ describeWith(['postgres'], 'projecting', () => {
       expect((await readProjection(parts.pool)).members.size).toBe(0);
     });
 
+    test('a dead letter that is told of again is counted and logged once', async () => {
+      await parts.append({ ...roomRecord(['room.created', room]), value: Buffer.from('{') });
+      const batch = await readBatch(parts, topics.roomEvents, partition);
+      for (let time = 0; time < 3; time += 1) await parts.project(batch);
+      expect(await countOf('deadLetters', 'not_json')).toBe(1);
+      expect(parts.lines.filter((line) => line.includes('became a dead letter'))).toHaveLength(1);
+    });
+
     test('applied again, everything is a repeat', async () => {
       await parts.publish(['room.created', room], ['member.added', room, ann]);
       const batch = await readBatch(parts, topics.roomEvents, partition);

@@ -72,14 +72,17 @@ export const asDeadLetter = ({ stored, record }: Decoded, message: string): Chun
 
 type Stretch = Omit<Chunk, 'records'> & Run;
 
-const apply = (store: ChunkStore, { decoded, ...stretch }: Stretch): Promise<ChunkResult> =>
-  applyChunk(store, { ...stretch, records: decoded.map(({ record }) => record) });
-
-/** What became of a stretch, and its records as they were applied: some may have turned out to be dead letters. */
+/** What became of a stretch, and its records as they were applied now: some may have turned out to be dead letters. */
 interface Applied {
   readonly result: ChunkResult;
   readonly decoded: readonly Decoded[];
 }
+
+const apply = async (store: ChunkStore, { decoded, ...stretch }: Stretch): Promise<Applied> => {
+  const result = await applyChunk(store, { ...stretch, records: decoded.map(({ record }) => record) });
+  const isNew = ({ stored }: Decoded): boolean => result.kind === 'applied' && stored.offset >= result.position;
+  return { result, decoded: decoded.filter(isNew) };
+};
 
 const sum = (left: ChunkCounts, right: ChunkCounts): ChunkCounts => ({
   applied: left.applied + right.applied,
@@ -97,14 +100,14 @@ const sum = (left: ChunkCounts, right: ChunkCounts): ChunkCounts => ({
 export const applyDecoded = async (store: ChunkStore, stretch: Stretch): Promise<Applied> => {
   const { decoded } = stretch;
   try {
-    return { result: await apply(store, stretch), decoded };
+    return await apply(store, stretch);
   } catch (error) {
     const [first] = decoded;
     const isTooMuch = isCancelled(error) && decoded.length > 1;
     if (first === undefined || !(isUnstorable(error) || isTooMuch)) throw error;
     if (decoded.length === 1) {
       const dead = [{ ...first, record: asDeadLetter(first, error instanceof Error ? error.message : String(error)) }];
-      return { result: await apply(store, { ...stretch, decoded: dead }), decoded: dead };
+      return apply(store, { ...stretch, decoded: dead });
     }
     const right = decoded.slice(decoded.length >> 1);
     const middle = (right[0] as Decoded).stored.offset;
@@ -117,7 +120,8 @@ export const applyDecoded = async (store: ChunkStore, stretch: Stretch): Promise
     const upper = await applyDecoded(store, { ...stretch, decoded: right, fetchedOffset: middle });
     if (upper.result.kind === 'behind') return upper;
     const counts = sum(lower.result.counts, upper.result.counts);
-    return { result: { ...upper.result, counts }, decoded: [...lower.decoded, ...upper.decoded] };
+    const result = { ...upper.result, position: lower.result.position, counts };
+    return { result, decoded: [...lower.decoded, ...upper.decoded] };
   }
 };
 
@@ -150,10 +154,14 @@ export const createProjector = (dependencies: ProjectorDependencies): ((batch: L
     }
   };
 
-  const applyRun = (batch: LogBatch, { decoded, nextOffset }: Run, fetchedOffset: bigint): Promise<ChunkResult> => {
+  const applyRun = async (
+    batch: LogBatch,
+    { decoded, nextOffset }: Run,
+    fetchedOffset: bigint,
+  ): Promise<ChunkResult> => {
     const { topic, partition } = batch;
     const stretch: Stretch = { projection, topic, partition, fetchedOffset, nextOffset, decoded };
-    if (decoded.length === 0) return apply(store, stretch);
+    if (decoded.length === 0) return (await apply(store, stretch)).result;
     const traces = new Set(decoded.flatMap(({ record }) => record.trace ?? []));
     const [only] = traces;
     const links = [...traces, ...decoded.flatMap(({ joinTrace }) => joinTrace ?? [])];

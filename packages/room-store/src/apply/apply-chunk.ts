@@ -79,8 +79,10 @@ const apply = async (transaction: ChunkTransaction, chunk: Chunk): Promise<Chunk
   ]);
   const position = locked.nextOffset;
   if (chunk.fetchedOffset > position) return { kind: 'behind', nextOffset: position };
-  if (chunk.nextOffset <= position)
-    return { kind: 'applied', nextOffset: position, counts: countsOf(chunk.records, [], { marks: 0, outbox: 0 }) };
+  if (chunk.nextOffset <= position) {
+    const counts = countsOf(chunk.records, [], { marks: 0, outbox: 0 });
+    return { kind: 'applied', position, nextOffset: position, counts };
+  }
   const repeats = new Repeats(
     locked.newestRecordedAtMs,
     known.map(({ factKey, recordedAtMs }) => [factKey, recordedAtMs]),
@@ -92,7 +94,7 @@ const apply = async (transaction: ChunkTransaction, chunk: Chunk): Promise<Chunk
     transaction.advance(chunk, { nextOffset: chunk.nextOffset, newestRecordedAtMs: repeats.newestMs }),
   ]);
   const counts = countsOf(records, fresh, { marks, outbox: writes.outbox.length });
-  return { kind: 'applied', nextOffset: chunk.nextOffset, counts };
+  return { kind: 'applied', position, nextOffset: chunk.nextOffset, counts };
 };
 
 /**

@@ -84,6 +84,12 @@ export interface ChunkCounts {
 }
 
 export type ChunkResult =
-  | { readonly kind: 'applied'; readonly nextOffset: bigint; readonly counts: ChunkCounts }
+  | {
+      readonly kind: 'applied';
+      /** Where the partition stood before: records below had been applied. */
+      readonly position: bigint;
+      readonly nextOffset: bigint;
+      readonly counts: ChunkCounts;
+    }
   /** The database stands before the chunk (a restore, a reset): the log must be read again from here. */
   | { readonly kind: 'behind'; readonly nextOffset: bigint };
