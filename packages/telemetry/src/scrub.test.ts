@@ -55,6 +55,18 @@ describe('scrubLines', () => {
     },
   );
 
+  it('given several lines, then each as if it were alone', () => {
+    const lines = [
+      { email: 'ann@example.test' },
+      { msg: 'cut "token":["x' },
+      { token: ['x'] },
+      { room: 'r' },
+      { msg: jwt },
+    ];
+    const texts = lines.map((line) => `${JSON.stringify(line)}\n`);
+    expect(scrubLines(texts.join(''))).toBe(texts.map(scrubLines).join(''));
+  });
+
   it('given a megabyte of almost-secrets, then it takes no longer than the length', () => {
     const startedAtMs = performance.now();
     scrubLines(`{"msg":"${'"token":"eyJ.\\\\://a:Bearer '.repeat(40_000)}"}`);

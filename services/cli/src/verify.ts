@@ -154,7 +154,7 @@ const verifyAt = async (client: Client, { log, terminal, ending }: Workplace, is
     misplaced += folded.misplaced;
     events += end;
   }
-  await comparison.finish(topic);
+  await comparison.finish(topic, bounds.length);
   return { events: Number(events), misplaced, differences: report.count() };
 };
 
