@@ -148,27 +148,6 @@ describe('join: bad bodies', () => {
       expectRefusal(await send('/api/realtime/rooms/room-42/join', request), answer);
     });
 
-  test.each([
-    ['POST', '/api/realtime/rooms/room-42/join', 200],
-    ['POST', '/api/realtime/nowhere', 404],
-    ['DELETE', '/api/realtime/rooms/room-42/bans/u-9', 422],
-  ])('%s %s, with a type and without any length, is answered', async (method, path, status) => {
-    const headers = [
-      'Host: api',
-      'Connection: close',
-      `Authorization: ${authorization}`,
-      'Content-Type: application/json',
-    ];
-    const request = `${method} ${path} HTTP/1.1\r\n${headers.join('\r\n')}\r\n\r\n`;
-    expect(readAnswer(await rawRequest(url, request))).toMatchObject({ status });
-  });
-
-  test('a method whose body must have a type is refused without one', async () => {
-    const request = 'QUERY / HTTP/1.1\r\nHost: api\r\nConnection: close\r\n\r\n';
-    const { status, body } = readAnswer(await rawRequest(url, request));
-    expectRefusal({ statusCode: status, body }, [415]);
-  });
-
   test('null is no body', async () => {
     expect((await send('/api/realtime/rooms/room-42/join', text('null'))).statusCode).toBe(200);
   });
@@ -302,8 +281,24 @@ describe('events: bad bodies', () => {
 });
 
 describe('what no HTTP client would send', () => {
-  const post = (target: string, more = '', body = ''): string =>
-    `POST ${target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: ${authorization}\r\n${more}\r\n${body}`;
+  /** @param line method and target */
+  const rawOf = (line: string, more = '', body = ''): string =>
+    `${line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: ${authorization}\r\n${more}\r\n${body}`;
+  const post = (target: string, more = '', body = ''): string => rawOf(`POST ${target}`, more, body);
+
+  test.each([
+    ['POST /api/realtime/rooms/room-42/join', 200],
+    ['POST /api/realtime/nowhere', 404],
+    ['DELETE /api/realtime/rooms/room-42/bans/u-9', 422],
+  ])('%s, with a type and without any length, is answered', async (line, status) => {
+    const answer = await rawRequest(url, rawOf(line, 'Content-Type: application/json\r\n'));
+    expect(readAnswer(answer)).toMatchObject({ status });
+  });
+
+  test('a method whose body must have a type is refused without one', async () => {
+    const { status, body } = readAnswer(await rawRequest(url, rawOf('QUERY /')));
+    expectRefusal({ statusCode: status, body }, [415]);
+  });
 
   test.each(['..', '.', '%2e%2e', 'a%2Fb', 'a%252Fb'])('a room called %s is a room', async (room) => {
     const { status, body } = readAnswer(

@@ -151,7 +151,7 @@ export class Comparison {
   readonly #client: Client;
   readonly #partitionOf: (key: string) => number;
   readonly #report: (difference: Difference) => void;
-  /** Rows that no model of their provenance's partition holds: a retried dead letter may be another's. */
+  /** Rows that no model of their provenance's partition holds, if there is such a one: a retried dead letter may be another's. */
   readonly #unclaimed = new Map<string, Difference>();
   readonly #claimed = new Set<string>();
 
@@ -181,24 +181,25 @@ export class Comparison {
 
   /** To be called after all partitions: what is left are rows that came, as they say, by one that the topic does not have. */
   async finish(topic: string, partitionCount: number): Promise<void> {
-    for (const [id, difference] of this.#unclaimed) if (!this.#claimed.has(id)) this.#report(difference);
     const topicHasIt = `topic = $1 and "partition" < $2`;
-    const strays = async <T>(table: Table<T>): Promise<void> => {
+    const gatherStrays = async <T>(table: Table<T>): Promise<void> => {
       // Without an event a row is only a lock.
       const sql = `select * from ${table.name} where event_id is not null and not (${topicHasIt})`;
-      for await (const row of scan(this.#client, sql, [topic, partitionCount])) {
-        const stored = fieldsOf(table, table.read(row));
-        const key = keyOfFields(table, stored);
-        if (!this.#claimed.has(`${table.name} ${JSON.stringify(key)}`))
-          this.#report(oneSided('extra', table.name, stored, key));
-      }
+      for await (const row of scan(this.#client, sql, [topic, partitionCount]))
+        this.#leaveUnclaimed(table, fieldsOf(table, table.read(row)));
     };
-    await strays(roomTable);
-    await strays(memberTable);
-    await strays(banTable);
-    await strays(userTable);
-    await strays(endedLoginTable);
-    await strays(suspectTable);
+    await gatherStrays(roomTable);
+    await gatherStrays(memberTable);
+    await gatherStrays(banTable);
+    await gatherStrays(userTable);
+    await gatherStrays(endedLoginTable);
+    await gatherStrays(suspectTable);
+    for (const [id, difference] of this.#unclaimed) if (!this.#claimed.has(id)) this.#report(difference);
+  }
+
+  #leaveUnclaimed<T>(table: Table<T>, stored: Fields): void {
+    const key = keyOfFields(table, stored);
+    this.#unclaimed.set(`${table.name} ${JSON.stringify(key)}`, oneSided('extra', table.name, stored, key));
   }
 
   async #compareTable<T>(
@@ -220,8 +221,7 @@ export class Comparison {
       const key = keyOfFields(table, stored);
       const id = JSON.stringify(key);
       const expected = folded.get(id);
-      if (expected === undefined)
-        this.#unclaimed.set(`${table.name} ${id}`, oneSided('extra', table.name, stored, key));
+      if (expected === undefined) this.#leaveUnclaimed(table, stored);
       else for (const difference of compareFields(table.name, key, stored, expected)) this.#report(difference);
       folded.delete(id);
     }
