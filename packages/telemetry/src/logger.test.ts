@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { context, ROOT_CONTEXT, trace } from '@opentelemetry/api';
 import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
@@ -20,7 +21,33 @@ function given(level?: string) {
   return { logger, lines };
 }
 
+/** The messages on standard output of a process that does this with a logger. */
+function saidBy(script: string): string[] {
+  const logger = JSON.stringify(import.meta.resolve('./logger.ts'));
+  const program = `const { createLogger } = await import(${logger}); const logger = createLogger(); ${script}`;
+  const { stdout } = spawnSync(process.execPath, ['--input-type=module', '--eval', program], { encoding: 'utf8' });
+  return stdout
+    .split('\n')
+    .slice(0, -1)
+    .map((line) => JSON.parse(line).msg);
+}
+
 describe('createLogger', () => {
+  it.each([
+    ['ends by itself', `logger.info('last')`],
+    ['is ended', `logger.info('last'); process.exit()`],
+    ['fails', `logger.info('last'); throw new Error()`],
+    ['says why it cannot go on, and is killed', `logger.fatal('last'); process.kill(process.pid, 'SIGKILL')`],
+    ['is killed later', `logger.info('last'); setTimeout(() => process.kill(process.pid, 'SIGKILL'), 1_000)`],
+  ])('when a process %s, then its last line is there', (_, script) => {
+    expect(saidBy(script)).toEqual(['last']);
+  });
+
+  it('when there are many lines, then all are there, in order', () => {
+    const said = saidBy(`for (let at = 0; at < 1_000; at += 1) logger.info(String(at))`);
+    expect(said).toEqual(Array.from({ length: 1_000 }, (_line, at) => String(at)));
+  });
+
   it('when a line is written, then it has level, time, service and fields', () => {
     const { logger, lines } = given();
     logger.info({ room: 'room-42' }, 'joined');
