@@ -137,6 +137,14 @@ export const mutants: readonly Mutant[] = [
     },
   },
   {
+    name: 'no look at the last record that was applied',
+    edits: [{ path: applyChunk, from: '  assertSameLog(chunk, locked.last);\n', to: '' }],
+    caughtBy: {
+      file: 'packages/room-store/src/memory-store.test.ts',
+      title: 'tells another log: before what was not applied yet, nothing of it is applied',
+    },
+  },
+  {
     name: 'lock and load in one statement',
     edits: [
       { path: applyChunk, from: '    transaction.lock(touched),\n', to: '    Promise.resolve(),\n' },

@@ -203,7 +203,7 @@ export class MemoryDatabase {
   preparePositions(projection: string, topic: string, partitionCount: number): void {
     for (let partition = 0; partition < partitionCount; partition += 1) {
       const at = { projection, topic, partition };
-      this.tables.positions.set(positionKey(at), { ...at, nextOffset: 0n, newestRecordedAtMs: 0 });
+      this.tables.positions.set(positionKey(at), { ...at, nextOffset: 0n, newestRecordedAtMs: 0, last: null });
     }
   }
 

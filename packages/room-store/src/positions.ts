@@ -3,12 +3,23 @@ import type { Pool } from './database/database.ts';
 /** The projection that serves; a rebuild fills another one. */
 export const activeProjection = 'active';
 
+/** A record that was applied. Its time tells its log from another one that was put in the place of that. */
+export interface AppliedRecord {
+  readonly offset: bigint;
+  readonly recordedAtMs: number;
+}
+
 export interface PartitionPosition {
   /** Names the set of tables that serves: another one after each swap. Absent where there is only ever one. */
   readonly tables?: string;
   readonly topic: string;
   readonly partition: number;
   readonly nextOffset: bigint;
+}
+
+export interface StoredPosition extends PartitionPosition {
+  /** The last record below `nextOffset`; null where it is not known. */
+  readonly last: AppliedRecord | null;
 }
 
 /** A topic's partition count differs from the one that the projection was made with: order per key is not given. */
@@ -42,17 +53,34 @@ export const preparePositions = async (
     );
 };
 
+/** Columns that say how far a partition was applied. */
+export interface PositionColumns {
+  readonly next_offset: string;
+  readonly last_offset: string | null;
+  readonly last_recorded_at: Date | null;
+}
+
+/** A position that was set back by hand stands below the record that is noted: nothing is known then. */
+export const toPosition = (columns: PositionColumns): Pick<StoredPosition, 'nextOffset' | 'last'> => {
+  const { last_offset, last_recorded_at } = columns;
+  const nextOffset = BigInt(columns.next_offset);
+  if (last_offset === null || last_recorded_at === null || BigInt(last_offset) >= nextOffset)
+    return { nextOffset, last: null };
+  return { nextOffset, last: { offset: BigInt(last_offset), recordedAtMs: last_recorded_at.getTime() } };
+};
+
 /** Where each partition stands. */
-export const readPositions = async (pool: Pick<Pool, 'query'>, projection: string): Promise<PartitionPosition[]> => {
-  const { rows } = await pool.query<{ topic: string; partition: number; next_offset: string; tables: string }>(
-    `select topic, "partition", next_offset, 'public.rooms'::regclass::oid::text as tables from log_positions
-      where projection = $1`,
+export const readPositions = async (pool: Pick<Pool, 'query'>, projection: string): Promise<StoredPosition[]> => {
+  const { rows } = await pool.query<PositionColumns & { topic: string; partition: number; tables: string }>(
+    `select topic, "partition", next_offset, last_offset, last_recorded_at,
+        'public.rooms'::regclass::oid::text as tables
+      from log_positions where projection = $1`,
     [projection],
   );
-  return rows.map(({ topic, partition, next_offset, tables }) => ({
-    topic,
-    partition,
-    nextOffset: BigInt(next_offset),
-    tables,
+  return rows.map((row) => ({
+    topic: row.topic,
+    partition: row.partition,
+    tables: row.tables,
+    ...toPosition(row),
   }));
 };

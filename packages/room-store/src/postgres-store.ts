@@ -7,7 +7,7 @@ import { send, toBytea } from './database/statement.ts';
 import { readDeadLetters } from './dead-letters/dead-letters.ts';
 import { holdDuty, releaseDuty } from './leases.ts';
 import { claimEdges, claimMarks, markIdentities, postponeEdge, postponeMark, settleEdge, settleMark } from './marks.ts';
-import { readPositions } from './positions.ts';
+import { type PositionColumns, readPositions, toPosition } from './positions.ts';
 import { readLiveRoomIds, readLiveRooms } from './presence.ts';
 import { readFacts } from './read-facts.ts';
 import type { ChunkTransaction, KnownFact, LockedPosition, RoomStore } from './store.ts';
@@ -16,15 +16,15 @@ import type { ChunkTransaction, KnownFact, LockedPosition, RoomStore } from './s
 export const marksChannel = 'realtime_marks';
 
 const lockPosition = async (client: Client, at: ProjectionPartition): Promise<LockedPosition> => {
-  const { rows } = await send<{ next_offset: string; newest_recorded_at: Date }>(
+  const { rows } = await send<PositionColumns & { newest_recorded_at: Date }>(
     client,
-    `select next_offset, newest_recorded_at from log_positions
+    `select next_offset, newest_recorded_at, last_offset, last_recorded_at from log_positions
       where projection = $1 and topic = $2 and "partition" = $3 for update`,
     [at.projection, at.topic, at.partition],
   );
   const row = rows[0];
   if (row === undefined) throw new Error('partition was not prepared');
-  return { nextOffset: BigInt(row.next_offset), newestRecordedAtMs: row.newest_recorded_at.getTime() };
+  return { ...toPosition(row), newestRecordedAtMs: row.newest_recorded_at.getTime() };
 };
 
 const knownFacts = async (
@@ -68,13 +68,21 @@ const lockTouched = async (client: Client, touched: Touched): Promise<void> => {
 const advance = async (
   client: Client,
   at: ProjectionPartition,
-  { nextOffset, newestRecordedAtMs }: LockedPosition,
+  { nextOffset, newestRecordedAtMs, last }: LockedPosition,
 ): Promise<void> => {
   await send(
     client,
-    `update log_positions set next_offset = $4, newest_recorded_at = $5
+    `update log_positions set next_offset = $4, newest_recorded_at = $5, last_offset = $6, last_recorded_at = $7
       where projection = $1 and topic = $2 and "partition" = $3`,
-    [at.projection, at.topic, at.partition, nextOffset.toString(), new Date(newestRecordedAtMs)],
+    [
+      at.projection,
+      at.topic,
+      at.partition,
+      nextOffset.toString(),
+      new Date(newestRecordedAtMs),
+      last?.offset.toString(),
+      last === null ? null : new Date(last.recordedAtMs),
+    ],
   );
 };
 

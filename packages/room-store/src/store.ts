@@ -3,7 +3,7 @@ import type { DeadLetter, ProjectionPartition } from './apply/chunk.ts';
 import type { ChunkWrites } from './apply/chunk-writes.ts';
 import type { Touched } from './apply/touched.ts';
 import type { ClaimedEdge, Mark } from './marks.ts';
-import type { PartitionPosition } from './positions.ts';
+import type { AppliedRecord, StoredPosition } from './positions.ts';
 import type { LiveRoom } from './presence.ts';
 import type { FactsAnswer, FactsQuery } from './read-facts.ts';
 
@@ -12,10 +12,13 @@ import type { FactsAnswer, FactsQuery } from './read-facts.ts';
  * under the simulation, and both pass one contract suite.
  */
 
-/** Where a partition stands, and the newest record time of a fact applied there: see `repeats.ts`. */
 export interface LockedPosition {
+  /** Where the partition stands. */
   readonly nextOffset: bigint;
+  /** The newest record time of a fact applied there: see `repeats.ts`. */
   readonly newestRecordedAtMs: number;
+  /** The last record below `nextOffset`; null where it is not known. */
+  readonly last: AppliedRecord | null;
 }
 
 /** An applied fact, and the record time that it was applied with. */
@@ -66,7 +69,7 @@ export interface MarkStore {
 }
 
 export interface RoomStore extends ChunkStore, MarkStore {
-  readonly readPositions: (projection: string) => Promise<PartitionPosition[]>;
+  readonly readPositions: (projection: string) => Promise<StoredPosition[]>;
   /** Facts of many at once, in the order asked, from one snapshot. */
   readonly readFacts: (queries: readonly FactsQuery[]) => Promise<FactsAnswer[]>;
   /** Which rooms are believed to be live. */

@@ -5,7 +5,15 @@ import fc from 'fast-check';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { ChunkWrites } from '../src/apply/chunk-writes.ts';
 import { touchedBy } from '../src/apply/touched.ts';
-import { applyChunk, type ChunkRecord, type ChunkResult, type Mark, type RoomStore } from '../src/index.ts';
+import {
+  applyChunk,
+  type ChunkRecord,
+  type ChunkResult,
+  LogReplacedError,
+  type Mark,
+  type RoomStore,
+  type StoredPosition,
+} from '../src/index.ts';
 import { added, chunkOf, created, joined, livekitRecord, projection, removed, roomRecord } from './records.ts';
 
 /** A store and what can be seen of it from outside. */
@@ -30,10 +38,11 @@ export const storeContract = (open: () => StoreUnderTest): void => {
   const apply = (records: readonly ChunkRecord[], from?: number): Promise<ChunkResult> =>
     applyChunk(open().store, chunkOf(records, from));
   const members = async (): Promise<Member[]> => [...(await open().projection()).members.values()];
-  const nextOffset = async (): Promise<bigint | undefined> =>
+  const position = async (): Promise<StoredPosition | undefined> =>
     (await open().store.readPositions(projection)).find(
       ({ topic, partition }) => topic.includes('room-events') && partition === 0,
-    )?.nextOffset;
+    );
+  const nextOffset = async (): Promise<bigint | undefined> => (await position())?.nextOffset;
 
   describe('once', () => {
     test('changes state, advances the offset, and remembers the facts', async () => {
@@ -92,6 +101,71 @@ export const storeContract = (open: () => StoreUnderTest): void => {
     test('one that is ahead of the database is sent back, and nothing is applied', async () => {
       expect(await apply([roomRecord(5, added('r', 'ann'))])).toEqual({ kind: 'behind', nextOffset: 0n });
       expect(await members()).toEqual([]);
+    });
+  });
+
+  describe('the last record that was applied', () => {
+    const at = (offset: number) => ({
+      offset: BigInt(offset),
+      recordedAtMs: roomRecord(offset, created('r')).recordedAtMs,
+    });
+    /** The record that another log has at this offset. */
+    const another = (offset: number): ChunkRecord => ({
+      ...roomRecord(offset, added('r', 'eve'), { id: `another-${offset}` }),
+      recordedAtMs: at(offset).recordedAtMs + 1,
+    });
+
+    test('is known with the position, also where nothing visible followed it', async () => {
+      expect(await position()).toMatchObject({ nextOffset: 0n, last: null });
+      await apply([], 0);
+      expect(await position()).toMatchObject({ nextOffset: 1n, last: null });
+      await apply([roomRecord(1, created('r')), roomRecord(2, added('r', 'ann'))]);
+      expect(await position()).toMatchObject({ nextOffset: 3n, last: at(2) });
+      await apply([], 3);
+      expect(await position()).toMatchObject({ nextOffset: 4n, last: at(2) });
+    });
+
+    test.each([
+      ['alone', 2, 3],
+      ['before what was not applied yet', 2, 5],
+      ['after what comes again', 0, 3],
+      ['in the middle', 0, 5],
+    ])('tells another log: %s, nothing of it is applied', async (_, from, to) => {
+      await apply(
+        [0, 1, 2].map((offset) => roomRecord(offset, offset === 0 ? created('r') : added('r', `u${offset}`))),
+      );
+      const before = snapshotOf(await open().projection());
+      const records = Array.from({ length: to - from }, (__, place) => another(from + place));
+      await expect(apply(records)).rejects.toThrow(LogReplacedError);
+      await expect(apply(records)).rejects.toThrow(
+        'Offset 2 of partition 0 of realtime.room-events.v1 was applied as a record of 2023-11-14T22:13:20.002Z, and is one of 2023-11-14T22:13:20.003Z now: it is another log',
+      );
+      expect(snapshotOf(await open().projection())).toEqual(before);
+      expect(await position()).toMatchObject({ nextOffset: 3n, last: at(2) });
+      expect(await apply([2, 3].map((offset) => roomRecord(offset, added('r', `u${offset}`))))).toMatchObject({
+        counts: { applied: 1, repeated: 1 },
+      });
+    });
+
+    test('proves nothing where it is not there any more, and is known anew with the next one', async () => {
+      await apply([roomRecord(0, created('r')), roomRecord(1, added('r', 'ann'))]);
+      await apply([], 2);
+      expect(await apply([another(0), another(3)])).toMatchObject({ counts: { applied: 1, repeated: 1 } });
+      expect((await position())?.last).toEqual({ offset: 3n, recordedAtMs: another(3).recordedAtMs });
+    });
+
+    test('is not taken for a dead letter that stands at the same offset elsewhere', async () => {
+      const dead = { reason: 'invalid_data', message: '', key: null, value: null, headers: {} } as const;
+      const unreadable = { key: 'r', type: undefined, data: undefined };
+      const letter = { ...another(0), factKey: null, content: { kind: 'dead', dead, unreadable } } as const;
+      const elsewhere = { ...letter, origin: { ...letter.origin, partition: 1 } };
+      await apply([elsewhere]);
+      await apply([roomRecord(0, created('r'))]);
+      const decode = () => ({ ...elsewhere, content: roomRecord(0, added('r', 'ann')).content });
+      const retry = { kind: 'retry', letter: elsewhere.origin, decode, outcome: null } as const;
+      expect(await apply([{ ...roomRecord(1, created('r')), content: retry }])).toMatchObject({ nextOffset: 2n });
+      expect(await members()).toMatchObject([{ userId: 'ann' }]);
+      expect((await position())?.last).toEqual(at(1));
     });
   });
 

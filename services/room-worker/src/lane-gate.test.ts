@@ -16,6 +16,7 @@ const given = (at: { high: [number, number]; next: [number, number]; tables?: st
         topic: topics.roomEvents,
         partition,
         nextOffset: BigInt(next),
+        last: null,
         ...(at.tables === undefined ? {} : { tables: at.tables }),
       })),
   };

@@ -3,7 +3,7 @@ import { topics } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { type LogBatch, type NewRecord, partitionOf } from '@realtime-service/event-log';
 import { keyOf, type Member } from '@realtime-service/room-model';
-import { readProjection } from '@realtime-service/room-store';
+import { LogReplacedError, readProjection } from '@realtime-service/room-store';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { readBatch, roomRecord, startProjection, type TestProjection } from '../test/projection.ts';
 import { binaryRecord, partitionCount, structuredRecord } from '../test/records.ts';
@@ -311,6 +311,19 @@ describeWith(['postgres'], 'projecting', () => {
       const ahead = { ...batch, fetchedOffset: 1n, records: [second as (typeof batch.records)[number]] };
       expect(await parts.project(ahead)).toEqual({ kind: 'advance', nextOffset: 0n });
       expect((await readProjection(parts.pool)).members.size).toBe(0);
+    });
+
+    test('of another log than the one that was applied end the consumer, not the partition for a while', async () => {
+      await parts.publish(['room.created', room], ['member.added', room, ann]);
+      const batch = await readBatch(parts, topics.roomEvents, partition);
+      await parts.project({ ...batch, records: batch.records.slice(0, 1), nextOffset: 1n });
+      const records = batch.records.map((record) => ({ ...record, timestampMs: record.timestampMs + 1 }));
+      expect(await parts.project({ ...batch, records })).toEqual({
+        kind: 'stop',
+        error: expect.any(LogReplacedError),
+      });
+      expect((await readProjection(parts.pool)).members.size).toBe(0);
+      expect((await parts.metrics.retries.get()).values).toEqual([]);
     });
 
     test('a dead letter that is told of again is counted and logged once', async () => {

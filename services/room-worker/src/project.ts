@@ -8,6 +8,7 @@ import {
   type ChunkStore,
   isCancelled,
   isUnstorable,
+  LogReplacedError,
 } from '@realtime-service/room-store';
 import { type Logger, withRemoteParent, withSpan } from '@realtime-service/telemetry';
 import { type Decoded, decodeRecord } from './decode.ts';
@@ -127,7 +128,8 @@ export const applyDecoded = async (store: ChunkStore, stretch: Stretch): Promise
 
 /**
  * The handler of both topics: decodes a batch, applies it chunk by chunk, and says how far the database has come.
- * A failure that passes pauses the partition and resumes by timer; nothing is ever skipped.
+ * A failure that passes pauses the partition and resumes by timer; nothing is ever skipped. Another log than the one that
+ * was applied ends the consumer.
  */
 export const createProjector = (dependencies: ProjectorDependencies): ((batch: LogBatch) => Promise<BatchOutcome>) => {
   const { store, projection, metrics, logger } = dependencies;
@@ -192,6 +194,7 @@ export const createProjector = (dependencies: ProjectorDependencies): ((batch: L
       try {
         result = await applyRun(batch, run, position);
       } catch (error) {
+        if (error instanceof LogReplacedError) return { kind: 'stop', error };
         logger.error({ topic, partition, err: error }, 'chunk could not be applied, partition is paused');
         metrics.retries.inc({ topic });
         return { kind: 'retry', nextOffset: position, afterMs: retryAfterMs };

@@ -1,6 +1,6 @@
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { added, chunkOf, created, roomRecord, startDatabase } from '../../test/given.ts';
+import { added, chunkOf, created, projection, roomRecord, startDatabase } from '../../test/given.ts';
 import { storeContract } from '../../test/store-contract.ts';
 import { applyChunk, createPostgresStore, type Pool, readProjection } from '../index.ts';
 
@@ -27,9 +27,23 @@ describeWith(['postgres'], 'the store in PostgreSQL', () => {
         `select tablename as name from pg_tables where schemaname = 'public' and tablename not in ('schema_migrations', 'log_positions')`,
       );
       await pool.query(`truncate ${rows.map(({ name }) => name).join(', ')}`);
-      await pool.query('update log_positions set next_offset = 0, newest_recorded_at = default');
+      await pool.query(
+        'update log_positions set next_offset = 0, newest_recorded_at = default, last_offset = null, last_recorded_at = null',
+      );
     },
   }));
+
+  test('a position that was set back by hand goes on there, whatever was applied beyond it', async () => {
+    const store = createPostgresStore(pool);
+    await applyChunk(store, chunkOf([roomRecord(0, created('r')), roomRecord(1, added('r', 'ann'))]));
+    await pool.query('update log_positions set next_offset = 1');
+    expect((await store.readPositions(projection)).find(({ partition }) => partition === 0)).toMatchObject({
+      nextOffset: 1n,
+      last: null,
+    });
+    const another = { ...roomRecord(1, added('r', 'bob'), { id: 'another' }), recordedAtMs: 1 };
+    expect(await applyChunk(store, chunkOf([another]))).toMatchObject({ counts: { applied: 1 } });
+  });
 
   test('what cannot be stored leaves nothing behind', async () => {
     const unstorable = roomRecord(1, added('r', 'ann'));

@@ -10,12 +10,32 @@ import {
 } from '@realtime-service/room-model';
 import { allInOrder } from '../database/database.ts';
 import { withRetried } from '../dead-letters/dead-letters.ts';
-import { activeProjection } from '../positions.ts';
+import { type AppliedRecord, activeProjection } from '../positions.ts';
 import type { ChunkStore, ChunkTransaction } from '../store.ts';
 import type { Chunk, ChunkContent, ChunkCounts, ChunkRecord, ChunkResult } from './chunk.ts';
 import { ChunkWrites } from './chunk-writes.ts';
 import { Repeats } from './repeats.ts';
 import { touchedBy } from './touched.ts';
+
+/** The log was made again, or another one was put in its place: what stands below the position was never applied. */
+export class LogReplacedError extends Error {
+  override readonly name = 'LogReplacedError';
+}
+
+/** That the record is not there proves nothing: retention and compaction take records away. */
+const assertSameLog = ({ topic, partition, records }: Chunk, last: AppliedRecord | null): void => {
+  const found = records.find(({ origin }) => origin.offset === last?.offset);
+  if (last === null || found === undefined || found.recordedAtMs === last.recordedAtMs) return;
+  const [applied, there] = [last, found].map(({ recordedAtMs }) => new Date(recordedAtMs).toISOString());
+  throw new LogReplacedError(
+    `Offset ${last.offset} of partition ${partition} of ${topic} was applied as a record of ${applied}, and is one of ${there} now: it is another log`,
+  );
+};
+
+const lastOf = ({ records }: Chunk): AppliedRecord | null => {
+  const last = records.at(-1);
+  return last === undefined ? null : { offset: last.origin.offset, recordedAtMs: last.recordedAtMs };
+};
 
 /** A dead letter that has become readable counts only where the record that retried it does: the one before it. */
 const withoutRepeats = (records: readonly ChunkRecord[], position: bigint, repeats: Repeats): ChunkRecord[] => {
@@ -77,6 +97,7 @@ const apply = async (transaction: ChunkTransaction, chunk: Chunk): Promise<Chunk
     transaction.lock(touched),
     transaction.load(touched),
   ]);
+  assertSameLog(chunk, locked.last);
   const position = locked.nextOffset;
   if (chunk.fetchedOffset > position) return { kind: 'behind', nextOffset: position };
   if (chunk.nextOffset <= position) {
@@ -91,7 +112,11 @@ const apply = async (transaction: ChunkTransaction, chunk: Chunk): Promise<Chunk
   const writes = fold(set, fresh, chunk.projection === activeProjection);
   const [marks] = await allInOrder([
     transaction.write(writes),
-    transaction.advance(chunk, { nextOffset: chunk.nextOffset, newestRecordedAtMs: repeats.newestMs }),
+    transaction.advance(chunk, {
+      nextOffset: chunk.nextOffset,
+      newestRecordedAtMs: repeats.newestMs,
+      last: lastOf(chunk) ?? locked.last,
+    }),
   ]);
   const counts = countsOf(records, fresh, { marks, outbox: writes.outbox.length });
   return { kind: 'applied', position, nextOffset: chunk.nextOffset, counts };
@@ -103,6 +128,7 @@ const apply = async (transaction: ChunkTransaction, chunk: Chunk): Promise<Chunk
  * locked first (a second consumer waits there and then finds nothing left to do), rooms and users are locked in
  * statements of their own before anything is read, so that two lanes of one room can never miss each other. None of
  * these rests on another's answer, so they are sent together and waited for once, as are those that write.
+ * @throws {LogReplacedError} and nothing is applied
  */
 export const applyChunk = async (store: ChunkStore, chunk: Chunk): Promise<ChunkResult> => {
   const result = await store.transaction((transaction) => apply(transaction, chunk));

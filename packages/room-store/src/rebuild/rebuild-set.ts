@@ -164,7 +164,8 @@ export const swapRebuild = async (
     await client.query(`lock table ${rebuiltTables.map((name) => `${rebuildSchema}.${name}`).join(', ')}`);
     await client.query(
       `with rebuilt as (delete from log_positions where projection = $1 and topic = $2 returning *)
-        update log_positions as active set newest_recorded_at = rebuilt.newest_recorded_at from rebuilt
+        update log_positions as active set newest_recorded_at = rebuilt.newest_recorded_at,
+            last_offset = rebuilt.last_offset, last_recorded_at = rebuilt.last_recorded_at from rebuilt
           where active.projection = $3 and active.topic = rebuilt.topic and active."partition" = rebuilt."partition"`,
       [rebuildProjection, topic, activeProjection],
     );
