@@ -1,6 +1,6 @@
 import { topics } from '@realtime-service/contracts';
 import type { BatchOutcome, LogBatch } from '@realtime-service/event-log';
-import { type ChunkStore, isBusy, rebuildProjection } from '@realtime-service/room-store';
+import { type ChunkStore, isBusy, LogReplacedError, rebuildProjection } from '@realtime-service/room-store';
 import { applyDecoded, type Decoded, decodeRecord } from '@realtime-service/room-worker';
 
 /** Somebody else's partition, for as long as any rebuild takes. */
@@ -84,6 +84,8 @@ export const createFiller = (dependencies: FillDependencies): ((batch: LogBatch)
         ? { kind: 'advance', nextOffset }
         : { kind: 'retry', nextOffset, afterMs: limitRetryMs };
     } catch (error) {
+      if (error instanceof LogReplacedError)
+        throw new Error(`${error.message}. Begin anew with --restart`, { cause: error });
       if (!isBusy(error)) throw error;
       return { kind: 'retry', nextOffset: fetchedOffset, afterMs: busyRetryMs };
     }

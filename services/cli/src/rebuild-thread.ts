@@ -11,6 +11,7 @@ import {
   rebuildProjection,
   rebuildUrlOf,
 } from '@realtime-service/room-store';
+import { startPositions } from '@realtime-service/room-worker';
 import { readSettings } from '@realtime-service/telemetry';
 import { CliSettings } from './config.ts';
 import { createFiller } from './rebuild-fill.ts';
@@ -58,10 +59,7 @@ const consumer = log.consume({
     },
     purge: (partition) => purgeFacts(pool, { projection: rebuildProjection, topic, partition }),
   }),
-  startAt: async () => {
-    const positions = await readPositions(pool, rebuildProjection);
-    return positions.map(({ partition, nextOffset }) => ({ topic, partition, offset: nextOffset }));
-  },
+  startAt: async () => startPositions(log, await readPositions(pool, rebuildProjection)),
 });
 
 parentPort?.once('message', async () => {

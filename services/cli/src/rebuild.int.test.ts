@@ -278,6 +278,37 @@ describeWith(['postgres'], 'realtime rebuild', () => {
     );
 
     test(
+      'does not go on over another log, but begins anew over it',
+      async () => {
+        await appendHistory(database, { seed: 12, count: 200 });
+        await database.caughtUp();
+        const held = await holdTables(database.pool);
+        const first = startRebuild(database.url);
+        await first.hasTold('The tables are in use');
+        await first.end('SIGINT');
+        await held.release();
+        await appendHistory(database, { seed: 13, count: 100 });
+        await database.caughtUp();
+        // The same records, but not the ones that were applied.
+        await database.pool.query(`update log_records set appended_at = appended_at + interval '1 hour'`);
+        const state = await database.state();
+        const resumed = await rebuild();
+        expect(resumed).toMatchObject({ code: 1 });
+        expect(resumed.stderr).toMatch(/ now: it is another log\. Begin anew with --restart\n$/);
+        expect(await database.state()).toEqual(state);
+
+        expect(await rebuild('--restart')).toMatchObject({ code: 0 });
+        const { rows } = await database.pool.query(
+          `select from log_positions join log_records using (topic, "partition")
+            where projection = 'active' and "offset" = last_offset
+              and date_trunc('milliseconds', appended_at) = last_recorded_at`,
+        );
+        expect(rows).toHaveLength(partitionCount);
+      },
+      timeoutMs,
+    );
+
+    test(
       'is refused after a migration, and while another one runs',
       async () => {
         await appendHistory(database, { seed: 9, count: 50 });

@@ -5,5 +5,6 @@ export { createLaneGate } from './lane-gate.ts';
 export { toLivekitRecord } from './livekit-record.ts';
 export { createWorkerMetrics } from './metrics.ts';
 export { applyDecoded, asDeadLetter, createProjector } from './project.ts';
+export { startPositions } from './start-positions.ts';
 export { sweepOnce } from './sweep.ts';
 export { noteReached, noticeRestore, noting } from './worker.ts';

@@ -314,6 +314,31 @@ describeWith(['postgres'], 'the process', () => {
     expect(worker.output()).toContain('OffsetOutOfRangeError');
   });
 
+  test('a log that was made again and holds more than was applied ends it, with the reason', async () => {
+    const { url, pool } = await preparedDatabase();
+    const log = createEmbeddedLog({ pool, writeLog: () => undefined });
+    const fill = () => log.append([roomRecord(['room.created', 'room']), roomRecord(['room.locked', 'room'])], 5_000);
+    const readPosition = async () =>
+      (await pool.query('select * from log_positions where next_offset > 0 order by "partition"')).rows;
+    await fill();
+    const worker = start(url);
+    const applied = await until('it is applied', async () => {
+      const positions = await readPosition();
+      return positions[0]?.next_offset === '2' && positions;
+    });
+    worker.signal('SIGTERM');
+    await worker.ended;
+    await pool.query('delete from log_records; update log_heads set next_offset = 0');
+    await fill();
+    await fill();
+    const again = start(url);
+    expect(await again.ended).toBe(1);
+    expect(again.output()).toContain('LogReplacedError');
+    expect(await readPosition()).toEqual(applied);
+    await log.close();
+    await pool.end();
+  });
+
   test('a topic whose partitions were counted otherwise ends it, with the reason', async () => {
     const { url, pool } = await preparedDatabase();
     await pool.query('update log_positions set partition_count = 6 where topic = $1', [topics.roomEvents]);

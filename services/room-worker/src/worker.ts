@@ -32,6 +32,7 @@ import { createLaneGate } from './lane-gate.ts';
 import { createWorkerMetrics, type WorkerMetrics } from './metrics.ts';
 import { createProjector } from './project.ts';
 import { startRelay } from './relay.ts';
+import { startPositions } from './start-positions.ts';
 import { startSweep } from './sweep.ts';
 import { createWebhookIntake } from './webhook-intake.ts';
 
@@ -44,7 +45,7 @@ const purgeEveryMs = 3_600_000;
 export interface Worker {
   readonly intakeUrl: string;
   readonly opsUrl: string;
-  /** Rejects when the consumer ended by itself, or a topic was grown. */
+  /** Rejects when the consumer ended by itself, as it does where a topic was made again, or when a topic was grown. */
   readonly failed: Promise<void>;
   readonly stop: () => Promise<void>;
 }
@@ -223,9 +224,9 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
     startAt: async (assigned) => {
       const positions = await readPositions(pool, activeProjection);
       noteReached(reached, positions);
-      return positions
-        .filter((each) => assigned.some(({ topic, partition }) => topic === each.topic && partition === each.partition))
-        .map(({ topic, partition, nextOffset }) => ({ topic, partition, offset: nextOffset }));
+      const isAssigned = (each: LogPartition): boolean =>
+        assigned.some(({ topic, partition }) => topic === each.topic && partition === each.partition);
+      return startPositions(log, positions.filter(isAssigned));
     },
   });
   const gate = createLaneGate(store, log, activeProjection);

@@ -1,5 +1,5 @@
 import { topics } from '@realtime-service/contracts';
-import type { BatchOutcome, EventLog, LogBatch } from '@realtime-service/event-log';
+import type { BatchOutcome, EventLog, LogBatch, LogPartition } from '@realtime-service/event-log';
 import type { RoomService } from '@realtime-service/livekit';
 import { activeProjection } from '@realtime-service/room-store';
 import type { MemoryConnection, MemoryDatabase } from '@realtime-service/room-store/memory';
@@ -12,6 +12,7 @@ import {
   noticeRestore,
   noting,
   startEnforcement,
+  startPositions,
   sweepOnce,
   toLivekitRecord,
 } from '@realtime-service/room-worker';
@@ -154,7 +155,9 @@ export class SimulatedWorker implements SimulatedProcess {
   async #startOf({ topic, partition }: Lane): Promise<bigint> {
     const positions = await this.#store.readPositions(activeProjection);
     noteReached(this.#reached, positions);
-    return positions.find((each) => each.topic === topic && each.partition === partition)?.nextOffset ?? 0n;
+    const isOwn = (each: LogPartition): boolean => each.topic === topic && each.partition === partition;
+    const [start] = await startPositions(this.#log, positions.filter(isOwn));
+    return start?.offset ?? 0n;
   }
 
   /** What the intake does with a webhook once its signature holds: 200 when it is in the log. */
