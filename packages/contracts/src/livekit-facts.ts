@@ -26,12 +26,13 @@ const toCamel = (key: string): string =>
 export const camelKeys = (value: unknown, depth = 4): unknown => {
   if (depth === 0 || value === null || typeof value !== 'object') return value;
   if (Array.isArray(value)) return value.map((inner) => camelKeys(inner, depth - 1));
-  return Object.fromEntries(
-    Object.entries(value).map(([key, inner]) => [
-      toCamel(key),
-      key === 'attributes' ? inner : camelKeys(inner, depth - 1),
-    ]),
-  );
+  const camel: Record<string, unknown> = { ...value };
+  for (const [key, inner] of Object.entries(value)) {
+    const name = toCamel(key);
+    if (name !== key) delete camel[key];
+    camel[name] = key === 'attributes' ? inner : camelKeys(inner, depth - 1);
+  }
+  return camel;
 };
 
 const AttributeText = boundedText(65_536);

@@ -222,7 +222,9 @@ const heal = (
   entity: Partial<Doubted> & Pick<Doubted, 'scope'>,
   origin: Origin,
 ): RoomChange[] =>
-  settled(older(entities.doubtsAbout({ roomId: '', userId: '', detail: '', ...entity }), origin), origin);
+  entities.suspects.size === 0
+    ? []
+    : settled(older(entities.doubtsAbout({ roomId: '', userId: '', detail: '', ...entity }), origin), origin);
 
 /** Full state settles every doubt about a room, but not those about users, who belong to no room. */
 const healRoom = (entities: RoomEntities, roomId: string, origin: Origin): RoomChange[] =>

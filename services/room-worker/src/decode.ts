@@ -151,7 +151,8 @@ const recordTimeOf = ({ timestampMs }: StoredRecord, event: CloudEvent | null): 
   [timestampMs, Date.parse(event?.context.time ?? '')].find((ms) => ms >= 0 && ms < recordTimesEndMs) ?? 0;
 
 const readTraceparent = z.compile(Traceparent);
-const asTrace = (text: string | undefined): string | undefined => readTraceparent.safeParse(text).data;
+const asTrace = (text: string | undefined): string | undefined =>
+  text === undefined ? undefined : readTraceparent.safeParse(text).data;
 
 /**
  * The event's own origin before the record's header: clients that batch write into the header whatever context sent the
