@@ -23,7 +23,7 @@ if (values.seed !== undefined) {
 } else {
   const from = Number(values.from);
   const count = Number(values.seeds);
-  const { failures, turns, joins, removals, crashedAt } = await runSeeds({ from, count, steps }, (failure) =>
+  const { failures, turns, joins, removals, mutes, crashedAt } = await runSeeds({ from, count, steps }, (failure) =>
     write(`\n${tell(failure)}`),
   );
   const crashes = [...crashedAt.values()].reduce((sum, times) => sum + times, 0);
@@ -31,7 +31,7 @@ if (values.seed !== undefined) {
   write(
     `\nseeds ${from} to ${from + count - 1}, ${steps} steps each, ${seconds} s: ${failures.length === 0 ? 'all hold' : 'FAILED'}`,
   );
-  write(`${turns} turns, ${joins} joins, ${removals} removals, ${crashes} awaits at which a worker was killed`);
+  write(`${turns} turns, ${joins} joins, ${removals} removals, ${mutes} mutes, ${crashes} awaits at which a worker was killed`);
   for (const [point, times] of [...crashedAt].sort()) write(`  ${String(times).padStart(6)}  ${point}`);
   process.exitCode = failures.length === 0 ? 0 : 1;
 }

@@ -1,5 +1,5 @@
 import { type CloudEventContext, toBinaryHeaders, topics } from '@realtime-service/contracts';
-import type { NewRecord } from '@realtime-service/event-log';
+import type { LogPosition, NewRecord } from '@realtime-service/event-log';
 import type { Random } from './random.ts';
 
 export const roomIds = ['r1', 'r2', 'r3'];
@@ -12,6 +12,12 @@ export interface RoomFact {
   readonly text: string;
   /** Whether it may overtake facts of its entity, which then carry versions. */
   readonly canBeLate: boolean;
+}
+
+/** Whom an order is about. */
+interface Ordered {
+  readonly identity: string;
+  readonly sid: string;
 }
 
 const roles = ['host', 'speaker', 'speaker', 'listener'] as const;
@@ -42,13 +48,21 @@ export class FactSource {
   }
 
   /** An order that concerns one session. */
-  kick(
-    roomId: string,
-    { identity, sid }: { readonly identity: string; readonly sid: string },
-    nowMs: number,
-  ): RoomFact {
+  kick(roomId: string, { identity, sid }: Ordered, nowMs: number): RoomFact {
     const data = { participantSid: sid, identity, by: this.#random.pick(userIds) };
     return this.fact('participant.kick_requested', roomId, sid, data, nowMs);
+  }
+
+  /** An order that concerns one track. */
+  mute(roomId: string, { identity, sid, trackSid }: Ordered & { readonly trackSid: string }, nowMs: number): RoomFact {
+    const data = { participantSid: sid, identity, trackSid, by: this.#random.pick(userIds) };
+    return this.fact('track.mute_requested', roomId, trackSid, data, nowMs);
+  }
+
+  /** What an operator does about a record that nobody can read: it is given up, or read again in vain. */
+  settled(about: string, { topic, partition, offset }: LogPosition, nowMs: number): RoomFact {
+    const type = this.#random.pick(['dead_letter.discarded', 'dead_letter.retried']);
+    return this.fact(type, about, 'letter', { topic, partition, offset: String(offset) }, nowMs);
   }
 
   #pick(nowMs: number): readonly [type: string, subject: string, entity: string, data: object | undefined] {

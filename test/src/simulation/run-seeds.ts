@@ -12,6 +12,7 @@ export interface Summary {
   readonly turns: number;
   readonly joins: number;
   readonly removals: number;
+  readonly mutes: number;
   /** How often a process died at each point, over all seeds. */
   readonly crashedAt: ReadonlyMap<string, number>;
 }
@@ -43,18 +44,20 @@ export const runSeeds = async (
   let turns = 0;
   let joins = 0;
   let removals = 0;
+  let mutes = 0;
   for (let seed = from; seed < from + count && failures.length < maxFailures; seed += 1) {
     const outcome = await simulate(seed, steps);
     turns += outcome.turns;
     joins += outcome.joins;
     removals += outcome.removals;
+    mutes += outcome.mutes;
     for (const [point, times] of outcome.crashedAt) crashedAt.set(point, (crashedAt.get(point) ?? 0) + times);
     if (outcome.violation === null) continue;
     const failure = await shrink(outcome);
     failures.push(failure);
     onFailure(failure);
   }
-  return { failures, turns, joins, removals, crashedAt };
+  return { failures, turns, joins, removals, mutes, crashedAt };
 };
 
 /** The same seed with as few steps before the quiet as still fail. */

@@ -3,9 +3,10 @@ import { runSeeds, tell } from './run-seeds.ts';
 import { simulate } from './simulate.ts';
 
 test('the first seeds hold', { timeout: 60_000 }, async () => {
-  const { failures, removals } = await runSeeds({ from: 1, count: 150, steps: 200 });
+  const { failures, removals, mutes } = await runSeeds({ from: 1, count: 150, steps: 200 });
   expect(failures.map(tell).join('\n\n')).toBe('');
   expect(removals).toBeGreaterThan(50);
+  expect(mutes).toBeGreaterThan(5);
 });
 
 test('a seed is played again step by step', async () => {

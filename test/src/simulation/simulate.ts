@@ -8,6 +8,7 @@ export interface Outcome {
   readonly turns: number;
   readonly joins: number;
   readonly removals: number;
+  readonly mutes: number;
   /** How often a process died at each point. */
   readonly crashedAt: ReadonlyMap<string, number>;
 }
@@ -17,7 +18,7 @@ export const simulate = async (seed: number, steps: number): Promise<Outcome> =>
   const world = new World(seed);
   while (world.actions < steps && world.violation === null) await world.step();
   if (world.violation === null) await world.quiesce();
-  const { violation, story, joins, removals, scheduler } = world;
+  const { violation, story, joins, removals, mutes, scheduler } = world;
   return {
     seed,
     steps: world.actions,
@@ -25,6 +26,7 @@ export const simulate = async (seed: number, steps: number): Promise<Outcome> =>
     story,
     joins,
     removals,
+    mutes,
     turns: scheduler.turns,
     crashedAt: scheduler.crashedAt,
   };

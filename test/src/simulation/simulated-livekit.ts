@@ -36,12 +36,15 @@ export interface Witness {
   readonly onLook: (roomId: string, participant: ListedParticipant) => void;
   readonly onRemove: (roomId: string, participant: ListedParticipant) => void;
   readonly onDelete: (roomId: string) => void;
+  readonly onMute: (trackSid: string) => void;
 }
 
 /** LiveKit as far as it concerns us: rooms, people, webhooks that somebody has to deliver, and crashes. */
 export class SimulatedLivekit {
   readonly #scheduler: Scheduler;
   readonly rooms = new Map<string, LiveRoom>();
+  /** Tracks that stay muted: nobody here speaks up again. */
+  readonly muted = new Set<string>();
   webhooks: Webhook[] = [];
   #lastSid = 0;
   #lastMs = 0;
@@ -94,7 +97,7 @@ export class SimulatedLivekit {
         ...(deviceId !== null && { [attributes.device]: deviceId }),
       },
       permission,
-      tracks: [],
+      tracks: [{ sid: this.#sid('TR') }],
     };
     live.people.set(identity, participant);
     this.#tell('participant_joined', live.room, participant);
@@ -169,7 +172,15 @@ export class SimulatedLivekit {
           people.set(identity, { ...participant, permission, version: (participant.version ?? 0) + 1 });
           return true;
         }),
-      muteTrack: () => call('muteTrack', () => false),
+      muteTrack: (roomId, identity, trackSid) =>
+        call('muteTrack', () => {
+          const participant = this.rooms.get(roomId)?.people.get(identity);
+          if (participant?.tracks.some(({ sid }) => sid === trackSid)) {
+            witness.onMute(trackSid);
+            this.muted.add(trackSid);
+          }
+          return participant !== undefined;
+        }),
       sendData: () => call('sendData', () => {}),
     };
   }

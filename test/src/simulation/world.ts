@@ -38,7 +38,7 @@ const personOf = (roomId: string, { attributes: signed }: ListedParticipant): Pe
 });
 const personKey = ({ roomId, userId, loginId }: Person): string => keyOf(roomId, userId, loginId);
 const idleTransactionMs = 5_000;
-const kickLifeMs = 60_000;
+const orderLifeMs = 60_000;
 /** Of real time: never met by a run that lasts milliseconds. */
 const storeDeadlineMs = 2_500;
 const maxQuietRounds = 180;
@@ -56,6 +56,7 @@ export class World {
   actions = 0;
   joins = 0;
   removals = 0;
+  mutes = 0;
   readonly scheduler: Scheduler;
   readonly #random: Random;
   readonly #database: MemoryDatabase;
@@ -80,6 +81,8 @@ export class World {
   readonly #seen = new Map<string, { readonly moment: number; readonly person: Person }>();
   /** Sessions that are to be kicked, and until when. */
   readonly #kicks = new Map<string, number>();
+  /** Tracks that are to be muted, and until when. */
+  readonly #mutes = new Map<string, number>();
   /** How often a worker has seen somebody inside in such a session, less the removals since. */
   readonly #seenToKick = new Map<string, number>();
   #started = 0;
@@ -122,6 +125,8 @@ export class World {
     [14, () => this.#enter()],
     [3, () => this.#leave()],
     [3, () => this.#kick()],
+    [2, () => this.#mute()],
+    [1, () => this.#settle()],
     [18, () => this.#deliverWebhook()],
     [10, () => this.#passTime()],
     [3, () => this.#sweep()],
@@ -173,7 +178,7 @@ export class World {
       await this.scheduler.advance(500);
       this.#noteRights();
       if (round < 2 * sweepEveryRounds) continue;
-      fault = this.#findFault() ?? this.#findKicked(quietAtMs);
+      fault = this.#findFault() ?? this.#findDisobeyed(quietAtMs);
       if (fault === null) return;
     }
     if (fault !== null) this.#violate(`${(maxQuietRounds * 500) / 1000} s after the last fault ${fault}`);
@@ -268,15 +273,36 @@ export class World {
     if (this.#livekit.leave(roomId, identity, 'CLIENT_INITIATED')) this.#tell(`${userId} left ${roomId}`);
   }
 
-  #kick(): void {
+  #somebodyInside(): { readonly roomId: string; readonly participant: ListedParticipant } | undefined {
     const inside = [...this.#livekit.rooms].flatMap(([roomId, { people: ofRoom }]) =>
       [...ofRoom.values()].map((participant) => ({ roomId, participant })),
     );
-    if (inside.length === 0) return;
-    const { roomId, participant } = this.#random.pick(inside);
+    return inside.length === 0 ? undefined : this.#random.pick(inside);
+  }
+
+  #kick(): void {
+    const inside = this.#somebodyInside();
+    if (inside === undefined) return;
     const { nowMs } = this.scheduler;
-    this.#kicks.set(participant.sid, nowMs + kickLifeMs);
-    this.#publish(this.#facts.kick(roomId, participant, nowMs));
+    this.#kicks.set(inside.participant.sid, nowMs + orderLifeMs);
+    this.#publish(this.#facts.kick(inside.roomId, inside.participant, nowMs));
+  }
+
+  #mute(): void {
+    const inside = this.#somebodyInside();
+    const track = inside?.participant.tracks[0];
+    if (inside === undefined || track === undefined) return;
+    const { nowMs } = this.scheduler;
+    this.#mutes.set(track.sid, nowMs + orderLifeMs);
+    this.#publish(this.#facts.mute(inside.roomId, { ...inside.participant, trackSid: track.sid }, nowMs));
+  }
+
+  /** An operator looks at the dead letters that there are. */
+  #settle(): void {
+    const letters = [...this.#database.tables.deadLetters.values()];
+    if (letters.length === 0) return;
+    const letter = this.#random.pick(letters);
+    this.#publish(this.#facts.settled(String(letter.key), letter, this.scheduler.nowMs));
   }
 
   #deliverWebhook(): void {
@@ -347,6 +373,11 @@ export class World {
           this.#tell(`${worker.name} ended ${roomId}`);
           if (this.#applied.set.rooms.get(roomId)?.state !== 'closed')
             this.#violate(`${roomId} was ended, and is not closed`);
+        },
+        onMute: (trackSid) => {
+          this.mutes += 1;
+          this.#tell(`${worker.name} muted ${trackSid}`);
+          if (!this.#mutes.has(trackSid)) this.#violate(`${trackSid} was muted, which nobody asked for`);
         },
       },
     );
@@ -496,11 +527,16 @@ export class World {
   }
 
   /** Of the orders that had time left when it became quiet. */
-  #findKicked(quietAtMs: number): string | null {
+  #findDisobeyed(quietAtMs: number): string | null {
+    const hasHadTime = (untilMs: number | undefined): boolean => (untilMs ?? 0) - quietAtMs > orderLifeMs / 2;
     for (const [roomId, live] of this.#livekit.rooms)
-      for (const { identity, sid } of live.people.values())
-        if ((this.#kicks.get(sid) ?? 0) - quietAtMs > kickLifeMs / 2)
-          return `${identity} (${sid}) is inside ${roomId}, and was to be kicked`;
+      for (const { identity, sid, tracks } of live.people.values()) {
+        if (hasHadTime(this.#kicks.get(sid))) return `${identity} (${sid}) is inside ${roomId}, and was to be kicked`;
+        const loud = tracks.find(
+          (track) => hasHadTime(this.#mutes.get(track.sid)) && !this.#livekit.muted.has(track.sid),
+        );
+        if (loud !== undefined) return `${loud.sid} of ${identity} in ${roomId} was to be muted`;
+      }
     return null;
   }
 
