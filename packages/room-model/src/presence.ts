@@ -75,9 +75,13 @@ export const loginEndOf = (signed: Readonly<Record<string, string | undefined>> 
 
 type Signed = Pick<LivekitParticipant, 'attributes'>;
 
+const signedAs = (id: typeof UserId, { attributes: signed }: Signed, name: string): string | null => {
+  const value = signed?.[name];
+  return value === undefined ? null : (id.safeParse(value).data ?? null);
+};
+
 /** Whom our signed attributes name. */
-export const signedUserOf = ({ attributes: signed }: Signed): string | null =>
-  UserId.safeParse(signed?.[attributes.user]).data ?? null;
+export const signedUserOf = (participant: Signed): string | null => signedAs(UserId, participant, attributes.user);
 
 /**
  * What our signed attributes say. Whoever has a key of LiveKit's may sign others under the same names: what the desk
@@ -85,9 +89,9 @@ export const signedUserOf = ({ attributes: signed }: Signed): string | null =>
  */
 export const signedOf = (participant: Signed) => ({
   userId: signedUserOf(participant),
-  deviceId: DeviceId.safeParse(participant.attributes?.[attributes.device]).data ?? null,
-  loginId: LoginId.safeParse(participant.attributes?.[attributes.login]).data ?? null,
-  trace: Traceparent.safeParse(participant.attributes?.[attributes.trace]).data ?? null,
+  deviceId: signedAs(DeviceId, participant, attributes.device),
+  loginId: signedAs(LoginId, participant, attributes.login),
+  trace: signedAs(Traceparent, participant, attributes.trace),
 });
 
 const creationMs = (room: LivekitRoom): number => room.creationTimeMs || (room.creationTime ?? 0) * 1000;
