@@ -385,7 +385,7 @@ export class MemoryDatabase {
             await this.#locks.take(owner, keyOf('user', userId), strength);
         }),
       load: (touched) => run('load', () => loadTouched(this.tables, touched)),
-      write: (writes) => run('write', () => this.#write(owner, effects, writes)),
+      write: (at, writes) => run('write', () => this.#write(owner, effects, at, writes)),
       advance: ({ projection, topic, partition }, position) =>
         run('advance', () => {
           const at = { projection, topic, partition, ...position };
@@ -397,7 +397,7 @@ export class MemoryDatabase {
     };
   }
 
-  async #write(owner: Owner, effects: (() => void)[], writes: ChunkWrites): Promise<number> {
+  async #write(owner: Owner, effects: (() => void)[], at: ProjectionPartition, writes: ChunkWrites): Promise<number> {
     // What the statement sees: what is committed by now, and what this transaction has written itself.
     const sessions = [...new Map([...this.tables.sessions, ...writes.sessions]).values()];
     const raised = affectedBy(writes.marks.values(), sessions);
@@ -414,7 +414,7 @@ export class MemoryDatabase {
       for (const { factKey, origin, recordedAtMs, content } of writes.records) {
         const { topic, partition, offset } = origin;
         if (factKey !== null) {
-          const id = factId(origin, factKey);
+          const id = factId(at, factKey);
           const times = (this.tables.appliedFacts.get(id)?.times ?? 0) + 1;
           this.tables.appliedFacts.set(id, { recordedAtMs, times });
         }

@@ -92,7 +92,7 @@ export const transactionOf = (client: Client): ChunkTransaction => ({
   readDeadLetters: (places) => readDeadLetters(client, places),
   lock: (touched) => lockTouched(client, touched),
   load: (touched) => loadTouched(client, touched),
-  write: (writes) => writeChunk(client, writes),
+  write: (at, writes) => writeChunk(client, at, writes),
   advance: (at, position) => advance(client, at, position),
 });
 

@@ -42,7 +42,7 @@ export interface ChunkTransaction {
   readonly lock: (touched: Touched) => Promise<void>;
   readonly load: (touched: Touched) => Promise<WorkingSet>;
   /** Writes rows, and raises marks on the sessions that are live by then; answers how many marks and orders. */
-  readonly write: (writes: ChunkWrites) => Promise<number>;
+  readonly write: (at: ProjectionPartition, writes: ChunkWrites) => Promise<number>;
   readonly advance: (at: ProjectionPartition, position: LockedPosition) => Promise<void>;
 }
 

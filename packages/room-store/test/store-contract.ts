@@ -206,7 +206,7 @@ export const storeContract = (open: () => StoreUnderTest): void => {
           for (const change of changesOf(set, record)) writes.add(change, set, record);
           writes.addRecord(record);
         }
-        await transaction.write(writes);
+        await transaction.write(chunkOf(records), writes);
       });
       await locked.promise;
       return {
@@ -354,8 +354,9 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       let settling: Promise<void> | undefined;
       await open().store.transaction(async (transaction) => {
         const writes = new ChunkWrites();
-        writes.addRecord(livekitRecord(0, joined('r', 'ann')));
-        await transaction.write(writes);
+        const record = livekitRecord(0, joined('r', 'ann'));
+        writes.addRecord(record);
+        await transaction.write(chunkOf([record]), writes);
         settling = settle(mark);
       });
       await settling;

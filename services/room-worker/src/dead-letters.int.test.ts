@@ -1,6 +1,6 @@
 import { deadLetterTopic, observedType, topics } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
-import { type NewRecord, partitionOf } from '@realtime-service/event-log';
+import { type NewRecord, partitionOf, type StoredRecord } from '@realtime-service/event-log';
 import { keyOf, type Member, snapshotOf } from '@realtime-service/room-model';
 import { readProjection } from '@realtime-service/room-store';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
@@ -150,6 +150,31 @@ describeWith(['postgres'], 'dead letters', () => {
       expect(await letters()).toMatchObject([{ status: 'retried' }]);
       const { rows } = await parts.pool.query('select identity, is_live from sessions');
       expect(rows).toEqual([{ identity: 'ann', is_live: true }]);
+    });
+
+    test('delivered again, the retry of an old letter changes nothing more, nor whose ids those of later facts are', async () => {
+      const lost = toLivekitRecord(
+        { id: 'w-1', source: 'sweep', type: observedType, roomName: room, timeMs: undefined, traceparent: undefined },
+        { roomName: 7 },
+      );
+      await tell(created, lost);
+      await parts.pool.query(`update dead_letters set recorded_at = recorded_at - interval '20 days'`);
+      await mend(0, { roomName: room, listedAtMs: 5, room: { sid: 'RM_1', name: room }, participants: [] });
+      await tell(action('retried', 0, topics.livekitWebhooks));
+      const batch = await readBatch(parts, topics.roomEvents, partition);
+      const retry = batch.records[1] as StoredRecord;
+      const later = { ...(batch.records[0] as StoredRecord), offset: 2n, value: Buffer.from('{}') };
+      const headers = { ...later.headers, ce_id: Buffer.from('later'), ce_type: Buffer.from('room.locked') };
+      const records = [retry, { ...later, headers }];
+      expect(await parts.project({ ...batch, fetchedOffset: 1n, nextOffset: 3n, records })).toMatchObject({
+        kind: 'advance',
+        nextOffset: 3n,
+      });
+      const { rows } = await parts.pool.query('select topic, count(*)::int from applied_facts group by topic');
+      expect(rows).toEqual([{ topic: topics.roomEvents, count: 4 }]);
+      expect((await parts.metrics.facts.get()).values).toContainEqual(
+        expect.objectContaining({ labels: { topic: topics.roomEvents, outcome: 'repeated' }, value: 2 }),
+      );
     });
 
     test('what the database refuses is that letter still, and the order to read it again is none', async () => {

@@ -39,10 +39,10 @@ const lastOf = ({ records }: Chunk): AppliedRecord | null => {
 
 /** A dead letter that has become readable counts only where the record that retried it does: the one before it. */
 const withoutRepeats = (records: readonly ChunkRecord[], position: bigint, repeats: Repeats): ChunkRecord[] => {
-  let isAdmitted = true;
+  let isAdmitted = false;
   return records.filter(({ origin, factKey, recordedAtMs, isRetried }) => {
-    if (isRetried ? !isAdmitted : origin.offset < position) return false;
-    isAdmitted = factKey === null || repeats.admit(factKey, recordedAtMs);
+    const mayCount = isRetried ? isAdmitted : origin.offset >= position;
+    isAdmitted = mayCount && (factKey === null || repeats.admit(factKey, recordedAtMs));
     return isAdmitted;
   });
 };
@@ -111,7 +111,7 @@ const apply = async (transaction: ChunkTransaction, chunk: Chunk): Promise<Chunk
   const fresh = withoutRepeats(records, position, repeats);
   const writes = fold(set, fresh, chunk.projection === activeProjection);
   const [marks] = await allInOrder([
-    transaction.write(writes),
+    transaction.write(chunk, writes),
     transaction.advance(chunk, {
       nextOffset: chunk.nextOffset,
       newestRecordedAtMs: repeats.newestMs,

@@ -13,13 +13,19 @@ import {
 } from '../database/rows.ts';
 import { send, toBytea } from '../database/statement.ts';
 import { settleDeadLetters } from '../dead-letters/dead-letters.ts';
-import type { ChunkRecord } from './chunk.ts';
+import type { ChunkRecord, ProjectionPartition } from './chunk.ts';
 import { type ChunkWrites, edgeLifeSeconds } from './chunk-writes.ts';
 
+type Lane = Omit<ProjectionPartition, 'projection'>;
+
 /** `unknown` says that none of them has been written before: PostgreSQL then need not look for each of them first. */
-const writeFacts = async (client: Client, facts: ReadonlyMap<string, ChunkRecord>, unknown: boolean): Promise<void> => {
-  const [first] = facts.values();
-  if (first === undefined) return;
+const writeFacts = async (
+  client: Client,
+  { topic, partition }: Lane,
+  facts: ReadonlyMap<string, ChunkRecord>,
+  unknown: boolean,
+): Promise<void> => {
+  if (facts.size === 0) return;
   const rows = [...facts.values()];
   await send(
     client,
@@ -27,8 +33,8 @@ const writeFacts = async (client: Client, facts: ReadonlyMap<string, ChunkRecord
       select $1, $2, fact_key, recorded_at from unnest($3::bytea[], $4::timestamptz[]) as fact (fact_key, recorded_at)
         ${unknown ? '' : 'on conflict (topic, "partition", fact_key) do update set recorded_at = excluded.recorded_at'}`,
     [
-      first.origin.topic,
-      first.origin.partition,
+      topic,
+      partition,
       [...facts.keys()].map(toBytea),
       rows.map(({ recordedAtMs }) => new Date(recordedAtMs).toISOString()),
     ],
@@ -38,6 +44,7 @@ const writeFacts = async (client: Client, facts: ReadonlyMap<string, ChunkRecord
 /** `known`: those of these facts that may have been written before; all, where it is not given. */
 const writeAppliedFacts = async (
   client: Client,
+  at: Lane,
   { records }: ChunkWrites,
   known: ReadonlySet<string> | undefined,
 ): Promise<void> => {
@@ -47,7 +54,7 @@ const writeAppliedFacts = async (
   for (const record of records)
     if (record.factKey !== null)
       (known === undefined || known.has(record.factKey) ? old : fresh).set(record.factKey, record);
-  await Promise.all([writeFacts(client, old, false), writeFacts(client, fresh, true)]);
+  await Promise.all([writeFacts(client, at, old, false), writeFacts(client, at, fresh, true)]);
 };
 
 const writeDeadLetters = async (client: Client, writes: ChunkWrites): Promise<void> => {
@@ -161,14 +168,19 @@ const writeOutbox = async (client: Client, writes: ChunkWrites): Promise<void> =
  * Writes what can be folded again from room events, and which facts were applied. Sent without waiting for answers,
  * since nothing here rests on one, and carried out in this order.
  */
-export const writeState = async (client: Client, writes: ChunkWrites, known?: ReadonlySet<string>): Promise<void> => {
+export const writeState = async (
+  client: Client,
+  at: Lane,
+  writes: ChunkWrites,
+  known?: ReadonlySet<string>,
+): Promise<void> => {
   await allInOrder([
     upsert(client, roomTable, [...writes.rooms.values()]),
     upsert(client, memberTable, [...writes.members.values()]),
     upsert(client, banTable, [...writes.bans.values()]),
     upsert(client, userTable, [...writes.users.values()]),
     upsert(client, endedLoginTable, [...writes.logins.values()]),
-    writeAppliedFacts(client, writes, known),
+    writeAppliedFacts(client, at, writes, known),
   ]);
 };
 
@@ -176,9 +188,9 @@ export const writeState = async (client: Client, writes: ChunkWrites, known?: Re
  * Writes everything that a chunk changed, in a fixed order of tables and without waiting for answers; to be called under the locks that the rows were
  * read under. Answers how many marks and orders it raised.
  */
-export const writeChunk = async (client: Client, writes: ChunkWrites): Promise<number> => {
+export const writeChunk = async (client: Client, at: Lane, writes: ChunkWrites): Promise<number> => {
   const [, , , , , , , marks] = await allInOrder([
-    writeState(client, writes),
+    writeState(client, at, writes),
     upsert(client, suspectTable, [...writes.suspects.values()]),
     upsert(client, lifeTable, [...writes.lives.values()]),
     upsert(client, sessionTable, [...writes.sessions.values()]),

@@ -97,9 +97,9 @@ export const createRebuildStore = (pool: Pool, isEmpty: boolean): ChunkStore => 
           },
           lock: async () => {},
           load: (touched) => transaction.load(written === undefined ? touched : onlyWritten(touched, written)),
-          write: async (writes) => {
+          write: async (at, writes) => {
             if (written !== undefined) noteWritten(written, writes);
-            await writeState(client, writes, known);
+            await writeState(client, at, writes, known);
             return 0;
           },
         });

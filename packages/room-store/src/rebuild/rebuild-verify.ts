@@ -55,7 +55,7 @@ export const createModel = (client: Client): Model => {
         lock: async () => {},
         // The set itself: what is folded into it stays.
         load: async () => set,
-        write: async ({ records }) => {
+        write: async (_, { records }) => {
           for (const { factKey, recordedAtMs } of records) if (factKey !== null) facts.set(factKey, recordedAtMs);
           return 0;
         },
