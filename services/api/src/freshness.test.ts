@@ -63,6 +63,13 @@ const second = async (change: { high?: bigint; applied?: bigint } = {}): Promise
 const secondsPass = async (count: number): Promise<void> => {
   for (let n = 0; n < count; n += 1) await second();
 };
+const position = (offset: bigint) => ({ topic: topics.roomEvents, partition: 3, offset });
+/** Whether it is reached, to somebody whose second of waiting is over. */
+const hasReached = async (offset: bigint): Promise<boolean> => {
+  const waiting = freshness.reaches([position(offset)]);
+  nowMs += 1_000;
+  return waiting;
+};
 const ofOurs = () =>
   freshness.partitions().find(({ topic, partition }) => topic === topics.roomEvents && partition === 3);
 
@@ -116,6 +123,37 @@ describe('a process that has just started', () => {
     expect(freshness.isCurrent(ours, theirUser)).toBe(true);
     answer.resolve();
     await freshness.stop();
+  });
+});
+
+describe('a log that ends before what was applied', () => {
+  beforeEach(() => second({ high: 500n, applied: 500n }));
+
+  test('is another one: its partition grows old, however few records there are, and no position in it is reached', async () => {
+    await second({ high: 0n });
+    expect(freshness.isCurrent(ours, theirUser)).toBe(true);
+    expect(await hasReached(3n)).toBe(false);
+    await second({ high: 4n });
+    await secondsPass(8);
+    expect(ofOurs()).toMatchObject({ lag: 0n, ageMs: 10_000 });
+    await second();
+    expect(freshness.isCurrent(ours, theirUser)).toBe(false);
+    expect(freshness.isCurrent(theirs, theirUser)).toBe(true);
+    await second({ applied: 4n });
+    await second();
+    expect(freshness.isCurrent(ours, theirUser)).toBe(true);
+    expect(await hasReached(3n)).toBe(true);
+  });
+
+  test('is none where its end was read before what was applied meanwhile', async () => {
+    const answer = Promise.withResolvers<void>();
+    logAnswers = answer.promise;
+    const looked = second({ high: 500n, applied: 501n });
+    await vi.waitFor(() => expect(ofOurs()).toMatchObject({ lag: 0n }));
+    answer.resolve();
+    await looked;
+    expect(ofOurs()).toMatchObject({ ageMs: 0 });
+    expect(await hasReached(500n)).toBe(true);
   });
 });
 
@@ -197,8 +235,6 @@ describe('a log that is away', () => {
 });
 
 describe('waiting for a position', () => {
-  const position = (offset: bigint) => ({ topic: topics.roomEvents, partition: 3, offset });
-
   test('ends at once where it is reached', async () => {
     await second({ high: 6n, applied: 6n });
     reads = 0;
@@ -214,9 +250,7 @@ describe('waiting for a position', () => {
 
   test('ends after a second where it does not', async () => {
     applied = 5n;
-    const waiting = freshness.reaches([position(5n)]);
-    nowMs += 1_000;
-    expect(await waiting).toBe(false);
+    expect(await hasReached(5n)).toBe(false);
   });
 
   test('is for all positions', async () => {

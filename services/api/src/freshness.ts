@@ -28,6 +28,8 @@ interface PartitionState {
   high: bigint;
   applied: bigint;
   readonly unreached: Observation[];
+  /** Since when the log ends before what had been applied: it is another one, of which nothing is applied. */
+  shortSinceMs: number | null;
 }
 
 export interface PartitionFreshness {
@@ -35,7 +37,10 @@ export interface PartitionFreshness {
   readonly partition: number;
   /** Records that are not applied. */
   readonly lag: bigint;
-  /** Time since the oldest high position that is not reached was first seen; 0 without lag. */
+  /**
+   * Time since the oldest high position that is not reached was first seen, or since the log was found to end before what
+   * had been applied; 0 where neither is.
+   */
   readonly ageMs: number;
 }
 
@@ -94,7 +99,14 @@ export const createFreshness = ({
 
   const stateOf = (topic: string, partition: number): PartitionState => {
     const key = keyOf(topic, partition);
-    const known = states.get(key) ?? { topic, partition, high: 0n, applied: 0n, unreached: [] };
+    const known = states.get(key) ?? {
+      topic,
+      partition,
+      high: 0n,
+      applied: 0n,
+      unreached: [],
+      shortSinceMs: null,
+    };
     states.set(key, known);
     return known;
   };
@@ -113,6 +125,8 @@ export const createFreshness = ({
     );
 
   const readHigh = async (topic: string): Promise<void> => {
+    // Noted before the log is asked: what is applied meanwhile may lie beyond its answer.
+    const applied = new Map(states.values().map((state) => [state, state.applied]));
     const partitions = await bounds(topic);
     const isFromBefore = !partitionCounts.has(topic);
     partitionCounts.set(topic, partitions.length);
@@ -120,6 +134,7 @@ export const createFreshness = ({
       const state = stateOf(topic, partition);
       const last = state.unreached.at(-1);
       state.high = high;
+      state.shortSinceMs = high < (applied.get(state) ?? 0n) ? (state.shortSinceMs ?? now()) : null;
       if (high <= (last?.high ?? state.applied)) continue;
       if (last !== undefined && state.unreached.length === maxUnreached) last.high = high;
       else state.unreached.push({ high, seenAtMs: now(), isFromBefore });
@@ -148,8 +163,10 @@ export const createFreshness = ({
     }
   };
 
-  const ageMs = ({ unreached: [oldest] }: PartitionState): number =>
-    oldest === undefined ? 0 : now() - oldest.seenAtMs;
+  const ageMs = ({ unreached: [oldest], shortSinceMs }: PartitionState): number => {
+    const nowMs = now();
+    return nowMs - Math.min(oldest?.seenAtMs ?? nowMs, shortSinceMs ?? nowMs);
+  };
 
   const isTooOld = (state: PartitionState): boolean =>
     state.unreached[0]?.isFromBefore === true || ageMs(state) > maxAgeMs;
@@ -168,7 +185,10 @@ export const createFreshness = ({
   });
 
   const isReached = (positions: readonly PositionEntry[]): boolean =>
-    positions.every(({ topic, partition, offset }) => (states.get(keyOf(topic, partition))?.applied ?? 0n) > offset);
+    positions.every(({ topic, partition, offset }) => {
+      const state = states.get(keyOf(topic, partition));
+      return state !== undefined && state.shortSinceMs === null && state.applied > offset;
+    });
 
   /** All who wait share one query at a time. */
   const poll = (): Promise<void> => {
