@@ -21,6 +21,7 @@ let high: bigint;
 let applied: bigint;
 let isLogAway: boolean;
 let logAnswers: Promise<void>;
+let databaseAnswers: Promise<void>;
 let reads: number;
 let freshness: Freshness;
 
@@ -30,6 +31,7 @@ beforeEach(() => {
   applied = 0n;
   isLogAway = false;
   logAnswers = Promise.resolve();
+  databaseAnswers = Promise.resolve();
   reads = 0;
   freshness = createFreshness({
     bounds: async (topic) => {
@@ -43,6 +45,7 @@ beforeEach(() => {
     },
     readPositions: async () => {
       reads += 1;
+      await databaseAnswers;
       return [{ topic: topics.roomEvents, partition: 3, nextOffset: applied }];
     },
     maxAgeMs,
@@ -123,6 +126,40 @@ describe('a process that has just started', () => {
     expect(freshness.isCurrent(ours, theirUser)).toBe(true);
     answer.resolve();
     await freshness.stop();
+  });
+});
+
+describe('a database that has gone back', () => {
+  test('knows too little at once, until what had been applied is applied again', async () => {
+    await second({ high: 500n, applied: 500n });
+    await second({ applied: 490n });
+    expect(freshness.isCurrent(ours, theirUser)).toBe(false);
+    expect(freshness.isCurrent(theirs, theirUser)).toBe(true);
+    await second({ high: 501n, applied: 499n });
+    expect(freshness.isCurrent(ours, theirUser)).toBe(false);
+    await second({ applied: 500n });
+    expect(freshness.isCurrent(ours, theirUser)).toBe(true);
+    expect(ofOurs()).toMatchObject({ lag: 1n, ageMs: 1_000 });
+  });
+
+  test('is none where positions are asked for while an answer is on its way: they are asked for once', async () => {
+    const answer = Promise.withResolvers<void>();
+    databaseAnswers = answer.promise;
+    const looked = [freshness.look(), freshness.look()];
+    expect(reads).toBe(1);
+    answer.resolve();
+    await Promise.all(looked);
+  });
+
+  test('twice knows too little for as long', async () => {
+    await second({ high: 500n, applied: 500n });
+    await second({ applied: 490n });
+    await second({ applied: 495n });
+    await second({ applied: 400n });
+    await second({ applied: 498n });
+    expect(freshness.isCurrent(ours, theirUser)).toBe(false);
+    await second({ applied: 500n });
+    expect(freshness.isCurrent(ours, theirUser)).toBe(true);
   });
 });
 

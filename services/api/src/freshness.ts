@@ -18,7 +18,7 @@ const maxUnreached = 600;
 interface Observation {
   high: bigint;
   readonly seenAtMs: number;
-  /** Found at the first look: nobody knows since when it waits. */
+  /** Found at the first look, so that nobody knows since when it waits; or applied once, and gone by a restore. */
   readonly isFromBefore: boolean;
 }
 
@@ -96,6 +96,7 @@ export const createFreshness = ({
   let isLogKnown = false;
   let looking: Promise<unknown> | undefined;
   let polling: Promise<void> | undefined;
+  let reading: Promise<void> | undefined;
 
   const stateOf = (topic: string, partition: number): PartitionState => {
     const key = keyOf(topic, partition);
@@ -113,16 +114,31 @@ export const createFreshness = ({
 
   const noteApplied = ({ topic, partition, nextOffset }: PartitionPosition): void => {
     const state = stateOf(topic, partition);
+    if (nextOffset < state.applied)
+      state.unreached.unshift({ high: state.applied, seenAtMs: now(), isFromBefore: true });
     state.applied = nextOffset;
-    while (state.unreached[0] !== undefined && state.unreached[0].high <= nextOffset) state.unreached.shift();
+    dropReached(state);
   };
 
-  /** Where the database is away, joins fail for want of facts: nothing needs to be decided here. */
-  const readApplied = (): Promise<void> =>
-    readPositions().then(
-      (positions) => positions.forEach(noteApplied),
-      (error: unknown) => logger.debug({ err: error }, 'applied positions could not be read'),
-    );
+  const dropReached = ({ unreached, applied }: PartitionState): void => {
+    while (unreached[0] !== undefined && unreached[0].high <= applied) unreached.shift();
+  };
+
+  /**
+   * One at a time, since an older answer that comes later would look like a database that has gone back. Where the
+   * database is away, joins fail for want of facts: nothing needs to be decided here.
+   */
+  const readApplied = (): Promise<void> => {
+    reading ??= readPositions()
+      .then(
+        (positions) => positions.forEach(noteApplied),
+        (error: unknown) => logger.debug({ err: error }, 'applied positions could not be read'),
+      )
+      .finally(() => {
+        reading = undefined;
+      });
+    return reading;
+  };
 
   const readHigh = async (topic: string): Promise<void> => {
     // Noted before the log is asked: what is applied meanwhile may lie beyond its answer.
@@ -132,8 +148,10 @@ export const createFreshness = ({
     partitionCounts.set(topic, partitions.length);
     for (const { partition, high } of partitions) {
       const state = stateOf(topic, partition);
-      const last = state.unreached.at(-1);
       state.high = high;
+      for (const seen of state.unreached) if (seen.high > high) seen.high = high;
+      dropReached(state);
+      const last = state.unreached.at(-1);
       state.shortSinceMs = high < (applied.get(state) ?? 0n) ? (state.shortSinceMs ?? now()) : null;
       if (high <= (last?.high ?? state.applied)) continue;
       if (last !== undefined && state.unreached.length === maxUnreached) last.high = high;
