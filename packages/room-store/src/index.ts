@@ -23,4 +23,5 @@ export * from './rebuild/read-projection.ts';
 export * from './rebuild/rebuild-set.ts';
 export * from './rebuild/rebuild-store.ts';
 export * from './rebuild/rebuild-verify.ts';
+export * from './rebuild/reset-topic.ts';
 export * from './store.ts';

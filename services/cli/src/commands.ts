@@ -1,6 +1,7 @@
 import type { Command } from './command.ts';
 import { listDeadLetters, showDeadLetter } from './dead-letters.ts';
 import { rebuildCommand } from './rebuild.ts';
+import { resetCommand } from './reset.ts';
 import { discardDeadLetters, retryDeadLetters } from './settle-dead-letters.ts';
 import { verifyCommand } from './verify.ts';
 
@@ -8,6 +9,7 @@ import { verifyCommand } from './verify.ts';
 export const commands: readonly Command[] = [
   rebuildCommand,
   verifyCommand,
+  resetCommand,
   listDeadLetters,
   showDeadLetter,
   retryDeadLetters,

@@ -1,5 +1,3 @@
-import { randomUUID } from 'node:crypto';
-import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { topics } from '@realtime-service/contracts';
@@ -7,8 +5,8 @@ import type { EventLog } from '@realtime-service/event-log';
 import {
   activeProjection,
   dropRebuild,
-  holdDuty,
   isBusy,
+  LogReplacedError,
   type PartitionPosition,
   type Pool,
   preparePositions,
@@ -17,17 +15,16 @@ import {
   readPositions,
   readTableUsers,
   rebuildProjection,
-  releaseDuty,
   type Swapped,
   settleRebuild,
   swapRebuild,
 } from '@realtime-service/room-store';
 import { CommandError, defineCommand, type Terminal, UsageError, type Workplace } from './command.ts';
+import { takeDuty } from './rebuild-duty.ts';
 import type { RebuildShare } from './rebuild-thread.ts';
 
 const topic = topics.roomEvents;
-const duty = 'rebuild';
-const dutySeconds = 10;
+const resetHint = `. To have it read anew: realtime reset ${topic}`;
 const lookEveryMs = 500;
 const tellEveryMs = 1_000;
 /** So few records that they are applied in the time that the worker can be held up. */
@@ -37,25 +34,6 @@ const rateOverMs = 5_000;
 
 /** Of a thread, whatever the size of the log: a batch of each lane, with room to collect garbage seldom. */
 const heapLimits = { maxOldGenerationSizeMb: 96, maxYoungGenerationSizeMb: 32 };
-
-/** Holds the right to rebuild until `release`; `lost` says when it could not be kept. */
-const takeDuty = async (pool: Pool, terminal: Terminal, ending: AbortSignal) => {
-  const holder = `${hostname()} ${process.pid} ${randomUUID()}`;
-  const untilMs = performance.now() + (dutySeconds + 1) * 1000;
-  let isTold = false;
-  while (!(await holdDuty(pool, duty, holder, dutySeconds))) {
-    if (performance.now() > untilMs) throw new CommandError('Another rebuild is running.');
-    if (!isTold)
-      terminal.tell(`Another rebuild is running, or was killed a moment ago: looking for ${dutySeconds} s\n`);
-    isTold = true;
-    await delay(lookEveryMs, undefined, { signal: ending });
-  }
-  const keep = async (): Promise<void> => {
-    if (!(await holdDuty(pool, duty, holder, dutySeconds)))
-      throw new CommandError('Another rebuild took over while this one was not heard of.');
-  };
-  return { keep, release: () => releaseDuty(pool, duty, holder) };
-};
 
 /** The log must begin at its beginning, and hold what the tables have applied: else a rebuild would lose state. */
 const assertWhole = async (log: EventLog, active: ReadonlyMap<number, bigint>): Promise<number> => {
@@ -68,7 +46,7 @@ const assertWhole = async (log: EventLog, active: ReadonlyMap<number, bigint>): 
       );
     if (position > high)
       throw new CommandError(
-        `Partition ${partition} of ${topic} ends at offset ${high}, but ${position} have been applied: it is another log`,
+        `Partition ${partition} of ${topic} ends at offset ${high}, but ${position} have been applied: it is another log${resetHint}`,
       );
   }
   if (active.size === 0) throw new CommandError('No room-worker has worked on this database yet: nothing to rebuild');
@@ -160,6 +138,7 @@ const trySwap = async (pool: Pool, terminal: Terminal, keepDuty: () => Promise<v
   try {
     return await swapRebuild(pool, { topic, caughtUp: () => isCaughtUp(pool), flush: keepDuty });
   } catch (error) {
+    if (error instanceof LogReplacedError) throw new CommandError(`${error.message}${resetHint}`, { cause: error });
     if (!isBusy(error)) throw error;
     const users = await readTableUsers(pool);
     terminal.tell(`The tables are in use${users.length > 0 ? ` by ${users.join(', ')}` : ''}; trying again\n`);

@@ -32,6 +32,9 @@ export interface RebuiltDatabase {
   readonly pool: Pool;
   readonly log: EventLog;
   readonly append: (records: readonly NewRecord[]) => Promise<LogPosition[]>;
+  /** Ends applying, or begins again at the log's beginning. */
+  readonly stopApplying: () => Promise<void>;
+  readonly startApplying: () => void;
   /** Resolves when all that was appended is applied. */
   readonly caughtUp: () => Promise<void>;
   /** Every row that folds from the log, and every identity of a fact, byte for byte. */
@@ -49,18 +52,20 @@ export const startRebuiltDatabase = async (openLog?: (pool: Pool) => EventLog): 
   const log = openLog?.(pool) ?? createEmbeddedLog({ pool, writeLog: () => undefined });
   for (const each of [topic, topics.livekitWebhooks])
     await preparePositions(pool, activeProjection, each, partitionCount);
-  const consumer = log.consume({
-    group: 'test',
-    topics: [topic],
-    onBatch: createProjector({
-      store: createPostgresStore(pool),
-      projection: activeProjection,
-      partitionCount: () => partitionCount,
-      metrics: createWorkerMetrics(),
-      logger: createLogger({ service: 'test', level: 'fatal' }),
-    }),
-    maxBatchRecords: 7,
-  });
+  const apply = () =>
+    log.consume({
+      group: 'test',
+      topics: [topic],
+      onBatch: createProjector({
+        store: createPostgresStore(pool),
+        projection: activeProjection,
+        partitionCount: () => partitionCount,
+        metrics: createWorkerMetrics(),
+        logger: createLogger({ service: 'test', level: 'fatal' }),
+      }),
+      maxBatchRecords: 7,
+    });
+  let consumer = apply();
   const rowsOf = async (tables: readonly string[]): Promise<string[]> => {
     const lines: string[] = [];
     for (const name of tables) {
@@ -80,6 +85,10 @@ export const startRebuiltDatabase = async (openLog?: (pool: Pool) => EventLog): 
     pool,
     log,
     append: (records) => log.append(records, 10_000),
+    stopApplying: () => consumer.stop(5_000),
+    startApplying: () => {
+      consumer = apply();
+    },
     caughtUp: async () => {
       while (!(await isCaughtUp())) await Promise.race([consumer.done, delay(10)]);
     },

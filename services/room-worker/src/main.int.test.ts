@@ -3,11 +3,19 @@ import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { fileURLToPath } from 'node:url';
+import { isDeepStrictEqual } from 'node:util';
 import { allTopics, topics } from '@realtime-service/contracts';
 import { createDatabase, freePort, startFaultProxy, startKafka, startPostgres } from '@realtime-service/dev-stack';
 import { describeWith, realParts } from '@realtime-service/dev-stack/vitest';
 import { createEmbeddedLog, partitionOf, prepareEmbeddedLog } from '@realtime-service/event-log';
-import { activeProjection, createPool, migrate, type Pool, preparePositions } from '@realtime-service/room-store';
+import {
+  activeProjection,
+  createPool,
+  migrate,
+  type Pool,
+  preparePositions,
+  resetTopic,
+} from '@realtime-service/room-store';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type FakeLivekit, startFakeLivekit } from '../test/fake-livekit.ts';
 import { roomRecord } from '../test/projection.ts';
@@ -335,6 +343,28 @@ describeWith(['postgres'], 'the process', () => {
     expect(await again.ended).toBe(1);
     expect(again.output()).toContain('LogReplacedError');
     expect(await readPosition()).toEqual(applied);
+    await log.close();
+    await pool.end();
+  });
+
+  test('a topic that is reset under it is applied again from its beginning', async () => {
+    const { url, pool } = await preparedDatabase();
+    const log = createEmbeddedLog({ pool, writeLog: () => undefined });
+    await log.append([roomRecord(['room.created', 'room']), roomRecord(['room.locked', 'room'])], 5_000);
+    const rooms = async () => (await pool.query('select room_id, state, is_locked from rooms')).rows;
+    const applied = [{ room_id: 'room', state: 'open', is_locked: true }];
+    const isApplied = async (): Promise<boolean> => isDeepStrictEqual(await rooms(), applied);
+    const worker = start(url);
+    await until('it is applied', isApplied);
+    const bounds = await log.bounds(topics.roomEvents);
+    await resetTopic(pool, {
+      topic: topics.roomEvents,
+      lows: new Map(bounds.map(({ partition, low }) => [partition, low])),
+    });
+    expect(await rooms()).toEqual([]);
+    await until('it is applied again', isApplied);
+    worker.signal('SIGTERM');
+    expect(await worker.ended).toBe(0);
     await log.close();
     await pool.end();
   });

@@ -1,3 +1,4 @@
+import { LogReplacedError } from '../apply/apply-chunk.ts';
 import { type Client, inTransaction, type Pool } from '../database/database.ts';
 import { activeProjection } from '../positions.ts';
 import { marksChannel } from '../postgres-store.ts';
@@ -14,7 +15,7 @@ const retiredSchema = 'realtime_retired';
  * In the order in which a join's query takes its locks (`read-facts.ts`): a swap that waits for one table holds none
  * that such a query would still need.
  */
-const rebuiltTables = ['rooms', 'members', 'users', 'ended_logins', 'bans', 'applied_facts'] as const;
+export const rebuiltTables = ['rooms', 'members', 'users', 'ended_logins', 'bans', 'applied_facts'] as const;
 
 /** The longest that a swap keeps the tables from being read while it waits for their locks. */
 const lockTimeoutMs = 200;
@@ -140,12 +141,29 @@ const markWhatIsLiveSql = `
       order by room_id, identity
     on conflict (room_id, identity) do update set generation = marks.generation + 1, attempts = 0, due_at = excluded.due_at`;
 
+/** A set that was made from another log would bring its positions along, under which nobody has read that one. */
+const assertSameLog = async (client: Client, topic: string): Promise<void> => {
+  const { rows } = await client.query<{ partition: number; last_offset: string }>(
+    `select active."partition", active.last_offset from log_positions as active join log_positions as rebuilt
+        on rebuilt.topic = active.topic and rebuilt."partition" = active."partition"
+          and rebuilt.last_offset = active.last_offset and rebuilt.last_recorded_at <> active.last_recorded_at
+      where active.projection = $1 and rebuilt.projection = $2 and active.topic = $3`,
+    [activeProjection, rebuildProjection, topic],
+  );
+  const [other] = rows;
+  if (other !== undefined)
+    throw new LogReplacedError(
+      `Offset ${other.last_offset} of partition ${other.partition} of ${topic} is another record than was applied: it is another log`,
+    );
+};
+
 /**
  * Puts the set in the place of the first, in one transaction, and has every live session looked at. First the positions
  * are locked, of every topic: nobody applies anything then, and nobody holds a lock of a table but readers. Only when all
  * else is done are the tables locked, for as long as it takes to rename them. Answers undefined where the set had not
  * caught up in time. Where somebody reads a table for longer than 200 ms it fails ({@link isBusy}); nothing has happened
  * then, and it is to be tried again a little later.
+ * @throws {LogReplacedError} {@link RebuildOutdatedError}
  */
 export const swapRebuild = async (
   pool: Pool,
@@ -161,6 +179,7 @@ export const swapRebuild = async (
     if (!(await caughtUp())) return undefined;
     if (await isOutdated(client))
       throw new RebuildOutdatedError('The tables have been migrated since the rebuild was begun');
+    await assertSameLog(client, topic);
     await client.query(`lock table ${rebuiltTables.map((name) => `${rebuildSchema}.${name}`).join(', ')}`);
     await client.query(
       `with rebuilt as (delete from log_positions where projection = $1 and topic = $2 returning *)

@@ -1,0 +1,28 @@
+import { randomUUID } from 'node:crypto';
+import { hostname } from 'node:os';
+import { setTimeout as delay } from 'node:timers/promises';
+import { holdDuty, type Pool, releaseDuty } from '@realtime-service/room-store';
+import { CommandError, type Terminal } from './command.ts';
+
+const duty = 'rebuild';
+const dutySeconds = 10;
+const lookEveryMs = 500;
+
+/** Holds the right to rebuild until `release`; `lost` says when it could not be kept. */
+export const takeDuty = async (pool: Pool, terminal: Terminal, ending: AbortSignal) => {
+  const holder = `${hostname()} ${process.pid} ${randomUUID()}`;
+  const untilMs = performance.now() + (dutySeconds + 1) * 1000;
+  let isTold = false;
+  while (!(await holdDuty(pool, duty, holder, dutySeconds))) {
+    if (performance.now() > untilMs) throw new CommandError('Another rebuild is running.');
+    if (!isTold)
+      terminal.tell(`Another rebuild is running, or was killed a moment ago: looking for ${dutySeconds} s\n`);
+    isTold = true;
+    await delay(lookEveryMs, undefined, { signal: ending });
+  }
+  const keep = async (): Promise<void> => {
+    if (!(await holdDuty(pool, duty, holder, dutySeconds)))
+      throw new CommandError('Another rebuild took over while this one was not heard of.');
+  };
+  return { keep, release: () => releaseDuty(pool, duty, holder) };
+};

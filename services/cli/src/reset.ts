@@ -1,0 +1,63 @@
+import { topics } from '@realtime-service/contracts';
+import { dropRebuild, isBusy, resetTopic } from '@realtime-service/room-store';
+import { CommandError, defineCommand, UsageError, type Workplace } from './command.ts';
+import { takeDuty } from './rebuild-duty.ts';
+
+const resettable: readonly string[] = [topics.roomEvents, topics.livekitWebhooks];
+
+const losses: Readonly<Record<string, string>> = {
+  [topics.roomEvents]:
+    'all rooms, members, bans, users and ended logins, its dead letters and the doubts that they left',
+  [topics.livekitWebhooks]: 'its dead letters',
+};
+
+const isConfirmed = async (topic: string, { terminal }: Workplace): Promise<boolean> => {
+  const what = `give up what was applied of ${topic} (${losses[topic]})`;
+  if (!terminal.isInteractive) throw new UsageError(`To ${what} without a terminal to ask at, say --yes`);
+  return (await terminal.ask(`Really ${what}? Type the topic's name: `)).trim() === topic;
+};
+
+const reset = async (topic: string, { pool, log, terminal, ending }: Workplace): Promise<void> => {
+  const bounds = await (await log()).bounds(topic);
+  const { release } = await takeDuty(pool, terminal, ending);
+  try {
+    await dropRebuild(pool);
+    await resetTopic(pool, { topic, lows: new Map(bounds.map(({ partition, low }) => [partition, low])) });
+  } catch (error) {
+    if (!isBusy(error)) throw error;
+    throw new CommandError('The positions are in use for too long: nothing was done, try again', { cause: error });
+  } finally {
+    await release();
+  }
+};
+
+export const resetCommand = defineCommand({
+  name: 'reset',
+  summary: 'Give up what was applied of a topic, and have it read anew from its beginning',
+  positionals: '<topic>',
+  options: { yes: { type: 'boolean', description: 'Do not ask; needed where there is no terminal' } },
+  details: [
+    'For a topic that was made again, or that has lost records which were not applied: the tables say what another log said.',
+    `What is dropped of ${topics.roomEvents}:`,
+    `${losses[topics.roomEvents]};`,
+    `of ${topics.livekitWebhooks}: ${losses[topics.livekitWebhooks]}. Who is inside stays known, and the next sweep repairs it.`,
+    'The room-workers then apply the topic from its first record. Until they have, and from a second after the reset on, its rooms',
+    'admit nobody (503), and nobody is taken out of a call. What the topic does not hold any more is gone for good.',
+    'Where the log is the one that was applied, use rebuild: nobody waits for that.',
+  ].join('\n'),
+  examples: [`reset ${topics.roomEvents}`, `reset ${topics.livekitWebhooks} --yes`],
+  run: async ({ values, positionals }, open) => {
+    const [topic, ...others] = positionals;
+    if (topic === undefined || others.length > 0 || !resettable.includes(topic))
+      throw new UsageError(`Say which topic: ${resettable.join(' or ')}`);
+    const workplace = open();
+    const { terminal } = workplace;
+    if (!values.yes && !(await isConfirmed(topic, workplace))) {
+      terminal.tell('Nothing was done.\n');
+      return 'failed';
+    }
+    await reset(topic, workplace);
+    terminal.tell(`${topic} is read anew from its beginning, as soon as a room-worker is up.\n`);
+    return 'done';
+  },
+});
