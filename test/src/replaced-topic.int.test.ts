@@ -1,10 +1,11 @@
 /** A topic that was made again has other records at the offsets that were applied: the last of them tells. */
-import { topics } from '@realtime-service/contracts';
+import { RoomEventPublisher, topics } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
-import type { Admin } from 'kafkajs';
+import kafkajs, { type Admin } from 'kafkajs';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { runRealtime } from '../../services/cli/test/run-realtime.ts';
 import { type KafkaProjection, partitionOf, startKafkaProjection } from './kafka-projection.ts';
+import { highOffsets } from './log-reader.ts';
 import { until } from './until.ts';
 
 const topic = topics.roomEvents;
@@ -27,14 +28,24 @@ describeWith(['postgres', 'kafka'], 'a room-worker that starts again', () => {
   }, 60_000);
 
   /** A fact each: members `u-1`, `u-2` and so on. */
-  const add = async (count: number): Promise<void> => {
+  const add = async (count: number, publisher = kafka.publisher): Promise<void> => {
     const events = Array.from({ length: count }, (_, at) => ({
       type: 'member.added' as const,
       subject: room,
       data: { userId: `u-${added + at + 1}`, role: 'speaker' as const },
     }));
     added += count;
-    await kafka.publisher.publish(events);
+    await publisher.publish(events);
+  };
+  /** A fact each, and the marker of their end behind them. */
+  const addInTransaction = async (count: number): Promise<void> => {
+    const { DefaultPartitioner: createPartitioner } = kafkajs.Partitioners;
+    const producer = kafka.client.producer({ createPartitioner, transactionalId: 'facts', maxInFlightRequests: 1 });
+    await producer.connect();
+    const transaction = await producer.transaction();
+    await add(count, new RoomEventPublisher({ producer: transaction, source: '/tests' }));
+    await transaction.commit();
+    await producer.disconnect();
   };
   const readTables = async () => {
     const { rows } = await kafka.pool.query(
@@ -148,6 +159,21 @@ describeWith(['postgres', 'kafka'], 'a room-worker that starts again', () => {
       await add(before.position.next + 5);
       // Where it looks before all of them are there, its position lies beyond the topic.
       await hasLogged(/(?:LogReplacedError|OffsetOutOfRangeError).*cannot go on/);
+      expect(await readTables()).toEqual(before);
+    }, 120_000);
+
+    test("ends as well where a transaction's marker stands at the last record's offset", async () => {
+      await kafka.worker.stop();
+      const before = await readTables();
+      const { last } = before.position;
+      await admin.deleteTopics({ topics: [topic] });
+      await makeAgain();
+      await addInTransaction(last);
+      const high = async () => (await highOffsets(kafka.broker.brokers, topic)).get(partition);
+      await until('the marker is written', async () => (await high()) === BigInt(last + 1));
+      await add(5);
+      await kafka.worker.start().catch(() => undefined);
+      await hasLogged(/LogReplacedError.*is none now.*cannot go on/);
       expect(await readTables()).toEqual(before);
     }, 120_000);
   });

@@ -147,11 +147,30 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       });
     });
 
-    test('proves nothing where it is not there any more, and is known anew with the next one', async () => {
+    test.each([
+      ['nothing visible', 1, []],
+      ['nothing visible, and others after it', 1, [2, 3]],
+      ['nothing visible, and others around it', 0, [0, 2]],
+    ])('tells another log that has %s at its offset', async (_, from, offsets) => {
       await apply([roomRecord(0, created('r')), roomRecord(1, added('r', 'ann'))]);
       await apply([], 2);
-      expect(await apply([another(0), another(3)])).toMatchObject({ counts: { applied: 1, repeated: 1 } });
-      expect((await position())?.last).toEqual({ offset: 3n, recordedAtMs: another(3).recordedAtMs });
+      const before = snapshotOf(await open().projection());
+      const records = offsets.map((offset) => roomRecord(offset, added('r', 'eve'), { id: `another-${offset}` }));
+      await expect(apply(records, from)).rejects.toThrow(LogReplacedError);
+      await expect(apply(records, from)).rejects.toThrow(
+        'Offset 1 of partition 0 of realtime.room-events.v1 was applied as a record of 2023-11-14T22:13:20.001Z, and is none now: it is another log, or was compacted, which loses facts',
+      );
+      expect(snapshotOf(await open().projection())).toEqual(before);
+      expect(await position()).toMatchObject({ nextOffset: 3n, last: at(1) });
+    });
+
+    test('is not looked for by what ends before its offset or begins after it, and is known anew with the next one', async () => {
+      await apply([0, 1, 2].map((offset) => roomRecord(offset, added('r', `u${offset}`))));
+      await apply([], 3);
+      expect(await apply([another(0), another(1)])).toMatchObject({ counts: { applied: 0, repeated: 2 } });
+      expect(await apply([], 3)).toMatchObject({ kind: 'applied', nextOffset: 4n });
+      expect(await apply([another(5)], 3)).toMatchObject({ counts: { applied: 1, repeated: 0 } });
+      expect((await position())?.last).toEqual({ offset: 5n, recordedAtMs: another(5).recordedAtMs });
     });
 
     test('is not taken for a dead letter that stands at the same offset elsewhere', async () => {

@@ -22,13 +22,21 @@ export class LogReplacedError extends Error {
   override readonly name = 'LogReplacedError';
 }
 
-/** That the record is not there proves nothing: retention and compaction take records away. */
-const assertSameLog = ({ topic, partition, records }: Chunk, last: AppliedRecord | null): void => {
-  const found = records.find(({ origin }) => origin.offset === last?.offset);
-  if (last === null || found === undefined || found.recordedAtMs === last.recordedAtMs) return;
-  const [applied, there] = [last, found].map(({ recordedAtMs }) => new Date(recordedAtMs).toISOString());
+const timeOf = ({ recordedAtMs }: Pick<ChunkRecord, 'recordedAtMs'>): string => new Date(recordedAtMs).toISOString();
+
+/** Where its offset was read, the last record is there: retention drops only what stands below the log's beginning. */
+const assertSameLog = (chunk: Chunk, last: AppliedRecord | null): void => {
+  if (last === null) return;
+  const { topic, partition, fetchedOffset, nextOffset, records } = chunk;
+  const found = records.find(({ origin }) => origin.offset === last.offset);
+  const isRead = found !== undefined || (fetchedOffset <= last.offset && last.offset < nextOffset);
+  if (!isRead || found?.recordedAtMs === last.recordedAtMs) return;
+  const now =
+    found === undefined
+      ? 'none now: it is another log, or was compacted, which loses facts'
+      : `one of ${timeOf(found)} now: it is another log`;
   throw new LogReplacedError(
-    `Offset ${last.offset} of partition ${partition} of ${topic} was applied as a record of ${applied}, and is one of ${there} now: it is another log`,
+    `Offset ${last.offset} of partition ${partition} of ${topic} was applied as a record of ${timeOf(last)}, and is ${now}`,
   );
 };
 
