@@ -89,6 +89,8 @@ export interface TestApi {
   readonly present: Map<string, PresentPerson[]>;
   /** Failures to stage. */
   readonly failing: { store: boolean; seats: boolean; log: boolean; livekit: boolean };
+  /** How often facts were asked for, and what their answers wait for. */
+  readonly facts: { asked: number; answer: Promise<void> };
   /** People whose own partition is too old, beside rooms that are not. */
   readonly freshness: { isCurrent: boolean; outdatedPeople: readonly string[]; reaches: boolean };
   readonly seatsTaken: { -readonly [K in keyof Seats]: Seats[K] };
@@ -120,11 +122,14 @@ export const startTestApi = async (
     made: [] as string[],
     situations: new Map<string, Situation>(),
     present: new Map<string, PresentPerson[]>(),
+    facts: { asked: 0, answer: Promise.resolve() },
     failing: { store: false, seats: false, log: false, livekit: false },
     freshness: { isCurrent: true, outdatedPeople: [] as readonly string[], reaches: true },
     seatsTaken: { takenByOthers: 0, ownOtherDevices: 0, ownUnusedTokens: 0, isHeld: false, isReserved: false },
   };
   const readFacts: ApiDependencies['store']['readFacts'] = async ({ roomId, userId }) => {
+    state.facts.asked += 1;
+    await state.facts.answer;
     if (state.failing.store) throw new Error('the database is away');
     return answerOf(roomId, state.situations.get(at(roomId, userId)) ?? { room: null, member: null });
   };

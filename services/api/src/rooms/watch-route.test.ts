@@ -1,3 +1,4 @@
+import { promisify } from 'node:util';
 import { Problem, RoomSight } from '@realtime-service/contracts';
 import type { PresentPerson } from '@realtime-service/room-store';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
@@ -169,6 +170,24 @@ test('there are only so many at once, and fewer of one person; who has left make
     return stream;
   });
   for (const { leave } of [...open, again]) leave();
+});
+
+test('whoever leaves before the answer has begun takes no place', async () => {
+  given();
+  const answer = Promise.withResolvers<void>();
+  api.facts.answer = answer.promise;
+  const leaving = new AbortController();
+  const gone = [1, 2].map(() => fetch(url, { headers: { authorization: bearer }, signal: leaving.signal }));
+  await vi.waitFor(() => expect(api.facts.asked).toBe(2));
+  leaving.abort();
+  await Promise.allSettled(gone);
+  const connections = promisify(api.app.server.getConnections.bind(api.app.server));
+  await vi.waitFor(async () => expect(await connections()).toBe(0));
+  answer.resolve();
+  for (const { response, leave } of [await watch(), await watch()]) {
+    expect(response.status).toBe(200);
+    leave();
+  }
 });
 
 test('nobody is looked at for whoever has left', async () => {

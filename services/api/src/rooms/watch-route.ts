@@ -117,10 +117,13 @@ export const registerWatch = (
       const watcher = { caller: user, roomId, lastId: headers['last-event-id'] };
       const first = await look(watcher);
       const leaving = open(user);
-      reply.raw.once('close', () => {
+      const leave = (): void => {
         leaving.abort();
         streams.delete(leaving);
-      });
+      };
+      reply.raw.once('close', leave);
+      // Gone during that look: nothing will tell of it any more.
+      if (reply.raw.destroyed) leave();
       metrics.requests.inc({ operation, outcome: 'allowed', reason: 'member' });
       // Its connection is of no more use: kept alive, it would hold up the end of the process.
       reply.headers({
