@@ -89,11 +89,11 @@ export const createApp = async (dependencies: ApiDependencies): Promise<FastifyI
   traceRoutes(app);
   measureRoutes(app, metrics.registry);
 
-  await guard(app, settings, now);
+  await guard(app, settings);
   const authenticate = await registerAuthentication(app, { keys, oidc: settings.oidc, now });
   const callersUpTo = (max: number): onRequestHookHandler[] => [
     authenticate,
-    limit('caller', createRateLimit(max, now), (request) => request.user.userId),
+    limit('caller', createRateLimit(max), (request) => request.user.userId),
   ];
   registerJoin(app, callersUpTo(settings.userRequestsPerMinute), dependencies);
   const membersOnly = callersUpTo(settings.userRequestsPerMinute);
@@ -103,7 +103,7 @@ export const createApp = async (dependencies: ApiDependencies): Promise<FastifyI
   await registerEvents(app, callersUpTo(settings.producerRequestsPerMinute), dependencies);
   await registerLogout(app, createLogoutVerifier({ keys, oidc: settings.oidc, now }), dependencies);
   const gate = { ...settings.gate, pathPrefix: pathOf(dependencies.serverUrl) };
-  const visitorsBy: LimitBy = (keyOf) => limit('visitor', createRateLimit(settings.gate.requestsPerMinute, now), keyOf);
+  const visitorsBy: LimitBy = (keyOf) => limit('visitor', createRateLimit(settings.gate.requestsPerMinute), keyOf);
   registerGate(app, gate, visitorsBy, dependencies);
   registerDocs(app);
   return app;
@@ -124,13 +124,11 @@ const registerCors = async (app: FastifyInstance, origins: readonly string[]): P
 };
 
 /** What stands before every route; CORS first, so that browsers can read whatever comes after it. */
-const guard = async (app: FastifyInstance, settings: ApiDependencies['settings'], now: () => number): Promise<void> => {
+const guard = async (app: FastifyInstance, settings: ApiDependencies['settings']): Promise<void> => {
   if (settings.corsOrigins.length > 0) await registerCors(app, settings.corsOrigins);
   await app.register(fastifyUnderPressure, { maxEventLoopDelay: settings.maxEventLoopDelayMs, pressureHandler: shed });
   // Before anything is verified, and on paths that lead nowhere, too.
-  const count = limit('address', createRateLimit(settings.addressRequestsPerMinute, now), ({ ip }) =>
-    addressBlockOf(ip),
-  );
+  const count = limit('address', createRateLimit(settings.addressRequestsPerMinute), ({ ip }) => addressBlockOf(ip));
   app.addHook('onRequest', function (request, reply, done) {
     if (comesByOneAddress.has(operationOf(request))) done();
     else count.call(this, request, reply, done);

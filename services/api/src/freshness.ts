@@ -69,6 +69,7 @@ interface FreshnessOptions {
   readonly readPositions: () => Promise<PartitionPosition[]>;
   readonly maxAgeMs: number;
   readonly logger: Logger;
+  /** Milliseconds by a clock that nobody sets. */
   readonly now?: () => number;
 }
 
@@ -88,7 +89,7 @@ export const createFreshness = ({
   readPositions,
   maxAgeMs,
   logger,
-  now = Date.now,
+  now = () => performance.now(),
 }: FreshnessOptions): Freshness => {
   const states = new Map<string, PartitionState>();
   const partitionCounts = new Map<string, number>();

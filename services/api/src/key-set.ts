@@ -40,6 +40,7 @@ export interface KeySet {
 interface KeySetOptions {
   readonly url: string;
   readonly logger: Logger;
+  /** Milliseconds by a clock that nobody sets. */
   readonly now?: () => number;
 }
 
@@ -67,7 +68,7 @@ const fetchKeys = async (url: string): Promise<Resolve> => {
 };
 
 /** The issuer's signing keys (RFC 7517), kept so that neither the provider's troubles nor made-up key ids do harm. */
-export const createKeySet = ({ url, logger, now = Date.now }: KeySetOptions): KeySet => {
+export const createKeySet = ({ url, logger, now = () => performance.now() }: KeySetOptions): KeySet => {
   let keys: { readonly resolve: Resolve; readonly pems: Map<string, string>; readonly fetchedAtMs: number } | undefined;
   let attemptedAtMs = -Infinity;
   let underWay: Promise<void> | undefined;

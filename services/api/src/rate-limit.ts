@@ -5,8 +5,11 @@ const maxKeys = 10_000;
 /** Counts a request of `key`. Seconds to wait where it is one too many, else undefined. */
 export type RateLimit = (key: string) => number | undefined;
 
-/** At most `max` requests of a key in each minute. It is asked for every request, so it answers at once. */
-export const createRateLimit = (max: number, now: () => number): RateLimit => {
+/**
+ * At most `max` requests of a key in each minute. It is asked for every request, so it answers at once.
+ * @param now milliseconds by a clock that nobody sets
+ */
+export const createRateLimit = (max: number, now: () => number = () => performance.now()): RateLimit => {
   const counts = new Map<string, number>();
   let endsAtMs = 0;
 

@@ -16,7 +16,10 @@ export interface VerifiedCache<T> {
  * more than a thousand characters for each request would be a fortieth of a join.
  */
 export const createVerifiedCache = <T>(): VerifiedCache<T> => {
-  const entries = new Map<string, { readonly token: string; readonly value: T; readonly untilMs: number }>();
+  const entries = new Map<
+    string,
+    { readonly token: string; readonly value: T; readonly sinceMs: number; readonly untilMs: number }
+  >();
   let characters = 0;
 
   const remove = (key: string): void => {
@@ -29,14 +32,15 @@ export const createVerifiedCache = <T>(): VerifiedCache<T> => {
       const key = token.slice(-keyLength);
       const entry = entries.get(key);
       if (entry === undefined || entry.token !== token) return undefined;
-      if (entry.untilMs > nowMs) return entry.value;
+      // Set back, the clock says nothing of how long it has been kept.
+      if (entry.sinceMs <= nowMs && nowMs < entry.untilMs) return entry.value;
       remove(key);
       return undefined;
     },
     set: (token, value, expiresAtMs, nowMs) => {
       const key = token.slice(-keyLength);
       remove(key);
-      entries.set(key, { token, value, untilMs: Math.min(expiresAtMs, nowMs + cacheForMs) });
+      entries.set(key, { token, value, sinceMs: nowMs, untilMs: Math.min(expiresAtMs, nowMs + cacheForMs) });
       characters += token.length;
       for (const oldest of entries.keys()) {
         if (entries.size <= maxTokens && characters <= maxCharacters) return;
