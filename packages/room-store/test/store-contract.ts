@@ -173,6 +173,17 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       expect((await position())?.last).toEqual({ offset: 5n, recordedAtMs: another(5).recordedAtMs });
     });
 
+    test('is not known where its time was guessed: a later release may read another one out of it', async () => {
+      const guessed = (offset: number): ChunkRecord => ({ ...another(offset), isTimeGuessed: true });
+      await apply([roomRecord(0, created('r')), guessed(1)]);
+      expect(await position()).toMatchObject({ nextOffset: 2n, last: null });
+      expect(await apply([another(0), roomRecord(1, added('r', 'ann'))])).toMatchObject({ counts: { repeated: 2 } });
+      await apply([guessed(2), roomRecord(3, added('r', 'bob'))]);
+      expect(await position()).toMatchObject({ nextOffset: 4n, last: at(3) });
+      await apply([guessed(4)]);
+      expect(await position()).toMatchObject({ nextOffset: 5n, last: null });
+    });
+
     test('is not taken for a dead letter that stands at the same offset elsewhere', async () => {
       const dead = { reason: 'invalid_data', message: '', key: null, value: null, headers: {} } as const;
       const unreadable = { key: 'r', type: undefined, data: undefined };
@@ -273,6 +284,16 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       await open().forgetMarks();
       await apply([livekitRecord(1, joined('r', 'ann'))]);
       expect(await open().marks()).toEqual([{ roomId: 'r', identity: 'ann', cause: 'participant_joined' }]);
+    });
+
+    test('a disguised track is asked about, and changes nothing that is known of its publisher', async () => {
+      const entry = joined('r', 'ann');
+      await apply([livekitRecord(0, entry)]);
+      await open().forgetMarks();
+      const before = await open().store.readLiveRooms(['r']);
+      await apply([livekitRecord(1, { ...entry, type: 'track_published', track: { source: 'CAMERA' } })]);
+      expect(await open().marks()).toEqual([{ roomId: 'r', identity: 'ann', cause: 'track_published' }]);
+      expect(await open().store.readLiveRooms(['r'])).toEqual(before);
     });
 
     test('a life of a room is asked about once, whatever told of it first, and so is a change of its schedule', async () => {

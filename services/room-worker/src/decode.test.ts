@@ -237,6 +237,9 @@ describe('C17: time', () => {
       expect(told.record.recordedAtMs).toBe(Date.parse(time));
       const never = decode(binaryRecord({ time: '9999-12-31T23:59:59Z' }, { userId: 'u-7' }), { timestampMs });
       expect(never.record.recordedAtMs).toBe(0);
+      for (const { record: guessed } of [decode(removal, { timestampMs }), told, never])
+        expect(guessed.isTimeGuessed).toBe(true);
+      expect(decode(removal).record.isTimeGuessed).toBe(false);
     },
   );
 });
@@ -387,6 +390,27 @@ describe('facts from LiveKit', () => {
 
   test('what says nothing about presence is skipped', () => {
     expect(outcomeOf(livekit('livekit.track_published', { event: 'track_published', room }))).toBe('skipped: no_state');
+  });
+
+  test.each([
+    ['audio as a camera', { source: 'CAMERA', mimeType: 'audio/opus' }, 'track_published'],
+    ['audio as a shared screen', { type: 'AUDIO', source: 'SCREEN_SHARE' }, 'track_published'],
+    [
+      'audio that was announced as a camera',
+      { type: 'VIDEO', source: 'CAMERA', mimeType: 'audio/red' },
+      'track_published',
+    ],
+    ['video as a microphone', { type: 'VIDEO', source: 'MICROPHONE', mimeType: 'video/VP8' }, 'track_published'],
+    ['video as the sound of a screen', { type: 'VIDEO', source: 'SCREEN_SHARE_AUDIO' }, 'track_published'],
+    ['a camera', { type: 'VIDEO', source: 'CAMERA', mimeType: 'video/H264' }, 'skipped: no_state'],
+    ['a screen', { type: 'VIDEO', source: 'SCREEN_SHARE' }, 'skipped: no_state'],
+    ['a microphone', { source: 'MICROPHONE', mimeType: 'audio/opus' }, 'skipped: no_state'],
+    ['the sound of a screen', { type: 'AUDIO', source: 'SCREEN_SHARE_AUDIO' }, 'skipped: no_state'],
+    ['an unknown source, which LiveKit holds to the sources that are set', { type: 'VIDEO' }, 'skipped: no_state'],
+    ['a source of a newer LiveKit', { type: 'VIDEO', source: 'HOLOGRAM' }, 'skipped: no_state'],
+  ])('a track is a fact where its source is not of its kind: %s', (_, track, outcome) => {
+    const webhook = { event: 'track_published', room, participant, track: { sid: 'TR_1', ...track } };
+    expect(outcomeOf(livekit('livekit.track_published', webhook))).toBe(outcome);
   });
 
   test('an observation is a fact, and a broken one a dead letter', () => {

@@ -142,13 +142,14 @@ const readLivekitRecord = (stored: StoredRecord): Reading => {
 };
 
 const recordTimesEndMs = Date.parse('2200-01-01T00:00:00Z');
+const isRecordTime = (ms: number): boolean => ms >= 0 && ms < recordTimesEndMs;
 
 /**
  * Producers choose record times, too. One that no clock shows, such as microseconds, would be the newest of its partition
  * for ever, and no repeat would be told from then on: the event's own time stands in for it, or the earliest there is.
  */
 const recordTimeOf = ({ timestampMs }: StoredRecord, event: CloudEvent | null): number =>
-  [timestampMs, Date.parse(event?.context.time ?? '')].find((ms) => ms >= 0 && ms < recordTimesEndMs) ?? 0;
+  [timestampMs, Date.parse(event?.context.time ?? '')].find(isRecordTime) ?? 0;
 
 const readTraceparent = z.compile(Traceparent);
 const asTrace = (text: string | undefined): string | undefined =>
@@ -181,6 +182,7 @@ const recordOf = (stored: StoredRecord): Pick<Decoded, 'record' | 'joinTrace' | 
     record: {
       origin: originOf(stored, event),
       recordedAtMs: recordTimeOf(stored, event),
+      isTimeGuessed: !isRecordTime(stored.timestampMs),
       factKey: event === null || content.kind === 'dead' ? null : factKeyOf(event.context.source, event.context.id),
       trace: traceOf(stored, event),
       content,

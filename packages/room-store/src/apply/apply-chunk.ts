@@ -40,9 +40,11 @@ const assertSameLog = (chunk: Chunk, last: AppliedRecord | null): void => {
   );
 };
 
-const lastOf = ({ records }: Chunk): AppliedRecord | null => {
+/** A time that was guessed says nothing about the log: a later release may read another one out of the same record. */
+const lastOf = ({ records }: Chunk, before: AppliedRecord | null): AppliedRecord | null => {
   const last = records.at(-1);
-  return last === undefined ? null : { offset: last.origin.offset, recordedAtMs: last.recordedAtMs };
+  if (last === undefined) return before;
+  return last.isTimeGuessed ? null : { offset: last.origin.offset, recordedAtMs: last.recordedAtMs };
 };
 
 /** A dead letter that has become readable counts only where the record that retried it does: the one before it. */
@@ -123,7 +125,7 @@ const apply = async (transaction: ChunkTransaction, chunk: Chunk): Promise<Chunk
     transaction.advance(chunk, {
       nextOffset: chunk.nextOffset,
       newestRecordedAtMs: repeats.newestMs,
-      last: lastOf(chunk) ?? locked.last,
+      last: lastOf(chunk, locked.last),
     }),
   ]);
   const counts = countsOf(records, fresh, { marks, outbox: writes.outbox.length });

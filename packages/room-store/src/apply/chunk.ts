@@ -49,6 +49,8 @@ export type ChunkContent =
 export interface ChunkRecord {
   readonly origin: Origin;
   readonly recordedAtMs: number;
+  /** The log has no usable record time: another one was read out of the event, or is 0. */
+  readonly isTimeGuessed?: boolean;
   /** Identity of the fact, in hex: equal bytes of (source, id) are equal keys. Null where it has none. */
   readonly factKey: string | null;
   /** `traceparent` of the record's producer, for links. */
