@@ -41,7 +41,8 @@ const clocksDifferByMs = 1_000;
  * session of that device has joined since. Machines (recorders, agents, ingress, SIP) and hidden people hold none. Of those
  * who left, the last end of an identity counts, and a removal of the person for all of the person's ends before it. A device
  * that is inside or has just left keeps its seat by whatever identity an earlier device policy gave it; a token does not, since
- * it may still be used beside the new one.
+ * it may still be used beside the new one. The first bound on `ended_at` excludes nobody whom the second would let through: it is there for an
+ * index, to which neither a clock that goes on nor what depends on a row is a bound.
  */
 const seatsSql = `
   with asked as materialized (
@@ -56,6 +57,7 @@ const seatsSql = `
     select s.room_id, s.identity, s.user_id, s.device_id, 'left'
       from wanted join sessions s using (room_id)
       where not s.is_live and s.kind = 'STANDARD' and not s.is_hidden and s.end_reason <> all ($5::text[])
+        and s.ended_at > statement_timestamp() - interval '${Math.max(freedAfterLeavingMs, recentlyLeftMs)} milliseconds'
         and s.ended_at > clock_timestamp() - case s.end_reason when 'CLIENT_INITIATED'
           then interval '${freedAfterLeavingMs} milliseconds' else interval '${recentlyLeftMs} milliseconds' end
         and not exists (

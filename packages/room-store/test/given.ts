@@ -1,6 +1,8 @@
 import { topics } from '@realtime-service/contracts';
 import { createDatabase } from '@realtime-service/dev-stack';
 import { realParts } from '@realtime-service/dev-stack/vitest';
+import type pg from 'pg';
+import { type Client, inTransaction } from '../src/database/database.ts';
 import type { Pool } from '../src/index.ts';
 import { createPool, migrate, preparePositions } from '../src/index.ts';
 import { partitionCount, projection } from './records.ts';
@@ -16,3 +18,28 @@ export const startDatabase = async (): Promise<{ pool: Pool; url: string }> => {
     await preparePositions(pool, projection, topic, partitionCount);
   return { pool, url };
 };
+
+interface ExplainedRow {
+  readonly 'QUERY PLAN': readonly [{ readonly Plan: Readonly<Record<`Shared ${'Hit' | 'Read'} Blocks`, number>> }];
+}
+
+/** What `work` comes to, and how many pages of tables and indexes PostgreSQL looked into for its statements. */
+export const countingPages = async <T>(
+  pool: Pool,
+  work: (client: Client) => Promise<T>,
+): Promise<{ readonly result: T; readonly pages: number }> =>
+  inTransaction(pool, async (client) => {
+    let pages = 0;
+    const query = async (asked: string | pg.QueryConfig, values: unknown[] = []): Promise<pg.QueryResult> => {
+      const config = typeof asked === 'string' ? { text: asked, values } : asked;
+      const { rows } = await client.query<ExplainedRow>(
+        `explain (analyze, buffers, format json) ${config.text}`,
+        config.values,
+      );
+      for (const row of rows)
+        pages += row['QUERY PLAN'][0].Plan['Shared Hit Blocks'] + row['QUERY PLAN'][0].Plan['Shared Read Blocks'];
+      return client.query(config);
+    };
+    const result = await work(Object.create(client, { query: { value: query } }));
+    return { result, pages };
+  });
