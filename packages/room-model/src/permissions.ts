@@ -93,13 +93,15 @@ export const permissionsOf = (
 ): Permissions => {
   const row = roles[role].permissions;
   if (overrides === null && banned.length === 0) return row;
+  const hidden = overrides?.hidden ?? row.hidden;
   const wanted = new Set(overrides?.publishSources ?? row.publishSources);
   for (const privilege of banned) for (const source of bannedSources[privilege]) wanted.delete(source);
   return {
     publishSources: sourceOrder.filter((source) => wanted.has(source)),
     subscribe: overrides?.subscribe ?? row.subscribe,
-    publishData: (overrides?.publishData ?? row.publishData) && !banned.includes('data'),
-    hidden: overrides?.hidden ?? row.hidden,
+    // LiveKit leaves out who has sent it where that is somebody hidden: it would pass for a message of ours.
+    publishData: (overrides?.publishData ?? row.publishData) && !hidden && !banned.includes('data'),
+    hidden,
     moderate: row.moderate,
     dispatchAgents: overrides?.dispatchAgents ?? row.dispatchAgents,
   };
