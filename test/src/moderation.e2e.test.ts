@@ -1,6 +1,14 @@
 /** What moderators do over HTTP, and schedules, on the whole service with a real LiveKit. */
 import { setTimeout as delay } from 'node:timers/promises';
-import { ModerationAccepted, noticeTopic, ParticipantsView, RoomSight, RoomView } from '@realtime-service/contracts';
+import { TrackSource } from '@livekit/rtc-node';
+import {
+  ModerationAccepted,
+  noticeTopic,
+  ParticipantsView,
+  type Privilege,
+  RoomSight,
+  RoomView,
+} from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { permissionsOf, toParticipantPermission } from '@realtime-service/room-model';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -157,6 +165,26 @@ describeWith(['postgres', 'livekit'], 'moderation', () => {
     await until('the right is back', async () => (await sources()) === speaker.canPublishSources.toSorted().join());
     expect(bob.room.isConnected).toBe(true);
     await bob.leave();
+  });
+
+  test.each<readonly [Privilege, (bob: Participant) => Promise<string>]>([
+    ['publish_audio', (bob) => bob.publishAudio(TrackSource.SOURCE_CAMERA)],
+    ['publish_video', (bob) => bob.publishVideo(TrackSource.SOURCE_MICROPHONE)],
+  ])('whoever gets around a ban from %s by a track of another source is out', async (privilege, publish) => {
+    const room = `disguised-${privilege}`;
+    await createRoom(room);
+    const bob = await enter('bob', room);
+    const banned = toParticipantPermission(permissionsOf('speaker', null, [privilege])).canPublishSources.length;
+    await moderate('ann', 'POST', `${room}/bans`, { userId: idOf('bob'), privilege });
+    await until('the right is gone', async () => {
+      const present = await system.rooms.getParticipant(room, bob.identity);
+      return present?.permission.canPublishSources.length === banned;
+    });
+    await publish(bob);
+    const publishedAtMs = performance.now();
+    expect((await bob.out).atMs - publishedAtMs).toBeLessThan(3_000);
+    if (bob.notices.length > 0) expect(bob.notices).toMatchObject([{ type: 'removed', code: 'kicked' }]);
+    await (await enter('bob', room)).leave();
   });
 
   describe('a schedule', () => {

@@ -84,6 +84,31 @@ export const LivekitParticipant = z.object({
 });
 export type LivekitParticipant = z.infer<typeof LivekitParticipant>;
 
+/** As its publisher has announced it, but for `mimeType`: that is what arrives. LiveKit leaves out `AUDIO` and `UNKNOWN`. */
+export const LivekitTrack = z.object({
+  type: EnumName.optional().catch(undefined),
+  source: EnumName.optional().catch(undefined),
+  mimeType: boundedText(128).optional().catch(undefined),
+});
+export type LivekitTrack = z.infer<typeof LivekitTrack>;
+
+const kindOfSource: ReadonlyMap<string, 'AUDIO' | 'VIDEO'> = new Map([
+  ['MICROPHONE', 'AUDIO'],
+  ['SCREEN_SHARE_AUDIO', 'AUDIO'],
+  ['CAMERA', 'VIDEO'],
+  ['SCREEN_SHARE', 'VIDEO'],
+]);
+
+/**
+ * Whether a track is audio under a source of video, or the other way round. LiveKit compares the source alone with what
+ * somebody may publish (livekit pkg/rtc/participant.go, `AddTrack`), and refuses one that is unknown where sources are set.
+ */
+export const isDisguised = ({ type = 'AUDIO', source = '', mimeType = '' }: LivekitTrack): boolean => {
+  const due = kindOfSource.get(source);
+  if (due === undefined) return false;
+  return type !== due || (mimeType !== '' && !mimeType.toUpperCase().startsWith(`${due}/`));
+};
+
 /** The envelope that every webhook has. An id is missing only in hand-made ones. */
 export const LivekitWebhook = z.preprocess(
   (value) => camelKeys(value),
@@ -93,6 +118,7 @@ export const LivekitWebhook = z.preprocess(
     createdAt: Int64.optional(),
     room: z.unknown().optional(),
     participant: z.unknown().optional(),
+    track: z.unknown().optional(),
   }),
 );
 export type LivekitWebhook = z.infer<typeof LivekitWebhook>;
@@ -117,15 +143,22 @@ export type LivekitFact =
       readonly room: LivekitRoom;
       readonly participant: LivekitParticipant;
     }
+  /** Of a disguised track only: others say nothing here. */
+  | {
+      readonly type: 'track_published';
+      readonly room: LivekitRoom;
+      readonly participant: LivekitParticipant;
+      readonly track: LivekitTrack;
+    }
   | { readonly type: 'observed'; readonly observed: LivekitObserved };
 
 const readWebhook = z.compile(LivekitWebhook);
 const readRoom = z.compile(LivekitRoom);
 const readParticipant = z.compile(LivekitParticipant);
+const readTrack = z.compile(LivekitTrack);
 
 /** Events that are known and change no state of ours. */
 const uninteresting = new Set([
-  'track_published',
   'track_unpublished',
   'egress_started',
   'egress_updated',
@@ -158,6 +191,14 @@ export const readLivekitWebhook = (value: unknown): LivekitReading => {
       const participant = readParticipant.safeParse(webhook.data.participant);
       if (!room.success || !participant.success) return { kind: 'ignored', why: 'incomplete' };
       return { kind: 'fact', fact: { type: event, room: room.data, participant: participant.data } };
+    }
+    case 'track_published': {
+      const track = readTrack.safeParse(webhook.data.track);
+      if (!track.success || !isDisguised(track.data)) return { kind: 'ignored', why: 'no_state' };
+      const room = readRoom.safeParse(webhook.data.room);
+      const participant = readParticipant.safeParse(webhook.data.participant);
+      if (!room.success || !participant.success) return { kind: 'ignored', why: 'incomplete' };
+      return { kind: 'fact', fact: { type: event, room: room.data, participant: participant.data, track: track.data } };
     }
     default:
       return { kind: 'ignored', why: uninteresting.has(event) ? 'no_state' : 'unknown_event' };

@@ -1,7 +1,13 @@
 import http from 'node:http';
 import https from 'node:https';
 import { urlToHttpOptions } from 'node:url';
-import { camelKeys, LivekitParticipant, LivekitRoom, type MediaSource } from '@realtime-service/contracts';
+import {
+  camelKeys,
+  LivekitParticipant,
+  LivekitRoom,
+  LivekitTrack,
+  type MediaSource,
+} from '@realtime-service/contracts';
 import { z } from 'zod';
 import { createHs256Signer } from './hs256-signer.ts';
 import type { LivekitKey } from './settings.ts';
@@ -45,7 +51,7 @@ const Permission = z.object({
 /** A complete permission object, as `UpdateParticipant` takes it and lists show it. */
 export type ActualPermission = z.infer<typeof Permission>;
 
-const Track = z.object({ sid: z.string() });
+const Track = LivekitTrack.extend({ sid: z.string() });
 
 /** Twirp's servers write proto names by default. */
 const fromProtoNames = <T extends z.ZodType>(schema: T) => z.preprocess((value) => camelKeys(value), schema);

@@ -295,6 +295,8 @@ export const evolvePresence = (
       const { changes } = enterLife(entities, fact.room, receivedAtMs);
       return [...changes, ...leave(entities, fact, receivedAtMs)];
     }
+    case 'track_published':
+      return [];
     case 'observed':
       return observe(entities, fact.observed);
   }

@@ -535,6 +535,29 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(livekit.callsOf('RemoveParticipant')).toEqual([]);
     });
 
+    test.each([
+      ['is told so and removed', { type: 'AUDIO', source: 'CAMERA' }, true],
+      ['stays with a source that is unknown', { type: 'AUDIO', source: 'UNKNOWN' }, false],
+    ])('who publishes audio under another source %s', async (_, track, isOut) => {
+      await aCall();
+      livekit.put(room, {
+        sid: 'PA_u-7',
+        identity: 'u-7',
+        attributes: { 'rt.user': 'u-7' },
+        permission: speaker,
+        tracks: [
+          { sid: 'TR_1', type: 'VIDEO', source: 'CAMERA' },
+          { sid: 'TR_2', ...track },
+        ],
+      });
+      start();
+      await answered();
+      expect(inside()).toEqual(isOut ? ['bob'] : ['bob', 'u-7']);
+      const notice = { type: 'removed', code: 'kicked', reason: 'a track is not of the kind that its source says' };
+      expect(livekit.notices()).toEqual(isOut ? [{ to: ['u-7'], notice }] : []);
+      expect((await answers())['removed disguised_track']).toBe(isOut ? 1 : undefined);
+    });
+
     test('the end of a ban is asked about by itself', async () => {
       await aCall();
       start();

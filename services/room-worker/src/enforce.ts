@@ -1,4 +1,4 @@
-import type { Notice } from '@realtime-service/contracts';
+import { isDisguised, type Notice } from '@realtime-service/contracts';
 import { type ListedParticipant, LivekitError, type RoomService } from '@realtime-service/livekit';
 import {
   authorise,
@@ -135,6 +135,23 @@ const isPerson = ({ kind }: ListedParticipant): boolean => kind === 'STANDARD';
 
 const said = (reason: string | null) => (reason === null ? {} : { reason });
 
+interface Why {
+  readonly code: Extract<Notice, { type: 'removed' }>['code'];
+  readonly message: string | null;
+}
+
+const remove = async (
+  dependencies: EnforcementDependencies,
+  whom: { readonly roomId: string; readonly identity: string },
+  { code, message }: Why,
+): Promise<void> => {
+  await tell(dependencies, whom, { type: 'removed', code, ...said(message) });
+  await dependencies.livekit.removeParticipant(whom.roomId, whom.identity);
+};
+
+/** No client does so by itself: it gets around what somebody may publish. */
+const disguise: Why = { code: 'kicked', message: 'a track is not of the kind that its source says' };
+
 /** Carries out a verdict about somebody who is inside. */
 const enforce = async (
   dependencies: EnforcementDependencies,
@@ -145,6 +162,10 @@ const enforce = async (
   const { store, livekit, unknownRooms } = dependencies;
   const { roomId, identity } = mark;
   if (verdict.kind === 'allow') {
+    if (present.tracks.some(isDisguised)) {
+      await remove(dependencies, mark, disguise);
+      return settled('removed', 'disguised_track');
+    }
     const wanted = toParticipantPermission(verdict.permissions);
     if (isSamePermission(wanted, present.permission)) return settled('agreed', '', verdict.changesAtMs);
     await livekit.setPermission(roomId, identity, wanted);
@@ -156,8 +177,7 @@ const enforce = async (
     return settled('asked_room', verdict.reason);
   }
   if (verdict.reason === 'unknown_room' && unknownRooms === 'observe') return settled('observed', verdict.reason);
-  await tell(dependencies, mark, { type: 'removed', code: verdict.code, ...said(verdict.message) });
-  await livekit.removeParticipant(roomId, identity);
+  await remove(dependencies, mark, verdict);
   return settled('removed', verdict.reason);
 };
 
@@ -239,8 +259,7 @@ const carryOutEdge = async (dependencies: EnforcementDependencies, edge: Claimed
     const isThere = trackSid === null || present?.tracks.some(({ sid }) => sid === trackSid);
     if (present?.sid === edge.participantSid && isThere) {
       if (trackSid === null) {
-        await tell(dependencies, edge, { type: 'removed', code: 'kicked', ...said(reason) });
-        await livekit.removeParticipant(roomId, identity);
+        await remove(dependencies, edge, { code: 'kicked', message: reason });
       } else {
         await livekit.muteTrack(roomId, identity, trackSid);
         await tell(dependencies, edge, { type: 'muted', trackSid, ...said(reason) });

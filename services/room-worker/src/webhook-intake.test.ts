@@ -99,6 +99,17 @@ describe('200', () => {
     expect(await counted()).toEqual({ accepted: 1 });
   });
 
+  test('a track whose source is not of its kind is kept, as far as that shows', async () => {
+    const track = { sid: 'TR_1', source: 'CAMERA', mimeType: 'audio/opus', name: 'mine' };
+    const published = { ...joined, event: 'track_published', participant: { sid: 'PA_1', identity: 'u-7' }, track };
+    const body = bytes(published);
+    expect((await post(body, await sign(body))).statusCode).toBe(200);
+    const [event] = readLogged();
+    expect(event?.context).toMatchObject({ type: 'livekit.track_published', subject: 'room-42' });
+    expect(event?.data).toMatchObject({ track: { source: 'CAMERA', mimeType: 'audio/opus' } });
+    expect(readLivekitWebhook(event?.data)).toEqual(readLivekitWebhook(published));
+  });
+
   test('any configured key may sign', async () => {
     expect((await post(good, await sign(good, { key: second }))).statusCode).toBe(200);
     expect(log.appended).toHaveLength(1);

@@ -103,6 +103,7 @@ const forLog = (fact: WebhookFact, id: string, createdAt: number | undefined): o
   createdAt,
   room: fact.room,
   ...('participant' in fact ? { participant: participantForLog(fact.participant) } : {}),
+  ...('track' in fact ? { track: fact.track } : {}),
 });
 
 const traceOf = (fact: WebhookFact): string | undefined =>
