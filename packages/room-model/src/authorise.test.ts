@@ -712,7 +712,7 @@ const restated = (
         ...maySend('screen_share_audio', 'publish_audio', 'screen_share'),
       ],
       subscribe: own.subscribe ?? true,
-      publishData: (own.publishData ?? mayPublish) && !isBanned('data'),
+      publishData: (own.publishData ?? mayPublish) && !(own.hidden ?? role === 'observer') && !isBanned('data'),
       hidden: own.hidden ?? role === 'observer',
       moderate: role === 'host' || role === 'moderator',
       dispatchAgents: own.dispatchAgents ?? role === 'host',
