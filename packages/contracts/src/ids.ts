@@ -31,6 +31,9 @@ export type UserId = z.infer<typeof UserId>;
 /** One login of a person at the identity provider (Keycloak's `sid`). */
 export const LoginId = boundedText(255).min(1);
 
+/** When a login ends by policy, seconds since the epoch, as an attribute of a LiveKit token says it. */
+export const LoginEnd = z.string().regex(/^\d{1,12}$/);
+
 export const DeviceId = z
   .string()
   .regex(/^[A-Za-z0-9_-]{1,64}$/)

@@ -2,7 +2,7 @@ import type { LivekitFact, LivekitParticipant, LivekitRoom } from '@realtime-ser
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { hear, life, livePeople, now, participant, theRoom } from '../test/given.ts';
-import { evolvePresence, type Session } from './presence.ts';
+import { evolvePresence, loginEndOf, type Session } from './presence.ts';
 import type { WorkingSet } from './working-set.ts';
 
 const first = life('RM_1');
@@ -178,6 +178,13 @@ describe('what a session remembers', () => {
       const set = hear([joined(first, { ...ann, attributes: { [name]: value } })]);
       expect(sessionIn(set, first, 'PA_1')).toMatchObject(unsaid);
     }
+  });
+
+  test('an end of the login that the desk would never have signed was not said', () => {
+    expect(loginEndOf({ attributes: { 'rt.login_end': '1767225600' } })).toBe(1_767_225_600_000);
+    expect(loginEndOf({})).toBeNull();
+    for (const value of ['', 'soon', '-1', '1.5', '1e9', '0x10', '9'.repeat(13)])
+      expect(loginEndOf({ attributes: { 'rt.login_end': value } })).toBeNull();
   });
 
   test('kind and visibility are kept apart', () => {

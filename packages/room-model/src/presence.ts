@@ -4,6 +4,7 @@ import {
   type LivekitObserved,
   type LivekitParticipant,
   type LivekitRoom,
+  LoginEnd,
   LoginId,
   type ParticipantKind,
   Traceparent,
@@ -67,13 +68,9 @@ export const attributes = {
   trace: 'rt.trace',
 } as const;
 
-/** When the login of whoever has these attributes ends by policy, milliseconds since the epoch. */
-export const loginEndOf = (signed: Readonly<Record<string, string | undefined>> | undefined): number | null => {
-  const seconds = signed?.[attributes.loginEnd];
-  return seconds === undefined ? null : Number(seconds) * 1000;
-};
-
-type Signed = Pick<LivekitParticipant, 'attributes'>;
+interface Signed {
+  readonly attributes?: Readonly<Record<string, string | undefined>> | undefined;
+}
 
 const signedAs = (id: typeof UserId, { attributes: signed }: Signed, name: string): string | null => {
   const value = signed?.[name];
@@ -82,6 +79,12 @@ const signedAs = (id: typeof UserId, { attributes: signed }: Signed, name: strin
 
 /** Whom our signed attributes name. */
 export const signedUserOf = (participant: Signed): string | null => signedAs(UserId, participant, attributes.user);
+
+/** When that person's login ends by policy, milliseconds since the epoch. */
+export const loginEndOf = (participant: Signed): number | null => {
+  const seconds = signedAs(LoginEnd, participant, attributes.loginEnd);
+  return seconds === null ? null : Number(seconds) * 1000;
+};
 
 /**
  * What our signed attributes say. Whoever has a key of LiveKit's may sign others under the same names: what the desk

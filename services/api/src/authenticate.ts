@@ -107,7 +107,7 @@ const refusalOf = (claims: Claims, oidc: OidcSettings, nowMs: number): RefusalRe
   if (claims.sub === undefined) return 'no_subject';
   if (claims.iat > nowMs / 1000 + clockToleranceSeconds) return 'not_yet_valid';
   if (claims.exp - claims.iat > maxLifeSeconds) return 'lifetime';
-  const loginEndsAtMs = loginEndOf(claims, oidc);
+  const loginEndsAtMs = policyEndOf(claims, oidc);
   return loginEndsAtMs !== null && loginEndsAtMs <= nowMs ? 'login_over' : undefined;
 };
 
@@ -176,7 +176,7 @@ export const registerAuthentication = async (app: FastifyInstance, { keys, oidc,
   const authenticate = async (request: FastifyRequest, authorization: string | undefined): Promise<void> => {
     const claims = await verify(request);
     const { sub, sid, scope, exp } = claims;
-    const loginEndsAtMs = loginEndOf(claims, oidc);
+    const loginEndsAtMs = policyEndOf(claims, oidc);
     const endsAtMs = Math.min(exp * 1000, loginEndsAtMs ?? Number.POSITIVE_INFINITY);
     const scopes = new Set(scope?.split(' '));
     request.user = { userId: sub, loginId: sid ?? null, loginEndsAtMs, endsAtMs, scopes };
@@ -196,7 +196,7 @@ export const registerAuthentication = async (app: FastifyInstance, { keys, oidc,
 };
 
 /** Keycloak tells of no session that has expired: its longest life is told to us. A service's token has no login. */
-const loginEndOf = ({ sid, auth_time, iat }: Claims, { loginMaxSeconds }: OidcSettings): number | null =>
+const policyEndOf = ({ sid, auth_time, iat }: Claims, { loginMaxSeconds }: OidcSettings): number | null =>
   sid === undefined || loginMaxSeconds === undefined ? null : ((auth_time ?? iat) + loginMaxSeconds) * 1000;
 
 const isFrom = (payload: unknown, issuer: string): boolean =>

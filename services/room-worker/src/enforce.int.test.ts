@@ -593,6 +593,15 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(inside()).toEqual(['bob', 'u-7', 'u-7:new']);
     });
 
+    test('an end of a login that is no time counts as not said', async () => {
+      await aCall();
+      await enter(room, 'u-7', { loginEnd: 'soon' });
+      await parts.caughtUp();
+      start();
+      await answered();
+      expect(inside()).toEqual(['bob', 'u-7']);
+    });
+
     describe('one device, where several were inside before the policy said so', () => {
       const identities = ['u-7:phone', 'u-7:desk'];
       const becomes = async (mode: string): Promise<void> => {

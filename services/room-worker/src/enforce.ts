@@ -184,13 +184,13 @@ const enforce = async (
 /** What is asked about somebody who is inside. */
 const stayOf = (
   { identity }: Mark,
-  { attributes: signed }: ListedParticipant,
+  present: ListedParticipant,
   { room, userId, deviceId }: { room: RoomFacts | null; userId: string; deviceId: string | null },
 ): Request => ({
   purpose: 'stay',
   identity,
   takeOver: false,
-  loginEndsAtMs: loginEndOf(signed),
+  loginEndsAtMs: loginEndOf(present),
   ...(room !== null && { dueIdentity: identityOf(room, userId, deviceId) }),
 });
 

@@ -1,4 +1,4 @@
-import { DeviceId, LoginId, UserId } from '@realtime-service/contracts';
+import { DeviceId, LoginEnd, LoginId, UserId } from '@realtime-service/contracts';
 import { attributes, loginEndOf } from '@realtime-service/room-model';
 import { z } from 'zod';
 import { ProblemError } from '../problem.ts';
@@ -20,16 +20,13 @@ const Person = z
     [attributes.user]: UserId,
     [attributes.device]: DeviceId.optional(),
     [attributes.login]: LoginId.optional(),
-    [attributes.loginEnd]: z
-      .string()
-      .regex(/^\d{1,12}$/)
-      .optional(),
+    [attributes.loginEnd]: LoginEnd.optional(),
   })
   .transform((signed) => ({
     userId: signed[attributes.user],
     deviceId: signed[attributes.device] ?? null,
     loginId: signed[attributes.login] ?? null,
-    loginEndsAtMs: loginEndOf(signed),
+    loginEndsAtMs: loginEndOf({ attributes: signed }),
   }));
 type Person = z.infer<typeof Person>;
 
