@@ -674,6 +674,39 @@ describeWith(['postgres'], 'enforcing', () => {
       await until('they are out', () => inside().join() === 'bob');
     });
 
+    test('orders go before questions, and both together are 32 at once', async () => {
+      parts.consume();
+      const people = Array.from({ length: 40 }, (_, at) => `p-${at}`);
+      await parts.publish(['room.created', room, { members: people.map((userId) => ({ userId, role: 'speaker' })) }]);
+      for (const each of people) await enter(room, each);
+      const kicked = people.slice(0, 20).map((identity): RoomFact => {
+        const data = { participantSid: `PA_${identity}`, identity, by: 'bob' };
+        return ['participant.kick_requested', room, data];
+      });
+      await parts.publish(...kicked);
+      await parts.caughtUp();
+      const claimed: [string, number][] = [];
+      const noting =
+        <T>(what: string, claim: (limit: number, seconds: number) => Promise<T[]>) =>
+        async (limit: number, seconds: number): Promise<T[]> => {
+          const rows = await claim(limit, seconds);
+          claimed.push([what, rows.length]);
+          return rows;
+        };
+      const { claimMarks, claimEdges } = parts.store;
+      const release = livekit.hold('ListRooms');
+      start({
+        store: { ...parts.store, claimMarks: noting('marks', claimMarks), claimEdges: noting('edges', claimEdges) },
+      });
+      await until('both are claimed', () => claimed.length >= 2);
+      expect(claimed).toEqual([
+        ['edges', 20],
+        ['marks', 12],
+      ]);
+      release();
+      await answered();
+    });
+
     test('a claim that holds 32 silent calls delays others by no more than their time-out', async () => {
       parts.consume();
       const people = Array.from({ length: 40 }, (_, at) => `p-${at}`);

@@ -278,7 +278,7 @@ const carryOutEdge = async (dependencies: EnforcementDependencies, edge: Claimed
 const inTrace = (name: string, traceparent: string | null, work: () => Promise<void>): Promise<void> =>
   withRemoteParent(traceparent === null ? {} : { traceparent }, () => withSpan(name, {}, work));
 
-/** How many questions are being answered at once; one that waits for LiveKit's answer delays no other. */
+/** How many questions and orders are being answered at once; one that waits for LiveKit's answer delays no other. */
 const concurrency = 32;
 /** A notification can be missed, and marks become due by time alone. */
 const pollEveryMs = 250;
@@ -310,12 +310,14 @@ export const startEnforcement = (dependencies: EnforcementDependencies): Enforce
   };
 
   const claim = async (): Promise<void> => {
-    const free = concurrency - underWay.size;
-    if (free <= 0) return;
-    for (const mark of await store.claimMarks(free, claimSeconds))
-      start(inTrace('enforce mark', mark.trace, () => answerMark(dependencies, mark)));
-    for (const edge of await store.claimEdges(free, claimSeconds))
+    const free = (): number => concurrency - underWay.size;
+    if (free() === 0) return;
+    // Orders first: they live for a minute, and questions may be many.
+    for (const edge of await store.claimEdges(free(), claimSeconds))
       start(inTrace('enforce order', edge.trace, () => carryOutEdge(dependencies, edge)));
+    if (free() === 0) return;
+    for (const mark of await store.claimMarks(free(), claimSeconds))
+      start(inTrace('enforce mark', mark.trace, () => answerMark(dependencies, mark)));
   };
 
   const run = async (): Promise<void> => {
