@@ -4,11 +4,23 @@ import { once } from 'node:events';
 import { createDatabase, startFaultProxy, startPgbouncer } from '@realtime-service/dev-stack';
 import { describeWith, realParts } from '@realtime-service/dev-stack/vitest';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { activeProjection, preparePositions } from '../positions.ts';
 import { readFacts } from '../read-facts.ts';
-import { createPool, inTransaction, isUnstorable, type Pool, preparedAs } from './database.ts';
+import { createPool, inTransaction, isBusy, isUnstorable, type Pool, preparedAs } from './database.ts';
 import { migrate } from './migrate.ts';
 
 const maxConnections = 5;
+
+/** As if one that alters the table of positions were new. */
+const undoMigration = (pool: Pool): Promise<unknown> =>
+  pool.query(`alter table log_positions drop column last_offset, drop column last_recorded_at;
+      delete from schema_migrations where name = '0007-which-log-it-was.sql'`);
+
+/** Resolves when somebody waits for such a lock. */
+const untilAwaited = async (pool: Pool, lock: string): Promise<void> => {
+  while ((await pool.query(`select from pg_locks where not granted and ${lock}`)).rowCount === 0);
+};
+const positionsLock = `relation = 'log_positions'::regclass`;
 
 const planningOf = async (pool: Pool): Promise<unknown> => {
   const names = `current_setting('plan_cache_mode') as "planCacheMode", current_setting('enable_seqscan') as "enableSeqscan"`;
@@ -115,17 +127,13 @@ describeWith(['postgres', 'pgbouncer'], 'C30: through PgBouncer in transaction m
       onError: () => undefined,
     });
     const all = await migrate(databaseUrl);
-    // As if the last one were new; it waits for a table that somebody holds.
-    await witness.query(`alter table log_positions drop column last_offset, drop column last_recorded_at;
-        delete from schema_migrations where name = '0007-which-log-it-was.sql'`);
+    await undoMigration(witness);
+    // It waits for a table that somebody holds, again and again.
     const holder = await witness.connect();
     await holder.query('begin; lock table log_positions in share mode');
-    const script = `import { migrate } from ${JSON.stringify(import.meta.resolve('./migrate.ts'))}; await migrate(${JSON.stringify(pooler.url)});`;
+    const script = `import { migrate } from ${JSON.stringify(import.meta.resolve('./migrate.ts'))}; for (;;) await migrate(${JSON.stringify(pooler.url)}).catch(() => undefined);`;
     const killed = spawn(process.execPath, ['--input-type=module', '--eval', script], { stdio: 'ignore' });
-    const waiting = async () =>
-      (await witness.query(`select from pg_locks where not granted and relation = 'log_positions'::regclass`))
-        .rowCount === 1;
-    while (!(await waiting()));
+    await untilAwaited(witness, positionsLock);
     killed.kill('SIGKILL');
     await once(killed, 'exit');
     const others = [migrate(pooler.url), migrate(pooler.url)];
@@ -140,6 +148,49 @@ describeWith(['postgres', 'pgbouncer'], 'C30: through PgBouncer in transaction m
     expect((await witness.query(`select pid from pg_locks where locktype = 'advisory'`)).rows).toEqual([]);
     await witness.end();
     await pooler.stop();
+  });
+});
+
+describeWith(['postgres'], 'a migration', () => {
+  let url: string;
+  let pool: Pool;
+
+  beforeEach(async () => {
+    url = await createDatabase(realParts(['postgres']).postgres.url);
+    await migrate(url);
+    pool = createPool({ url, maxConnections, applicationName: 'x', onError: () => undefined });
+    await preparePositions(pool, activeProjection, 'topic', 1);
+    await undoMigration(pool);
+  });
+  afterEach(() => pool.end());
+
+  test('gives up where somebody reads its table for long: others go on, and it goes through another time', async () => {
+    const reader = await pool.connect();
+    await reader.query('begin isolation level repeatable read read only; select from log_positions');
+    const refused = migrate(url).catch((refusal: unknown) => refusal);
+    await untilAwaited(pool, positionsLock);
+    const startedAtMs = performance.now();
+    // As the release before it does.
+    const { rows } = await inTransaction(pool, async (client) => {
+      await client.query('select next_offset from log_positions for no key update');
+      return client.query('update log_positions set next_offset = next_offset + 1 returning next_offset');
+    });
+    expect(rows).toEqual([{ next_offset: '1' }]);
+    expect(performance.now() - startedAtMs).toBeLessThan(1_000);
+    expect(isBusy(await refused)).toBe(true);
+    await reader.query('commit');
+    reader.release();
+    expect(await migrate(url)).toEqual(['0007-which-log-it-was.sql']);
+  });
+
+  test('waits for another process that migrates, however long that takes', async () => {
+    const other = await pool.connect();
+    await other.query(`begin; select pg_advisory_xact_lock(hashtextextended('realtime-service.migrate', 0))`);
+    const migrating = migrate(url);
+    await untilAwaited(pool, `locktype = 'advisory'`);
+    await other.query('select pg_sleep(1); commit');
+    other.release();
+    expect(await migrating).toEqual(['0007-which-log-it-was.sql']);
   });
 });
 

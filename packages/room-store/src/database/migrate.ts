@@ -3,9 +3,13 @@ import pg from 'pg';
 
 const folder = new URL('./migrations/', import.meta.url);
 
+/** Whoever needs the table next waits behind a migration that waits for it. */
+const lockTimeoutMs = 300;
+
 /**
  * Brings the schema up to date, each migration in a transaction of its own, under a lock that ends with it. Several
- * processes may start at once. `directUrl` must lead past any pooler in transaction mode.
+ * processes may start at once. Where somebody reads a table for long that a migration alters, such as a dump, it fails
+ * ({@link isBusy}) and is to be tried again a little later. `directUrl` must lead past any pooler in transaction mode.
  */
 export const migrate = async (directUrl: string): Promise<readonly string[]> => {
   const files = (await readdir(folder)).filter((name) => name.endsWith('.sql')).sort();
@@ -16,6 +20,8 @@ export const migrate = async (directUrl: string): Promise<readonly string[]> => 
     for (const file of files) {
       await client.query('begin');
       await client.query(`select pg_advisory_xact_lock(hashtextextended('realtime-service.migrate', 0))`);
+      // Not before: another process may migrate for long.
+      await client.query(`set local lock_timeout = ${lockTimeoutMs}`);
       await client.query(
         'create table if not exists schema_migrations (name text primary key, applied_at timestamptz not null default now())',
       );
