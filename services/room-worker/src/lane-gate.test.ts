@@ -21,7 +21,30 @@ const given = (at: { high: [number, number]; next: [number, number]; tables?: st
       })),
   };
   const log = { bounds: async () => at.high.map((high, partition) => ({ partition, low: 0n, high: BigInt(high) })) };
-  return createLaneGate(store, log, 'active');
+  return createLaneGate(store, log, 'active', { delay: async () => {} });
+};
+
+/** A lane of 500 records a second that is applied `behindMs` later; each look at it takes 2 ms. */
+const busy = (behindMs: number) => {
+  let nowMs = 1_000;
+  const offsetAt = (atMs: number): bigint => BigInt(Math.floor(atMs / 2));
+  const pass = async (ms: number): Promise<void> => {
+    nowMs += ms;
+  };
+  const store = {
+    readPositions: async () => {
+      await pass(2);
+      return [{ topic: topics.roomEvents, partition: 0, nextOffset: offsetAt(nowMs - behindMs), last: null }];
+    },
+  };
+  const log = {
+    bounds: async () => {
+      await pass(2);
+      return [{ partition: 0, low: 0n, high: offsetAt(nowMs) }];
+    },
+  };
+  const gate = createLaneGate(store, log, 'active', { delay: pass });
+  return { gate, nowMs: () => nowMs };
 };
 
 const lanes = (ofRoom: number, other: number): [number, number] => (lane === 0 ? [ofRoom, other] : [other, ofRoom]);
@@ -74,5 +97,20 @@ describe('what is known', () => {
     expect(await gate.hasReachedKnown([room])).toBe(true);
     expect(partitionOf('u-1', count)).toBe(otherLane);
     expect(await gate.hasReachedKnown([room, 'u-1'])).toBe(false);
+  });
+});
+
+describe('the end of the log as it is when it is asked about', () => {
+  it('is reached by a lane that is always a little behind', async () => {
+    const { gate } = busy(20);
+    expect(await gate.isCaughtUp([room])).toBe(true);
+  });
+
+  it('is waited for half a second, and no longer', async () => {
+    const { gate, nowMs } = busy(2_000);
+    const askedAtMs = nowMs();
+    expect(await gate.isCaughtUp([room])).toBe(false);
+    expect(nowMs() - askedAtMs).toBeGreaterThanOrEqual(500);
+    expect(nowMs() - askedAtMs).toBeLessThan(600);
   });
 });

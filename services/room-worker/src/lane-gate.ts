@@ -1,6 +1,11 @@
 import { topics } from '@realtime-service/contracts';
 import { type EventLog, partitionOf } from '@realtime-service/event-log';
 import type { RoomStore } from '@realtime-service/room-store';
+import { type Clock, systemClock } from './clock.ts';
+
+/** How long the lanes may take to the end of the log, and how often they are looked at meanwhile. */
+const patienceMs = 500;
+const lookEveryMs = 50;
 
 /**
  * Whether the facts about a room or a user are fresh enough to act on. A restored or empty database believes that
@@ -13,7 +18,10 @@ export interface LaneGate {
    * that is restored under a running worker closes the gate.
    */
   readonly hasReachedKnown: (keys: readonly string[]) => Promise<boolean>;
-  /** The lanes of these keys have reached the log's end as it is now: only then does absence mean anything. */
+  /**
+   * The lanes of these keys have reached the log's end as it is when this is asked, now or within half a second: only then
+   * does absence mean anything. A lane in which something is always under way never reaches the end of the moment.
+   */
   readonly isCaughtUp: (keys: readonly string[]) => Promise<boolean>;
 }
 
@@ -21,6 +29,7 @@ export const createLaneGate = (
   store: Pick<RoomStore, 'readPositions'>,
   log: Pick<EventLog, 'bounds'>,
   projection: string,
+  clock: Pick<Clock, 'delay'> = systemClock,
 ): LaneGate => {
   /** Per partition, the highest position that is known to be reachable. */
   const known = new Map<number, bigint>();
@@ -66,7 +75,11 @@ export const createLaneGate = (
     },
     isCaughtUp: async (keys) => {
       const ends = await readEnds();
-      return isReached(keys, await readNext(), ends);
+      for (let waitedMs = 0; !isReached(keys, await readNext(), ends); waitedMs += lookEveryMs) {
+        if (waitedMs >= patienceMs) return false;
+        await clock.delay(lookEveryMs);
+      }
+      return true;
     },
   };
 };

@@ -99,7 +99,7 @@ export class SimulatedWorker implements SimulatedProcess {
     this.#enforcement = startEnforcement({
       store: this.#store,
       livekit: this.#livekit,
-      gate: createLaneGate(this.#store, this.#log, activeProjection),
+      gate: createLaneGate(this.#store, this.#log, activeProjection, this.#clock),
       unknownRooms: 'observe',
       closingNoticeMs: 60_000,
       clock: this.#clock,
