@@ -53,6 +53,22 @@ export const behind = (name: GateProxyName) => {
     setRole: (user: string, room: string, role: Role) =>
       system.publish({ type: 'member.updated', subject: room, data: { userId: idOf(user), role } }),
     listed: async (room: string) => system.rooms.listParticipants(room),
+    /** Opens the signalling and asks for a session beside one's own, in a body; until LiveKit or the door has answered. */
+    signalBeside: async (token: string): Promise<void> => {
+      const body = '--b\r\nContent-Disposition: form-data; name="publish"\r\n\r\nx\r\n--b--\r\n';
+      const headers = {
+        connection: 'Upgrade',
+        upgrade: 'websocket',
+        'sec-websocket-version': '13',
+        'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==',
+        'content-type': 'multipart/form-data; boundary=b',
+        'content-length': `${body.length}`,
+      };
+      const { hostname, port } = new URL(url());
+      const path = `/rtc?access_token=${token}`;
+      const asked = request({ hostname, port, path, headers, agent: false }).end(body);
+      await Promise.race([once(asked, 'upgrade'), once(asked, 'response')]);
+    },
     /** The status at the door, without opening a session; path and headers byte for byte. */
     knock: async (path: string, headers: Record<string, string> = {}, method = 'GET') => {
       const { hostname, port } = new URL(url());

@@ -58,6 +58,8 @@ for (const { name, parts, start } of doors) {
     let proxy: Door;
     /** Asked of the gate. */
     const questions: Seen[] = [];
+    /** What LiveKit was sent, upgrades too. */
+    const signallings: Seen[] = [];
 
     beforeAll(async () => {
       api = await startUpstream('api', (seen) => {
@@ -65,7 +67,10 @@ for (const { name, parts, start } of doors) {
         questions.push(seen);
         return refusals[tokenOf(seen)] ?? (seen.url === '/api/realtime/gate' ? 204 : 200);
       });
-      livekit = await startUpstream('livekit', () => 200);
+      livekit = await startUpstream('livekit', (seen) => {
+        signallings.push(seen);
+        return 200;
+      });
       proxy = await start({ api: addressOf(api), livekit: addressOf(livekit) });
     });
     afterAll(async () => {
@@ -73,7 +78,9 @@ for (const { name, parts, start } of doors) {
       for (const server of [api, livekit]) server.closeAllConnections();
       for (const server of [api, livekit]) server.close();
     });
-    beforeEach(() => void questions.splice(0));
+    beforeEach(() => {
+      for (const asked of [questions, signallings]) asked.splice(0);
+    });
 
     /** Through the proxy, path and headers byte for byte: `fetch` would tidy them up. */
     async function ask(path: string, options: { headers?: Record<string, string>; body?: string } = {}) {
@@ -205,12 +212,42 @@ for (const { name, parts, start } of doors) {
       expect(questions[0]?.headers).toMatchObject(trace);
     });
 
+    const handshake = {
+      connection: 'Upgrade',
+      upgrade: 'websocket',
+      'sec-websocket-version': '13',
+      'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==',
+    };
+
+    // LiveKit reads a form as it reads the query, and the gate sees no body.
+    describe.each([
+      ['GET', 'multipart/form-data; boundary=b', { 'content-length': '61' }],
+      ['GET', 'multipart/form-data; boundary=b', { 'transfer-encoding': 'chunked' }],
+      ['POST', 'multipart/form-data; boundary=b', { 'content-length': '61' }],
+      ['POST', 'application/x-www-form-urlencoded', { 'transfer-encoding': 'chunked' }],
+    ])('%s with a body that is %s, %o', (method, type, framing) => {
+      const multipart = '--b\r\nContent-Disposition: form-data; name=publish\r\n\r\nx\r\n--b--';
+      const form = type.startsWith('multipart') ? multipart : 'publish=x';
+
+      test.each([
+        ['plain', {}],
+        ['to WebSocket', handshake],
+      ])('brings LiveKit no form: %s', async (_name, upgrade) => {
+        const headers = { ...upgrade, ...framing, 'content-type': type };
+        const path = '/rtc?access_token=a.b.c';
+        const asked = request({ host: '127.0.0.1', port: proxy.port, path, headers, method, agent: false });
+        asked.end(form);
+        asked.on('upgrade', (_response, socket) => socket.destroy());
+        await Promise.race(['response', 'upgrade'].map((event) => once(asked, event)));
+        asked.destroy();
+        for (const seen of signallings) expect(seen.headers).not.toHaveProperty('content-type');
+      });
+    });
+
     describe('an upgrade', () => {
       async function upgrade(token: string) {
-        const handshake = { 'sec-websocket-version': '13', 'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==' };
-        const headers = { connection: 'Upgrade', upgrade: 'websocket', ...handshake };
         const path = `/rtc?access_token=${token}`;
-        const asked = request({ host: '127.0.0.1', port: proxy.port, path, headers, agent: false });
+        const asked = request({ host: '127.0.0.1', port: proxy.port, path, headers: handshake, agent: false });
         asked.end();
         return Promise.race([
           once(asked, 'upgrade').then(async ([response, socket]) => {
@@ -322,7 +359,8 @@ async function startUpstream(upstream: string, answer: (seen: Seen) => number | 
       response.writeHead(status).end(status === 204 ? undefined : JSON.stringify(seen satisfies Seen));
     });
   });
-  server.on('upgrade', ({ headers }, socket) => {
+  server.on('upgrade', ({ url, method, headers }, socket, head) => {
+    answer({ upstream, method, url, headers, bodyBytes: head.length });
     // RFC 6455's own example of key and answer.
     const lines = [
       'Connection: Upgrade',

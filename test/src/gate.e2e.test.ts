@@ -9,8 +9,8 @@ import { until } from './until.ts';
 
 for (const name of gateProxyNames) {
   describeWith(['postgres', 'livekit', 'chromium', name], `real clients behind ${name}`, () => {
-    const { system, idOf, url, createRoom, tokenFor, enterByBrowser, remove, setRole, listed, knock, chromium } =
-      behind(name);
+    const door = behind(name);
+    const { system, idOf, url, createRoom, tokenFor, enterByBrowser, remove, setRole, listed, knock, chromium } = door;
 
     test('rtc-node joins, resumes, reconnects in full, and enters again with a refresh token', async () => {
       await createRoom('comes-back', { ann: 'host' });
@@ -71,6 +71,13 @@ for (const name of gateProxyNames) {
       expect(performance.now() - startedAtMs).toBeLessThan(10_000);
       expect(await listed('removal')).toEqual([]);
     }, 120_000);
+
+    test('a session beside one’s own is not had by a form in the body', async () => {
+      await createRoom('beside', { ann: 'host' });
+      const token = await tokenFor('ann', 'beside');
+      await door.signalBeside(token);
+      expect((await listed('beside')).filter(({ identity }) => identity !== idOf('ann'))).toEqual([]);
+    });
 
     test('a rich old token brings no right back', async () => {
       await createRoom('demotion', { ann: 'host', bob: 'speaker' });
