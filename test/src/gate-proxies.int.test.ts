@@ -117,6 +117,11 @@ for (const { name, parts, start } of doors) {
         expect(seen?.headers['authorization']).toBe(freshAuthorization);
       });
 
+      test('with the fresh token, where the client has its Connection header take that away', async () => {
+        const { seen } = await ask('/rtc?access_token=a.b.c', { headers: { connection: 'close, Authorization' } });
+        expect(seen?.headers['authorization']).toBe(freshAuthorization);
+      });
+
       test('with a token of 7 KiB', async () => {
         const path = `/rtc?access_token=${'x'.repeat(7_000)}.b.c`;
         expect((await ask(path)).status).toBe(200);
