@@ -378,6 +378,33 @@ export function describeEventLog(start: () => Promise<EventLogFixture>): void {
       expect(after.batches.map(({ partition, fetchedOffset }) => [partition, fetchedOffset])).toEqual([[1, 1n]]);
     });
 
+    it('begins at the last record that was read, where startAt names it', async () => {
+      const topic = await fixture.createTopic(1);
+      await append(range(5).map((i) => recordOf(topic, 'k', String(i))));
+      const recorder = createRecorder();
+      recorder.nextOffsets.set(0, 4n);
+      consume({
+        topics: [topic],
+        onBatch: recorder.onBatch,
+        startAt: async () => [{ topic, partition: 0, offset: 4n, lastRead: 2n }],
+      });
+      await recorder.untilApplied(1);
+      expect(recorder.batches[0]?.fetchedOffset).toBe(2n);
+    });
+
+    it('starts where another consumer has come while startAt was asked', async () => {
+      const topic = await fixture.createTopic(1);
+      const recorder = createRecorder();
+      recorder.nextOffsets.set(0, 1n);
+      const startAt = async () => {
+        await append([recordOf(topic, 'a'), recordOf(topic, 'b')]);
+        return [{ topic, partition: 0, offset: 1n }];
+      };
+      consume({ topics: [topic], onBatch: recorder.onBatch, startAt });
+      await recorder.untilApplied(1);
+      expect(recorder.keys()).toEqual(['b']);
+    });
+
     it('asks startAt again when told to, and goes on from there without a new record', async () => {
       const topic = await fixture.createTopic(1);
       await append([recordOf(topic, 'a'), recordOf(topic, 'b'), recordOf(topic, 'c')]);

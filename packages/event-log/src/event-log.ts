@@ -37,6 +37,12 @@ export interface LogPosition extends LogPartition {
   readonly offset: bigint;
 }
 
+/** Where to go on in a partition. */
+export interface LogStart extends LogPosition {
+  /** The last record before it that was read: reading begins there instead, unless retention has dropped that. */
+  readonly lastRead?: bigint | undefined;
+}
+
 export interface PartitionBounds {
   readonly partition: number;
   /** The first offset that is still kept. */
@@ -81,7 +87,7 @@ export interface ConsumeOptions {
    * believes that the group was (Kafka's committed offset, else the first record). Without it a group whose committed
    * offset is ahead of the database would notice only with the next record. A throw is retried each second.
    */
-  readonly startAt?: (assigned: readonly LogPartition[]) => Promise<readonly LogPosition[]>;
+  readonly startAt?: (assigned: readonly LogPartition[]) => Promise<readonly LogStart[]>;
   /** Told after each (re)assignment which partitions this member has. */
   readonly onAssigned?: (assigned: ReadonlyMap<string, readonly number[]>) => void;
   /** Partitions handled at once; fewer than there are lets a slow one delay others. Default 32. */
@@ -151,11 +157,14 @@ export class OffsetOutOfRangeError extends Error {
   readonly isRetryable = false;
 }
 
-/** @throws {OffsetOutOfRangeError} when a log with these bounds cannot go on at the position */
-export function assertInside(position: LogPosition, bounds: readonly PartitionBounds[] = []): void {
+/**
+ * The bounds of the position's partition.
+ * @throws {OffsetOutOfRangeError} when a log with these bounds cannot go on at the position
+ */
+export function assertInside(position: LogPosition, bounds: readonly PartitionBounds[] = []): PartitionBounds {
   const { topic, partition, offset } = position;
   const held = bounds.find((candidate) => candidate.partition === partition);
-  if (held !== undefined && offset >= held.low && offset <= held.high) return;
+  if (held !== undefined && offset >= held.low && offset <= held.high) return held;
   const range = held === undefined ? 'does not exist' : `holds ${held.low} to ${held.high}`;
   throw new OffsetOutOfRangeError(`Offset ${offset} was asked for, but partition ${partition} of ${topic} ${range}`);
 }

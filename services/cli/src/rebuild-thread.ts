@@ -59,7 +59,7 @@ const consumer = log.consume({
     },
     purge: (partition) => purgeFacts(pool, { projection: rebuildProjection, topic, partition }),
   }),
-  startAt: async () => startPositions(log, await readPositions(pool, rebuildProjection)),
+  startAt: async () => startPositions(await readPositions(pool, rebuildProjection)),
 });
 
 parentPort?.once('message', async () => {

@@ -226,7 +226,7 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
       noteReached(reached, positions);
       const isAssigned = (each: LogPartition): boolean =>
         assigned.some(({ topic, partition }) => topic === each.topic && partition === each.partition);
-      return startPositions(log, positions.filter(isAssigned));
+      return startPositions(positions.filter(isAssigned));
     },
   });
   const gate = createLaneGate(store, log, activeProjection);

@@ -156,8 +156,9 @@ export class SimulatedWorker implements SimulatedProcess {
     const positions = await this.#store.readPositions(activeProjection);
     noteReached(this.#reached, positions);
     const isOwn = (each: LogPartition): boolean => each.topic === topic && each.partition === partition;
-    const [start] = await startPositions(this.#log, positions.filter(isOwn));
-    return start?.offset ?? 0n;
+    const [start] = startPositions(positions.filter(isOwn));
+    // Nothing of the log is ever dropped.
+    return start?.lastRead ?? start?.offset ?? 0n;
   }
 
   /** What the intake does with a webhook once its signature holds: 200 when it is in the log. */

@@ -1,4 +1,5 @@
 import type { Pool, PoolClient } from 'pg';
+import { beginningsOf } from '../beginnings.ts';
 import type {
   ConsumeOptions,
   LogConsumer,
@@ -100,9 +101,8 @@ export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, opti
         found.push({ topic, partition, position: 0n, high, isBusy: false, resumesAtMs: 0 });
       }
     }
-    for (const start of (await options.startAt?.(found)) ?? []) {
+    for (const start of await beginningsOf((await options.startAt?.(found)) ?? [], bounds)) {
       const lane = found.find(({ topic, partition }) => topic === start.topic && partition === start.partition);
-      assertInside(start, lane === undefined ? [] : [{ partition: lane.partition, low: 0n, high: lane.high }]);
       if (lane !== undefined) lane.position = start.offset;
     }
     lanes.push(...found);

@@ -1,11 +1,11 @@
 import type { Batch, Consumer, EachBatchPayload, IHeaders, Kafka, TopicPartitions } from 'kafkajs';
+import { beginningsOf } from '../beginnings.ts';
 import type {
   BatchOutcome,
   ConsumeOptions,
   LogBatch,
   LogConsumer,
   LogPartition,
-  LogPosition,
   PartitionBounds,
   RecordHeaders,
   WriteLog,
@@ -200,28 +200,19 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
   async function position(consumer: Consumer, partitions: TopicPartitions[], assignment: number): Promise<void> {
     const each = partitions.flatMap(({ topic, partitions: of }) => of.map((partition) => ({ topic, partition })));
     try {
-      const starts = (await options.startAt?.(each)) ?? [];
-      const held = await boundsOf(starts);
+      const beginnings = await beginningsOf((await options.startAt?.(each)) ?? [], bounds);
       if (isEnded || assignment !== assignments) return;
-      for (const start of starts) {
-        assertInside(start, held.get(start.topic));
-        consumer.seek({ ...start, offset: String(start.offset) });
-      }
+      for (const beginning of beginnings) consumer.seek({ ...beginning, offset: String(beginning.offset) });
       consumer.resume(partitions);
       isAssigned = true;
     } catch (error) {
+      if (assignment !== assignments) return;
       if (error instanceof OffsetOutOfRangeError) return end(error);
       writeLog('warn', 'where to go on is not known yet', { error });
       later(ASK_AGAIN_AFTER_MS, () => {
         if (assignment === assignments) void position(consumer, partitions, assignment);
       });
     }
-  }
-
-  async function boundsOf(positions: readonly LogPosition[]): Promise<Map<string, PartitionBounds[]>> {
-    const held = new Map<string, PartitionBounds[]>();
-    for (const topic of new Set(positions.map((position) => position.topic))) held.set(topic, await bounds(topic));
-    return held;
   }
 
   /**

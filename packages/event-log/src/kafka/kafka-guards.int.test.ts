@@ -233,6 +233,24 @@ describeWith(['kafka'], 'the Kafka adapter', () => {
     });
   });
 
+  it('begins after the last record that was read where retention drops that while it starts', async () => {
+    const topic = await broker.createTopic(1);
+    await log.append(
+      range(10).map((i) => recordOf(topic, 'k', String(i))),
+      5_000,
+    );
+    const recorder = createRecorder();
+    recorder.nextOffsets.set(0, 5n);
+    const startAt = async () => {
+      await admin.fetchTopicOffsets(topic);
+      await admin.deleteTopicRecords({ topic, partitions: [{ partition: 0, offset: '5' }] });
+      return [{ topic, partition: 0, offset: 5n, lastRead: 4n }];
+    };
+    consume({ topics: [topic], onBatch: recorder.onBatch, startAt });
+    await recorder.untilApplied(5);
+    expect(recorder.batches[0]?.fetchedOffset).toBe(5n);
+  });
+
   describe('ends visibly when the topic was made again', () => {
     const makeAgain = async (topic: string, partitions: number): Promise<void> => {
       await admin.deleteTopics({ topics: [topic] });
