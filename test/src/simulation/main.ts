@@ -31,7 +31,9 @@ if (values.seed !== undefined) {
   write(
     `\nseeds ${from} to ${from + count - 1}, ${steps} steps each, ${seconds} s: ${failures.length === 0 ? 'all hold' : 'FAILED'}`,
   );
-  write(`${turns} turns, ${joins} joins, ${removals} removals, ${mutes} mutes, ${crashes} awaits at which a worker was killed`);
+  write(
+    `${turns} turns, ${joins} joins, ${removals} removals, ${mutes} mutes, ${crashes} awaits at which a worker was killed`,
+  );
   for (const [point, times] of [...crashedAt].sort()) write(`  ${String(times).padStart(6)}  ${point}`);
   process.exitCode = failures.length === 0 ? 0 : 1;
 }
