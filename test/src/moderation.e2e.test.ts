@@ -11,6 +11,7 @@ import {
 } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { permissionsOf, toParticipantPermission } from '@realtime-service/room-model';
+import { decodeJwt } from 'jose';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Identity, startDevIdentity } from './identity.ts';
 import { connect, type Participant } from './participant.ts';
@@ -166,6 +167,27 @@ describeWith(['postgres', 'livekit'], 'moderation', () => {
     expect(bob.room.isConnected).toBe(true);
     await bob.leave();
   });
+
+  test('an observer who is promoted is seen by everybody, with the next sweep', async () => {
+    await createRoom('promoted');
+    const promote = (role: 'observer' | 'speaker') =>
+      system.publish({ type: 'member.updated', subject: 'promoted', data: { userId: idOf('bob'), role } });
+    await promote('observer');
+    await until('bob may only watch', async () => {
+      const { participant_token } = await system.enter('bob', 'promoted');
+      return decodeJwt<{ video: { hidden: boolean } }>(participant_token).video.hidden;
+    });
+    const { server_url, participant_token } = await system.enter('bob', 'promoted');
+    const bob = await connect(server_url, participant_token);
+    const sessions = async () =>
+      (await system.pool.query(`select is_hidden from sessions where room_id = 'promoted' and is_live`)).rows;
+    await until('bob is inside', async () => (await sessions()).length === 1);
+    expect([await sessions(), await inside('ann', 'promoted')]).toEqual([[{ is_hidden: true }], []]);
+    await promote('speaker');
+    await until('bob is seen', async () => (await inside('ann', 'promoted')).length === 1, 25_000);
+    await moderate('ann', 'POST', `promoted/participants/${encodeURIComponent(bob.identity)}/kick`);
+    await bob.out;
+  }, 60_000);
 
   test.each<readonly [Privilege, (bob: Participant) => Promise<string>]>([
     ['publish_audio', (bob) => bob.publishAudio(TrackSource.SOURCE_CAMERA)],

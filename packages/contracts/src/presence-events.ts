@@ -19,10 +19,15 @@ export const presenceEventData = {
   'room.live_ended': z
     .object({ roomSid: z.string() })
     .meta({ description: 'LiveKit closed the room: the call is over.' }),
-  'participant.joined': session.meta({ description: 'A session is live. One person with two devices has two.' }),
+  'participant.joined': session.meta({
+    description: 'A session is live, and seen by others. One person with two devices has two.',
+  }),
   'participant.left': session
     .extend({ reason: z.string() })
-    .meta({ description: "A session ended by itself; `reason` is LiveKit's." }),
+    .meta({
+      description:
+        "A session ended by itself, or is not seen by others any more (`hidden`); else `reason` is LiveKit's.",
+    }),
   'participant.removed': session.extend({ reason: z.string(), latencyMs: z.int().min(0).optional() }).meta({
     description: 'A session was ended by us; `latencyMs` counts from the fact that took the right away.',
   }),

@@ -63,8 +63,8 @@ const Participant = fromProtoNames(
 /** A participant as LiveKit lists it now. */
 export type ListedParticipant = z.infer<typeof Participant>;
 
-/** A sid and whether it is still there: all that a sweep compares, read without a look at the rest. */
-const ListedSid = LivekitParticipant.pick({ sid: true, state: true });
+/** A sid, whether it is still there and whether others see it: all that a sweep compares, read without a look at the rest. */
+const ListedSid = LivekitParticipant.pick({ sid: true, state: true, permission: true });
 export type ListedSid = z.infer<typeof ListedSid>;
 
 const readRooms = z.compile(z.object({ rooms: z.array(fromProtoNames(LivekitRoom)).default([]) }));

@@ -3,7 +3,7 @@ import { type Pool, preparedAs } from './database/database.ts';
 
 /** A room that is believed to be live in LiveKit, and who is in it, as far as a sweep compares it. */
 export interface LiveRoom extends Pick<RoomLife, 'roomId' | 'roomSid'> {
-  readonly sessions: readonly Pick<Session, 'participantSid' | 'lastFactAtMs'>[];
+  readonly sessions: readonly Pick<Session, 'participantSid' | 'isHidden' | 'lastFactAtMs'>[];
 }
 
 export const readLiveRoomIds = async (pool: Pool): Promise<string[]> => {
@@ -16,6 +16,7 @@ export const readLiveRoomIds = async (pool: Pool): Promise<string[]> => {
 interface LiveRow extends Pick<LiveRoom, 'roomId' | 'roomSid'> {
   /** Null in a room without people. */
   readonly participantSid: string | null;
+  readonly isHidden: boolean;
   readonly lastFactAtMs: number;
 }
 
@@ -30,15 +31,16 @@ export const readLiveRooms = async (pool: Pool, roomIds: readonly string[]): Pro
     text: `
       select l.room_id as "roomId", l.room_sid as "roomSid",
         case when s.room_sid = l.room_sid then s.participant_sid end as "participantSid",
+        s.is_hidden as "isHidden",
         (extract(epoch from s.last_fact_at) * 1000)::float8 as "lastFactAtMs"
       from room_lives l left join sessions s on s.room_id = l.room_id and s.is_live
       where l.is_live and l.room_id = any($1::opaque_id[])`,
     values: [roomIds],
   });
   const rooms = new Map<string, LiveRoom & { readonly sessions: LiveRoom['sessions'][number][] }>();
-  for (const { roomId, roomSid, participantSid, lastFactAtMs } of rows) {
+  for (const { roomId, roomSid, participantSid, ...session } of rows) {
     const room = rooms.get(roomId) ?? { roomId, roomSid, sessions: [] };
-    if (participantSid !== null) room.sessions.push({ participantSid, lastFactAtMs });
+    if (participantSid !== null) room.sessions.push({ participantSid, ...session });
     rooms.set(roomId, room);
   }
   return [...rooms.values()];

@@ -450,9 +450,11 @@ export const storeContract = (open: () => StoreUnderTest): void => {
   test('the rooms that are live, and who is in them', async () => {
     const left = { ...joined('empty', 'bob'), type: 'participant_left' as const };
     const over = joined('over', 'cleo');
+    const bob = joined('r', 'bob');
+    const hidden = { ...bob, participant: { ...bob.participant, permission: { hidden: true } } };
     await apply([
       livekitRecord(0, joined('r', 'ann')),
-      livekitRecord(1, joined('r', 'bob')),
+      livekitRecord(1, hidden),
       livekitRecord(2, joined('empty', 'bob')),
       livekitRecord(3, left),
       livekitRecord(4, over),
@@ -462,10 +464,15 @@ export const storeContract = (open: () => StoreUnderTest): void => {
     expect((await store.readLiveRoomIds()).sort()).toEqual(['empty', 'r']);
     const rooms = await store.readLiveRooms(['empty', 'over', 'never', 'r']);
     expect(
-      rooms.map(({ roomId, sessions }) => [roomId, sessions.map((each) => each.participantSid).sort()]).sort(),
+      rooms
+        .map(({ roomId, sessions }) => [
+          roomId,
+          sessions.map(({ participantSid, isHidden }) => `${participantSid} ${isHidden}`).sort(),
+        ])
+        .sort(),
     ).toEqual([
       ['empty', []],
-      ['r', ['PA_ann', 'PA_bob']],
+      ['r', ['PA_ann false', 'PA_bob true']],
     ]);
     expect(await store.readLiveRooms(['empty'])).toMatchObject([{ roomId: 'empty' }]);
   });

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { topics } from '@realtime-service/contracts';
+import { type Role, topics } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import type { RoomService } from '@realtime-service/livekit';
 import { permissionsOf, toParticipantPermission } from '@realtime-service/room-model';
@@ -40,12 +40,12 @@ describeWith(['postgres'], 'the sweep', () => {
     await parts.caughtUp();
     return count;
   };
-  const put = (room: string, identity: string, sid = `PA_${identity}`): void =>
+  const put = (room: string, identity: string, sid = `PA_${identity}`, role: Role = 'speaker'): void =>
     livekit.put(room, {
       sid,
       identity,
       attributes: { 'rt.user': identity, 'app.other': 'x' },
-      permission: toParticipantPermission(permissionsOf('speaker', null, [])),
+      permission: toParticipantPermission(permissionsOf(role, null, [])),
     });
   const live = async (): Promise<string[]> =>
     (await parts.pool.query(`select room_id || ' ' || participant_sid as session from sessions where is_live`)).rows
@@ -93,6 +93,30 @@ describeWith(['postgres'], 'the sweep', () => {
     put('one', 'bob');
     expect(await sweep()).toBe(1);
     expect(await live()).toEqual(['one PA_bob']);
+  });
+
+  test('finds who is hidden no more, or is now: no webhook tells of new rights', async () => {
+    const hidden = async () => (await parts.pool.query('select is_hidden from sessions')).rows[0]?.is_hidden;
+    const announced = async (): Promise<string[]> => {
+      const { rows } = await parts.pool.query(
+        `select type, data ->> 'reason' as reason from outbox where type like 'participant.%' order by outbox_id`,
+      );
+      return rows.map(({ type, reason }) => `${type} ${reason ?? ''}`.trim());
+    };
+    put('one', 'ann', 'PA_ann', 'observer');
+    await sweep();
+    expect([await hidden(), await announced()]).toEqual([true, []]);
+    put('one', 'ann');
+    expect(await sweep()).toBe(1);
+    expect([await hidden(), await announced()]).toEqual([false, ['participant.joined']]);
+    expect(await sweep()).toBe(0);
+    put('one', 'ann', 'PA_ann', 'observer');
+    expect(await sweep()).toBe(1);
+    expect([await hidden(), await announced()]).toEqual([true, ['participant.joined', 'participant.left hidden']]);
+    livekit.rooms.get('one')?.clear();
+    expect(await sweep()).toBe(1);
+    expect(await announced()).toHaveLength(2);
+    expect(await live()).toEqual([]);
   });
 
   test('raises a question about everybody whom it lists, and about a room that it did not know to be live', async () => {

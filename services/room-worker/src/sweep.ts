@@ -53,8 +53,9 @@ interface Difference<P extends ListedSid> extends Look<P> {
 const isThere = ({ state }: ListedSid): boolean => state !== 'DISCONNECTED';
 
 /**
- * The sids that LiveKit's list names and the projection does not, or the other way round. What was told of one since the
- * list was asked for excuses that one alone: in a busy room something is always new.
+ * The sids that LiveKit's list names and the projection does not, or the other way round, or that only one of them takes
+ * for hidden: no webhook tells of new rights. What was told of one since the list was asked for excuses that one alone: in
+ * a busy room something is always new.
  */
 const differingSids = ({ listedAtMs, room, participants }: Look, believed: LiveRoom | undefined): Set<string> => {
   const sessions = believed?.sessions ?? [];
@@ -66,9 +67,10 @@ const differingSids = ({ listedAtMs, room, participants }: Look, believed: LiveR
     if (since.size > 0) return new Set();
     return new Set([room?.sid, believed?.roomSid].filter((sid) => sid !== undefined));
   }
-  const listed = new Set(participants.filter(isThere).map(({ sid }) => sid));
-  const known = new Set(sessions.map(({ participantSid }) => participantSid));
-  return listed.symmetricDifference(known).difference(since);
+  const listed = new Map(participants.filter(isThere).map(({ sid, permission }) => [sid, permission?.hidden ?? false]));
+  const known = new Map(sessions.map(({ participantSid, isHidden }) => [participantSid, isHidden]));
+  const sids = new Set([...listed.keys(), ...known.keys()]).difference(since);
+  return new Set([...sids].filter((sid) => listed.get(sid) !== known.get(sid)));
 };
 
 const differencesOf = <P extends ListedSid>(

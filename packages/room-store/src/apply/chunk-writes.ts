@@ -166,7 +166,8 @@ export class ChunkWrites {
   }
 
   #announceSession(before: Session | undefined, row: Session, record: ChunkRecord): void {
-    if (row.kind !== 'STANDARD' || row.isHidden) return;
+    const wasSeen = before !== undefined && isSeen(before);
+    if (isSeen(row) === wasSeen) return;
     const { roomSid, participantSid, identity, userId, deviceId } = row;
     const session = {
       roomSid,
@@ -175,15 +176,18 @@ export class ChunkWrites {
       ...(userId === null ? {} : { userId }),
       ...(deviceId === null ? {} : { deviceId }),
     };
-    const wasLive = before?.isLive ?? false;
-    if (row.isLive && !wasLive)
+    if (!wasSeen) {
       this.#announce({ type: 'participant.joined', roomId: row.roomId, data: session }, participantSid, record);
-    if (row.isLive || !wasLive) return;
-    const reason = row.endReason ?? 'UNKNOWN_REASON';
+      return;
+    }
+    const reason = row.endReason ?? 'hidden';
     const type = wasRemoved(row) ? 'participant.removed' : 'participant.left';
     this.#announce({ type, roomId: row.roomId, data: { ...session, reason } }, participantSid, record);
   }
 }
+
+/** Whether others in the room see it: nothing is announced of machines and hidden people. */
+const isSeen = ({ kind, isHidden, isLive }: Session): boolean => isLive && kind === 'STANDARD' && !isHidden;
 
 /** LiveKit's reason for a session that RoomService ended. */
 export const removedReason = 'PARTICIPANT_REMOVED';
