@@ -22,12 +22,9 @@ export const presenceEventData = {
   'participant.joined': session.meta({
     description: 'A session is live, and seen by others. One person with two devices has two.',
   }),
-  'participant.left': session
-    .extend({ reason: z.string() })
-    .meta({
-      description:
-        "A session ended by itself, or is not seen by others any more (`hidden`); else `reason` is LiveKit's.",
-    }),
+  'participant.left': session.extend({ reason: z.string() }).meta({
+    description: "A session ended by itself, or is not seen by others any more (`hidden`); else `reason` is LiveKit's.",
+  }),
   'participant.removed': session.extend({ reason: z.string(), latencyMs: z.int().min(0).optional() }).meta({
     description: 'A session was ended by us; `latencyMs` counts from the fact that took the right away.',
   }),
