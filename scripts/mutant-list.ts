@@ -273,6 +273,21 @@ export const mutants: readonly Mutant[] = [
     caughtBy: { file: seats, title: 'its holder who came and went gives it up', parts: 'postgres' },
   },
   {
+    name: 'who joined later and has left is not looked at',
+    edits: [
+      {
+        path: 'packages/room-store/src/apply/load-touched.ts',
+        from: '    [isLastOfOthers, [namedRooms, roomSids, participantSids, identities]],\n',
+        to: '',
+      },
+    ],
+    caughtBy: {
+      file: 'packages/room-store/src/apply/load-touched.int.test.ts',
+      title: 'an earlier entry that is told after a later one that is over',
+      parts: 'postgres',
+    },
+  },
+  {
     name: 'an ID token passes for a logout token',
     edits: [
       {

@@ -47,14 +47,17 @@ export type PresenceChange =
   | { readonly entity: 'life'; readonly row: RoomLife }
   | { readonly entity: 'session'; readonly row: Session };
 
-/**
- * The lives and sessions that the facts at hand touch: of a room those that are live in it, of an identity that a fact
- * names all, ended ones too.
- */
+/** The lives and sessions that the facts at hand touch: no more than is said here has to be known. */
 export interface PresenceEntities {
   readonly lives: ReadonlyMap<string, RoomLife>;
+  /** Those that live: what has ended is passed over. */
   readonly sessionsOf: (roomId: string) => Iterable<Session>;
+  /** Asked for those that a fact names. */
   readonly session: (roomId: string, roomSid: string, participantSid: string) => Session | undefined;
+  /**
+   * Those that live, those that a fact names, and of the others, in each life of the room that a fact names, the last to
+   * join: whether anybody joined later is all that is asked about who has left.
+   */
   readonly sessionsOfIdentity: (roomId: string, identity: string) => Iterable<Session>;
 }
 

@@ -1,12 +1,18 @@
 import { topics } from '@realtime-service/contracts';
 import { keyOf } from '@realtime-service/room-model';
 import { describe } from 'vitest';
+import { presenceContract } from '../test/presence-contract.ts';
 import { partitionCount, projection } from '../test/records.ts';
 import { type StoreUnderTest, storeContract } from '../test/store-contract.ts';
 import { MemoryDatabase } from './memory-store.ts';
 
 describe('the store in memory', () => {
   let database = new MemoryDatabase(Date.now);
+  const empty = async () => {
+    database = new MemoryDatabase(Date.now);
+    for (const topic of [topics.roomEvents, topics.livekitWebhooks])
+      database.preparePositions(projection, topic, partitionCount);
+  };
 
   storeContract(
     (): StoreUnderTest => ({
@@ -19,11 +25,17 @@ describe('the store in memory', () => {
       forgetMarks: async () => database.tables.marks.clear(),
       orderLives: async () =>
         [...database.tables.edges.values()].map(({ expiresAtMs }) => (expiresAtMs - Date.now()) / 1000),
-      empty: async () => {
-        database = new MemoryDatabase(Date.now);
-        for (const topic of [topics.roomEvents, topics.livekitWebhooks])
-          database.preparePositions(projection, topic, partitionCount);
-      },
+      empty,
     }),
+  );
+
+  presenceContract(
+    () => ({
+      store: database.connect(),
+      lives: async () => [...database.tables.lives.values()],
+      sessions: async () => [...database.tables.sessions.values()],
+      empty,
+    }),
+    1000,
   );
 });

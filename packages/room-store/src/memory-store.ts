@@ -576,6 +576,30 @@ const affectedBy = (marks: Iterable<RaisedMark>, sessions: readonly Session[]): 
   return [...affected].sort(([left], [right]) => (left < right ? -1 : 1)).map(([, each]) => each);
 };
 
+/** What the fold can ask for (`PresenceEntities`), and no more: a fold that needs more has to fail here, too. */
+const touchedSessions = (tables: Tables, liveRooms: Touched['liveRooms']): Set<Session> => {
+  const rooms = new Map(
+    [...liveRooms].map(([roomId, { sids, sessions, isWhole }]) => {
+      const named = new Set(sessions.map(({ roomSid, participantSid }) => keyOf(roomSid, participantSid)));
+      return [roomId, { sids, named, isWhole, identities: new Set(sessions.map(({ identity }) => identity)) }];
+    }),
+  );
+  const found = new Set<Session>();
+  const lastOfOthers = new Map<string, Session>();
+  for (const row of tables.sessions.values()) {
+    const room = rooms.get(row.roomId);
+    if (room === undefined) continue;
+    const isNamed = room.named.has(keyOf(row.roomSid, row.participantSid));
+    const sharesIdentity = room.identities.has(row.identity);
+    const isOfOlderLife = !room.sids.has(row.roomSid);
+    if (isNamed || (row.isLive && (sharesIdentity || room.isWhole || isOfOlderLife))) found.add(row);
+    if (isNamed || !sharesIdentity) continue;
+    const key = keyOf(row.roomId, row.roomSid, row.identity);
+    if (row.joinedAtMs > (lastOfOthers.get(key)?.joinedAtMs ?? Number.NEGATIVE_INFINITY)) lastOfOthers.set(key, row);
+  }
+  return new Set([...found, ...lastOfOthers.values()]);
+};
+
 const loadTouched = (tables: Tables, touched: Touched): WorkingSet => {
   const set = new WorkingSet();
   const { rooms, wholeRooms, users, liveRooms } = touched;
@@ -599,12 +623,6 @@ const loadTouched = (tables: Tables, touched: Touched): WorkingSet => {
   for (const row of tables.suspects.values())
     if (isOpenDoubt(row) || isLetter(row)) set.put({ entity: 'suspect', row });
   for (const row of tables.lives.values()) if (liveRooms.has(row.roomId)) set.put({ entity: 'life', row });
-  for (const row of tables.sessions.values()) {
-    const live = liveRooms.get(row.roomId);
-    if (live === undefined) continue;
-    const isOfOlderLife = row.isLive && !live.sids.has(row.roomSid);
-    if (live.identities.has(row.identity) || (live.isWhole && row.isLive) || isOfOlderLife)
-      set.put({ entity: 'session', row });
-  }
+  for (const row of touchedSessions(tables, liveRooms)) set.put({ entity: 'session', row });
   return set;
 };

@@ -98,21 +98,52 @@ const loadDoubts = (client: Client, set: WorkingSet, touched: Touched): Loading 
   return loading;
 };
 
+/**
+ * Of those who share a named one's identity and life of the room, and are not named, the last to join. They are asked for
+ * by where they end in `sessions_by_joining`, since equalities make other indexes look as good, which have them all read.
+ */
+const isLastOfOthers = `(room_id, room_sid, participant_sid) in (
+  select last.room_id, last.room_sid, last.participant_sid
+    from unnest($1::opaque_id[], $2::text[], $3::text[], $4::opaque_id[]) as named (room_id, room_sid, participant_sid, identity)
+      cross join lateral (
+        select * from sessions as other
+          where (other.room_id, other.identity, other.room_sid) <= (named.room_id, named.identity, named.room_sid)
+            and (room_id, room_sid, participant_sid) not in (select * from unnest($1::opaque_id[], $2::text[], $3::text[]))
+          order by room_id desc, identity desc, room_sid desc, joined_at desc limit 1) as last
+    where (last.room_id, last.identity, last.room_sid) = (named.room_id, named.identity, named.room_sid))`;
+
+/**
+ * What the fold can ask for (`PresenceEntities`), of each by an index: somebody who comes and goes without end leaves a
+ * room as many ended sessions.
+ */
 const loadPresence = (client: Client, set: WorkingSet, touched: Touched): Loading => {
   const live = [...touched.liveRooms];
   if (live.length === 0) return [];
   const rooms = live.map(([roomId]) => roomId);
-  const [pairRooms, identities] = pairsOf(new Map(live.map(([roomId, each]) => [roomId, each.identities])));
   const whole = live.filter(([, each]) => each.isWhole).map(([roomId]) => roomId);
-  const sids = live.flatMap(([, each]) => [...each.sids]);
+  const lives = pairsOf(live.map(([roomId, { sids }]) => [roomId, sids]));
+  const named = live.flatMap(([roomId, { sessions }]) => sessions.map((each) => ({ roomId, ...each })));
+  const namedRooms = named.map(({ roomId }) => roomId);
+  const roomSids = named.map(({ roomSid }) => roomSid);
+  const participantSids = named.map(({ participantSid }) => participantSid);
+  const identities = named.map(({ identity }) => identity);
   const selections: readonly (readonly [where: string, values: readonly (readonly string[])[]])[] = [
-    // Those named; all that live where a fact is about the whole room; and what an older life of the room left.
-    ['(room_id, identity) in (select * from unnest($1::opaque_id[], $2::opaque_id[]))', [pairRooms, identities]],
+    [
+      '(room_id, room_sid, participant_sid) in (select * from unnest($1::opaque_id[], $2::text[], $3::text[]))',
+      [namedRooms, roomSids, participantSids],
+    ],
+    [
+      'is_live and (room_id, identity) in (select * from unnest($1::opaque_id[], $2::opaque_id[]))',
+      [namedRooms, identities],
+    ],
+    [isLastOfOthers, [namedRooms, roomSids, participantSids, identities]],
+    // All that live where a fact is about the whole room; and what an older life of the room left.
     ['room_id = any($1::opaque_id[]) and is_live', [whole]],
     // `not in`, since `<> all` goes through the list for each of them.
     [
-      'room_id = any($1::opaque_id[]) and is_live and room_sid not in (select * from unnest($2::text[]))',
-      [rooms, sids],
+      `room_id = any($1::opaque_id[]) and is_live
+        and (room_id, room_sid) not in (select * from unnest($2::opaque_id[], $3::text[]))`,
+      [rooms, ...lives],
     ],
   ];
   return [

@@ -1,7 +1,10 @@
 import { isUserEventType, RoomId, UserId } from '@realtime-service/contracts';
-import { type LogPlace, signedUserOf } from '@realtime-service/room-model';
+import { type LogPlace, type Session, signedUserOf } from '@realtime-service/room-model';
 import { toPlace } from '../dead-letters/dead-letters.ts';
 import type { ChunkRecord } from './chunk.ts';
+
+/** A session as a fact names it. */
+type NamedSession = Pick<Session, 'roomSid' | 'participantSid' | 'identity'>;
 
 /** The entities that a chunk can change, by id: what it locks and loads, and never more. */
 export interface Touched {
@@ -18,8 +21,8 @@ export interface Touched {
   readonly users: Set<string>;
   /** Users whose session a fact may open. */
   readonly entering: Set<string>;
-  /** Rooms of LiveKit facts, with the identities and room sids that these name. */
-  readonly liveRooms: Map<string, { readonly identities: Set<string>; readonly sids: Set<string>; isWhole: boolean }>;
+  /** Rooms of LiveKit facts, with the room sids and the sessions that these name. */
+  readonly liveRooms: Map<string, { readonly sids: Set<string>; readonly sessions: NamedSession[]; isWhole: boolean }>;
 }
 
 const touchPair = (pairs: Map<string, Set<string>>, roomId: string, userId: string): void => {
@@ -68,13 +71,14 @@ const touchRecord = (touched: Touched, { content, origin }: ChunkRecord): void =
       const participants =
         fact.type === 'observed' ? fact.observed.participants : 'participant' in fact ? [fact.participant] : [];
       touched.rooms.add(roomId);
-      const live = touched.liveRooms.get(roomId) ?? { identities: new Set(), sids: new Set(), isWhole: false };
+      const live = touched.liveRooms.get(roomId) ?? { sids: new Set(), sessions: [], isWhole: false };
       touched.liveRooms.set(roomId, live);
       if (room !== null) live.sids.add(room.sid);
       // Two lives of a room in one chunk: the newer one ends whoever is left of the older.
       if (!('participant' in fact) || live.sids.size > 1) live.isWhole = true;
       for (const participant of participants) {
-        live.identities.add(participant.identity);
+        if (room !== null)
+          live.sessions.push({ roomSid: room.sid, participantSid: participant.sid, identity: participant.identity });
         const userId = signedUserOf(participant);
         if (userId !== null) touched.entering.add(userId);
       }

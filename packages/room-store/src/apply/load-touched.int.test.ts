@@ -1,0 +1,91 @@
+import type { LivekitFact } from '@realtime-service/contracts';
+import { describeWith } from '@realtime-service/dev-stack/vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { countingPages, joined, livekitRecord, startDatabase } from '../../test/given.ts';
+import { presenceContract } from '../../test/presence-contract.ts';
+import { lifeTable, load, sessionTable } from '../database/rows.ts';
+import { createPostgresStore, type Pool } from '../index.ts';
+import { loadTouched } from './load-touched.ts';
+import { touchedBy } from './touched.ts';
+
+describeWith(['postgres'], 'presence in PostgreSQL', () => {
+  let pool: Pool;
+
+  beforeAll(async () => {
+    ({ pool } = await startDatabase());
+  });
+  afterAll(() => pool.end());
+
+  const allOf = async <T>(table: Parameters<typeof load<T>>[1]): Promise<T[]> => {
+    const client = await pool.connect();
+    try {
+      return await load(client, table, '', []);
+    } finally {
+      client.release();
+    }
+  };
+
+  presenceContract(
+    () => ({
+      store: createPostgresStore(pool),
+      lives: () => allOf(lifeTable),
+      sessions: () => allOf(sessionTable),
+      empty: async () => {
+        await pool.query('truncate room_lives, sessions, applied_facts, marks, outbox');
+        await pool.query('update log_positions set next_offset = 0, newest_recorded_at = default, last_offset = null');
+      },
+    }),
+    100,
+  );
+
+  describe.each(['', 'vacuum analyze sessions'])('of somebody who came and went 50,000 times: %s', (maintenance) => {
+    const room = (sid: string) => ({ name: 'r', sid, creationTimeMs: 1_000 });
+    const entry = joined('r', 'mallory', 'PA_new');
+    const at = (joinedAtMs: number | undefined, sid = 'RM_2'): LivekitFact => {
+      const { joinedAtMs: _, ...participant } = entry.participant;
+      return {
+        ...entry,
+        room: room(sid),
+        participant: { ...participant, ...(joinedAtMs !== undefined && { joinedAtMs }) },
+      };
+    };
+
+    beforeAll(async () => {
+      // Three lives of a room, each with a third of the stays, somebody else who is inside, and as much in other rooms.
+      await pool.query(`truncate sessions; insert into sessions (room_id, room_sid, participant_sid, identity, kind, is_hidden, is_live,
+          joined_at, version, end_reason, ended_at, last_fact_at)
+        select room_id, 'RM_' || at % 3, 'PA_' || at, identity, 'STANDARD', false, at = 0,
+            now() - interval '1 hour' + at * interval '10 milliseconds', 1, case when at > 0 then 'CLIENT_INITIATED' end, now(), now()
+          from generate_series(0, 100000) as at, lateral (
+            select case when at <= 50000 then 'r' else 'r-' || at end as room_id, case at when 0 then 'ann' else 'mallory' end as identity) as stay`);
+      await pool.query(maintenance);
+    });
+
+    test.each<[string, LivekitFact]>([
+      ['an entry', at(Date.now())],
+      ['an entry that was long ago', at(Date.now() - 7_200_000)],
+      ['an entry that says not when', at(undefined)],
+      ['an entry in an earlier life', at(undefined, 'RM_0')],
+      ['an entry in a life that is new', at(Date.now(), 'RM_3')],
+      ['a departure', { ...entry, type: 'participant_left', room: room('RM_2') }],
+      ['an aborted connection', { ...entry, type: 'participant_connection_aborted', room: room('RM_2') }],
+      [
+        'a list',
+        {
+          type: 'observed',
+          observed: {
+            roomName: 'r',
+            listedAtMs: Date.now(),
+            room: room('RM_2'),
+            participants: [entry.participant, { ...entry.participant, sid: 'PA_5' }],
+          },
+        },
+      ],
+    ])('%s reads few', async (_, fact) => {
+      const touched = touchedBy([livekitRecord(0, fact)]);
+      const { result, pages } = await countingPages(pool, (client) => loadTouched(client, touched));
+      expect([...result.sessionsOf('r')].length).toBeLessThan(6);
+      expect(pages).toBeLessThan(80);
+    });
+  });
+});
