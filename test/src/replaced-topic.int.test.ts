@@ -125,7 +125,7 @@ describeWith(['postgres', 'kafka'], 'a room-worker that starts again', () => {
     const hasLogged = (what: RegExp, from = 0) =>
       until(`it says ${what}`, async () => what.test((await kafka.worker.readLog()).slice(from)), 20_000);
 
-    test('ends before it applies anything, whenever it is started; a rebuild is the way out', async () => {
+    test('ends before it applies anything, whenever it is started; a reset is the way out', async () => {
       await kafka.worker.stop();
       const before = await readTables();
       await admin.deleteTopics({ topics: [topic] });
@@ -141,7 +141,7 @@ describeWith(['postgres', 'kafka'], 'a room-worker that starts again', () => {
       }
 
       const env = { DATABASE_URL: kafka.databaseUrl, KAFKA_BROKERS: kafka.broker.brokers.join() };
-      expect(await runRealtime(env, 'rebuild', '--restart')).toMatchObject({ code: 0 });
+      expect(await runRealtime(env, 'reset', topic, '--yes')).toMatchObject({ code: 0 });
       await kafka.worker.start();
       await kafka.untilCaughtUp();
       expect(await runRealtime(env, 'verify')).toMatchObject({ code: 0 });
