@@ -189,8 +189,8 @@ export const mutants: readonly Mutant[] = [
     edits: [
       {
         path: 'packages/room-store/src/apply/chunk-writes.ts',
-        from: "if (fact.type === 'participant_joined' || fact.type === 'participant_connection_aborted')",
-        to: "if (fact.type === 'participant_connection_aborted')",
+        from: "      fact.type === 'participant_joined' ||\n",
+        to: '',
       },
     ],
     caughtBy: { file: 'packages/room-store/src/memory-store.test.ts', title: 'an entry is always asked about' },
