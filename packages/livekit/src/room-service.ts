@@ -63,8 +63,15 @@ const Participant = fromProtoNames(
 /** A participant as LiveKit lists it now. */
 export type ListedParticipant = z.infer<typeof Participant>;
 
-/** A sid, whether it is still there and whether others see it: all that a sweep compares, read without a look at the rest. */
-const ListedSid = LivekitParticipant.pick({ sid: true, state: true, permission: true });
+/** By its proto name: to look for other spellings costs as much as the rest of the list. */
+const ListedTrack = LivekitTrack.omit({ mimeType: true })
+  .extend({ mime_type: LivekitTrack.shape.mimeType })
+  .transform(({ mime_type: mimeType, ...track }): LivekitTrack => ({ ...track, mimeType }));
+
+/** A sid, whether it is there and what others see of it: all that a sweep compares, read without a look at the rest. */
+const ListedSid = LivekitParticipant.pick({ sid: true, state: true, permission: true, kind: true }).extend({
+  tracks: z.array(ListedTrack).default([]),
+});
 export type ListedSid = z.infer<typeof ListedSid>;
 
 const readRooms = z.compile(z.object({ rooms: z.array(fromProtoNames(LivekitRoom)).default([]) }));

@@ -5,7 +5,7 @@ import type { RoomService } from '@realtime-service/livekit';
 import { permissionsOf, toParticipantPermission } from '@realtime-service/room-model';
 import type { RoomStore } from '@realtime-service/room-store';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { type FakeLivekit, startFakeLivekit } from '../test/fake-livekit.ts';
+import { type FakeLivekit, type FakeParticipant, startFakeLivekit } from '../test/fake-livekit.ts';
 import { startProjection, type TestProjection } from '../test/projection.ts';
 import { type Client, connect, type RealWorker, startRealWorker } from '../test/real-worker.ts';
 import { until } from '../test/until.ts';
@@ -117,6 +117,33 @@ describeWith(['postgres'], 'the sweep', () => {
     expect(await sweep()).toBe(1);
     expect(await announced()).toHaveLength(2);
     expect(await live()).toEqual([]);
+  });
+
+  test('finds a disguised track whose webhook was lost, of a person and for as long as it is there', async () => {
+    const publish = (kind: string, ...tracks: NonNullable<FakeParticipant['tracks']>): void => {
+      put('one', 'ann');
+      const ann = livekit.rooms.get('one')?.get('ann');
+      if (ann !== undefined) livekit.put('one', { ...ann, kind, tracks });
+    };
+    const audio = { sid: 'TR_1', source: 'MICROPHONE', mime_type: 'audio/opus' };
+    publish('STANDARD', audio);
+    await sweep();
+    await parts.pool.query('delete from marks');
+    expect(await sweep()).toBe(0);
+    for (const disguised of [
+      { ...audio, source: 'CAMERA' },
+      { ...audio, source: 'CAMERA', type: 'VIDEO' },
+    ]) {
+      publish('AGENT', audio, disguised);
+      expect(await sweep()).toBe(0);
+      publish('STANDARD', audio, disguised);
+      expect(await sweep()).toBe(1);
+      const { rows } = await parts.pool.query('delete from marks returning room_id, identity');
+      expect(rows).toEqual([{ room_id: 'one', identity: 'ann' }]);
+    }
+    expect(await sweep()).toBe(1);
+    publish('STANDARD', audio);
+    expect(await sweep()).toBe(0);
   });
 
   test('raises a question about everybody whom it lists, and about a room that it did not know to be live', async () => {

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { type LivekitObserved, type LivekitRoom, observedType } from '@realtime-service/contracts';
+import { isDisguised, type LivekitObserved, type LivekitRoom, observedType } from '@realtime-service/contracts';
 import { type EventLog, type NewRecord, RecordTooLargeError } from '@realtime-service/event-log';
 import type { ListedParticipant, ListedSid, RoomService } from '@realtime-service/livekit';
 import type { LiveRoom, RoomStore } from '@realtime-service/room-store';
@@ -52,9 +52,15 @@ interface Difference<P extends ListedSid> extends Look<P> {
 
 const isThere = ({ state }: ListedSid): boolean => state !== 'DISCONNECTED';
 
+/** What others see of a person. Nobody is believed to be disguised: as long as somebody is, that differs. */
+const sightOf = ({ kind, permission, tracks }: ListedSid): 'hidden' | 'seen' | 'disguised' => {
+  if (kind === 'STANDARD' && tracks.some(isDisguised)) return 'disguised';
+  return permission?.hidden ? 'hidden' : 'seen';
+};
+
 /**
- * The sids that LiveKit's list names and the projection does not, or the other way round, or that only one of them takes
- * for hidden: no webhook tells of new rights. What was told of one since the list was asked for excuses that one alone: in
+ * The sids that LiveKit's list names and the projection does not, or the other way round, or of which they say different
+ * things: no webhook tells of new rights, and that of a disguised track may be lost. What was told of one since the list was asked for excuses that one alone: in
  * a busy room something is always new.
  */
 const differingSids = ({ listedAtMs, room, participants }: Look, believed: LiveRoom | undefined): Set<string> => {
@@ -67,8 +73,8 @@ const differingSids = ({ listedAtMs, room, participants }: Look, believed: LiveR
     if (since.size > 0) return new Set();
     return new Set([room?.sid, believed?.roomSid].filter((sid) => sid !== undefined));
   }
-  const listed = new Map(participants.filter(isThere).map(({ sid, permission }) => [sid, permission?.hidden ?? false]));
-  const known = new Map(sessions.map(({ participantSid, isHidden }) => [participantSid, isHidden]));
+  const listed = new Map(participants.filter(isThere).map((each) => [each.sid, sightOf(each)]));
+  const known = new Map(sessions.map(({ participantSid, isHidden }) => [participantSid, isHidden ? 'hidden' : 'seen']));
   const sids = new Set([...listed.keys(), ...known.keys()]).difference(since);
   return new Set([...sids].filter((sid) => listed.get(sid) !== known.get(sid)));
 };

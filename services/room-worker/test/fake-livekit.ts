@@ -10,7 +10,12 @@ export interface FakeParticipant {
   readonly attributes: Readonly<Record<string, string>>;
   readonly permission: Readonly<Record<string, unknown>>;
   readonly kind?: string;
-  readonly tracks?: readonly { readonly sid: string; readonly type?: string; readonly source?: string }[];
+  readonly tracks?: readonly {
+    readonly sid: string;
+    readonly type?: string;
+    readonly source?: string;
+    readonly mime_type?: string;
+  }[];
 }
 
 /** An answer in the server's place: an HTTP answer, or none at all. */
