@@ -248,6 +248,21 @@ export const mutants: readonly Mutant[] = [
     caughtBy: { file: 'test/src/simulation/simulate.test.ts', title: 'the first seeds hold' },
   },
   {
+    name: 'a track taken by its source alone',
+    edits: [
+      {
+        path: 'services/room-worker/src/enforce.ts',
+        from: 'if (present.tracks.some(isDisguised)) {',
+        to: 'if (present.tracks.length > 32) {',
+      },
+    ],
+    caughtBy: {
+      file: 'services/room-worker/src/enforce.int.test.ts',
+      title: 'under another source is told so and removed',
+      parts: 'postgres',
+    },
+  },
+  {
     name: 'a schedule acted on by an older state',
     edits: [
       {
