@@ -1,6 +1,6 @@
 import { topics } from '@realtime-service/contracts';
 import { partitionOf } from '@realtime-service/event-log';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { createLaneGate } from './lane-gate.ts';
 
 const count = 2;
@@ -9,7 +9,10 @@ const lane = partitionOf(room, count);
 const otherLane = 1 - lane;
 
 /** A gate over a log and a projection whose positions the test moves. */
-const given = (at: { high: [number, number]; next: [number, number]; tables?: string }) => {
+const given = (
+  at: { high: [number, number]; next: [number, number]; tables?: string },
+  delay: () => Promise<void> = async () => {},
+) => {
   const store = {
     readPositions: async () =>
       at.next.map((next, partition) => ({
@@ -21,7 +24,7 @@ const given = (at: { high: [number, number]; next: [number, number]; tables?: st
       })),
   };
   const log = { bounds: async () => at.high.map((high, partition) => ({ partition, low: 0n, high: BigInt(high) })) };
-  return createLaneGate(store, log, 'active', { delay: async () => {} });
+  return createLaneGate(store, log, 'active', { delay });
 };
 
 /** A lane of 500 records a second that is applied `behindMs` later; each look at it takes 2 ms. */
@@ -112,5 +115,27 @@ describe('the end of the log as it is when it is asked about', () => {
     expect(await gate.isCaughtUp([room])).toBe(false);
     expect(nowMs() - askedAtMs).toBeGreaterThanOrEqual(500);
     expect(nowMs() - askedAtMs).toBeLessThan(600);
+  });
+
+  it('is waited for by one question at a time in a lane that stands still, and by all once it has moved', async () => {
+    const at = { high: lanes(5, 5), next: lanes(4, 5) };
+    const delays: (() => void)[] = [];
+    let isPatient = false;
+    const gate = given(at, () => (isPatient ? new Promise((resolve) => delays.push(resolve)) : Promise.resolve()));
+    expect(await gate.isCaughtUp([room])).toBe(false);
+    isPatient = true;
+    const first = gate.isCaughtUp([room]);
+    await vi.waitFor(() => expect(delays).toHaveLength(1));
+    expect(await gate.isCaughtUp([room])).toBe(false);
+    expect(await gate.isCaughtUp(['u-1'])).toBe(true);
+    at.next = lanes(5, 5);
+    delays.pop()?.();
+    expect(await first).toBe(true);
+    at.high = lanes(6, 5);
+    const both = [gate.isCaughtUp([room]), gate.isCaughtUp([room])];
+    await vi.waitFor(() => expect(delays).toHaveLength(2));
+    at.next = lanes(6, 5);
+    for (const end of delays) end();
+    expect(await Promise.all(both)).toEqual([true, true]);
   });
 });

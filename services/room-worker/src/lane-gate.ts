@@ -20,7 +20,8 @@ export interface LaneGate {
   readonly hasReachedKnown: (keys: readonly string[]) => Promise<boolean>;
   /**
    * The lanes of these keys have reached the log's end as it is when this is asked, now or within half a second: only then
-   * does absence mean anything. A lane in which something is always under way never reaches the end of the moment.
+   * does absence mean anything. A lane in which something is always under way never reaches the end of the moment. One that
+   * was waited for in vain is waited for by one question at a time, until it has moved: others must not be held up by it.
    */
   readonly isCaughtUp: (keys: readonly string[]) => Promise<boolean>;
 }
@@ -33,6 +34,9 @@ export const createLaneGate = (
 ): LaneGate => {
   /** Per partition, the highest position that is known to be reachable. */
   const known = new Map<number, bigint>();
+  /** Lanes that were waited for in vain, and those of them that somebody waits for. */
+  const stalled = new Set<number>();
+  const waitedFor = new Set<number>();
   let serving: string | undefined;
 
   const raise = (partition: number, position: bigint): void => {
@@ -53,16 +57,15 @@ export const createLaneGate = (
     return next;
   };
 
-  /** Whether the lanes of these keys have come as far as `ends` says. */
-  const isReached = (
+  /** The lanes of these keys that have not come as far as `ends` says. */
+  const lanesBehind = (
     keys: readonly string[],
     next: ReadonlyMap<number, bigint>,
     ends: ReadonlyMap<number, bigint>,
-  ): boolean =>
-    keys.every((key) => {
-      const partition = partitionOf(key, ends.size);
-      return (next.get(partition) ?? -1n) >= (ends.get(partition) ?? 0n);
-    });
+  ): number[] =>
+    keys
+      .map((key) => partitionOf(key, ends.size))
+      .filter((partition) => (next.get(partition) ?? -1n) < (ends.get(partition) ?? 0n));
 
   const readEnds = async (): Promise<Map<number, bigint>> =>
     new Map((await log.bounds(topics.roomEvents)).map(({ partition, high }) => [partition, high]));
@@ -71,15 +74,26 @@ export const createLaneGate = (
     hasReachedKnown: async (keys) => {
       const next = await readNext();
       if (known.size === 0) for (const [partition, high] of await readEnds()) raise(partition, high);
-      return isReached(keys, next, known);
+      return lanesBehind(keys, next, known).length === 0;
     },
     isCaughtUp: async (keys) => {
       const ends = await readEnds();
-      for (let waitedMs = 0; !isReached(keys, await readNext(), ends); waitedMs += lookEveryMs) {
-        if (waitedMs >= patienceMs) return false;
-        await clock.delay(lookEveryMs);
+      const lanes = lanesBehind(keys, await readNext(), ends);
+      if (lanes.some((lane) => waitedFor.has(lane))) return false;
+      const ours = lanes.filter((lane) => stalled.has(lane));
+      for (const lane of ours) waitedFor.add(lane);
+      try {
+        let left = lanes;
+        for (let waitedMs = 0; left.length > 0 && waitedMs < patienceMs; waitedMs += lookEveryMs) {
+          await clock.delay(lookEveryMs);
+          left = lanesBehind(keys, await readNext(), ends);
+        }
+        for (const lane of lanes) stalled.delete(lane);
+        for (const lane of left) stalled.add(lane);
+        return left.length === 0;
+      } finally {
+        for (const lane of ours) waitedFor.delete(lane);
       }
-      return true;
     },
   };
 };
