@@ -60,8 +60,8 @@ const sightOf = ({ kind, permission, tracks }: ListedSid): 'hidden' | 'seen' | '
 
 /**
  * The sids that LiveKit's list names and the projection does not, or the other way round, or of which they say different
- * things: no webhook tells of new rights, and that of a disguised track may be lost. What was told of one since the list was asked for excuses that one alone: in
- * a busy room something is always new.
+ * things: no webhook tells of new rights, and that of a disguised track may be lost. What was told of one since the list was
+ * asked for excuses that one alone: in a busy room something is always new.
  */
 const differingSids = ({ listedAtMs, room, participants }: Look, believed: LiveRoom | undefined): Set<string> => {
   const sessions = believed?.sessions ?? [];
