@@ -99,14 +99,18 @@ const kindOfSource: ReadonlyMap<string, 'AUDIO' | 'VIDEO'> = new Map([
   ['SCREEN_SHARE', 'VIDEO'],
 ]);
 
+/** By what arrives, else by what was announced; undefined for what is neither, as a codec that LiveKit does not know. */
+const mediaOf = ({ type = 'AUDIO', mimeType = '' }: LivekitTrack): string | undefined =>
+  /^(?:audio|video)(?=\/|$)/i.exec(mimeType || type)?.[0].toUpperCase();
+
 /**
  * Whether a track is audio under a source of video, or the other way round. LiveKit compares the source alone with what
  * somebody may publish (livekit pkg/rtc/participant.go, `AddTrack`), and refuses one that is unknown where sources are set.
  */
-export const isDisguised = ({ type = 'AUDIO', source = '', mimeType = '' }: LivekitTrack): boolean => {
-  const due = kindOfSource.get(source);
-  if (due === undefined) return false;
-  return type !== due || (mimeType !== '' && !mimeType.toUpperCase().startsWith(`${due}/`));
+export const isDisguised = (track: LivekitTrack): boolean => {
+  const due = kindOfSource.get(track.source ?? '');
+  const media = mediaOf(track);
+  return due !== undefined && media !== undefined && media !== due;
 };
 
 /** The envelope that every webhook has. An id is missing only in hand-made ones. */

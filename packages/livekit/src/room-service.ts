@@ -68,8 +68,14 @@ const ListedTrack = LivekitTrack.omit({ mimeType: true })
   .extend({ mime_type: LivekitTrack.shape.mimeType })
   .transform(({ mime_type: mimeType, ...track }): LivekitTrack => ({ ...track, mimeType }));
 
-/** A sid, whether it is there and what others see of it: all that a sweep compares, read without a look at the rest. */
-const ListedSid = LivekitParticipant.pick({ sid: true, state: true, permission: true, kind: true }).extend({
+/** A sid, whether it is there, seen by others, and disguised: all that a sweep asks, read without a look at the rest. */
+const ListedSid = LivekitParticipant.pick({
+  sid: true,
+  identity: true,
+  state: true,
+  permission: true,
+  kind: true,
+}).extend({
   tracks: z.array(ListedTrack).default([]),
 });
 export type ListedSid = z.infer<typeof ListedSid>;

@@ -400,6 +400,12 @@ describe('facts from LiveKit', () => {
       { type: 'VIDEO', source: 'CAMERA', mimeType: 'audio/red' },
       'track_published',
     ],
+    [
+      'a codec that LiveKit does not know',
+      { type: 'VIDEO', source: 'CAMERA', mimeType: 'MimeTypeUnknown' },
+      'skipped: no_state',
+    ],
+    ['a kind as a number', { type: 1, source: 'CAMERA' }, 'skipped: no_state'],
     ['video as a microphone', { type: 'VIDEO', source: 'MICROPHONE', mimeType: 'video/VP8' }, 'track_published'],
     ['video as the sound of a screen', { type: 'VIDEO', source: 'SCREEN_SHARE_AUDIO' }, 'track_published'],
     ['a camera', { type: 'VIDEO', source: 'CAMERA', mimeType: 'video/H264' }, 'skipped: no_state'],

@@ -278,8 +278,11 @@ const carryOutEdge = async (dependencies: EnforcementDependencies, edge: Claimed
 const inTrace = (name: string, traceparent: string | null, work: () => Promise<void>): Promise<void> =>
   withRemoteParent(traceparent === null ? {} : { traceparent }, () => withSpan(name, {}, work));
 
-/** How many questions and orders are being answered at once; one that waits for LiveKit's answer delays no other. */
-const concurrency = 32;
+/**
+ * How many questions are being answered at once, and how many orders: one that waits for LiveKit's answer delays no other,
+ * nor do orders that fail again and again delay a question.
+ */
+const atOnce = { questions: 32, orders: 8 };
 /** A notification can be missed, and marks become due by time alone. */
 const pollEveryMs = 250;
 
@@ -296,28 +299,33 @@ export interface Enforcement {
  */
 export const startEnforcement = (dependencies: EnforcementDependencies): Enforcement => {
   const { store, clock = systemClock, logger } = dependencies;
-  const underWay = new Set<Promise<void>>();
+  const underWay = { questions: new Set<Promise<void>>(), orders: new Set<Promise<void>>() };
   let isStopped = false;
   let woken = Promise.withResolvers<void>();
   const wake = (): void => woken.resolve();
 
-  const start = (work: Promise<void>): void => {
+  const start = (kind: keyof typeof atOnce, work: Promise<void>): void => {
     const done: Promise<void> = work.finally(() => {
-      underWay.delete(done);
+      underWay[kind].delete(done);
       wake();
     });
-    underWay.add(done);
+    underWay[kind].add(done);
   };
+  const free = (kind: keyof typeof atOnce): number => atOnce[kind] - underWay[kind].size;
 
   const claim = async (): Promise<void> => {
-    const free = (): number => concurrency - underWay.size;
-    if (free() === 0) return;
-    // Orders first: they live for a minute, and questions may be many.
-    for (const edge of await store.claimEdges(free(), claimSeconds))
-      start(inTrace('enforce order', edge.trace, () => carryOutEdge(dependencies, edge)));
-    if (free() === 0) return;
-    for (const mark of await store.claimMarks(free(), claimSeconds))
-      start(inTrace('enforce mark', mark.trace, () => answerMark(dependencies, mark)));
+    if (free('orders') > 0)
+      for (const edge of await store.claimEdges(free('orders'), claimSeconds))
+        start(
+          'orders',
+          inTrace('enforce order', edge.trace, () => carryOutEdge(dependencies, edge)),
+        );
+    if (free('questions') > 0)
+      for (const mark of await store.claimMarks(free('questions'), claimSeconds))
+        start(
+          'questions',
+          inTrace('enforce mark', mark.trace, () => answerMark(dependencies, mark)),
+        );
   };
 
   const run = async (): Promise<void> => {
@@ -329,7 +337,7 @@ export const startEnforcement = (dependencies: EnforcementDependencies): Enforce
       await woken.promise;
       answered.abort();
     }
-    await Promise.all(underWay);
+    await Promise.all([...underWay.questions, ...underWay.orders]);
   };
 
   const running = run();

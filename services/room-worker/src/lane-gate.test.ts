@@ -24,11 +24,11 @@ const given = (
       })),
   };
   const log = { bounds: async () => at.high.map((high, partition) => ({ partition, low: 0n, high: BigInt(high) })) };
-  return createLaneGate(store, log, 'active', { delay });
+  return createLaneGate(store, log, 'active', { now: () => 0, delay });
 };
 
-/** A lane of 500 records a second that is applied `behindMs` later; each look at it takes 2 ms. */
-const busy = (behindMs: number) => {
+/** A lane of 500 records a second that is applied `behindMs` later. */
+const busy = (behindMs: number, lookMs = 2) => {
   let nowMs = 1_000;
   const offsetAt = (atMs: number): bigint => BigInt(Math.floor(atMs / 2));
   const pass = async (ms: number): Promise<void> => {
@@ -36,17 +36,17 @@ const busy = (behindMs: number) => {
   };
   const store = {
     readPositions: async () => {
-      await pass(2);
+      await pass(lookMs);
       return [{ topic: topics.roomEvents, partition: 0, nextOffset: offsetAt(nowMs - behindMs), last: null }];
     },
   };
   const log = {
     bounds: async () => {
-      await pass(2);
+      await pass(lookMs);
       return [{ partition: 0, low: 0n, high: offsetAt(nowMs) }];
     },
   };
-  const gate = createLaneGate(store, log, 'active', { delay: pass });
+  const gate = createLaneGate(store, log, 'active', { now: () => nowMs, delay: pass });
   return { gate, nowMs: () => nowMs };
 };
 
@@ -95,6 +95,17 @@ describe('what is known', () => {
     expect(await gate.hasReachedKnown([room])).toBe(true);
   });
 
+  it('is no more than the log holds, where a shorter one has taken its place', async () => {
+    const at = { high: lanes(500, 0), next: lanes(500, 0) };
+    const gate = given(at);
+    expect(await gate.hasReachedKnown([room])).toBe(true);
+    at.high = lanes(4, 0);
+    at.next = lanes(3, 0);
+    expect(await gate.hasReachedKnown([room])).toBe(false);
+    at.next = lanes(4, 0);
+    expect(await gate.hasReachedKnown([room])).toBe(true);
+  });
+
   it('of other lanes does not matter', async () => {
     const gate = given({ high: lanes(5, 9), next: lanes(5, 0) });
     expect(await gate.hasReachedKnown([room])).toBe(true);
@@ -115,6 +126,13 @@ describe('the end of the log as it is when it is asked about', () => {
     expect(await gate.isCaughtUp([room])).toBe(false);
     expect(nowMs() - askedAtMs).toBeGreaterThanOrEqual(500);
     expect(nowMs() - askedAtMs).toBeLessThan(600);
+  });
+
+  it('is waited for no longer where looks take long', async () => {
+    const { gate, nowMs } = busy(20_000, 300);
+    const askedAtMs = nowMs();
+    expect(await gate.isCaughtUp([room])).toBe(false);
+    expect(nowMs() - askedAtMs).toBeLessThan(1_500);
   });
 
   it('is waited for by one question at a time in a lane that stands still, and by all once it has moved', async () => {

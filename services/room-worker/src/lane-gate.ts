@@ -26,11 +26,22 @@ export interface LaneGate {
   readonly isCaughtUp: (keys: readonly string[]) => Promise<boolean>;
 }
 
+/** Whoever asks while an answer is on its way gets that one. */
+const oneForAll = <T>(read: () => Promise<T>): (() => Promise<T>) => {
+  let reading: Promise<T> | undefined;
+  return () => {
+    reading ??= read().finally(() => {
+      reading = undefined;
+    });
+    return reading;
+  };
+};
+
 export const createLaneGate = (
   store: Pick<RoomStore, 'readPositions'>,
   log: Pick<EventLog, 'bounds'>,
   projection: string,
-  clock: Pick<Clock, 'delay'> = systemClock,
+  clock: Pick<Clock, 'now' | 'delay'> = systemClock,
 ): LaneGate => {
   /** Per partition, the highest position that is known to be reachable. */
   const known = new Map<number, bigint>();
@@ -57,36 +68,49 @@ export const createLaneGate = (
     return next;
   };
 
+  const isBehind = (lane: number, next: ReadonlyMap<number, bigint>, ends: ReadonlyMap<number, bigint>): boolean =>
+    (next.get(lane) ?? -1n) < (ends.get(lane) ?? 0n);
+
   /** The lanes of these keys that have not come as far as `ends` says. */
   const lanesBehind = (
     keys: readonly string[],
     next: ReadonlyMap<number, bigint>,
     ends: ReadonlyMap<number, bigint>,
-  ): number[] =>
-    keys
-      .map((key) => partitionOf(key, ends.size))
-      .filter((partition) => (next.get(partition) ?? -1n) < (ends.get(partition) ?? 0n));
+  ): number[] => keys.map((key) => partitionOf(key, ends.size)).filter((lane) => isBehind(lane, next, ends));
 
   const readEnds = async (): Promise<Map<number, bigint>> =>
     new Map((await log.bounds(topics.roomEvents)).map(({ partition, high }) => [partition, high]));
+
+  // While something is behind, many ask again and again.
+  const readNextForAll = oneForAll(readNext);
+  const readEndsForAll = oneForAll(readEnds);
 
   return {
     hasReachedKnown: async (keys) => {
       const next = await readNext();
       if (known.size === 0) for (const [partition, high] of await readEnds()) raise(partition, high);
+      if (lanesBehind(keys, next, known).length === 0) return true;
+      // What was known may be of another log, whose place a shorter one has taken.
+      for (const [partition, high] of await readEndsForAll())
+        if (high < (known.get(partition) ?? 0n)) known.set(partition, high);
       return lanesBehind(keys, next, known).length === 0;
     },
     isCaughtUp: async (keys) => {
       const ends = await readEnds();
-      const lanes = lanesBehind(keys, await readNext(), ends);
+      const next = await readNext();
+      for (const lane of stalled) if (!isBehind(lane, next, ends)) stalled.delete(lane);
+      const lanes = lanesBehind(keys, next, ends);
       if (lanes.some((lane) => waitedFor.has(lane))) return false;
       const ours = lanes.filter((lane) => stalled.has(lane));
       for (const lane of ours) waitedFor.add(lane);
       try {
+        const startedAtMs = clock.now();
         let left = lanes;
-        for (let waitedMs = 0; left.length > 0 && waitedMs < patienceMs; waitedMs += lookEveryMs) {
+        // Looks are counted as well as time, which may be set back.
+        for (let look = 0; left.length > 0 && look < patienceMs / lookEveryMs; look += 1) {
+          if (clock.now() - startedAtMs >= patienceMs) break;
           await clock.delay(lookEveryMs);
-          left = lanesBehind(keys, await readNext(), ends);
+          left = lanesBehind(keys, await readNextForAll(), ends);
         }
         for (const lane of lanes) stalled.delete(lane);
         for (const lane of left) stalled.add(lane);

@@ -52,16 +52,10 @@ interface Difference<P extends ListedSid> extends Look<P> {
 
 const isThere = ({ state }: ListedSid): boolean => state !== 'DISCONNECTED';
 
-/** What others see of a person. Nobody is believed to be disguised: as long as somebody is, that differs. */
-const sightOf = ({ kind, permission, tracks }: ListedSid): 'hidden' | 'seen' | 'disguised' => {
-  if (kind === 'STANDARD' && tracks.some(isDisguised)) return 'disguised';
-  return permission?.hidden ? 'hidden' : 'seen';
-};
-
 /**
- * The sids that LiveKit's list names and the projection does not, or the other way round, or of which they say different
- * things: no webhook tells of new rights, and that of a disguised track may be lost. What was told of one since the list was
- * asked for excuses that one alone: in a busy room something is always new.
+ * The sids that LiveKit's list names and the projection does not, or the other way round, or of which they say otherwise
+ * whether others see it: no webhook tells of new rights. What was told of one since the list was asked for excuses that one
+ * alone: in a busy room something is always new.
  */
 const differingSids = ({ listedAtMs, room, participants }: Look, believed: LiveRoom | undefined): Set<string> => {
   const sessions = believed?.sessions ?? [];
@@ -73,8 +67,8 @@ const differingSids = ({ listedAtMs, room, participants }: Look, believed: LiveR
     if (since.size > 0) return new Set();
     return new Set([room?.sid, believed?.roomSid].filter((sid) => sid !== undefined));
   }
-  const listed = new Map(participants.filter(isThere).map((each) => [each.sid, sightOf(each)]));
-  const known = new Map(sessions.map(({ participantSid, isHidden }) => [participantSid, isHidden ? 'hidden' : 'seen']));
+  const listed = new Map(participants.filter(isThere).map(({ sid, permission }) => [sid, permission?.hidden ?? false]));
+  const known = new Map(sessions.map(({ participantSid, isHidden }) => [participantSid, isHidden]));
   const sids = new Set([...listed.keys(), ...known.keys()]).difference(since);
   return new Set([...sids].filter((sid) => listed.get(sid) !== known.get(sid)));
 };
@@ -135,6 +129,22 @@ const lookAt = async <P extends ListedSid>(
     differing.push(...differencesOf(looks, await store.readLiveRooms(some)));
   }
   return differing;
+};
+
+/**
+ * The first look at the people of a room. That somebody's track is disguised is no difference, and no fact: the question
+ * is asked that its webhook would have raised, had it not been lost.
+ */
+const listSids = async (
+  { livekit, store, clock = systemClock }: SweepDependencies,
+  room: LivekitRoom,
+): Promise<readonly ListedSid[] | null> => {
+  const people = await livekit.listSids(room);
+  const isToAskAbout = ({ kind, tracks }: ListedSid): boolean => kind === 'STANDARD' && tracks.some(isDisguised);
+  const identities = people?.filter(isToAskAbout).map(({ identity }) => identity) ?? [];
+  if (identities.length > 0)
+    await store.markIdentities(room.name, identities, { cause: 'disguised_track', causedAtMs: clock.now() });
+  return people;
 };
 
 /** Null where the room has been replaced or ended meanwhile: these may be the people of its next life. */
@@ -208,7 +218,9 @@ export const sweepOnce = async (dependencies: SweepDependencies): Promise<number
   // Also the rooms that are believed to be live and that LiveKit does not list.
   const listed = (await livekit.listRooms()).map(({ name }) => name);
   const believed = await store.readLiveRoomIds();
-  const suspected = await lookAt(dependencies, [...new Set([...listed, ...believed])], livekit.listSids);
+  const suspected = await lookAt(dependencies, [...new Set([...listed, ...believed])], (room) =>
+    listSids(dependencies, room),
+  );
   if (suspected.length === 0) return 0;
   await clock.delay(secondLookAfterMs, signal);
   let differing = await lookAgain(dependencies, suspected);

@@ -123,7 +123,10 @@ export const registerWatch = (
       };
       reply.raw.once('close', leave);
       // Gone during that look: nothing will tell of it any more.
-      if (reply.raw.destroyed) leave();
+      if (reply.raw.destroyed) {
+        leave();
+        return reply.hijack();
+      }
       metrics.requests.inc({ operation, outcome: 'allowed', reason: 'member' });
       // Its connection is of no more use: kept alive, it would hold up the end of the process.
       reply.headers({
