@@ -182,6 +182,29 @@ describe('a log that ends before what was applied', () => {
     expect(await hasReached(3n)).toBe(true);
   });
 
+  test('stays another one when it has grown beyond, until a worker applies it', async () => {
+    await second({ high: 0n });
+    await secondsPass(11);
+    await second({ high: 501n });
+    expect(freshness.isCurrent(ours, theirUser)).toBe(false);
+    expect(await hasReached(3n)).toBe(false);
+    await second({ applied: 0n });
+    expect(freshness.isCurrent(ours, theirUser)).toBe(false);
+    await second({ applied: 501n });
+    expect(freshness.isCurrent(ours, theirUser)).toBe(true);
+    expect(await hasReached(3n)).toBe(true);
+  });
+
+  test('is none where it ends there for a moment', async () => {
+    await second({ high: 490n });
+    await secondsPass(5);
+    await second({ high: 500n });
+    expect(ofOurs()).toMatchObject({ ageMs: 0 });
+    await secondsPass(20);
+    expect(freshness.isCurrent(ours, theirUser)).toBe(true);
+    expect(await hasReached(499n)).toBe(true);
+  });
+
   test('is none where its end was read before what was applied meanwhile', async () => {
     const answer = Promise.withResolvers<void>();
     logAnswers = answer.promise;

@@ -117,6 +117,8 @@ export const createFreshness = ({
     const state = stateOf(topic, partition);
     if (nextOffset < state.applied)
       state.unreached.unshift({ high: state.applied, seenAtMs: now(), isFromBefore: true });
+    // Somebody applies it, from the beginning or by an operator's word.
+    if (nextOffset !== state.applied) state.shortSinceMs = null;
     state.applied = nextOffset;
     dropReached(state);
   };
@@ -153,7 +155,9 @@ export const createFreshness = ({
       for (const seen of state.unreached) if (seen.high > high) seen.high = high;
       dropReached(state);
       const last = state.unreached.at(-1);
-      state.shortSinceMs = high < (applied.get(state) ?? 0n) ? (state.shortSinceMs ?? now()) : null;
+      if (high < (applied.get(state) ?? 0n)) state.shortSinceMs ??= now();
+      // A broker that has failed over may tell of less for a moment. Later it is another log, however long it grows.
+      else if (ageMs(state) <= maxAgeMs) state.shortSinceMs = null;
       if (high <= (last?.high ?? state.applied)) continue;
       if (last !== undefined && state.unreached.length === maxUnreached) last.high = high;
       else state.unreached.push({ high, seenAtMs: now(), isFromBefore });
