@@ -243,8 +243,9 @@ for (const { name, parts, start } of doors) {
         const asked = request({ host: '127.0.0.1', port: proxy.port, path, headers, method, agent: false });
         asked.end(form);
         asked.on('upgrade', (_response, socket) => socket.destroy());
-        await Promise.race(['response', 'upgrade'].map((event) => once(asked, event)));
+        const [response] = await Promise.race(['response', 'upgrade'].map((event) => once(asked, event)));
         asked.destroy();
+        if (signallings.length === 0) expect(response.statusCode).toBeGreaterThanOrEqual(400);
         for (const seen of signallings) expect(seen.headers).not.toHaveProperty('content-type');
       });
     });
