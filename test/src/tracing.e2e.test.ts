@@ -74,11 +74,14 @@ describeWith(['postgres', 'kafka', 'livekit', 'zipkin'], 'traces', () => {
     const beneath = joined.filter(({ parentId }) => parentId === servers[0]?.id).map(({ name }) => name);
     expect(beneath.some((name) => name.startsWith('pg.query'))).toBe(true);
 
+    const callIn = (spans: readonly ZipkinSpan[]): ZipkinSpan | undefined =>
+      spans.find(({ tags }) => tags?.['url.full']?.endsWith('/RemoveParticipant'));
+    // A span ends, and is sent, before the one that it is part of.
     const removed = await until('the removal is in Zipkin', async () => {
       const spans = await spansOf(removalTrace);
-      return spans.some(({ tags }) => tags?.['url.full']?.endsWith('/RemoveParticipant')) && spans;
+      return spans.some(({ id }) => id === callIn(spans)?.parentId) && spans;
     });
-    const call = removed.find(({ tags }) => tags?.['url.full']?.endsWith('/RemoveParticipant')) as ZipkinSpan;
+    const call = callIn(removed) as ZipkinSpan;
     expect(storyOf(removed, call)).toEqual(['enforce mark', 'post']);
     expect(removed.map(({ name }) => name)).toContain('project realtime.room-events.v1');
 
