@@ -245,7 +245,9 @@ for (const { name, parts, start } of doors) {
         asked.on('upgrade', (_response, socket) => socket.destroy());
         const [response] = await Promise.race(['response', 'upgrade'].map((event) => once(asked, event)));
         asked.destroy();
-        if (signallings.length === 0) expect(response.statusCode).toBeGreaterThanOrEqual(400);
+        // That of npm start takes an upgrade itself, before it asks LiveKit.
+        const isTaken = parts.length === 0 && response.statusCode === 101;
+        if (signallings.length === 0 && !isTaken) expect(response.statusCode).toBeGreaterThanOrEqual(400);
         for (const seen of signallings) expect(seen.headers).not.toHaveProperty('content-type');
       });
     });
