@@ -159,7 +159,7 @@ export const createFreshness = ({
       // A broker that has failed over may tell of less for a moment. Later it is another log, however long it grows.
       else if (ageMs(state) <= maxAgeMs) state.shortSinceMs = null;
       if (high <= (last?.high ?? state.applied)) continue;
-      if (last !== undefined && state.unreached.length === maxUnreached) last.high = high;
+      if (last !== undefined && state.unreached.length >= maxUnreached) last.high = high;
       else state.unreached.push({ high, seenAtMs: now(), isFromBefore });
     }
   };

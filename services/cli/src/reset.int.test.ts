@@ -1,6 +1,6 @@
 import { topics } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { appendHistory, type RebuiltDatabase, startRebuiltDatabase } from '../test/rebuilt-database.ts';
 import { runRealtime } from '../test/run-realtime.ts';
 
@@ -82,6 +82,20 @@ describeWith(['postgres'], 'realtime reset', () => {
     expect(await database.kept()).toEqual(kept);
     expect(await count(`log_positions where topic = '${livekitWebhooks}' and next_offset = 0`)).toBe(4);
     expect(await count(`applied_facts where topic = '${livekitWebhooks}'`)).toBe(0);
+  });
+
+  test('waits for whoever applies a fact of the other topic, and meets nobody in a deadlock', async () => {
+    const lane = await database.pool.connect();
+    await lane.query(
+      `begin; select from log_positions where projection = 'active' and topic = '${livekitWebhooks}' for update`,
+    );
+    await lane.query('select from rooms where ctid = (select max(ctid) from rooms) for update');
+    const resetting = run('reset', roomEvents, '--yes');
+    await vi.waitFor(async () => expect(await count('pg_locks where not granted')).toBe(1), 10_000);
+    await lane.query('select from rooms where ctid = (select min(ctid) from rooms) for update');
+    await lane.query('commit');
+    lane.release();
+    expect(await resetting).toMatchObject({ code: 0 });
   });
 
   test('gives up an unfinished rebuild', async () => {

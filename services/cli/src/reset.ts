@@ -11,6 +11,8 @@ const losses: Readonly<Record<string, string>> = {
   [topics.livekitWebhooks]: 'its dead letters',
 };
 
+const keepEveryMs = 3_000;
+
 const isConfirmed = async (topic: string, { terminal }: Workplace): Promise<boolean> => {
   const what = `give up what was applied of ${topic} (${losses[topic]})`;
   if (!terminal.isInteractive) throw new UsageError(`To ${what} without a terminal to ask at, say --yes`);
@@ -19,14 +21,16 @@ const isConfirmed = async (topic: string, { terminal }: Workplace): Promise<bool
 
 const reset = async (topic: string, { pool, log, terminal, ending }: Workplace): Promise<void> => {
   const bounds = await (await log()).bounds(topic);
-  const { release } = await takeDuty(pool, terminal, ending);
+  const { keep, release } = await takeDuty(pool, terminal, ending);
+  const keeping = setInterval(() => void keep().catch(() => {}), keepEveryMs);
   try {
     await dropRebuild(pool);
     await resetTopic(pool, { topic, lows: new Map(bounds.map(({ partition, low }) => [partition, low])) });
   } catch (error) {
     if (!isBusy(error)) throw error;
-    throw new CommandError('The positions are in use for too long: nothing was done, try again', { cause: error });
+    throw new CommandError('The positions are in use for too long: nothing was given up, try again', { cause: error });
   } finally {
+    clearInterval(keeping);
     await release();
   }
 };
@@ -41,8 +45,8 @@ export const resetCommand = defineCommand({
     `What is dropped of ${topics.roomEvents}:`,
     `${losses[topics.roomEvents]};`,
     `of ${topics.livekitWebhooks}: ${losses[topics.livekitWebhooks]}. Who is inside stays known, and the next sweep repairs it.`,
-    'The room-workers then apply the topic from its first record. Until they have, and from a second after the reset on, its rooms',
-    'admit nobody (503), and nobody is taken out of a call. What the topic does not hold any more is gone for good.',
+    'The room-workers then apply the topic from its first record. Until they have, and from a second after the reset of room events',
+    'on, rooms admit nobody (503), and nobody is taken out of a call. What the topic does not hold any more is gone for good.',
     'Where the log is the one that was applied, use rebuild: nobody waits for that.',
   ].join('\n'),
   examples: [`reset ${topics.roomEvents}`, `reset ${topics.livekitWebhooks} --yes`],

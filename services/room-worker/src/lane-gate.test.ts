@@ -95,14 +95,19 @@ describe('what is known', () => {
     expect(await gate.hasReachedKnown([room])).toBe(true);
   });
 
-  it('is no more than the log holds, where a shorter one has taken its place', async () => {
+  it.each([
+    ['shorter', 4],
+    ['longer', 900],
+  ])('is the end of the log anew where that is another, %s one, of which nothing is applied yet', async (_, high) => {
     const at = { high: lanes(500, 0), next: lanes(500, 0) };
     const gate = given(at);
     expect(await gate.hasReachedKnown([room])).toBe(true);
-    at.high = lanes(4, 0);
-    at.next = lanes(3, 0);
-    expect(await gate.hasReachedKnown([room])).toBe(false);
-    at.next = lanes(4, 0);
+    at.high = lanes(high, 0);
+    for (const next of [0, high - 1]) {
+      at.next = lanes(next, 0);
+      expect(await gate.hasReachedKnown([room])).toBe(false);
+    }
+    at.next = lanes(high, 0);
     expect(await gate.hasReachedKnown([room])).toBe(true);
   });
 

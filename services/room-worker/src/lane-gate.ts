@@ -14,8 +14,8 @@ const lookEveryMs = 50;
 export interface LaneGate {
   /**
    * The lanes of these keys stand no lower than this process knows them to reach: the log's end when it first looked
-   * at these tables (a rebuild puts others in their place), and wherever it has seen the projection since. A database
-   * that is restored under a running worker closes the gate.
+   * at these tables (a rebuild puts others in their place), and wherever it has seen the projection since. Where that goes
+   * back under a running worker, by a restore or a reset, it is the log's end anew.
    */
   readonly hasReachedKnown: (keys: readonly string[]) => Promise<boolean>;
   /**
@@ -45,6 +45,8 @@ export const createLaneGate = (
 ): LaneGate => {
   /** Per partition, the highest position that is known to be reachable. */
   const known = new Map<number, bigint>();
+  /** Where they stood at the last look. */
+  const seen = new Map<number, bigint>();
   /** Lanes that were waited for in vain, and those of them that somebody waits for. */
   const stalled = new Set<number>();
   const waitedFor = new Set<number>();
@@ -55,17 +57,19 @@ export const createLaneGate = (
   };
 
   const readNext = async (): Promise<Map<number, bigint>> => {
-    const positions = await store.readPositions(projection);
-    const next = new Map<number, bigint>();
-    for (const { topic, partition, nextOffset, tables } of positions) {
-      if (topic !== topics.roomEvents) continue;
-      // Other tables have taken the place of those that were known: as after a start.
-      if (tables !== serving) known.clear();
+    const positions = (await store.readPositions(projection)).filter(({ topic }) => topic === topics.roomEvents);
+    // Other tables have taken the place of those that were known, or a position went back, by a restore or a reset: as
+    // after a start.
+    const isAnew = positions.some(
+      ({ partition, nextOffset, tables }) => tables !== serving || nextOffset < (seen.get(partition) ?? 0n),
+    );
+    if (isAnew) known.clear();
+    for (const { partition, nextOffset, tables } of positions) {
       serving = tables;
-      next.set(partition, nextOffset);
+      seen.set(partition, nextOffset);
       if (known.size > 0) raise(partition, nextOffset);
     }
-    return next;
+    return new Map(positions.map(({ partition, nextOffset }) => [partition, nextOffset]));
   };
 
   const isBehind = (lane: number, next: ReadonlyMap<number, bigint>, ends: ReadonlyMap<number, bigint>): boolean =>
@@ -81,18 +85,13 @@ export const createLaneGate = (
   const readEnds = async (): Promise<Map<number, bigint>> =>
     new Map((await log.bounds(topics.roomEvents)).map(({ partition, high }) => [partition, high]));
 
-  // While something is behind, many ask again and again.
+  /** For those who wait. */
   const readNextForAll = oneForAll(readNext);
-  const readEndsForAll = oneForAll(readEnds);
 
   return {
     hasReachedKnown: async (keys) => {
       const next = await readNext();
       if (known.size === 0) for (const [partition, high] of await readEnds()) raise(partition, high);
-      if (lanesBehind(keys, next, known).length === 0) return true;
-      // What was known may be of another log, whose place a shorter one has taken.
-      for (const [partition, high] of await readEndsForAll())
-        if (high < (known.get(partition) ?? 0n)) known.set(partition, high);
       return lanesBehind(keys, next, known).length === 0;
     },
     isCaughtUp: async (keys) => {

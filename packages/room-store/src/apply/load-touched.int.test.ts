@@ -87,5 +87,21 @@ describeWith(['postgres'], 'presence in PostgreSQL', () => {
       expect([...result.sessionsOf('r')].length).toBeLessThan(6);
       expect(pages).toBeLessThan(80);
     });
+
+    test('a list of 3,000 who are all known reads each of them a few times', async () => {
+      await pool.query(`insert into sessions (room_id, room_sid, participant_sid, identity, kind, is_hidden, is_live, joined_at,
+          version, last_fact_at)
+        select 'crowd', 'RM_1', 'PA_' || at, 'person ' || at, 'STANDARD', false, true, now(), 1, now() from generate_series(1, 3000) as at`);
+      const participants = Array.from({ length: 3_000 }, (_, at) => ({
+        ...entry.participant,
+        sid: `PA_${at + 1}`,
+        identity: `person ${at + 1}`,
+      }));
+      const observed = { roomName: 'crowd', listedAtMs: 1, room: { ...room('RM_1'), name: 'crowd' }, participants };
+      const touched = touchedBy([livekitRecord(0, { type: 'observed', observed })]);
+      const { result, pages } = await countingPages(pool, (client) => loadTouched(client, touched));
+      expect([...result.sessionsOf('crowd')]).toHaveLength(3_000);
+      expect(pages).toBeLessThan(3_000 * 30);
+    });
   });
 });

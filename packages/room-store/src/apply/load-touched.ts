@@ -100,7 +100,8 @@ const loadDoubts = (client: Client, set: WorkingSet, touched: Touched): Loading 
 
 /**
  * Of those who share a named one's identity and life of the room, and are not named, the last to join. They are asked for
- * by where they end in `sessions_by_joining`, since equalities make other indexes look as good, which have them all read.
+ * by where they end in `sessions_by_joining`, since equalities make other indexes look as good, which have them all read. The
+ * first row of somebody else ends the search, or each of those whom a long list names would be looked for among them all.
  */
 const isLastOfOthers = `(room_id, room_sid, participant_sid) in (
   select last.room_id, last.room_sid, last.participant_sid
@@ -108,7 +109,8 @@ const isLastOfOthers = `(room_id, room_sid, participant_sid) in (
       cross join lateral (
         select * from sessions as other
           where (other.room_id, other.identity, other.room_sid) <= (named.room_id, named.identity, named.room_sid)
-            and (room_id, room_sid, participant_sid) not in (select * from unnest($1::opaque_id[], $2::text[], $3::text[]))
+            and ((other.room_id, other.identity, other.room_sid) <> (named.room_id, named.identity, named.room_sid)
+              or (room_id, room_sid, participant_sid) not in (select * from unnest($1::opaque_id[], $2::text[], $3::text[])))
           order by room_id desc, identity desc, room_sid desc, joined_at desc limit 1) as last
     where (last.room_id, last.identity, last.room_sid) = (named.room_id, named.identity, named.room_sid))`;
 

@@ -146,14 +146,15 @@ const assertSameLog = async (client: Client, topic: string): Promise<void> => {
   const { rows } = await client.query<{ partition: number; last_offset: string }>(
     `select active."partition", active.last_offset from log_positions as active join log_positions as rebuilt
         on rebuilt.topic = active.topic and rebuilt."partition" = active."partition"
-          and rebuilt.last_offset = active.last_offset and rebuilt.last_recorded_at <> active.last_recorded_at
+          and (coalesce(rebuilt.last_offset, -1) < active.last_offset
+            or rebuilt.last_offset = active.last_offset and rebuilt.last_recorded_at <> active.last_recorded_at)
       where active.projection = $1 and rebuilt.projection = $2 and active.topic = $3`,
     [activeProjection, rebuildProjection, topic],
   );
   const [other] = rows;
   if (other !== undefined)
     throw new LogReplacedError(
-      `Offset ${other.last_offset} of partition ${other.partition} of ${topic} is another record than was applied: it is another log`,
+      `Offset ${other.last_offset} of partition ${other.partition} of ${topic} is not the record that was applied: it is another log`,
     );
 };
 

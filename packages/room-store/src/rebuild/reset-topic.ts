@@ -24,10 +24,9 @@ export const resetTopic = (pool: Pool, { topic, lows }: ResetOptions): Promise<v
       return client.query(query);
     };
     await run('set local statement_timeout = 0');
-    // Whoever applies waits here, and finds its position gone.
-    await run('select from log_positions where projection = $1 and topic = $2 order by "partition" for update', [
+    // Whoever applies waits here, and finds its position gone; of other topics, too, since they lock rooms and people.
+    await run('select from log_positions where projection = $1 order by topic, "partition" for update', [
       activeProjection,
-      topic,
     ]);
     if (topic === topics.roomEvents)
       for (const name of rebuiltTables) if (name !== 'applied_facts') await run(`delete from ${name}`);
