@@ -3,7 +3,9 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { allTopics } from '@realtime-service/contracts';
 import { createDatabase, freePort, PartAbsent, startLivekit, startPostgres } from '@realtime-service/dev-stack';
+import { prepareEmbeddedLog } from '@realtime-service/event-log';
 import { activeProjection, migrate, type Pool, preparePositions } from '@realtime-service/room-store';
 import type { Request } from 'autocannon';
 import type { Effort, Findings } from '../benchmark.ts';
@@ -38,9 +40,15 @@ export const projectRooms = async () => {
   const databaseUrl = await createDatabase((await startPostgres()).url);
   await migrate(databaseUrl);
   const pool = createBenchPool(databaseUrl, 4);
+  await prepareEmbeddedLog(pool, allTopics, partitionCount);
   for (const topic of consumedTopics) await preparePositions(pool, activeProjection, topic, partitionCount);
   const { seed, members } = createBenchLog(0);
   await projectBatches(pool, seed, 4);
+  // As if the log held it: one that ends before what was applied is another one, to an api.
+  await pool.query(
+    `update log_heads set next_offset = position.next_offset from log_positions as position
+      where position.topic = log_heads.topic and position."partition" = log_heads.partition`,
+  );
   return { databaseUrl, pool, members: members.slice(0, measuredMembers) };
 };
 
