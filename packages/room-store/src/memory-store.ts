@@ -14,7 +14,7 @@ import {
   type User,
   WorkingSet,
 } from '@realtime-service/room-model';
-import type { DeadLetter, ProjectionPartition } from './apply/chunk.ts';
+import type { DeadLetter, LogLane, ProjectionPartition } from './apply/chunk.ts';
 import { type ChunkWrites, edgeLifeSeconds, type RaisedMark, removedReason } from './apply/chunk-writes.ts';
 import type { Touched } from './apply/touched.ts';
 import type { ClaimedEdge, Mark } from './marks.ts';
@@ -167,8 +167,7 @@ const isCompatible = ({ holders }: Lock, owner: Owner, strength: Strength): bool
 
 const positionKey = ({ projection, topic, partition }: ProjectionPartition): string =>
   keyOf(projection, topic, String(partition));
-const factId = ({ topic, partition }: Omit<ProjectionPartition, 'projection'>, factKey: string): string =>
-  keyOf(topic, String(partition), factKey);
+const factId = ({ topic, partition }: LogLane, factKey: string): string => keyOf(topic, String(partition), factKey);
 const sessionKey = ({ roomId, roomSid, participantSid }: Session): string => keyOf(roomId, roomSid, participantSid);
 const markLock = (roomId: string, identity: string): string => keyOf('mark', roomId, identity);
 const sorted = (ids: Iterable<string>): string[] => [...new Set(ids)].sort();
@@ -397,7 +396,7 @@ export class MemoryDatabase {
     };
   }
 
-  async #write(owner: Owner, effects: (() => void)[], at: ProjectionPartition, writes: ChunkWrites): Promise<number> {
+  async #write(owner: Owner, effects: (() => void)[], at: LogLane, writes: ChunkWrites): Promise<number> {
     // What the statement sees: what is committed by now, and what this transaction has written itself.
     const sessions = [...new Map([...this.tables.sessions, ...writes.sessions]).values()];
     const raised = affectedBy(writes.marks.values(), sessions);

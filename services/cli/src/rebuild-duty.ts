@@ -8,7 +8,7 @@ const duty = 'rebuild';
 const dutySeconds = 10;
 const lookEveryMs = 500;
 
-/** Holds the right to rebuild until `release`; `lost` says when it could not be kept. */
+/** Holds the right to rebuild until `release`; `keep` renews it, and fails where somebody else has it by now. */
 export const takeDuty = async (pool: Pool, terminal: Terminal, ending: AbortSignal) => {
   const holder = `${hostname()} ${process.pid} ${randomUUID()}`;
   const untilMs = performance.now() + (dutySeconds + 1) * 1000;

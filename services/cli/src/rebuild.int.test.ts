@@ -76,6 +76,15 @@ describeWith(['postgres'], 'realtime rebuild', () => {
   });
   afterEach(() => database.stop());
 
+  /** A set that is filled, and was not put in place. */
+  const leaveUnfinished = async (): Promise<void> => {
+    const held = await holdTables(database.pool);
+    const first = startRebuild(database.url);
+    await first.hasTold('The tables are in use');
+    await first.end('SIGINT');
+    await held.release();
+  };
+
   const leaveSession = (identity: string): Promise<unknown> =>
     database.pool.query(
       `insert into sessions (room_id, room_sid, participant_sid, identity, user_id, kind, is_hidden, is_live, joined_at, version, last_fact_at)
@@ -262,11 +271,7 @@ describeWith(['postgres'], 'realtime rebuild', () => {
       async () => {
         await appendHistory(database, { seed: 8, count: 100 });
         await database.caughtUp();
-        const held = await holdTables(database.pool);
-        const first = startRebuild(database.url);
-        await first.hasTold('The tables are in use');
-        await first.end('SIGINT');
-        await held.release();
+        await leaveUnfinished();
         // What it wrote is not trusted any more.
         await database.pool.query(`update realtime_rebuild.members set role = 'host'`);
         const { code, stdout } = await rebuild('--restart', '--json');
@@ -282,11 +287,7 @@ describeWith(['postgres'], 'realtime rebuild', () => {
       async () => {
         await appendHistory(database, { seed: 12, count: 200 });
         await database.caughtUp();
-        const held = await holdTables(database.pool);
-        const first = startRebuild(database.url);
-        await first.hasTold('The tables are in use');
-        await first.end('SIGINT');
-        await held.release();
+        await leaveUnfinished();
         await appendHistory(database, { seed: 13, count: 100 });
         await database.caughtUp();
         // The same records, but not the ones that were applied.

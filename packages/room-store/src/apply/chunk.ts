@@ -60,11 +60,15 @@ export interface ChunkRecord {
   readonly isRetried?: true;
 }
 
-/** A partition as one projection reads it. */
-export interface ProjectionPartition {
-  readonly projection: string;
+/** A partition of the log. */
+export interface LogLane {
   readonly topic: string;
   readonly partition: number;
+}
+
+/** A partition as one projection reads it. */
+export interface ProjectionPartition extends LogLane {
+  readonly projection: string;
 }
 
 export interface Chunk extends ProjectionPartition {

@@ -1,5 +1,5 @@
 import { type Suspect, WorkingSet } from '@realtime-service/room-model';
-import type { ProjectionPartition } from '../apply/chunk.ts';
+import type { LogLane } from '../apply/chunk.ts';
 import { factIdentityMs } from '../apply/repeats.ts';
 import type { Client } from '../database/database.ts';
 import {
@@ -164,7 +164,7 @@ export class Comparison {
     this.#report = report;
   }
 
-  async compare(model: Model, at: Omit<ProjectionPartition, 'projection'>): Promise<void> {
+  async compare(model: Model, at: LogLane): Promise<void> {
     const { rooms, members, bans, users, logins, suspects } = model.set;
     await this.#compareTable(roomTable, rooms.values(), at);
     await this.#compareTable(memberTable, members.values(), at);
@@ -274,8 +274,6 @@ export class Comparison {
       this.#report(difference);
   }
 }
-
-type LogLane = Omit<ProjectionPartition, 'projection'>;
 
 /** Offsets of a partition whose data the database refused: dead letters that no decoder can tell. */
 export const readUnstorable = async (client: Client, { topic, partition }: LogLane): Promise<Map<bigint, string>> => {
