@@ -10,15 +10,15 @@ export interface RoomServiceProxy {
   readonly url: string;
   /** LiveKit's port; to be told before the first call. */
   targetPort: number;
-  /** What each call meets, by its method. */
-  faultOf: (method: string) => CallFault | undefined;
+  /** What each call meets, by its method; a promise holds the call until then. */
+  faultOf: (method: string) => CallFault | undefined | Promise<CallFault | undefined>;
   readonly stop: () => void;
 }
 
 export const startRoomServiceProxy = async (): Promise<RoomServiceProxy> => {
-  const server = createServer((asked, answer) => {
+  const server = createServer(async (asked, answer) => {
     const { method, url = '', headers } = asked;
-    const fault = proxy.faultOf(url.slice(url.lastIndexOf('/') + 1));
+    const fault = await proxy.faultOf(url.slice(url.lastIndexOf('/') + 1));
     if (fault === 'refused') {
       asked.resume();
       answer.writeHead(503).end('{"code":"unavailable"}');

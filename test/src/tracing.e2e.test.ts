@@ -2,6 +2,7 @@ import { describeWith, realParts } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Identity, startDevIdentity } from './identity.ts';
 import { connect } from './participant.ts';
+import { type RoomServiceProxy, startRoomServiceProxy } from './room-service-proxy.ts';
 import { livekitKey, type System, startSystem } from './system.ts';
 import { until } from './until.ts';
 
@@ -16,31 +17,59 @@ interface ZipkinSpan {
 }
 
 const joinTrace = '4bf92f3577b34da6a3ce929d0e0e4736';
+const lateTrace = '6cf92f3577b34da6a3ce929d0e0e4738';
 const removalTrace = '5cf92f3577b34da6a3ce929d0e0e4737';
 const traceparent = (traceId: string): string => `00-${traceId}-00f067aa0ba902b7-01`;
 
 describeWith(['postgres', 'kafka', 'livekit', 'zipkin'], 'traces', () => {
   let identity: Identity;
   let system: System;
+  let livekitApi: RoomServiceProxy;
   const { zipkin } = realParts(['zipkin']);
 
   beforeAll(async () => {
+    livekitApi = await startRoomServiceProxy();
     identity = await startDevIdentity();
     const env = {
+      LIVEKIT_API_URL: livekitApi.url,
       OTEL_TRACES_EXPORTER: 'zipkin',
       OTEL_EXPORTER_ZIPKIN_ENDPOINT: `${zipkin.url}/api/v2/spans`,
       OTEL_BSP_SCHEDULE_DELAY: '200',
     };
     system = await startSystem({ identity, env });
+    livekitApi.targetPort = system.livekit.ports.http;
   }, 120_000);
   afterAll(async () => {
     await system?.stop();
     await identity?.stop();
+    livekitApi?.stop();
   }, 60_000);
 
   const spansOf = async (traceId: string): Promise<ZipkinSpan[]> => {
     const response = await fetch(`${zipkin.url}/api/v2/trace/${traceId}`);
     return response.ok ? ((await response.json()) as ZipkinSpan[]) : [];
+  };
+
+  const callIn = (spans: readonly ZipkinSpan[]): ZipkinSpan | undefined =>
+    spans.find(({ tags }) => tags?.['url.full']?.endsWith('/RemoveParticipant'));
+
+  /** Zipkin's model has no links: a span says the traces that it is linked with in a tag. */
+  const linkedWith = async (traceId: string): Promise<ZipkinSpan[]> => {
+    const query = `serviceName=realtime-service-room-worker&annotationQuery=${encodeURIComponent(`rt.linked_traces=${traceId}`)}`;
+    return ((await (await fetch(`${zipkin.url}/api/v2/traces?${query}`)).json()) as ZipkinSpan[][]).flat();
+  };
+
+  const exists = async (rows: string): Promise<boolean> =>
+    (await system.pool.query(`select ${rows} limit 1`)).rows.length > 0;
+
+  const remove = (user: string, room: string, traceId: string): Promise<void> => {
+    const data = { userId: identity.subjectOf(user) };
+    return system.publish({
+      type: 'member.removed',
+      subject: room,
+      data,
+      traceparent: traceparent(traceId),
+    });
   };
 
   /** The spans from the root that a caller outside has made down to this one, by name. */
@@ -57,12 +86,10 @@ describeWith(['postgres', 'kafka', 'livekit', 'zipkin'], 'traces', () => {
     const { server_url, participant_token, trace_id } = (await response.json()) as Awaited<ReturnType<System['enter']>>;
     expect(trace_id).toBe(joinTrace);
     const bob = await connect(server_url, participant_token);
-    await until('bob is known to be inside', async () => {
-      const { rows } = await system.pool.query('select 1 from sessions where is_live');
-      return rows.length === 1;
-    });
-    const data = { userId: identity.subjectOf('bob') };
-    await system.publish({ type: 'member.removed', subject: 'traced', data, traceparent: traceparent(removalTrace) });
+    await until('bob is known to be inside', () => exists('from sessions where is_live'));
+    // The question about his entry would take him out along with it, in a trace of its own.
+    await until('no question is open', async () => !(await exists('from marks')));
+    await remove('bob', 'traced', removalTrace);
     await bob.out;
 
     const joined = await until('the join is in Zipkin', async () => {
@@ -74,8 +101,6 @@ describeWith(['postgres', 'kafka', 'livekit', 'zipkin'], 'traces', () => {
     const beneath = joined.filter(({ parentId }) => parentId === servers[0]?.id).map(({ name }) => name);
     expect(beneath.some((name) => name.startsWith('pg.query'))).toBe(true);
 
-    const callIn = (spans: readonly ZipkinSpan[]): ZipkinSpan | undefined =>
-      spans.find(({ tags }) => tags?.['url.full']?.endsWith('/RemoveParticipant'));
     // A span ends, and is sent, before the one that it is part of.
     const removed = await until('the removal is in Zipkin', async () => {
       const spans = await spansOf(removalTrace);
@@ -87,11 +112,9 @@ describeWith(['postgres', 'kafka', 'livekit', 'zipkin'], 'traces', () => {
 
     const services = await (await fetch(`${zipkin.url}/api/v2/services`)).json();
     expect(services).toEqual(expect.arrayContaining(['realtime-service-api', 'realtime-service-room-worker']));
-    // Zipkin's model has no links: a span says the traces that it is linked with in a tag.
     await until('an entry in the worker points to its join', async () => {
-      const query = `serviceName=realtime-service-room-worker&annotationQuery=${encodeURIComponent(`rt.linked_traces=${joinTrace}`)}`;
-      const traces = (await (await fetch(`${zipkin.url}/api/v2/traces?${query}`)).json()) as ZipkinSpan[][];
-      return traces.length > 0 && traces.flat().every(({ traceId }) => traceId !== joinTrace);
+      const spans = await linkedWith(joinTrace);
+      return spans.length > 0 && spans.every(({ traceId }) => traceId !== joinTrace);
     });
 
     const everything = JSON.stringify(await (await fetch(`${zipkin.url}/api/v2/traces?limit=1000`)).json());
@@ -100,5 +123,27 @@ describeWith(['postgres', 'kafka', 'livekit', 'zipkin'], 'traces', () => {
       expect(text).not.toContain(livekitKey.secret);
       expect(text).not.toContain('@example.test');
     }
+  }, 90_000);
+
+  test('lead from a fact to the question that was under way already and answered it', async () => {
+    const { promise: removalIsKnown, resolve: goOn } = Promise.withResolvers<undefined>();
+    await system.createRoom('traced-2', { ann: 'speaker' });
+    livekitApi.faultOf = (method) => (method === 'GetParticipant' ? removalIsKnown : undefined);
+    const { server_url, participant_token } = await system.enter('ann', 'traced-2');
+    const ann = await connect(server_url, participant_token);
+    await until('the question about her entry is asked', () =>
+      exists(`from marks where identity <> '' and locked_until is not null`),
+    );
+    await remove('ann', 'traced-2', lateTrace);
+    await until('the removal has raised it again', () => exists(`from marks where trace like '%${lateTrace}%'`));
+    goOn(undefined);
+    await ann.out;
+
+    const linked = await until('the removal points to the fact', async () => {
+      const spans = await linkedWith(lateTrace);
+      return spans.find(({ name, tags }) => name === 'enforce mark' && tags?.['rt.linked_traces'] === lateTrace);
+    });
+    expect(linked.traceId).not.toBe(lateTrace);
+    expect(callIn(await spansOf(linked.traceId))?.parentId).toBe(linked.id);
   }, 90_000);
 });

@@ -22,6 +22,8 @@ interface MarkRow {
   readonly attempts: number;
 }
 
+type RaisedRow = Pick<MarkRow, 'trace'>;
+
 /**
  * Claims due marks for `claimSeconds`; no lock is held afterwards. At most one claim per (room, identity) is alive:
  * a claim that expired may be taken by another.
@@ -49,9 +51,10 @@ export const claimMarks = async (pool: Pool, limit: number, claimSeconds: number
 
 /**
  * Answers a mark. When it was raised again meanwhile it stays and is due at once. `askAgainAtMs` keeps the question for
- * a time when the answer changes by itself (the end of a ban).
+ * a time when the answer changes by itself (the end of a ban). Resolves with the trace of who raised it meanwhile: the
+ * answer may have been given on that newer fact already.
  */
-export const settleMark = async (pool: Pool, mark: Mark, askAgainAtMs: number | null): Promise<void> => {
+export const settleMark = async (pool: Pool, mark: Mark, askAgainAtMs: number | null): Promise<string | null> => {
   const id = [mark.roomId, mark.identity, mark.generation.toString()];
   if (askAgainAtMs === null) {
     const { rowCount } = await pool.query(
@@ -59,20 +62,22 @@ export const settleMark = async (pool: Pool, mark: Mark, askAgainAtMs: number | 
       id,
     );
     // A statement of its own: one that waited for whoever raised the mark sees it as it was before.
-    if (rowCount === 0)
-      await pool.query(
-        'update marks set locked_until = null where room_id = $1 and identity = $2 and generation <> $3',
-        id,
-      );
-    return;
+    if (rowCount !== 0) return null;
+    const { rows } = await pool.query<RaisedRow>(
+      'update marks set locked_until = null where room_id = $1 and identity = $2 and generation <> $3 returning trace',
+      id,
+    );
+    return rows[0]?.trace ?? null;
   }
-  await pool.query(
+  const { rows } = await pool.query<RaisedRow>(
     `update marks set locked_until = null, attempts = 0,
         due_at = case when generation = $3 then $4::timestamptz else due_at end,
         caused_at = case when generation = $3 then $4::timestamptz else caused_at end
-      where room_id = $1 and identity = $2`,
+      where room_id = $1 and identity = $2
+      returning case when generation <> $3 then trace end as trace`,
     [...id, new Date(askAgainAtMs)],
   );
+  return rows[0]?.trace ?? null;
 };
 
 /** Puts a mark back that could not be answered, to be due after `delayMs`. */

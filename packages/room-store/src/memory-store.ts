@@ -303,13 +303,13 @@ export class MemoryDatabase {
       claimMarks: (limit, seconds) => statement('claimMarks', () => this.#claimMarks(limit, seconds)),
       settleMark: (mark, askAgainAtMs) => run('settleMark', (owner) => this.#settleMark(owner, mark, askAgainAtMs)),
       postponeMark: (mark, delayMs) =>
-        run('postponeMark', (owner) =>
-          this.#changeMark(owner, mark, (row) => ({
+        run('postponeMark', async (owner) => {
+          await this.#changeMark(owner, mark, (row) => ({
             ...row,
             lockedUntilMs: null,
             dueAtMs: row.generation === mark.generation ? this.#now() + delayMs : row.dueAtMs,
-          })),
-        ),
+          }));
+        }),
       markIdentities: (roomId, identities, { cause, causedAtMs }) =>
         run('markIdentities', async (owner) => {
           const raised = sorted(identities).map((identity) => ({ roomId, identity, trace: null, cause, causedAtMs }));
@@ -470,23 +470,26 @@ export class MemoryDatabase {
     });
   }
 
-  async #changeMark(owner: Owner, mark: Mark, change: (row: MarkRow) => MarkRow | null): Promise<void> {
+  /** Resolves with the row as it was found. */
+  async #changeMark(owner: Owner, mark: Mark, change: (row: MarkRow) => MarkRow | null): Promise<MarkRow | undefined> {
     await this.#locks.take(owner, markLock(mark.roomId, mark.identity), 'update');
     const key = keyOf(mark.roomId, mark.identity);
     const row = this.tables.marks.get(key);
-    if (row === undefined) return;
+    if (row === undefined) return undefined;
     const changed = change(row);
     if (changed === null) this.tables.marks.delete(key);
     else this.tables.marks.set(key, changed);
+    return row;
   }
 
-  #settleMark(owner: Owner, mark: Mark, askAgainAtMs: number | null): Promise<void> {
-    return this.#changeMark(owner, mark, (row) => {
-      const isSame = row.generation === mark.generation;
-      if (askAgainAtMs === null) return isSame ? null : { ...row, lockedUntilMs: null };
-      const again = isSame ? { dueAtMs: askAgainAtMs, causedAtMs: askAgainAtMs } : {};
+  async #settleMark(owner: Owner, mark: Mark, askAgainAtMs: number | null): Promise<string | null> {
+    const isSame = ({ generation }: MarkRow): boolean => generation === mark.generation;
+    const found = await this.#changeMark(owner, mark, (row) => {
+      if (askAgainAtMs === null) return isSame(row) ? null : { ...row, lockedUntilMs: null };
+      const again = isSame(row) ? { dueAtMs: askAgainAtMs, causedAtMs: askAgainAtMs } : {};
       return { ...row, lockedUntilMs: null, attempts: 0, ...again };
     });
+    return found === undefined || isSame(found) ? null : found.trace;
   }
 
   #claimEdges(limit: number, claimSeconds: number): ClaimedEdge[] {

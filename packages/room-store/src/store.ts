@@ -56,7 +56,7 @@ export interface ChunkStore {
 /** The questions to the enforcement; see `marks.ts` for what each promises. */
 export interface MarkStore {
   readonly claimMarks: (limit: number, claimSeconds: number) => Promise<Mark[]>;
-  readonly settleMark: (mark: Mark, askAgainAtMs: number | null) => Promise<void>;
+  readonly settleMark: (mark: Mark, askAgainAtMs: number | null) => Promise<string | null>;
   readonly postponeMark: (mark: Mark, delayMs: number) => Promise<void>;
   readonly markIdentities: (
     roomId: string,

@@ -354,7 +354,7 @@ export const storeContract = (open: () => StoreUnderTest): void => {
 
     test('an answered one is gone', async () => {
       await raise();
-      await open().store.settleMark(await claimOne(), null);
+      expect(await open().store.settleMark(await claimOne(), null)).toBe(null);
       expect((await open().marks()).length).toBe(0);
     });
 
@@ -384,22 +384,23 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       expect(await claimOne()).toMatchObject({ identity: 'bob', attempts: 2 });
     });
 
+    const trace = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
     test.each([
-      ['answered', (mark: Mark) => open().store.settleMark(mark, null)],
-      ['answered until later', (mark: Mark) => open().store.settleMark(mark, soonMs)],
-      ['put back', (mark: Mark) => open().store.postponeMark(mark, 60_000)],
-    ])('one that a chunk raises in the moment in which it is %s is due at once', async (_, settle) => {
+      ['answered', (mark: Mark) => open().store.settleMark(mark, null), trace],
+      ['answered until later', (mark: Mark) => open().store.settleMark(mark, soonMs), trace],
+      ['put back', (mark: Mark) => open().store.postponeMark(mark, 60_000), undefined],
+    ])('one that a chunk raises in the moment in which it is %s is due at once', async (_, settle, newerTrace) => {
       await raise();
       const mark = await claimOne();
-      let settling: Promise<void> | undefined;
+      let settling: Promise<unknown> | undefined;
       await open().store.transaction(async (transaction) => {
         const writes = new ChunkWrites();
-        const record = livekitRecord(0, joined('r', 'ann'));
+        const record = { ...livekitRecord(0, joined('r', 'ann')), trace };
         writes.addRecord(record);
         await transaction.write(chunkOf([record]), writes);
         settling = settle(mark);
       });
-      await settling;
+      expect(await settling).toBe(newerTrace);
       expect(await claimOne()).toMatchObject({ identity: 'ann', generation: mark.generation + 1n });
     });
   });

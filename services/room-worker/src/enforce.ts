@@ -14,7 +14,7 @@ import {
   type Verdict,
 } from '@realtime-service/room-model';
 import type { ClaimedEdge, FactsAnswer, Mark, RoomStore } from '@realtime-service/room-store';
-import { type Logger, withRemoteParent, withSpan } from '@realtime-service/telemetry';
+import { type Logger, linkActiveSpan, withRemoteParent, withSpan } from '@realtime-service/telemetry';
 import { type Clock, systemClock } from './clock.ts';
 import type { LaneGate } from './lane-gate.ts';
 import type { WorkerMetrics } from './metrics.ts';
@@ -237,7 +237,9 @@ const answerMark = async (dependencies: EnforcementDependencies, mark: Mark): Pr
     }
     if (action === 'permissions_set')
       logger.info({ room: mark.roomId, identity: mark.identity, cause: mark.cause }, 'permissions set');
-    await store.settleMark(mark, askAgainAtMs);
+    // A newer fact may have been answered along with this question: its trace leads here.
+    const newerTrace = await store.settleMark(mark, askAgainAtMs);
+    if (newerTrace !== mark.trace) linkActiveSpan(newerTrace);
   } catch (error) {
     const kind = error instanceof LivekitError ? error.kind : 'store';
     metrics.enforcementErrors.inc({ kind });
