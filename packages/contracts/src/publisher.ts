@@ -45,7 +45,7 @@ export interface PublishedRoomEvents {
   readonly atLeast: AtLeast | undefined;
 }
 
-/** Nothing was sent. `faults` names everything that is wrong, by the event's index and path. */
+/** Nothing was sent. `faults` names what is wrong by the event's index and path; the first hundred of each event. */
 export class InvalidRoomEventsError extends Error {
   override readonly name = 'InvalidRoomEventsError';
   readonly faults: readonly ProblemFault[];
@@ -62,7 +62,7 @@ const ProducerAnswer = z.array(z.object({ partition: LogPartition, baseOffset: L
 const AttributesButSubject = CloudEventContext.omit({ subject: true });
 
 /** Faults of the attributes but `subject`, which the reading checks by the type. */
-const contextFaults = (context: CloudEventContext): ProblemFault[] => {
+const contextFaults = (context: CloudEventContext): readonly ProblemFault[] => {
   const { error } = AttributesButSubject.safeParse(context);
   return error === undefined ? [] : faultsOf(error);
 };

@@ -208,9 +208,9 @@ export const routes: readonly Route[] = [
     summary: 'Publish room events',
     description:
       'CloudEvents over HTTP: structured, batch (at most 1,000) or binary (`ce-*` headers). All or nothing: when any event is ' +
-      'bad, none is appended, and the answer names each bad one. After a 503 send the same events with the same ids again; ' +
-      'repeats change nothing. Facts about facts (`participant.kick_requested`, `track.mute_requested`, `dead_letter.*`) need ' +
-      'the scope `realtime:ops`, all others `realtime:publish`.',
+      'bad, none is appended, and the answer names the first hundred faults. After a 503 send the same events with ' +
+      'the same ids again; repeats change nothing. Facts about facts (`participant.kick_requested`, ' +
+      '`track.mute_requested`, `dead_letter.*`) need the scope `realtime:ops`, all others `realtime:publish`.',
     scopes: ['realtime:publish', 'realtime:ops'],
     headers: Object.fromEntries(
       contextAttributes

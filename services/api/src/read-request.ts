@@ -4,7 +4,7 @@ import { ProblemError } from './problem.ts';
 
 /**
  * Reads the parts of a request (`params`, `query`, `body`) by one schema.
- * @throws {ProblemError} 422 that names each fault by its path within its part
+ * @throws {ProblemError} 422 that names the first hundred faults by their path within its part
  */
 export const readRequest = <T extends z.ZodType>(schema: T, parts: z.input<T> | object): z.output<T> => {
   const parsed = schema.safeParse(parts);

@@ -1,0 +1,40 @@
+import { expect, test } from 'vitest';
+import { ProblemError } from '../problem.ts';
+import { publisherScope, readEvents } from './read-events.ts';
+
+const faultsOf = (body: readonly unknown[]) => {
+  try {
+    readEvents({ body, headers: { 'content-type': 'application/cloudevents-batch+json' } }, new Set([publisherScope]));
+  } catch (error) {
+    if (error instanceof ProblemError) return error.details.faults;
+    throw error;
+  }
+  return undefined;
+};
+
+const cut = { path: '', message: 'has more faults than the 100 that are named' };
+const unknownType = { specversion: '1.0', id: 'e-1', source: '/s', type: 'room.painted', subject: 'room-42' };
+
+test('a hundred faults of a batch are named', () => {
+  expect(faultsOf(Array(100).fill(unknownType))?.map(({ path }) => path)).toEqual(
+    Array.from({ length: 100 }, (_, n) => `/${n}/type`),
+  );
+});
+
+test('a batch is read no further than its hundredth fault', () => {
+  const unread = {
+    get type() {
+      throw new Error('was read');
+    },
+  };
+  const faults = faultsOf([...Array(101).fill(unknownType), unread]);
+  expect(faults).toHaveLength(101);
+  expect(faults?.at(-1)).toEqual(cut);
+});
+
+test('a thousand faults of one event of a batch do not hide behind each other', () => {
+  const created = { ...unknownType, type: 'room.created', data: { members: Array(9_999).fill({}) } };
+  const faults = faultsOf([unknownType, created, created]);
+  expect(faults?.slice(0, 2)).toMatchObject([{ path: '/0/type' }, { path: '/1/data/members/0/userId' }]);
+  expect(faults?.slice(100)).toEqual([cut]);
+});
