@@ -131,6 +131,10 @@ export interface RoomServiceOptions {
 
 const tokenTtlSeconds = 60;
 
+/** For half its life; and where the clock was set back since, a token is not valid yet. */
+const isFresh = (signedAtSeconds: number, nowSeconds: number): boolean =>
+  signedAtSeconds <= nowSeconds && nowSeconds < signedAtSeconds + tokenTtlSeconds / 2;
+
 /** What a call's token allows (livekit/protocol auth/grants.go). */
 type Grant =
   | { readonly roomCreate: true }
@@ -204,7 +208,7 @@ const createPost = (apiUrl: string, timeoutMs: number) => {
 export const createRoomService = ({ apiUrl, key, timeoutMs }: RoomServiceOptions): RoomService => {
   const signPayload = createHs256Signer(key.secret);
   const post = createPost(apiUrl, timeoutMs);
-  const signed = new Map<string, { readonly header: string; readonly untilSeconds: number }>();
+  const signed = new Map<string, { readonly header: string; readonly atSeconds: number }>();
 
   const sign = (grant: Grant, nowSeconds: number): string => {
     const claims = { video: grant, iss: key.apiKey, nbf: nowSeconds, exp: nowSeconds + tokenTtlSeconds };
@@ -217,9 +221,9 @@ export const createRoomService = ({ apiUrl, key, timeoutMs }: RoomServiceOptions
     if ('room' in grant) return sign(grant, nowSeconds);
     const name = Object.keys(grant).join();
     const known = signed.get(name);
-    if (known !== undefined && known.untilSeconds > nowSeconds) return known.header;
+    if (known !== undefined && isFresh(known.atSeconds, nowSeconds)) return known.header;
     const header = sign(grant, nowSeconds);
-    signed.set(name, { header, untilSeconds: nowSeconds + tokenTtlSeconds / 2 });
+    signed.set(name, { header, atSeconds: nowSeconds });
     return header;
   };
 
