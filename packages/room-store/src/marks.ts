@@ -10,6 +10,8 @@ export interface Mark {
   readonly causedAtMs: number;
   readonly trace: string | null;
   readonly attempts: number;
+  /** When the claim ends, which tells it from every other: whoever comes later than that settles nothing. */
+  readonly claim: string;
 }
 
 interface MarkRow {
@@ -20,13 +22,14 @@ interface MarkRow {
   readonly caused_at: Date;
   readonly trace: string | null;
   readonly attempts: number;
+  readonly claim: string;
 }
 
 type RaisedRow = Pick<MarkRow, 'trace'>;
 
 /**
  * Claims due marks for `claimSeconds`; no lock is held afterwards. At most one claim per (room, identity) is alive:
- * a claim that expired may be taken by another.
+ * a question whose claim expired may be claimed by another.
  */
 export const claimMarks = async (pool: Pool, limit: number, claimSeconds: number): Promise<Mark[]> => {
   const { rows } = await pool.query<MarkRow>(
@@ -35,7 +38,8 @@ export const claimMarks = async (pool: Pool, limit: number, claimSeconds: number
         where due_at <= clock_timestamp() and (locked_until is null or locked_until < clock_timestamp())
         order by due_at limit $1 for update skip locked) as due
       where marks.room_id = due.room_id and marks.identity = due.identity
-      returning marks.room_id, marks.identity, generation, cause, caused_at, trace, attempts`,
+      returning marks.room_id, marks.identity, generation, cause, caused_at, trace, attempts,
+        locked_until::text as claim`,
     [limit, claimSeconds],
   );
   return rows.map((row) => ({
@@ -46,47 +50,48 @@ export const claimMarks = async (pool: Pool, limit: number, claimSeconds: number
     causedAtMs: row.caused_at.getTime(),
     trace: row.trace,
     attempts: row.attempts,
+    claim: row.claim,
   }));
 };
 
+/** Generations begin anew with each mark: without its claim, one that came too late would settle a question of later. */
+const isClaimed = 'room_id = $1 and identity = $2 and locked_until = $3::timestamptz';
+
 /**
- * Answers a mark. When it was raised again meanwhile it stays and is due at once. `askAgainAtMs` keeps the question for
+ * Answers a mark that is still claimed. When it was raised again meanwhile it stays and is due at once. `askAgainAtMs` keeps the question for
  * a time when the answer changes by itself (the end of a ban). Resolves with the trace of who raised it meanwhile: the
  * answer may have been given on that newer fact already.
  */
 export const settleMark = async (pool: Pool, mark: Mark, askAgainAtMs: number | null): Promise<string | null> => {
-  const id = [mark.roomId, mark.identity, mark.generation.toString()];
+  const id = [mark.roomId, mark.identity, mark.claim, mark.generation.toString()];
   if (askAgainAtMs === null) {
-    const { rowCount } = await pool.query(
-      'delete from marks where room_id = $1 and identity = $2 and generation = $3',
-      id,
-    );
+    const { rowCount } = await pool.query(`delete from marks where ${isClaimed} and generation = $4`, id);
     // A statement of its own: one that waited for whoever raised the mark sees it as it was before.
     if (rowCount !== 0) return null;
     const { rows } = await pool.query<RaisedRow>(
-      'update marks set locked_until = null where room_id = $1 and identity = $2 and generation <> $3 returning trace',
+      `update marks set locked_until = null where ${isClaimed} and generation <> $4 returning trace`,
       id,
     );
     return rows[0]?.trace ?? null;
   }
   const { rows } = await pool.query<RaisedRow>(
     `update marks set locked_until = null, attempts = 0,
-        due_at = case when generation = $3 then $4::timestamptz else due_at end,
-        caused_at = case when generation = $3 then $4::timestamptz else caused_at end
-      where room_id = $1 and identity = $2
-      returning case when generation <> $3 then trace end as trace`,
+        due_at = case when generation = $4 then $5::timestamptz else due_at end,
+        caused_at = case when generation = $4 then $5::timestamptz else caused_at end
+      where ${isClaimed}
+      returning case when generation <> $4 then trace end as trace`,
     [...id, new Date(askAgainAtMs)],
   );
   return rows[0]?.trace ?? null;
 };
 
-/** Puts a mark back that could not be answered, to be due after `delayMs`. */
+/** Puts a mark back that is still claimed and could not be answered, to be due after `delayMs`. */
 export const postponeMark = async (pool: Pool, mark: Mark, delayMs: number): Promise<void> => {
   await pool.query(
-    `update marks set locked_until = null, due_at = case when generation = $3
-        then clock_timestamp() + make_interval(secs => $4::float8 / 1000) else due_at end
-      where room_id = $1 and identity = $2`,
-    [mark.roomId, mark.identity, mark.generation.toString(), delayMs],
+    `update marks set locked_until = null, due_at = case when generation = $4
+        then clock_timestamp() + make_interval(secs => $5::float8 / 1000) else due_at end
+      where ${isClaimed}`,
+    [mark.roomId, mark.identity, mark.claim, mark.generation.toString(), delayMs],
   );
 };
 

@@ -28,7 +28,7 @@ import type { ChunkTransaction, LockedPosition, RoomStore } from './store.ts';
  * the one in PostgreSQL.
  */
 
-interface MarkRow extends Mark {
+interface MarkRow extends Omit<Mark, 'claim'> {
   readonly dueAtMs: number;
   readonly lockedUntilMs: number | null;
 }
@@ -466,16 +466,16 @@ export class MemoryDatabase {
     return due.map((row) => {
       const claimed = { ...row, lockedUntilMs: nowMs + claimSeconds * 1000, attempts: row.attempts + 1 };
       this.tables.marks.set(keyOf(row.roomId, row.identity), claimed);
-      return claimed;
+      return { ...claimed, claim: String(claimed.lockedUntilMs) };
     });
   }
 
-  /** Resolves with the row as it was found. */
+  /** Resolves with the row as it was found, where the mark is still claimed. */
   async #changeMark(owner: Owner, mark: Mark, change: (row: MarkRow) => MarkRow | null): Promise<MarkRow | undefined> {
     await this.#locks.take(owner, markLock(mark.roomId, mark.identity), 'update');
     const key = keyOf(mark.roomId, mark.identity);
     const row = this.tables.marks.get(key);
-    if (row === undefined) return undefined;
+    if (row === undefined || String(row.lockedUntilMs) !== mark.claim) return undefined;
     const changed = change(row);
     if (changed === null) this.tables.marks.delete(key);
     else this.tables.marks.set(key, changed);

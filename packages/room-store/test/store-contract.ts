@@ -384,6 +384,35 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       expect(await claimOne()).toMatchObject({ identity: 'bob', attempts: 2 });
     });
 
+    const late = [
+      ['answers', (mark: Mark) => open().store.settleMark(mark, null)],
+      ['answers until later', (mark: Mark) => open().store.settleMark(mark, soonMs)],
+      ['puts back', (mark: Mark) => open().store.postponeMark(mark, 60_000)],
+    ] as const;
+
+    test.each(late)(
+      'one that others have answered meanwhile, and that was raised anew, stays: who %s it late',
+      async (_, settle) => {
+        await raise();
+        const first = await claimOne(-1);
+        await open().store.settleMark(await claimOne(), null);
+        await raise();
+        await settle(first);
+        expect(await claimOne()).toMatchObject({ identity: 'ann', attempts: 1 });
+      },
+    );
+
+    test.each(late)('one that another is answering stays claimed: who %s it late', async (_, settle) => {
+      await raise();
+      const first = await claimOne(-1);
+      const second = await claimOne();
+      await raise();
+      await settle(first);
+      expect(await open().store.claimMarks(1, 60)).toEqual([]);
+      await open().store.settleMark(second, null);
+      expect(await claimOne()).toMatchObject({ identity: 'ann', attempts: 1 });
+    });
+
     const trace = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
     test.each([
       ['answered', (mark: Mark) => open().store.settleMark(mark, null), trace],
