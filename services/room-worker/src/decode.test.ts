@@ -299,6 +299,18 @@ describe('key and partition', () => {
     expect(outcomeOf(decode({ ...removal, key }))).toBe('key_mismatch');
   });
 
+  test.each([
+    ['a byte order mark belongs to the id that begins with it', '\ufeffroom-42', '\ufeffroom-42', 'member.removed'],
+    ['a byte order mark makes another key', '\ufeffroom-42', 'room-42', 'key_mismatch'],
+  ])('%s', (_, key, subject, outcome) => {
+    expect(outcomeOf(decode({ ...binaryRecord({ subject }, { userId: 'u-7' }), key }))).toBe(outcome);
+  });
+
+  test('a byte order mark in the key of a record that cannot be read puts no other room in doubt', () => {
+    const doubts = doubtedBy(decode({ key: '\ufeffroom-42', value: Buffer.from('{') }));
+    expect(doubts).toEqual(['room \ufeffroom-42', 'user  \ufeffroom-42']);
+  });
+
   test('another normalisation of the subject is another key', () => {
     expect(outcomeOf(decode({ ...binaryRecord({ subject: 'caf\u00e9' }, { userId: 'u-7' }), key: 'cafe\u0301' }))).toBe(
       'key_mismatch',

@@ -64,7 +64,8 @@ const dead = (
 /** Facts from LiveKit leave nobody in doubt: the sweep repairs what they would have said. */
 const nobody = { key: null, type: undefined, data: undefined } as const;
 
-const utf8 = new TextDecoder('utf-8', { fatal: true });
+/** A byte order mark that a key begins with belongs to the id. */
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 const keyTextOf = ({ key }: StoredRecord): string | null => {
   try {
