@@ -84,6 +84,25 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       expect(await members()).toMatchObject([{ isRemoved: true }]);
     });
 
+    test('a dead letter counts from its retry on, however old it is', async () => {
+      const day = 24 * 3_600_000;
+      const later = (record: ChunkRecord): ChunkRecord => ({
+        ...record,
+        recordedAtMs: record.recordedAtMs + 10 * day,
+      });
+      const lost = roomRecord(0, added('r', 'ann'), { id: 'add' });
+      const dead = { reason: 'invalid_data', message: '', key: null, value: null, headers: {} } as const;
+      const unreadable = { key: 'r', type: undefined, data: undefined };
+      await apply([{ ...lost, factKey: null, content: { kind: 'dead', dead, unreadable } }]);
+      const retry = { kind: 'retry', letter: lost.origin, decode: () => lost, outcome: null } as const;
+      await apply([{ ...later(roomRecord(1, created('r'))), content: retry }]);
+      expect(await members()).toMatchObject([{ userId: 'ann', isRemoved: false }]);
+      await apply([later(roomRecord(2, removed('r', 'ann')))]);
+      const again = await apply([later(roomRecord(3, added('r', 'ann'), { id: 'add' }))]);
+      expect(again).toMatchObject({ counts: { applied: 0, repeated: 1 } });
+      expect(await members()).toMatchObject([{ userId: 'ann', isRemoved: true }]);
+    });
+
     test('a batch without visible records advances the offset', async () => {
       expect(await apply([], 0)).toMatchObject({ kind: 'applied', nextOffset: 1n });
       expect(await nextOffset()).toBe(1n);

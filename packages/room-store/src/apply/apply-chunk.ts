@@ -50,18 +50,18 @@ const lastOf = ({ records }: Chunk, before: AppliedRecord | null): AppliedRecord
 /** A dead letter that has become readable counts only where the record that retried it does: the one before it. */
 const withoutRepeats = (records: readonly ChunkRecord[], position: bigint, repeats: Repeats): ChunkRecord[] => {
   let isAdmitted = false;
-  return records.filter(({ origin, factKey, recordedAtMs, isRetried }) => {
-    const mayCount = isRetried ? isAdmitted : origin.offset >= position;
-    isAdmitted = mayCount && (factKey === null || repeats.admit(factKey, recordedAtMs));
+  return records.filter(({ origin, factKey, recordedAtMs, retriedAtMs }) => {
+    const mayCount = retriedAtMs === undefined ? origin.offset >= position : isAdmitted;
+    isAdmitted = mayCount && (factKey === null || repeats.admit(factKey, retriedAtMs ?? recordedAtMs));
     return isAdmitted;
   });
 };
 
 const evolve = (set: WorkingSet, record: ChunkRecord): (RoomChange | PresenceChange)[] => {
-  const { content, origin, recordedAtMs, isRetried } = record;
+  const { content, origin, recordedAtMs, retriedAtMs } = record;
   switch (content.kind) {
     case 'room_event':
-      return (isRetried ? evolveRetried : evolveRoom)(set, content.event, origin);
+      return (retriedAtMs === undefined ? evolveRoom : evolveRetried)(set, content.event, origin);
     case 'livekit':
       return evolvePresence(set, content.fact, recordedAtMs);
     case 'dead':

@@ -65,6 +65,7 @@ export class ChunkWrites {
   readonly rooms = new Map<string, RoomHeader>();
   readonly edges: { row: Edge; trace: string | null }[] = [];
   readonly outbox: OutboxRow[] = [];
+  /** Each with the time from which the identity of its fact counts. */
   readonly records: ChunkRecord[] = [];
   readonly marks = new Map<string, RaisedMark>();
   readonly #raisesMarks: boolean;
@@ -120,7 +121,8 @@ export class ChunkWrites {
 
   /** Called once per record, after its changes. */
   addRecord(record: ChunkRecord): void {
-    this.records.push(record);
+    const { retriedAtMs } = record;
+    this.records.push(retriedAtMs === undefined ? record : { ...record, recordedAtMs: retriedAtMs });
     const { content } = record;
     if (content.kind !== 'livekit') return;
     const { fact } = content;

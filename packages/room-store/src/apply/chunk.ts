@@ -56,8 +56,11 @@ export interface ChunkRecord {
   /** `traceparent` of the record's producer, for links. */
   readonly trace: string | null;
   readonly content: ChunkContent;
-  /** A dead letter that has become readable: it changes only what stands below its own place. */
-  readonly isRetried?: true;
+  /**
+   * Of a dead letter that has become readable, the record time of its retry: it changes only what stands below its own
+   * place, and the identity of its fact counts from then on.
+   */
+  readonly retriedAtMs?: number;
 }
 
 /** A partition of the log. */

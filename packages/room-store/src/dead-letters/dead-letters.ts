@@ -83,7 +83,8 @@ export const withRetried = async (
     }
     if (isAction(original))
       return [became({ kind: 'dead', reason: letter.reason, message: 'an action is taken anew' })];
-    return [became({ kind: 'readable' }), { ...original, trace: record.trace ?? original.trace, isRetried: true }];
+    const trace = record.trace ?? original.trace;
+    return [became({ kind: 'readable' }), { ...original, trace, retriedAtMs: record.recordedAtMs }];
   });
 };
 
