@@ -20,11 +20,6 @@ export class Repeats {
     return this.#newestMs;
   }
 
-  /** Record times of the applied facts that still count. */
-  *counting(): Iterable<readonly [factKey: string, recordedAtMs: number]> {
-    for (const entry of this.#appliedAtMs) if (entry[1] >= this.#newestMs - factIdentityMs) yield entry;
-  }
-
   /** Whether the fact is to be applied; it counts as applied from then on. */
   admit(factKey: string, recordedAtMs: number): boolean {
     const newestMs = Math.max(this.#newestMs, recordedAtMs);
