@@ -132,13 +132,13 @@ export interface ClaimedEdge {
   readonly trace: string | null;
 }
 
-/** Claims orders that have not expired; expired ones are dropped. */
+/** Claims orders that have not expired, first those that were not tried yet; expired ones are dropped. */
 export const claimEdges = async (pool: Pool, limit: number, claimSeconds: number): Promise<ClaimedEdge[]> => {
   await pool.query('delete from edges where expires_at <= clock_timestamp()');
   const { rows } = await pool.query(
     `update edges set locked_until = clock_timestamp() + make_interval(secs => $2)
       from (select edge_id from edges where locked_until is null or locked_until < clock_timestamp()
-        order by edge_id limit $1 for update skip locked) as due
+        order by locked_until nulls first, edge_id limit $1 for update skip locked) as due
       where edges.edge_id = due.edge_id
       returning edges.edge_id, kind, room_id, identity, participant_sid, track_sid, reason, trace`,
     [limit, claimSeconds],

@@ -498,6 +498,7 @@ export class MemoryDatabase {
     for (const { edgeId, expiresAtMs } of edges.values()) if (expiresAtMs <= nowMs) edges.delete(edgeId);
     const due = [...edges.values()]
       .filter(({ lockedUntilMs }) => lockedUntilMs === null || lockedUntilMs < nowMs)
+      .sort((left, right) => (left.lockedUntilMs ?? 0) - (right.lockedUntilMs ?? 0))
       .slice(0, limit);
     for (const row of due) edges.set(row.edgeId, { ...row, lockedUntilMs: nowMs + claimSeconds * 1000 });
     return due;

@@ -454,9 +454,9 @@ export const storeContract = (open: () => StoreUnderTest): void => {
   });
 
   describe('orders', () => {
-    const order = (atMs: number): Promise<ChunkResult> => {
+    const order = (atMs: number, offset = 0): Promise<ChunkResult> => {
       const data = { identity: 'ann', participantSid: 'PA_1', by: 'bob', reason: 'spam' };
-      const record = roomRecord(0, { type: 'participant.kick_requested', subject: 'r', data });
+      const record = roomRecord(offset, { type: 'participant.kick_requested', subject: 'r', data });
       return apply([{ ...record, origin: { ...record.origin, timeMs: atMs } }]);
     };
 
@@ -471,6 +471,17 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       expect(await store.claimEdges(1, -1)).toHaveLength(1);
       await store.settleEdge(edge);
       expect(await store.claimEdges(1, 60)).toEqual([]);
+    });
+
+    test('one that was not tried yet goes before those that failed', async () => {
+      const { store } = open();
+      await order(Date.now());
+      const [first] = await store.claimEdges(1, 60);
+      if (first === undefined) throw new Error('there was none to claim');
+      await order(Date.now(), 1);
+      await store.postponeEdge(first, -1);
+      const claimed = [...(await store.claimEdges(1, 60)), ...(await store.claimEdges(1, 60))];
+      expect(claimed.map(({ edgeId }) => edgeId - first.edgeId)).toEqual([1n, 0n]);
     });
 
     test('one that has expired is dropped', async () => {

@@ -20,8 +20,12 @@ import type { LaneGate } from './lane-gate.ts';
 import type { WorkerMetrics } from './metrics.ts';
 import { notify } from './notify.ts';
 
-/** Longer than the bounded calls of one answer together. */
 const claimSeconds = 15;
+/**
+ * What is not begun by then is left to the next claim. Each call is bounded, so what is begun has ended before another can
+ * claim the question, and undoes nothing that the other did on newer facts.
+ */
+const beginWithinMs = 10_000;
 const firstRetryMs = 250;
 const maxRetryMs = 10_000;
 /** A key that LiveKit refuses will not be right a moment later; the alarm is the metric. */
@@ -88,7 +92,7 @@ const nextMoment = (closesAtMs: number, closingNoticeMs: number, nowMs: number):
  * Makes LiveKit agree about one room: one that is over ends in one call; of others every identity is asked about. The
  * question about a live room with a schedule is kept until the schedule has something to do.
  */
-const answerRoom = async (dependencies: EnforcementDependencies, mark: Mark): Promise<Answer> => {
+const answerRoom = async (dependencies: EnforcementDependencies, mark: ClaimedMark): Promise<Answer> => {
   const { store, livekit, gate, unknownRooms, closingNoticeMs } = dependencies;
   const { roomId } = mark;
   let answer = await readOne(store, { roomId });
@@ -106,6 +110,7 @@ const answerRoom = async (dependencies: EnforcementDependencies, mark: Mark): Pr
   if (room === null && unknownRooms === 'observe') return settled('observed', 'unknown_room');
   const end = room === null ? 'unknown_room' : endOf(room, nowMs);
   if (end !== null) {
+    assertInTime(dependencies, mark);
     // Of an end by schedule they were told before.
     if (end === 'room_closed' && isRoomLive)
       await tell(dependencies, { roomId }, { type: 'removed', code: end, ...said(room?.closingReason ?? null) });
@@ -152,15 +157,25 @@ const remove = async (
 /** No client does so by itself: it gets around what somebody may publish. */
 const disguise: Why = { code: 'kicked', message: 'a track is not of the kind that its source says' };
 
+interface ClaimedMark extends Mark {
+  /** By the clock of durations. */
+  readonly beginUntilMs: number;
+}
+
+const assertInTime = ({ clock = systemClock }: EnforcementDependencies, { beginUntilMs }: ClaimedMark): void => {
+  if (clock.elapsed() > beginUntilMs) throw new Error('the answer was found too late to act on it');
+};
+
 /** Carries out a verdict about somebody who is inside. */
 const enforce = async (
   dependencies: EnforcementDependencies,
-  mark: Mark,
+  mark: ClaimedMark,
   present: ListedParticipant,
   verdict: Verdict,
 ): Promise<Answer> => {
   const { store, livekit, unknownRooms } = dependencies;
   const { roomId, identity } = mark;
+  assertInTime(dependencies, mark);
   if (verdict.kind === 'allow') {
     if (present.tracks.some(isDisguised)) {
       await remove(dependencies, mark, disguise);
@@ -198,7 +213,7 @@ const stayOf = (
  * Makes LiveKit agree about one identity. LiveKit's state is read before the facts: its calls name an identity, not a
  * session, and whoever was rightfully added again meanwhile must be judged by the newer facts.
  */
-const answerIdentity = async (dependencies: EnforcementDependencies, mark: Mark): Promise<Answer> => {
+const answerIdentity = async (dependencies: EnforcementDependencies, mark: ClaimedMark): Promise<Answer> => {
   const { store, livekit, gate } = dependencies;
   const { roomId, identity } = mark;
   const present = await livekit.getParticipant(roomId, identity);
@@ -221,7 +236,7 @@ const answerIdentity = async (dependencies: EnforcementDependencies, mark: Mark)
   return enforce(dependencies, mark, present, await judge());
 };
 
-const answerMark = async (dependencies: EnforcementDependencies, mark: Mark): Promise<void> => {
+const answerMark = async (dependencies: EnforcementDependencies, mark: ClaimedMark): Promise<void> => {
   const { store, clock = systemClock, metrics, logger } = dependencies;
   try {
     const answer = await (mark.identity === '' ? answerRoom(dependencies, mark) : answerIdentity(dependencies, mark));
@@ -281,10 +296,10 @@ const inTrace = (name: string, traceparent: string | null, work: () => Promise<v
   withRemoteParent(traceparent === null ? {} : { traceparent }, () => withSpan(name, {}, work));
 
 /**
- * How many questions are being answered at once, and how many orders: one that waits for LiveKit's answer delays no other,
- * nor do orders that fail again and again delay a question.
+ * How many questions are being answered at once, and how many orders. Most of that time they wait: so many that those which
+ * wait in vain, for a LiveKit node that is silent, leave room for the others. Orders have places of their own.
  */
-const atOnce = { questions: 32, orders: 8 };
+const atOnce = { questions: 256, orders: 32 };
 /** A notification can be missed, and marks become due by time alone. */
 const pollEveryMs = 250;
 
@@ -322,12 +337,14 @@ export const startEnforcement = (dependencies: EnforcementDependencies): Enforce
           'orders',
           inTrace('enforce order', edge.trace, () => carryOutEdge(dependencies, edge)),
         );
-    if (free('questions') > 0)
+    if (free('questions') > 0) {
+      const beginUntilMs = clock.elapsed() + beginWithinMs;
       for (const mark of await store.claimMarks(free('questions'), claimSeconds))
         start(
           'questions',
-          inTrace('enforce mark', mark.trace, () => answerMark(dependencies, mark)),
+          inTrace('enforce mark', mark.trace, () => answerMark(dependencies, { ...mark, beginUntilMs })),
         );
+    }
   };
 
   const run = async (): Promise<void> => {

@@ -8,9 +8,11 @@ import {
   createLaneGate,
   createProjector,
   createWorkerMetrics,
+  type LaneGate,
   noteReached,
   noticeRestore,
   noting,
+  type Positions,
   startEnforcement,
   startPositions,
   sweepOnce,
@@ -60,7 +62,8 @@ export class SimulatedWorker implements SimulatedProcess {
   readonly #log: EventLog;
   readonly #livekit: RoomService;
   readonly #clock: Clock;
-  readonly #reached = new Map<string, bigint>();
+  readonly #reached: Positions = new Map();
+  readonly #gate: LaneGate;
   readonly #project: (batch: LogBatch) => Promise<BatchOutcome>;
   readonly #enforcement: ReturnType<typeof startEnforcement>;
 
@@ -95,11 +98,13 @@ export class SimulatedWorker implements SimulatedProcess {
       metrics,
       logger,
     });
-    this.#project = noting(project, this.#reached);
+    const seen: Positions = new Map();
+    this.#project = noting(project, this.#reached, seen);
+    this.#gate = createLaneGate(this.#store, this.#log, activeProjection, { clock: this.#clock, seen });
     this.#enforcement = startEnforcement({
       store: this.#store,
       livekit: this.#livekit,
-      gate: createLaneGate(this.#store, this.#log, activeProjection, this.#clock),
+      gate: this.#gate,
       unknownRooms: 'observe',
       closingNoticeMs: 60_000,
       clock: this.#clock,
@@ -181,6 +186,7 @@ export class SimulatedWorker implements SimulatedProcess {
     };
     const looked = { consumer: { reposition }, reached: this.#reached, logger };
     await noticeRestore(looked, () => this.#store.readPositions(activeProjection));
+    await this.#gate.hasReachedKnown([]);
   }
 
   async sweep(): Promise<void> {
