@@ -294,13 +294,21 @@ for (const { name, parts, start } of doors) {
 
     if (name === 'nginx')
       describe('the api behind the same door', () => {
+        test.each(['/api/realtime/rooms/standup/join', '/api/realtime/rooms/a%2Fb/join?x=1', '/api/realtime/events'])(
+          '%s',
+          async (path) => {
+            expect(await ask(path)).toMatchObject({ status: 200, seen: { upstream: 'api', url: path } });
+          },
+        );
+
         test.each([
-          '/api/realtime/rooms/standup/join',
-          '/api/realtime/rooms/a%2Fb/join?x=1',
-          '/api/realtime/events',
           '/api/realtime/oidc/backchannel-logout',
-        ])('%s', async (path) => {
-          expect(await ask(path)).toMatchObject({ status: 200, seen: { upstream: 'api', url: path } });
+          '/api/realtime/oidc/backchannel-logout?x=1',
+          '/api/realtime/oidc//backchannel-logout',
+          '/api/realtime/oidc/x/../backchannel-logout',
+          '/api/realtime/%6fidc%2Fbackchannel-logout',
+        ])("the provider's route is no client's: %s", async (path) => {
+          expect(await ask(path, { body: 'logout_token=x' })).toMatchObject({ status: 404, seen: undefined });
         });
 
         test('a token of 20 KiB', async () => {

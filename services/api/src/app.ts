@@ -1,7 +1,7 @@
 import fastifyCors from '@fastify/cors';
 import fastifyUnderPressure from '@fastify/under-pressure';
 import { trace } from '@opentelemetry/api';
-import { RoomId } from '@realtime-service/contracts';
+import { problemStatus, RoomId } from '@realtime-service/contracts';
 import { measureRoutes, routeOf, traceRequest, traceRoutes } from '@realtime-service/telemetry';
 import Fastify, {
   type FastifyInstance,
@@ -18,7 +18,7 @@ import { type EventsDependencies, registerEvents } from './events/events-route.t
 import { allowReading, type GateDependencies, gateOperation, type LimitBy, registerGate } from './gate/gate-route.ts';
 import { type JoinDependencies, registerJoin } from './join/join-route.ts';
 import type { KeySet } from './key-set.ts';
-import { type LogoutDependencies, logoutOperation, registerLogout } from './logout/logout-route.ts';
+import { type LogoutDependencies, logoutOperation, type RefusalLimit, registerLogout } from './logout/logout-route.ts';
 import { createLogoutVerifier } from './logout/verify-logout-token.ts';
 import { type ModerationDependencies, registerModeration } from './moderation/moderation-route.ts';
 import { createClientErrorHandler, createProblemHandler, type OnProblem, ProblemError } from './problem.ts';
@@ -101,7 +101,8 @@ export const createApp = async (dependencies: ApiDependencies): Promise<FastifyI
   registerWatch(app, membersOnly, dependencies.watch, dependencies);
   registerModeration(app, membersOnly, dependencies);
   await registerEvents(app, callersUpTo(settings.producerRequestsPerMinute), dependencies);
-  await registerLogout(app, createLogoutVerifier({ keys, oidc: settings.oidc, now }), dependencies);
+  const logoutLimit = limitRefused(settings.addressRequestsPerMinute);
+  await registerLogout(app, logoutLimit, createLogoutVerifier({ keys, oidc: settings.oidc, now }), dependencies);
   const gate = { ...settings.gate, pathPrefix: pathOf(dependencies.serverUrl) };
   const visitorsBy: LimitBy = (keyOf) => limit('visitor', createRateLimit(settings.gate.requestsPerMinute), keyOf);
   registerGate(app, gate, visitorsBy, dependencies);
@@ -128,7 +129,7 @@ const guard = async (app: FastifyInstance, settings: ApiDependencies['settings']
   if (settings.corsOrigins.length > 0) await registerCors(app, settings.corsOrigins);
   await app.register(fastifyUnderPressure, { maxEventLoopDelay: settings.maxEventLoopDelayMs, pressureHandler: shed });
   // Before anything is verified, and on paths that lead nowhere, too.
-  const count = limit('address', createRateLimit(settings.addressRequestsPerMinute), ({ ip }) => addressBlockOf(ip));
+  const count = limit('address', createRateLimit(settings.addressRequestsPerMinute), addressOf);
   app.addHook('onRequest', function (request, reply, done) {
     if (comesByOneAddress.has(operationOf(request))) done();
     else count.call(this, request, reply, done);
@@ -160,6 +161,20 @@ const limit =
     if (retryAfterSeconds !== undefined) throw new ProblemError('rate_limited', { reason: whose, retryAfterSeconds });
     done();
   };
+
+const addressOf = ({ ip }: FastifyRequest): string => addressBlockOf(ip);
+
+/** A forged token costs a signature's check. Those that count are not counted, so that no logout of a provider is lost. */
+const limitRefused = (max: number): RefusalLimit => {
+  const count = createRateLimit(max);
+  return {
+    onRequest: limit('address', (address) => count(address, 0), addressOf),
+    onResponse: (request, { statusCode }, done) => {
+      if (statusCode === problemStatus.invalid_logout_token) count(addressOf(request));
+      done();
+    },
+  };
+};
 
 /** The reason of a refusal goes to the log, the span and a metric label, and nowhere else. */
 const noteProblem =

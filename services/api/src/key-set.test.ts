@@ -74,6 +74,14 @@ describe('rotation', () => {
   });
 });
 
+test('a key is imported once, however many tokens name it', async () => {
+  const found = await keys.find(header('k1'));
+  const again = await keys.find(header('k1'));
+  if ('refused' in found || 'refused' in again) throw new Error('no key');
+  expect(found.key).toBeInstanceOf(CryptoKey);
+  expect(again.key).toBe(found.key);
+});
+
 describe('a provider in trouble', () => {
   const troubles: readonly (readonly [string, KeyServer['answer']])[] = [
     ['503', (response) => response.writeHead(503).end()],

@@ -1,5 +1,5 @@
 import type { Logger } from '@realtime-service/telemetry';
-import { createLocalJWKSet, exportSPKI, type JSONWebKeySet } from 'jose';
+import { type CryptoKey, createLocalJWKSet, exportSPKI, type JSONWebKeySet } from 'jose';
 import { z } from 'zod';
 
 /** At most one fetch in this time, whatever the provider does and however many unknown keys callers name. */
@@ -25,7 +25,13 @@ export type KeyHeader = {
   readonly kid: string;
 };
 
-export type KeyLookup = { readonly pem: string } | { readonly refused: 'unknown_key' | 'no_keys' };
+/** One key, in the two forms that verifiers take. */
+interface PublicKey {
+  readonly key: CryptoKey;
+  readonly pem: string;
+}
+
+export type KeyLookup = PublicKey | { readonly refused: 'unknown_key' | 'no_keys' };
 
 export interface KeySet {
   /** The public key that a token's header names, of the type that its algorithm needs. Never throws. */
@@ -69,7 +75,9 @@ const fetchKeys = async (url: string): Promise<Resolve> => {
 
 /** The issuer's signing keys (RFC 7517), kept so that neither the provider's troubles nor made-up key ids do harm. */
 export const createKeySet = ({ url, logger, now = () => performance.now() }: KeySetOptions): KeySet => {
-  let keys: { readonly resolve: Resolve; readonly pems: Map<string, string>; readonly fetchedAtMs: number } | undefined;
+  let keys:
+    | { readonly resolve: Resolve; readonly used: Map<string, PublicKey>; readonly fetchedAtMs: number }
+    | undefined;
   let attemptedAtMs = -Infinity;
   let underWay: Promise<void> | undefined;
   let timer: NodeJS.Timeout | undefined;
@@ -80,7 +88,7 @@ export const createKeySet = ({ url, logger, now = () => performance.now() }: Key
   const refresh = async (): Promise<void> => {
     attemptedAtMs = now();
     try {
-      keys = { resolve: await fetchKeys(url), pems: new Map(), fetchedAtMs: now() };
+      keys = { resolve: await fetchKeys(url), used: new Map(), fetchedAtMs: now() };
     } catch (error) {
       logger.warn({ err: error, has_keys: current() !== undefined }, 'identity keys could not be fetched');
     }
@@ -95,16 +103,17 @@ export const createKeySet = ({ url, logger, now = () => performance.now() }: Key
     return underWay ?? Promise.resolve();
   };
 
-  const lookUp = async (header: KeyHeader): Promise<string | undefined> => {
+  const lookUp = async (header: KeyHeader): Promise<PublicKey | undefined> => {
     const held = current();
     if (held === undefined) return undefined;
     const name = `${header.alg} ${header.kid}`;
-    const known = held.pems.get(name);
+    const known = held.used.get(name);
     if (known !== undefined) return known;
     try {
-      const pem = await exportSPKI(await held.resolve(header));
-      held.pems.set(name, pem);
-      return pem;
+      const key = await held.resolve(header);
+      const found = { key, pem: await exportSPKI(key) };
+      held.used.set(name, found);
+      return found;
     } catch {
       // No key of this id and type, several of them, or one that cannot be imported.
       return undefined;
@@ -122,10 +131,10 @@ export const createKeySet = ({ url, logger, now = () => performance.now() }: Key
   return {
     find: async (header) => {
       const known = await lookUp(header);
-      if (known !== undefined) return { pem: known };
+      if (known !== undefined) return known;
       await tryRefresh();
       const found = await lookUp(header);
-      if (found !== undefined) return { pem: found };
+      if (found !== undefined) return found;
       return { refused: current() === undefined ? 'no_keys' : 'unknown_key' };
     },
     start: keepFresh,

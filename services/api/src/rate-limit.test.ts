@@ -30,6 +30,15 @@ test('asking while refused does not make the wait longer', () => {
   expect(limit('a')).toBeUndefined();
 });
 
+test('to count none tells whether there have been too many', () => {
+  for (let n = 0; n < 3; n += 1) expect(limit('a', 0)).toBeUndefined();
+  for (let n = 0; n < 3; n += 1) limit('a');
+  nowMs += 59_000;
+  expect(limit('a', 0)).toBe(1);
+  nowMs += 1_000;
+  expect(limit('a', 0)).toBeUndefined();
+});
+
 test('what many strangers leave behind is bounded, and forgets them first', () => {
   limit('first');
   limit('first');

@@ -257,6 +257,51 @@ describe('400: what is no logout token, or none of ours', () => {
   });
 });
 
+describe('429', () => {
+  const startStrict = async () => {
+    const strict = await startTestApi({ OIDC_LOGOUT_AUDIENCE: 'web', RATE_LIMIT_ADDRESS_PER_MINUTE: '2' });
+    const tell = async (token: string | Promise<string>, remoteAddress: string) => {
+      const payload = new URLSearchParams({ logout_token: await token }).toString();
+      const headers = { 'content-type': form };
+      return strict.app.inject({ method: 'POST', url: path, headers, payload, remoteAddress });
+    };
+    return { strict, tell };
+  };
+
+  test('an address whose tokens are refused again and again', async () => {
+    const { strict, tell } = await startStrict();
+    try {
+      const statuses: number[] = [];
+      for (let n = 0; n < 5; n += 1)
+        statuses.push((await tell(logoutToken({}, {}, foreign), '2001:db8::1')).statusCode);
+      expect(statuses).toEqual([400, 400, 400, 429, 429]);
+      const neighbours = await tell(logoutToken({}, {}, strict.key), '2001:db8::2');
+      expect(neighbours.json<Problem>().code).toBe('rate_limited');
+      expect(Number(neighbours.headers['retry-after'])).toBeGreaterThan(0);
+      expect((await tell(logoutToken({}, {}, strict.key), '192.0.2.1')).statusCode).toBe(200);
+    } finally {
+      await strict.close();
+    }
+  });
+
+  test("never the provider: what counts is not counted, nor what fails for others' troubles", async () => {
+    const { strict, tell } = await startStrict();
+    try {
+      for (let n = 0; n < 5; n += 1)
+        expect((await tell(logoutToken({}, {}, strict.key), '192.0.2.1')).statusCode).toBe(200);
+      Object.assign(strict.failing, { log: true });
+      for (let n = 0; n < 5; n += 1)
+        expect((await tell(logoutToken({}, {}, strict.key), '192.0.2.1')).statusCode).toBe(503);
+      // Nor do other requests from there stand in the way of a logout.
+      Object.assign(strict.failing, { log: false });
+      for (let n = 0; n < 5; n += 1) await strict.app.inject({ url: '/nowhere', remoteAddress: '192.0.2.1' });
+      expect((await tell(logoutToken({}, {}, strict.key), '192.0.2.1')).statusCode).toBe(200);
+    } finally {
+      await strict.close();
+    }
+  });
+});
+
 test('without a client whose logouts count, none does', async () => {
   const unset = await startTestApi();
   try {

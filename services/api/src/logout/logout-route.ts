@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { EventLog } from '@realtime-service/event-log';
 import type { KeptRecord, Login } from '@realtime-service/room-store';
 import type { Logger } from '@realtime-service/telemetry';
-import type { FastifyInstance } from 'fastify';
+import type { FastifyInstance, RouteShorthandOptions } from 'fastify';
 import { appendEvents, toRecord } from '../events/append-events.ts';
 import type { ApiMetrics } from '../metrics.ts';
 import { ProblemError, refuseOtherMethods } from '../problem.ts';
@@ -22,9 +22,13 @@ export interface LogoutDependencies {
 const url = '/api/realtime/oidc/backchannel-logout';
 export const logoutOperation = 'backchannel_logout';
 
+/** Hooks that refuse whoever has shown too many tokens that do not count. */
+export type RefusalLimit = Pick<RouteShorthandOptions, 'onRequest' | 'onResponse'>;
+
 /** The life of a logout: token → which logins → facts in the log, or kept for it. */
 export const registerLogout = async (
   root: FastifyInstance,
+  limit: RefusalLimit,
   verify: (token: string) => Promise<Logout>,
   dependencies: LogoutDependencies,
 ): Promise<void> => {
@@ -39,7 +43,7 @@ export const registerLogout = async (
       { parseAs: 'string' },
       async (_request: unknown, body: string) => new URLSearchParams(body),
     );
-    app.post(url, { config: { operation: logoutOperation } }, async (request, reply) => {
+    app.post(url, { ...limit, config: { operation: logoutOperation } }, async (request, reply) => {
       const logout = await verify(tokenOf(request.body));
       if (done.has(logout.id)) throw new ProblemError('invalid_logout_token', { reason: 'repeated' });
       const logins = await loginsOf(logout, dependencies);

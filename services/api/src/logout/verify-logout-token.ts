@@ -1,6 +1,5 @@
-import { createPublicKey, type KeyObject } from 'node:crypto';
 import { boundedText, LoginId, UserId } from '@realtime-service/contracts';
-import { decodeJwt, errors, type JWTHeaderParameters, type JWTPayload, jwtVerify } from 'jose';
+import { type CryptoKey, decodeJwt, errors, type JWTHeaderParameters, type JWTPayload, jwtVerify } from 'jose';
 import { z } from 'zod';
 import type { ApiSettings } from '../config.ts';
 import type { KeySet } from '../key-set.ts';
@@ -68,12 +67,12 @@ interface VerifierOptions {
  * process appends the same fact again, which changes nothing.
  */
 export const createLogoutVerifier = ({ keys, oidc, now }: VerifierOptions) => {
-  const findKey = async (header: JWTHeaderParameters): Promise<KeyObject> => {
+  const findKey = async (header: JWTHeaderParameters): Promise<CryptoKey> => {
     const parsed = Header.safeParse(header);
     if (!parsed.success) throw refused('header', parsed.error);
     const found = await keys.find(parsed.data);
     if ('refused' in found) throw refused(found.refused);
-    return createPublicKey(found.pem);
+    return found.key;
   };
 
   const verify = async (token: string): Promise<JWTPayload> => {
