@@ -38,8 +38,8 @@ export const mutants: readonly Mutant[] = [
       },
       {
         path: batch,
-        from: '    return batch.answers.promise.then((answers) => answers[at] as A);\n',
-        to: `    const known = (await batch.answers.promise)[at] as A;
+        from: '    return promise;\n',
+        to: `    const known = await promise;
     cache.set(JSON.stringify(question), { known, untilMs: Date.now() + 5_000 });
     return known;
 `,
@@ -52,23 +52,13 @@ export const mutants: readonly Mutant[] = [
     edits: [
       {
         path: batch,
-        from: '    isUnderWay = true;\n',
-        to: '    isUnderWay = true;\n    sent = { questions, answers };\n',
-      },
-      {
-        path: batch,
-        from: '  let isUnderWay = false;\n',
-        to: '  let isUnderWay = false;\n  let sent: Batch<Q, A> | undefined;\n',
-      },
-      { path: batch, from: '    isUnderWay = false;\n', to: '    isUnderWay = false;\n    sent = undefined;\n' },
-      {
-        path: batch,
         from: '  return (question) => {\n',
-        to: `  return async (question) => {
-    const same = sent?.questions.findIndex((each) => JSON.stringify(each) === JSON.stringify(question)) ?? -1;
-    if (sent !== undefined && same >= 0) return (await sent.answers.promise)[same] as A;
+        to: `  return (question) => {
+    const same = awaited?.find((each) => JSON.stringify(each.question) === JSON.stringify(question));
+    if (same !== undefined) return same.promise;
 `,
       },
+      { path: batch, from: '{ question, resolve,', to: '{ promise, question, resolve,' },
     ],
     caughtBy: joinAgainstRemove,
   },

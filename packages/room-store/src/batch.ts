@@ -1,7 +1,11 @@
-/** Questions that are answered together, and the answers in their order. */
-interface Batch<Q, A> {
-  readonly questions: Q[];
-  readonly answers: PromiseWithResolvers<readonly A[]>;
+/** A question, and whoever waits for its answer. */
+interface Asked<Q, A> {
+  readonly question: Q;
+  readonly resolve: (answer: A) => void;
+  readonly reject: (error: unknown) => void;
+  readonly timer: NodeJS.Timeout;
+  /** Has given up. */
+  isOver: boolean;
 }
 
 export interface BatchOptions {
@@ -11,52 +15,69 @@ export interface BatchOptions {
 
 /** Most questions of one batch. */
 const maxBatch = 200;
+const maxUnderWay = 3;
+/** A batch that is out for this long may be on a connection that hangs: a healthy database takes a few milliseconds. */
+const slowAfterMs = 200;
+
 /**
  * Gathers concurrent questions, to be answered by one call of `answer`, in its order. A question only ever joins a batch
- * that has *not been sent*: one that is under way may rest on an older snapshot than the question. One batch is under
- * way at a time: two would be half as large, and cost almost twice as much.
+ * that has *not been sent*: one that is under way may rest on an older snapshot than the question. Each batch waits for
+ * the one before it, since two at once would be half as large, and cost almost twice as much; but not for a slow one.
  */
 export const createBatcher = <Q, A>(
   answer: (questions: readonly Q[]) => Promise<readonly A[]>,
   { deadlineMs }: BatchOptions,
 ): ((question: Q) => Promise<A>) => {
-  const unsent: Batch<Q, A>[] = [];
-  let isUnderWay = false;
+  type Batch = readonly Asked<Q, A>[];
+  let unsent: Asked<Q, A>[] = [];
+  const underWay = new Set<Batch>();
+  let awaited: Batch | undefined;
 
-  const send = async ({ questions, answers }: Batch<Q, A>): Promise<void> => {
-    isUnderWay = true;
-    answer(questions).then(answers.resolve, answers.reject);
-    // Not the query: a connection that hangs must not hold up those who come later.
-    await answers.promise.catch(() => {});
-    isUnderWay = false;
+  const pump = (): void => {
+    if (awaited !== undefined || underWay.size === maxUnderWay) return;
+    const open = unsent.filter(({ isOver }) => !isOver);
+    unsent = open.slice(maxBatch);
+    if (open.length > 0) void send(open.slice(0, maxBatch));
+  };
+
+  const goOnWithout = (batch: Batch): void => {
+    if (awaited === batch) awaited = undefined;
     pump();
   };
 
-  const pump = (): void => {
-    const batch = isUnderWay ? undefined : unsent.shift();
-    if (batch !== undefined) void send(batch);
+  const end = (batch: Batch): void => {
+    underWay.delete(batch);
+    goOnWithout(batch);
   };
 
-  const openBatch = (): Batch<Q, A> => {
-    const batch: Batch<Q, A> = { questions: [], answers: Promise.withResolvers() };
-    const giveUp = (): void => {
-      const at = unsent.indexOf(batch);
-      if (at >= 0) unsent.splice(at, 1);
-      batch.answers.reject(new Error(`The store did not answer within ${deadlineMs} ms`));
-    };
-    const timer = setTimeout(giveUp, deadlineMs);
-    const disarm = (): void => clearTimeout(timer);
-    batch.answers.promise.then(disarm, disarm);
-    unsent.push(batch);
-    // After this turn's other requests have been read from their sockets.
-    setImmediate(pump);
-    return batch;
+  const send = async (batch: Batch): Promise<void> => {
+    underWay.add(batch);
+    awaited = batch;
+    const slow = setTimeout(goOnWithout, slowAfterMs, batch);
+    // By then all who asked have given up, though the query may hang for longer.
+    const hanging = setTimeout(end, deadlineMs, batch);
+    try {
+      const answers = await answer(batch.map(({ question }) => question));
+      for (const [at, { resolve }] of batch.entries()) resolve(answers[at] as A);
+    } catch (error) {
+      for (const { reject } of batch) reject(error);
+    }
+    for (const { timer } of batch) clearTimeout(timer);
+    clearTimeout(slow);
+    clearTimeout(hanging);
+    end(batch);
   };
 
   return (question) => {
-    const last = unsent.at(-1);
-    const batch = last !== undefined && last.questions.length < maxBatch ? last : openBatch();
-    const at = batch.questions.push(question) - 1;
-    return batch.answers.promise.then((answers) => answers[at] as A);
+    const { promise, resolve, reject } = Promise.withResolvers<A>();
+    const giveUp = (): void => {
+      asked.isOver = true;
+      reject(new Error(`The store did not answer within ${deadlineMs} ms`));
+    };
+    const asked = { question, resolve, reject, timer: setTimeout(giveUp, deadlineMs), isOver: false };
+    // After this turn's other requests have been read from their sockets.
+    if (unsent.length === 0) setImmediate(pump);
+    unsent.push(asked);
+    return promise;
   };
 };
