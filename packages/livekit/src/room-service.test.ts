@@ -1,24 +1,27 @@
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { createRoomService, type RoomService } from './index.ts';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { type ActualPermission, createRoomService, type RoomService } from './index.ts';
 
 const options = { emptyTimeoutSeconds: 60, departureTimeoutSeconds: 60 };
 
 let server: Server;
 let rooms: RoomService;
-/** What is answered with 200, by the method. */
+/** What is answered, by the method. */
 let answers: Readonly<Record<string, unknown>>;
+let status: number;
 let tokens: string[];
 
 beforeEach(async () => {
   answers = {};
+  status = 200;
   tokens = [];
   server = createServer((request, response) => {
     tokens.push(request.headers.authorization ?? '');
     const method = request.url?.split('/').at(-1) ?? '';
-    request.resume().on('end', () => response.end(JSON.stringify(answers[method] ?? {})));
+    const answer = JSON.stringify(method in answers ? answers[method] : {});
+    request.resume().on('end', () => response.writeHead(status).end(answer));
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -47,4 +50,48 @@ test('a token that names no room serves for half a minute, and not before it is 
   // A clock that was ahead is put right.
   expect(await notBefore(-10)).toBe(20);
   expect(await notBefore(29)).toBe(20);
+});
+
+describe('an answer with 200 that is none of its own', () => {
+  const room = { sid: 'RM_1', name: 'room-42' };
+  const permission: ActualPermission = {
+    canSubscribe: true,
+    canPublish: false,
+    canPublishData: false,
+    canPublishSources: [],
+    hidden: false,
+    canUpdateMetadata: false,
+    canSubscribeMetrics: false,
+    canManageAgentSession: false,
+    recorder: false,
+    agent: false,
+  };
+  const calls: readonly (readonly [string, () => Promise<unknown>])[] = [
+    ['ListRooms', () => rooms.listRooms()],
+    ['ListParticipants', () => rooms.listParticipants('room-42')],
+    ['ListParticipants', () => rooms.listSids(room)],
+    ['GetParticipant', () => rooms.getParticipant('room-42', 'ann')],
+    ['DeleteRoom', () => rooms.deleteRoom('room-42')],
+    ['RemoveParticipant', () => rooms.removeParticipant('room-42', 'ann')],
+    ['UpdateParticipant', () => rooms.setPermission('room-42', 'ann', permission)],
+    ['MutePublishedTrack', () => rooms.muteTrack('room-42', 'ann', 'TR_1')],
+    ['SendData', () => rooms.sendData('room-42', { topic: 'news', text: 'to all' })],
+  ];
+
+  test.each(calls)('to %s passes as an outage does', async (method, call) => {
+    for (const answer of [{ message: 'maintenance' }, [], null, 'maintenance']) {
+      answers = { ListRooms: { rooms: [room] }, [method]: answer };
+      await expect(call(), JSON.stringify(answer)).rejects.toMatchObject({
+        name: 'LivekitError',
+        kind: 'unavailable',
+        message: `LiveKit answered ${method} with 200`,
+      });
+    }
+  });
+});
+
+test('a list of rooms is never "not found"', async () => {
+  answers = { ListRooms: { code: 'not_found', msg: 'requested room does not exist' } };
+  status = 404;
+  await expect(rooms.listRooms()).rejects.toMatchObject({ kind: 'unavailable' });
 });

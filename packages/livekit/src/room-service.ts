@@ -80,9 +80,16 @@ const ListedSid = LivekitParticipant.pick({
 });
 export type ListedSid = z.infer<typeof ListedSid>;
 
-const readRooms = z.compile(z.object({ rooms: z.array(fromProtoNames(LivekitRoom)).default([]) }));
-const readParticipants = z.compile(z.object({ participants: z.array(Participant).default([]) }));
-const readSids = z.compile(z.object({ participants: z.array(ListedSid).default([]) }));
+/** What tells LiveKit's answers from those of whatever stands between. Its lists are there also when they are empty. */
+const Rooms = z.compile(z.object({ rooms: z.array(fromProtoNames(LivekitRoom)) }));
+const Participants = z.compile(z.object({ participants: z.array(Participant) }));
+const Sids = z.compile(z.object({ participants: z.array(ListedSid) }));
+const Updated = LivekitParticipant.pick({ sid: true });
+const Muted = z.object({ track: z.object({}).nullable() });
+/** Strictly: were a newer LiveKit to say more, it would be asked again, and find it done. */
+const Done = z.strictObject({});
+/** Settles nothing: where the room was not made, LiveKit refuses whoever joins. */
+const Made = z.object({});
 
 export interface RoomOptions {
   readonly emptyTimeoutSeconds: number;
@@ -227,8 +234,13 @@ export const createRoomService = ({ apiUrl, key, timeoutMs }: RoomServiceOptions
     return header;
   };
 
-  /** The answer's JSON, or null for "not found". @throws {LivekitError} */
-  const call = async (method: string, grant: Grant, body: object): Promise<unknown> => {
+  /** The answer, or null for "not found". @throws {LivekitError} */
+  const call = async <T extends z.ZodType>(
+    method: string,
+    grant: Grant,
+    body: object,
+    Expected: T,
+  ): Promise<z.output<T> | null> => {
     let answer: Answer;
     try {
       answer = await post(method, authorise(grant), body);
@@ -236,25 +248,27 @@ export const createRoomService = ({ apiUrl, key, timeoutMs }: RoomServiceOptions
       throw new LivekitError(`LiveKit did not answer ${method}`, { kind: 'unavailable', cause });
     }
     const { status, retryAfter, json } = answer;
-    if (status === 200 && json !== undefined) return json;
+    const read = status === 200 ? Expected.safeParse(json) : undefined;
+    if (read?.success) return read.data;
     if (status === 404 && TwirpError.safeParse(json).data?.code === 'not_found') return null;
     // The body of a refusal can hold the token: only its status is kept.
     throw new LivekitError(`LiveKit answered ${method} with ${status}`, {
       kind: kindOf(status),
       retryAfterMs: readRetryAfter(retryAfter),
+      cause: read?.error,
     });
   };
 
-  const listRooms = async (names?: readonly string[]): Promise<LivekitRoom[]> =>
-    readRooms.parse(await call('ListRooms', { roomList: true }, { names })).rooms;
+  const listRooms = async (names?: readonly string[]): Promise<LivekitRoom[]> => {
+    const listed = await call('ListRooms', { roomList: true }, { names }, Rooms);
+    if (listed === null) throw new LivekitError('LiveKit answered ListRooms with "not found"', { kind: 'unavailable' });
+    return listed.rooms;
+  };
 
   /** Asked first where the room's own node would answer: of a room that is gone LiveKit says 503, after 3 s. */
   const hasRoom = async (room: string): Promise<boolean> => (await listRooms([room])).length > 0;
 
   const admin = (room: string): Grant => ({ roomAdmin: true, room });
-
-  const listParticipants = async (room: string): Promise<unknown> =>
-    (await call('ListParticipants', admin(room), { room })) ?? {};
 
   return {
     createRoom: async (room, { emptyTimeoutSeconds, departureTimeoutSeconds, metadata, agents }) => {
@@ -265,39 +279,37 @@ export const createRoomService = ({ apiUrl, key, timeoutMs }: RoomServiceOptions
         metadata,
         agents,
       };
-      await call('CreateRoom', { roomCreate: true }, body);
+      await call('CreateRoom', { roomCreate: true }, body, Made);
     },
     deleteRoom: async (room) => {
-      await call('DeleteRoom', { roomCreate: true }, { room });
+      await call('DeleteRoom', { roomCreate: true }, { room }, Done);
     },
     listRooms,
     listParticipants: async (room) => {
       if (!(await hasRoom(room))) return [];
-      return readParticipants.parse(await listParticipants(room)).participants;
+      return (await call('ListParticipants', admin(room), { room }, Participants))?.participants ?? [];
     },
-    listSids: async ({ name }) => readSids.parse(await listParticipants(name)).participants,
+    listSids: async ({ name: room }) =>
+      (await call('ListParticipants', admin(room), { room }, Sids))?.participants ?? [],
     getParticipant: async (room, identity) => {
       if (!(await hasRoom(room))) return null;
-      const found = await call('GetParticipant', admin(room), { room, identity });
-      return found === null ? null : Participant.parse(found);
+      return call('GetParticipant', admin(room), { room, identity }, Participant);
     },
     removeParticipant: async (room, identity) =>
-      (await call('RemoveParticipant', admin(room), { room, identity })) !== null,
+      (await call('RemoveParticipant', admin(room), { room, identity }, Done)) !== null,
     setPermission: async (room, identity, permission) => {
       const canPublishSources = permission.canPublishSources.map((source) => source.toUpperCase());
-      return (
-        (await call('UpdateParticipant', admin(room), {
-          room,
-          identity,
-          permission: { ...permission, canPublishSources },
-        })) !== null
-      );
+      const body = { room, identity, permission: { ...permission, canPublishSources } };
+      return (await call('UpdateParticipant', admin(room), body, Updated)) !== null;
     },
-    muteTrack: async (room, identity, trackSid) =>
-      (await call('MutePublishedTrack', admin(room), { room, identity, track_sid: trackSid, muted: true })) !== null,
+    muteTrack: async (room, identity, trackSid) => {
+      const body = { room, identity, track_sid: trackSid, muted: true };
+      return (await call('MutePublishedTrack', admin(room), body, Muted)) !== null;
+    },
     sendData: async (room, { topic, text, to = [] }) => {
       const data = Buffer.from(text).toString('base64');
-      await call('SendData', admin(room), { room, data, kind: 'RELIABLE', topic, destination_identities: to });
+      const body = { room, data, kind: 'RELIABLE', topic, destination_identities: to };
+      await call('SendData', admin(room), body, Done);
     },
   };
 };

@@ -87,10 +87,11 @@ export const startFakeLivekit = async (timeoutMs: number): Promise<FakeLivekit> 
       case 'UpdateParticipant':
         if (participant === undefined) return notFound('participant does not exist');
         room?.set(identity, { ...participant, permission: body.permission as FakeParticipant['permission'] });
-        return { status: 200, body: {} };
+        return { status: 200, body: participant };
       case 'SendData':
-      case 'MutePublishedTrack':
         return { status: 200, body: {} };
+      case 'MutePublishedTrack':
+        return { status: 200, body: { track: null } };
       default:
         return { status: 404, body: { code: 'bad_route', msg: method } };
     }
