@@ -313,6 +313,17 @@ describe('waiting for a position', () => {
     expect(await hasReached(5n)).toBe(false);
   });
 
+  test('ends after a second where the database does not answer', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    const answer = Promise.withResolvers<void>();
+    databaseAnswers = answer.promise;
+    const waiting = freshness.reaches([position(5n)]);
+    nowMs += 1_000;
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(await waiting).toBe(false);
+    answer.resolve();
+  });
+
   test('is for all positions', async () => {
     await second({ high: 6n, applied: 6n });
     const waiting = freshness.reaches([position(5n), { topic: topics.roomEvents, partition: 4, offset: 0n }]);
