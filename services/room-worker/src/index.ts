@@ -1,10 +1,10 @@
 export type { Clock } from './clock.ts';
 export { type Decoded, decodeRecord } from './decode.ts';
 export { startEnforcement } from './enforce.ts';
-export { createLaneGate } from './lane-gate.ts';
+export { createLaneGate, type LaneGate, noteReached, type Positions } from './lane-gate.ts';
 export { toLivekitRecord } from './livekit-record.ts';
 export { createWorkerMetrics } from './metrics.ts';
 export { applyDecoded, asDeadLetter, createProjector } from './project.ts';
 export { startPositions } from './start-positions.ts';
 export { sweepOnce } from './sweep.ts';
-export { noteReached, noticeRestore, noting } from './worker.ts';
+export { noticeRestore, noting } from './worker.ts';

@@ -1,30 +1,37 @@
 import { topics } from '@realtime-service/contracts';
 import { partitionOf } from '@realtime-service/event-log';
 import { describe, expect, it, vi } from 'vitest';
-import { createLaneGate } from './lane-gate.ts';
+import { createLaneGate, type LaneGate, noteReached, type Positions } from './lane-gate.ts';
 
 const count = 2;
 const room = 'room-42';
 const lane = partitionOf(room, count);
 const otherLane = 1 - lane;
 
-/** A gate over a log and a projection whose positions the test moves. */
+/** A gate over a log and a projection whose positions the test moves, and whose answers it may hold back on their way. */
 const given = (
   at: { high: [number, number]; next: [number, number]; tables?: string },
-  delay: () => Promise<void> = async () => {},
+  {
+    delay = async () => {},
+    arrival = async () => {},
+    seen = new Map(),
+  }: { delay?: () => Promise<void>; arrival?: () => Promise<void>; seen?: Positions } = {},
 ) => {
   const store = {
-    readPositions: async () =>
-      at.next.map((next, partition) => ({
+    readPositions: async () => {
+      const positions = at.next.map((next, partition) => ({
         topic: topics.roomEvents,
         partition,
         nextOffset: BigInt(next),
         last: null,
         ...(at.tables === undefined ? {} : { tables: at.tables }),
-      })),
+      }));
+      await arrival();
+      return positions;
+    },
   };
   const log = { bounds: async () => at.high.map((high, partition) => ({ partition, low: 0n, high: BigInt(high) })) };
-  return createLaneGate(store, log, 'active', { now: () => 0, delay });
+  return createLaneGate(store, log, 'active', { clock: { now: () => 0, delay }, seen });
 };
 
 /** A lane of 500 records a second that is applied `behindMs` later. */
@@ -46,7 +53,7 @@ const busy = (behindMs: number, lookMs = 2) => {
       return [{ partition: 0, low: 0n, high: offsetAt(nowMs) }];
     },
   };
-  const gate = createLaneGate(store, log, 'active', { now: () => nowMs, delay: pass });
+  const gate = createLaneGate(store, log, 'active', { clock: { now: () => nowMs, delay: pass } });
   return { gate, nowMs: () => nowMs };
 };
 
@@ -92,6 +99,55 @@ describe('what is known', () => {
     at.next = lanes(6, 0);
     expect(await gate.hasReachedKnown([room])).toBe(false);
     at.next = lanes(8, 0);
+    expect(await gate.hasReachedKnown([room])).toBe(true);
+  });
+
+  it.each([
+    ['was looked at', (gate: LaneGate) => gate.hasReachedKnown([])],
+    [
+      'was noted by whoever applied it',
+      (_: LaneGate, seen: Positions) =>
+        noteReached(seen, [{ topic: topics.roomEvents, partition: lane, nextOffset: 8n }]),
+    ],
+  ])('is not reached by a database that was restored to before what %s since the last question', async (_, learn) => {
+    const at = { high: lanes(5, 0), next: lanes(5, 0) };
+    const seen: Positions = new Map();
+    const gate = given(at, { seen });
+    expect(await gate.hasReachedKnown([room])).toBe(true);
+    at.high = lanes(8, 0);
+    at.next = lanes(8, 0);
+    await learn(gate, seen);
+    at.next = lanes(6, 0);
+    expect(await gate.hasReachedKnown([room])).toBe(false);
+    at.next = lanes(8, 0);
+    expect(await gate.hasReachedKnown([room])).toBe(true);
+  });
+
+  it('stays reached while answers overtake each other, and batches overtake answers', async () => {
+    const at = { high: lanes(5, 0), next: lanes(5, 0) };
+    const arrivals: (() => void)[] = [];
+    let isSlow = false;
+    const seen: Positions = new Map();
+    const gate = given(at, {
+      arrival: () => (isSlow ? new Promise((resolve) => arrivals.push(resolve)) : Promise.resolve()),
+      seen,
+    });
+    expect(await gate.hasReachedKnown([room])).toBe(true);
+    at.high = lanes(900, 0);
+    isSlow = true;
+    const first = gate.hasReachedKnown([room]);
+    at.next = lanes(6, 0);
+    const second = gate.hasReachedKnown([room]);
+    noteReached(seen, [{ topic: topics.roomEvents, partition: lane, nextOffset: 7n }]);
+    for (const arrive of arrivals.toReversed()) {
+      arrive();
+      await Promise.race([first, second]);
+    }
+    expect(await Promise.all([first, second])).toEqual([true, true]);
+    // What came late has made nobody forget the higher position.
+    isSlow = false;
+    expect(await gate.hasReachedKnown([room])).toBe(false);
+    at.next = lanes(900, 0);
     expect(await gate.hasReachedKnown([room])).toBe(true);
   });
 
@@ -144,7 +200,9 @@ describe('the end of the log as it is when it is asked about', () => {
     const at = { high: lanes(5, 5), next: lanes(4, 5) };
     const delays: (() => void)[] = [];
     let isPatient = false;
-    const gate = given(at, () => (isPatient ? new Promise((resolve) => delays.push(resolve)) : Promise.resolve()));
+    const gate = given(at, {
+      delay: () => (isPatient ? new Promise((resolve) => delays.push(resolve)) : Promise.resolve()),
+    });
     expect(await gate.isCaughtUp([room])).toBe(false);
     isPatient = true;
     const first = gate.isCaughtUp([room]);

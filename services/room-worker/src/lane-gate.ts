@@ -1,11 +1,21 @@
 import { topics } from '@realtime-service/contracts';
-import { type EventLog, partitionOf } from '@realtime-service/event-log';
-import type { RoomStore } from '@realtime-service/room-store';
+import { type EventLog, type LogPartition, partitionOf } from '@realtime-service/event-log';
+import type { PartitionPosition, RoomStore } from '@realtime-service/room-store';
 import { type Clock, systemClock } from './clock.ts';
 
 /** How long the lanes may take to the end of the log, and how often they are looked at meanwhile. */
 const patienceMs = 500;
 const lookEveryMs = 50;
+
+/** Positions by topic and partition. */
+export type Positions = Map<string, bigint>;
+export const placeOf = ({ topic, partition }: LogPartition): string => `${topic} ${partition}`;
+
+/** Notes where the database was seen to stand. */
+export const noteReached = (reached: Positions, positions: readonly PartitionPosition[]): void => {
+  for (const each of positions)
+    if (each.nextOffset > (reached.get(placeOf(each)) ?? 0n)) reached.set(placeOf(each), each.nextOffset);
+};
 
 /**
  * Whether the facts about a room or a user are fresh enough to act on. A restored or empty database believes that
@@ -14,8 +24,9 @@ const lookEveryMs = 50;
 export interface LaneGate {
   /**
    * The lanes of these keys stand no lower than this process knows them to reach: the log's end when it first looked
-   * at these tables (a rebuild puts others in their place), and wherever it has seen the projection since. Where that goes
-   * back under a running worker, by a restore or a reset, it is the log's end anew.
+   * at these tables (a rebuild puts others in their place), and anew when the projection stands lower than it was seen
+   * before, by a restore or a reset under a running worker. To be asked every so often, if only about no keys: what was
+   * applied while nobody looked would not be missed.
    */
   readonly hasReachedKnown: (keys: readonly string[]) => Promise<boolean>;
   /**
@@ -37,38 +48,41 @@ const oneForAll = <T>(read: () => Promise<T>): (() => Promise<T>) => {
   };
 };
 
+interface LaneGateOptions {
+  /** The system's unless said. */
+  readonly clock?: Pick<Clock, 'now' | 'delay'>;
+  /** The highest that the projection was seen at. What this process applies is noted there too, the gate's own otherwise. */
+  readonly seen?: Positions;
+}
+
 export const createLaneGate = (
   store: Pick<RoomStore, 'readPositions'>,
   log: Pick<EventLog, 'bounds'>,
   projection: string,
-  clock: Pick<Clock, 'now' | 'delay'> = systemClock,
+  { clock = systemClock, seen = new Map() }: LaneGateOptions = {},
 ): LaneGate => {
-  /** Per partition, the highest position that is known to be reachable. */
-  const known = new Map<number, bigint>();
-  /** Where they stood at the last look. */
-  const seen = new Map<number, bigint>();
+  /** Per partition, the position that is known to be reachable. */
+  let known: ReadonlyMap<number, bigint> | undefined;
   /** Lanes that were waited for in vain, and those of them that somebody waits for. */
   const stalled = new Set<number>();
   const waitedFor = new Set<number>();
   let serving: string | undefined;
 
-  const raise = (partition: number, position: bigint): void => {
-    if (position > (known.get(partition) ?? -1n)) known.set(partition, position);
-  };
-
   const readNext = async (): Promise<Map<number, bigint>> => {
+    // As it was before: answers overtake each other, and what is applied while they are on their way.
+    const before = new Map(seen);
     const positions = (await store.readPositions(projection)).filter(({ topic }) => topic === topics.roomEvents);
     // Other tables have taken the place of those that were known, or a position went back, by a restore or a reset: as
     // after a start.
     const isAnew = positions.some(
-      ({ partition, nextOffset, tables }) => tables !== serving || nextOffset < (seen.get(partition) ?? 0n),
+      (each) => each.tables !== serving || each.nextOffset < (before.get(placeOf(each)) ?? 0n),
     );
-    if (isAnew) known.clear();
-    for (const { partition, nextOffset, tables } of positions) {
-      serving = tables;
-      seen.set(partition, nextOffset);
-      if (known.size > 0) raise(partition, nextOffset);
+    if (isAnew) {
+      known = undefined;
+      seen.clear();
+      serving = positions[0]?.tables;
     }
+    noteReached(seen, positions);
     return new Map(positions.map(({ partition, nextOffset }) => [partition, nextOffset]));
   };
 
@@ -91,7 +105,7 @@ export const createLaneGate = (
   return {
     hasReachedKnown: async (keys) => {
       const next = await readNext();
-      if (known.size === 0) for (const [partition, high] of await readEnds()) raise(partition, high);
+      known ??= await readEnds();
       return lanesBehind(keys, next, known).length === 0;
     },
     isCaughtUp: async (keys) => {

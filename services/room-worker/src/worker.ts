@@ -28,7 +28,7 @@ import {
 import { createOpsServer, type Logger } from '@realtime-service/telemetry';
 import type { WorkerSettings } from './config.ts';
 import { startEnforcement } from './enforce.ts';
-import { createLaneGate } from './lane-gate.ts';
+import { createLaneGate, type LaneGate, noteReached, type Positions, placeOf } from './lane-gate.ts';
 import { createWorkerMetrics, type WorkerMetrics } from './metrics.ts';
 import { createProjector } from './project.ts';
 import { startRelay } from './relay.ts';
@@ -76,28 +76,20 @@ interface Backlog {
   readonly partitionCounts: ReadonlyMap<string, number>;
   /** Where each partition of the database was seen to stand. */
   readonly reached: Positions;
+  readonly gate: LaneGate;
   readonly metrics: WorkerMetrics;
   readonly logger: Logger;
 }
 
-/** Positions by topic and partition. */
-type Positions = Map<string, bigint>;
-const placeOf = ({ topic, partition }: LogPartition): string => `${topic} ${partition}`;
-
-/** Notes how far the database came with each batch. */
+/** Notes how far the database came with each batch, for the consumer and for the gate. */
 export const noting =
-  (project: ConsumeOptions['onBatch'], reached: Positions): ConsumeOptions['onBatch'] =>
+  (project: ConsumeOptions['onBatch'], reached: Positions, seen: Positions): ConsumeOptions['onBatch'] =>
   async (batch) => {
     const outcome = await project(batch);
-    if (outcome.kind !== 'stop') noteReached(reached, [{ ...batch, nextOffset: outcome.nextOffset }]);
+    if (outcome.kind !== 'stop')
+      for (const each of [reached, seen]) noteReached(each, [{ ...batch, nextOffset: outcome.nextOffset }]);
     return outcome;
   };
-
-/** Notes where the database was seen to stand. */
-export const noteReached = (reached: Positions, positions: readonly PartitionPosition[]): void => {
-  for (const each of positions)
-    if (each.nextOffset > (reached.get(placeOf(each)) ?? 0n)) reached.set(placeOf(each), each.nextOffset);
-};
 
 /**
  * A restored database stands before where it stood. Where nothing new is written, no batch would tell the consumer.
@@ -126,14 +118,16 @@ export const noticeRestore = async (
 };
 
 /** @throws {PartitionCountChangedError} when a topic was grown: what its new partitions hold must not be applied */
-const gatherBacklog = async (backlog: Backlog): Promise<void> => {
-  const { pool, log, consumer, consumergroup, partitionCounts, metrics } = backlog;
+export const gatherBacklog = async (backlog: Backlog): Promise<void> => {
+  const { pool, log, consumer, consumergroup, partitionCounts, gate, metrics } = backlog;
   const { count, oldestDueAtMs } = await readMarkBacklog(pool);
   metrics.deadLettersOpen.set(await countOpenDeadLetters(pool));
   metrics.marksDue.set(count);
   metrics.markAgeSeconds.set(oldestDueAtMs === null ? 0 : (Date.now() - oldestDueAtMs) / 1000);
   metrics.heldBack.set(consumer.heldBack().length);
   const next = await noticeRestore(backlog, () => readPositions(pool, activeProjection));
+  // So that it knows what other workers have applied, also while it is asked nothing.
+  await gate.hasReachedKnown([]);
   for (const topic of consumed) {
     const bounds = await log.bounds(topic);
     if (bounds.length !== partitionCounts.get(topic))
@@ -210,6 +204,8 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
   const intakeUrl = await intake.listen({ host: settings.host, port: settings.port });
 
   const reached: Positions = new Map();
+  const seen: Positions = new Map();
+  const gate = createLaneGate(store, log, activeProjection, { seen });
   const project = createProjector({
     store,
     projection: activeProjection,
@@ -220,7 +216,7 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
   consumer = log.consume({
     group: settings.consumerGroup,
     topics: consumed,
-    onBatch: noting(project, reached),
+    onBatch: noting(project, reached, seen),
     startAt: async (assigned) => {
       const positions = await readPositions(pool, activeProjection);
       noteReached(reached, positions);
@@ -229,7 +225,6 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
       return startPositions(positions.filter(isAssigned));
     },
   });
-  const gate = createLaneGate(store, log, activeProjection);
   const { unknownRooms, closingNoticeMs } = settings;
   const enforcement = startEnforcement({ store, livekit, gate, unknownRooms, closingNoticeMs, metrics, logger });
   const listener = listen(database.directUrl, marksChannel, enforcement.wake, (error) =>
@@ -241,7 +236,7 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
   const { consumerGroup: consumergroup } = settings;
   const backlog = setInterval(
     () =>
-      void gatherBacklog({ pool, log, consumer, consumergroup, partitionCounts, reached, metrics, logger }).catch(
+      void gatherBacklog({ pool, log, consumer, consumergroup, partitionCounts, reached, gate, metrics, logger }).catch(
         (error: unknown) => {
           if (error instanceof PartitionCountChangedError) failure.reject(error);
         },

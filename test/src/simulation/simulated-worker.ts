@@ -88,6 +88,7 @@ export class SimulatedWorker implements SimulatedProcess {
     this.#livekit = livekit.connect(this, witness);
     this.#clock = {
       now: () => scheduler.nowMs + this.skewMs,
+      elapsed: () => scheduler.nowMs,
       delay: (ms, signal) => scheduler.delay(this, ms, signal),
       random: () => random.next(),
     };
