@@ -16,9 +16,11 @@ const undoMigration = (pool: Pool): Promise<unknown> =>
   pool.query(`alter table log_positions drop column last_offset, drop column last_recorded_at;
       delete from schema_migrations where name = '0007-which-log-it-was.sql'`);
 
+/** Locks of others' databases are none of these: several files use the one PostgreSQL at a time. */
+const locksHere = `pg_locks join pg_database on pg_database.oid = pg_locks.database and datname = current_database()`;
 /** Resolves when somebody waits for such a lock. */
 const untilAwaited = async (pool: Pool, lock: string): Promise<void> => {
-  while ((await pool.query(`select from pg_locks where not granted and ${lock}`)).rowCount === 0);
+  while ((await pool.query(`select from ${locksHere} where not granted and ${lock}`)).rowCount === 0);
 };
 const positionsLock = `relation = 'log_positions'::regclass`;
 
@@ -112,7 +114,7 @@ describeWith(['postgres', 'pgbouncer'], 'C30: through PgBouncer in transaction m
     }
     const [pool] = pools as [Pool];
     expect(await planningOf(pool)).toEqual({ planCacheMode: 'auto', enableSeqscan: 'on' });
-    expect((await pool.query(`select pid from pg_locks where locktype = 'advisory'`)).rows).toEqual([]);
+    expect((await pool.query(`select pid from ${locksHere} where locktype = 'advisory'`)).rows).toEqual([]);
     await Promise.all(pools.map((each) => each.end()));
     await pooler.stop();
   });
@@ -145,7 +147,7 @@ describeWith(['postgres', 'pgbouncer'], 'C30: through PgBouncer in transaction m
     expect((await witness.query('select name from schema_migrations order by name')).rows).toEqual(
       all.map((name) => ({ name })),
     );
-    expect((await witness.query(`select pid from pg_locks where locktype = 'advisory'`)).rows).toEqual([]);
+    expect((await witness.query(`select pid from ${locksHere} where locktype = 'advisory'`)).rows).toEqual([]);
     await witness.end();
     await pooler.stop();
   });
@@ -191,6 +193,20 @@ describeWith(['postgres'], 'a migration', () => {
     await other.query('select pg_sleep(1); commit');
     other.release();
     expect(await migrating).toEqual(['0007-which-log-it-was.sql']);
+  });
+
+  test('whose connection breaks while it waits fails, and ends no process', async () => {
+    const other = await pool.connect();
+    await other.query(`begin; select pg_advisory_xact_lock(hashtextextended('realtime-service.migrate', 0))`);
+    const proxy = await startFaultProxy(realParts(['postgres']).postgres.port);
+    const proxied = new URL(url);
+    proxied.port = String(proxy.port);
+    const refused = migrate(proxied.href).catch((refusal: unknown) => refusal);
+    await untilAwaited(pool, `locktype = 'advisory'`);
+    await proxy.stop();
+    await other.query('commit');
+    other.release();
+    expect(await refused).toMatchObject({ code: 'ECONNRESET' });
   });
 });
 
