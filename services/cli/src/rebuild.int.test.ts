@@ -362,7 +362,8 @@ describeWith(['postgres'], 'realtime rebuild', () => {
         while (!ending.signal.aborted) {
           const { rows } = await database.pool.query<{ ms: number | null }>(
             `select extract(epoch from max(clock_timestamp() - waitstart))::float8 * 1000 as ms from pg_locks
-              join pg_stat_activity using (pid) where not granted and application_name = 'api'`,
+              join pg_stat_activity using (pid)
+              where not granted and application_name = 'api' and datname = current_database()`,
           );
           longestWaitMs = Math.max(longestWaitMs, rows[0]?.ms ?? 0);
           await delay(5);

@@ -91,7 +91,8 @@ describeWith(['postgres'], 'realtime reset', () => {
     );
     await lane.query('select from rooms where ctid = (select max(ctid) from rooms) for update');
     const resetting = run('reset', roomEvents, '--yes');
-    await vi.waitFor(async () => expect(await count('pg_locks where not granted')).toBe(1), 10_000);
+    const waits = 'pg_locks join pg_stat_activity using (pid) where not granted and datname = current_database()';
+    await vi.waitFor(async () => expect(await count(waits)).toBe(1), 10_000);
     await lane.query('select from rooms where ctid = (select min(ctid) from rooms) for update');
     await lane.query('commit');
     lane.release();

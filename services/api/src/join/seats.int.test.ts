@@ -172,9 +172,13 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
       // Seats can be counted meanwhile, and not be given.
       await client.query('begin; lock table seat_leases in share row exclusive mode');
       const answers = Promise.all(crowd.map((person) => statusOf('last', person)));
-      const waiting = async (): Promise<number | null> =>
-        (await pool.query(`select from pg_stat_activity where wait_event_type = 'Lock' and application_name = 'api'`))
-          .rowCount;
+      const waiting = async (): Promise<number | null> => {
+        const { rowCount } = await pool.query(
+          `select from pg_stat_activity
+            where wait_event_type = 'Lock' and application_name = 'api' and datname = current_database()`,
+        );
+        return rowCount;
+      };
       await vi.waitFor(async () => expect(await waiting()).toBeGreaterThan(1), { timeout: 2_000, interval: 10 });
       await client.query('commit');
       expect((await answers).filter((status) => status === 200)).toHaveLength(1);
