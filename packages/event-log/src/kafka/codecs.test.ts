@@ -1,12 +1,33 @@
-import { zstdCompressSync } from 'node:zlib';
+import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
-import { decompressLz4Frame, decompressSnappy, decompressZstd, UndecodableBatchError } from './codecs.ts';
+import {
+  decompressGzip,
+  decompressLz4Frame,
+  decompressSnappy,
+  decompressZstd,
+  UndecodableBatchError,
+} from './codecs.ts';
 
 const hex = (text: string): Buffer => Buffer.from(text.replaceAll(' ', ''), 'hex');
 const json = Buffer.from('{"a":1}');
 const rawSnappy = '07 18 7B 22 61 22 3A 31 7D';
 const xerialHeader = '82 53 4E 41 50 50 59 00 00 00 00 01 00 00 00 01';
 const framed = `00 00 00 09 ${rawSnappy}`;
+const TOO_MANY_BYTES = 257 * 1024 * 1024;
+
+describe('decompressGzip', () => {
+  it.each([
+    ['one member', gzipSync(json), '{"a":1}'],
+    ['several members', Buffer.concat([gzipSync(json), gzipSync(json)]), '{"a":1}{"a":1}'],
+  ])('unpacks %s', async (_, bytes, expected) => {
+    expect(String(await decompressGzip(bytes))).toBe(expected);
+  });
+
+  it('unpacks no more than fits', async () => {
+    const bomb = gzipSync(Buffer.alloc(TOO_MANY_BYTES), { level: 1 });
+    await expect(decompressGzip(bomb)).rejects.toThrow(UndecodableBatchError);
+  });
+});
 
 describe('decompressSnappy', () => {
   it.each([
@@ -15,6 +36,15 @@ describe('decompressSnappy', () => {
     ['several xerial frames', `${xerialHeader} ${framed} ${framed} ${framed}`, '{"a":1}{"a":1}{"a":1}'],
   ])('unpacks %s', async (_, bytes, expected) => {
     expect(String(await decompressSnappy(hex(bytes)))).toBe(expected);
+  });
+
+  const claimOf257MiB = '80 80 C0 80 01';
+  const claimOf129MiB = '80 80 C0 40';
+  it.each([
+    ['a raw block', claimOf257MiB],
+    ['several xerial frames together', `${xerialHeader} 00 00 00 04 ${claimOf129MiB} 00 00 00 04 ${claimOf129MiB}`],
+  ])('makes no room for more than fits, which %s may claim', async (_, bytes) => {
+    await expect(decompressSnappy(hex(bytes))).rejects.toThrow(UndecodableBatchError);
   });
 });
 
@@ -35,6 +65,21 @@ describe('decompressLz4Frame', () => {
     const bytes = `04 22 4D 18 70 40 00 07 00 00 80 ${json.toString('hex')} 00 00 00 00 00 00 00 00`;
     await expect(decompressLz4Frame(hex(bytes))).rejects.toThrow(UndecodableBatchError);
   });
+
+  it('unpacks no more than fits', async () => {
+    // A zero, and the byte before it 4 MiB long.
+    const block = Buffer.concat([hex('1F 00 01 00'), Buffer.alloc(16_448, 0xff), hex('C0')]);
+    const size = Buffer.alloc(4);
+    size.writeUInt32LE(block.length);
+    const blocks = Array.from({ length: 65 }, () => [size, block]).flat();
+    const bomb = Buffer.concat([hex('04 22 4D 18 60 70 73'), ...blocks, Buffer.alloc(4)]);
+    await expect(decompressLz4Frame(bomb)).rejects.toThrow(UndecodableBatchError);
+  });
+
+  it('refuses a frame that holds more than it says', async () => {
+    const bytes = `04 22 4D 18 68 40 06 00 00 00 00 00 00 00 FF ${uncompressedBlock}`;
+    await expect(decompressLz4Frame(hex(bytes))).rejects.toThrow(UndecodableBatchError);
+  });
 });
 
 describe('decompressZstd', () => {
@@ -43,12 +88,13 @@ describe('decompressZstd', () => {
   });
 
   it('unpacks no more than fits', async () => {
-    const bomb = zstdCompressSync(Buffer.alloc(257 * 1024 * 1024));
+    const bomb = zstdCompressSync(Buffer.alloc(TOO_MANY_BYTES));
     await expect(decompressZstd(bomb)).rejects.toThrow(UndecodableBatchError);
   });
 });
 
 it.each([
+  ['gzip', decompressGzip],
   ['snappy', decompressSnappy],
   ['lz4', decompressLz4Frame],
   ['zstd', decompressZstd],

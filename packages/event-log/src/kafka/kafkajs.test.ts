@@ -1,6 +1,7 @@
 import { createRequire } from 'node:module';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import './kafkajs.ts';
+import { UndecodableBatchError } from './codecs.ts';
+import { kafkajs } from './kafkajs.ts';
 
 const require = createRequire(import.meta.url);
 
@@ -79,3 +80,11 @@ describe('the mended batch', () => {
     expect(batch.isEmpty()).toBe(false);
   });
 });
+
+it.each(['GZIP', 'Snappy', 'LZ4', 'ZSTD'] as const)(
+  '%s is unpacked by a codec that ends the consumer',
+  async (name) => {
+    const codec = kafkajs.CompressionCodecs[kafkajs.CompressionTypes[name]]();
+    await expect(codec.decompress(Buffer.alloc(10, 0xff))).rejects.toThrow(UndecodableBatchError);
+  },
+);

@@ -1,10 +1,10 @@
 /**
- * kafkajs 2.2.4 with its codecs registered and two of its methods mended. The library is frozen, so the version is
+ * kafkajs 2.2.4 with codecs registered and two of its methods mended. The library is frozen, so the version is
  * pinned exactly; `kafkajs.test.ts` and the interoperability tests fail when a mend no longer fits.
  */
 import { createRequire } from 'node:module';
 import kafkajs from 'kafkajs';
-import { decompressLz4Frame, decompressSnappy, decompressZstd } from './codecs.ts';
+import { decompressGzip, decompressLz4Frame, decompressSnappy, decompressZstd } from './codecs.ts';
 
 interface RequestQueue {
   readonly pending: readonly unknown[];
@@ -46,6 +46,7 @@ Batch.prototype.isEmpty = function isEmpty(): boolean {
 };
 
 const { CompressionCodecs, CompressionTypes } = kafkajs;
+CompressionCodecs[CompressionTypes.GZIP] = () => ({ decompress: decompressGzip });
 CompressionCodecs[CompressionTypes.Snappy] = () => ({ decompress: decompressSnappy });
 CompressionCodecs[CompressionTypes.LZ4] = () => ({ decompress: decompressLz4Frame });
 CompressionCodecs[CompressionTypes.ZSTD] = () => ({ decompress: decompressZstd });

@@ -3,5 +3,8 @@ declare module 'kafkajs-snappy' {
 }
 
 declare module 'lz4js' {
-  export function decompress(frame: Uint8Array): Uint8Array;
+  /** The most that it may hold. */
+  export function decompressBound(frame: Uint8Array): number;
+  /** How much it holds. */
+  export function decompressFrame(frame: Uint8Array, room: Uint8Array): number;
 }
