@@ -71,7 +71,8 @@ export const problemAdvice: Readonly<Record<ProblemCode, string>> = {
   participant_not_found: 'Read the participants again: whoever it was has left.',
   route_not_found: 'Correct the URL.',
   method_not_allowed: 'Use the method that the header `Allow` names.',
-  device_conflict: 'Offer to take over: ask again with `take_over`.',
+  device_conflict:
+    'Leave with another device; or, where a person has one device, offer to take over: ask again with `take_over`.',
   room_full: 'Ask again after `Retry-After`.',
   room_closed: 'Show it; the room was closed for good, or its time is over.',
   body_too_large: 'Send less, or in several requests.',

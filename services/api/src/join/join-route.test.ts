@@ -304,6 +304,13 @@ describe('409', () => {
     await expectProblem(join({ device_id: 'phone' }), 409, 'device_conflict');
     await allowed({ device_id: 'phone', take_over: true });
   });
+  test('one device too many where several may be inside: to take over changes nothing, and is not the advice', async () => {
+    given({ room: { devicePolicy: { mode: 'multi', max: 2 } } });
+    api.seatsTaken.ownOtherDevices = 2;
+    const { detail } = await expectProblem(join({ device_id: 'phone' }), 409, 'device_conflict');
+    await expectProblem(join({ device_id: 'phone', take_over: true }), 409, 'device_conflict');
+    expect(detail).toMatch(/^Leave with another device/);
+  });
   test('a full room says when to ask again', async () => {
     given({ room: { maxParticipants: 10 } });
     api.seatsTaken.takenByOthers = 10;
