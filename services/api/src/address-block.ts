@@ -3,8 +3,13 @@ import { isIPv6, SocketAddress } from 'node:net';
 const mapped = '::ffff:';
 const groupCount = 8;
 
+/** As some proxies write an address: `192.0.2.1:5000`, `[2001:db8::1]:443`, `[2001:db8::1]`. */
+const withPortOrBrackets = /^(?:([^:]*):\d+|\[(.*)\](?::\d+)?)$/;
+
 /** Whom an address is counted as: an IPv4 address is one, of an IPv6 address whoever has the first 64 bits has all the others. */
-export const addressBlockOf = (address: string): string => {
+export const addressBlockOf = (written: string): string => {
+  if (!written.includes(':')) return written;
+  const address = written.replace(withPortOrBrackets, '$1$2');
   if (!isIPv6(address)) return address;
   const canonical = new SocketAddress({ address, family: 'ipv6' }).address;
   if (canonical.startsWith(mapped) && canonical.includes('.')) return canonical.slice(mapped.length);

@@ -154,6 +154,9 @@ describe('too much', () => {
         .statusCode;
     expect([await ask('192.0.2.1'), await ask('192.0.2.1'), await ask('192.0.2.1')]).toEqual([401, 401, 429]);
     expect(await ask('192.0.2.2')).toBe(401);
+    expect([await ask('192.0.2.6:5000'), await ask('192.0.2.6:5001'), await ask('192.0.2.6:5002')]).toEqual([
+      401, 401, 429,
+    ]);
     // Whoever is no proxy of ours cannot choose its address.
     expect([
       await ask('192.0.2.3', '198.51.100.1'),
