@@ -39,6 +39,7 @@ const startRebuild = (url: string) => {
   });
   const ended = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>;
   return {
+    ended,
     told: () => told,
     hasTold: async (text: string): Promise<void> => {
       while (!told.includes(text)) {
@@ -165,6 +166,41 @@ describeWith(['postgres'], 'realtime rebuild', () => {
         const verified = await verify();
         expect(verified).toMatchObject({ code: 1 });
         expect(verified.stderr).toContain('stand in other partitions than their keys give');
+      },
+      timeoutMs,
+    );
+
+    test(
+      'refuses to take along what rests on the tables, when it begins and when it ends',
+      async () => {
+        await appendHistory(database, { seed: 14, count: 50 });
+        await database.caughtUp();
+        await database.pool.query(`create view hosts as select user_id from members where role = 'host';
+          create table notes (room_id opaque_id references rooms);
+          create trigger told before update on users for each row execute function suppress_redundant_updates_trigger();
+          create function roles_of(members) returns text return $1.role`);
+        const refused = await rebuild();
+        expect(refused).toMatchObject({ code: 1 });
+        expect(refused.stderr).toBe(
+          'A rebuild would take along constraint notes_room_id_fkey on table notes, function roles_of(members), ' +
+            'rule _RETURN on view hosts, trigger told on table users: drop them, and make them again afterwards\n',
+        );
+        expect((await database.pool.query(`select to_regnamespace('realtime_rebuild') as set`)).rows).toEqual([
+          { set: null },
+        ]);
+
+        await database.pool.query(
+          'drop view hosts; drop table notes; drop trigger told on users; drop function roles_of',
+        );
+        const held = await holdTables(database.pool);
+        const running = startRebuild(database.url);
+        await running.hasTold('The tables are in use');
+        await database.pool.query('create view hosts as select user_id from members');
+        await held.release();
+        expect(await running.ended).toEqual([1, null]);
+        expect(running.told()).toContain('would take along rule _RETURN on view hosts: ');
+        await database.pool.query('drop view hosts');
+        expect(await rebuild()).toMatchObject({ code: 0 });
       },
       timeoutMs,
     );

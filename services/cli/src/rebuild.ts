@@ -4,6 +4,7 @@ import { topics } from '@realtime-service/contracts';
 import type { EventLog } from '@realtime-service/event-log';
 import {
   activeProjection,
+  DependentsError,
   dropRebuild,
   isBusy,
   LogReplacedError,
@@ -133,13 +134,21 @@ const isCaughtUp = async (pool: Pool): Promise<boolean> => {
   }
 };
 
+/** What an operator can do something about, told in a line. */
+const explained = (error: unknown): unknown => {
+  if (error instanceof LogReplacedError) return new CommandError(`${error.message}${resetHint}`, { cause: error });
+  if (error instanceof RebuildOutdatedError)
+    return new CommandError(`${error.message}: begin anew with --restart`, { cause: error });
+  if (error instanceof DependentsError) return new CommandError(error.message, { cause: error });
+  return error;
+};
+
 /** Tries once to put the set in place. */
 const trySwap = async (pool: Pool, terminal: Terminal, keepDuty: () => Promise<void>): Promise<Swapped | undefined> => {
   try {
     return await swapRebuild(pool, { topic, caughtUp: () => isCaughtUp(pool), flush: keepDuty });
   } catch (error) {
-    if (error instanceof LogReplacedError) throw new CommandError(`${error.message}${resetHint}`, { cause: error });
-    if (!isBusy(error)) throw error;
+    if (!isBusy(error)) throw explained(error);
     const users = await readTableUsers(pool);
     terminal.tell(`The tables are in use${users.length > 0 ? ` by ${users.join(', ')}` : ''}; trying again\n`);
     await delay(lookEveryMs * (1 + Math.random()));
@@ -180,9 +189,7 @@ const prepare = async (pool: Pool, partitionCount: number): Promise<'new' | 'res
     await preparePositions(pool, rebuildProjection, topic, partitionCount);
     return state;
   } catch (error) {
-    if (error instanceof RebuildOutdatedError)
-      throw new CommandError(`${error.message}: begin anew with --restart`, { cause: error });
-    throw error;
+    throw explained(error);
   }
 };
 

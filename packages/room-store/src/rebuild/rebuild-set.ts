@@ -25,6 +25,11 @@ export class RebuildOutdatedError extends Error {
   override readonly name = 'RebuildOutdatedError';
 }
 
+/** Something rests on the tables that are to be replaced, and would go with them. */
+export class DependentsError extends Error {
+  override readonly name = 'DependentsError';
+}
+
 /**
  * Connections that fill the set. They need a connection past any pooler in transaction mode: `search_path` is theirs.
  * A commit need not wait for the disk: rows and positions of a transaction are lost together or not at all, and the
@@ -51,6 +56,26 @@ const isOutdated = async (client: Client | Pool): Promise<boolean> => {
   return rows.length > 0;
 };
 
+/** What a copy of the tables has too is left out: defaults, indexes, statistics, and constraints but foreign keys. */
+const dependentsSql = `
+  select string_agg(distinct pg_describe_object(classid, objid, 0), ', ') as names from pg_depend
+    left join pg_constraint as held on classid = 'pg_constraint'::regclass and held.oid = objid
+    left join pg_class as relation on classid = 'pg_class'::regclass and relation.oid = objid
+    where (refclassid, refobjid) in (
+        select unnest(array['pg_class'::regclass, 'pg_type'::regclass]), unnest(array[replaced.oid, replaced.reltype])
+          from pg_class as replaced where replaced.oid = any($1::regclass[]))
+      and deptype in ('a', 'n') and classid not in ('pg_attrdef'::regclass, 'pg_statistic_ext'::regclass)
+      and coalesce(held.contype = 'f', true) and coalesce(relation.relkind <> 'i', true)`;
+
+const assertNothingRests = async (client: Client | Pool): Promise<void> => {
+  const { rows } = await client.query<{ names: string | null }>(dependentsSql, [
+    rebuiltTables.map((name) => `public.${name}`),
+  ]);
+  const names = rows[0]?.names ?? null;
+  if (names !== null)
+    throw new DependentsError(`A rebuild would take along ${names}: drop them, and make them again afterwards`);
+};
+
 /** A copy of a table without its rows, the same to every statement, and to the migrations to come. */
 const createTableSql = (name: string): string => `
   create table ${rebuildSchema}.${name} (like public.${name} including all excluding indexes);
@@ -71,11 +96,12 @@ const createTableSql = (name: string): string => `
 
 /**
  * Makes the set, empty, where there is none. Answers whether there was one to go on with.
- * @throws {RebuildOutdatedError}
+ * @throws {RebuildOutdatedError} {@link DependentsError}
  */
 export const prepareRebuild = async (pool: Pool): Promise<'new' | 'resumed'> => {
   // Left by one that ended between its swap and its cleaning up.
   await pool.query(`drop schema if exists ${retiredSchema} cascade`);
+  await assertNothingRests(pool);
   const { rows } = await pool.query<{ count: number | null }>(
     `select (select count(*)::int from pg_class where relnamespace = schema.oid) as count
       from (select to_regnamespace('${rebuildSchema}')::oid as oid) as schema where oid is not null`,
@@ -164,7 +190,7 @@ const assertSameLog = async (client: Client, topic: string): Promise<void> => {
  * else is done are the tables locked, for as long as it takes to rename them. Answers undefined where the set had not
  * caught up in time. Where somebody reads a table for longer than 200 ms it fails ({@link isBusy}); nothing has happened
  * then, and it is to be tried again a little later.
- * @throws {LogReplacedError} {@link RebuildOutdatedError}
+ * @throws {LogReplacedError} {@link RebuildOutdatedError} {@link DependentsError}
  */
 export const swapRebuild = async (
   pool: Pool,
@@ -180,6 +206,7 @@ export const swapRebuild = async (
     if (!(await caughtUp())) return undefined;
     if (await isOutdated(client))
       throw new RebuildOutdatedError('The tables have been migrated since the rebuild was begun');
+    await assertNothingRests(client);
     await assertSameLog(client, topic);
     await client.query(`lock table ${rebuiltTables.map((name) => `${rebuildSchema}.${name}`).join(', ')}`);
     await client.query(
