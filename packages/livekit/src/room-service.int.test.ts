@@ -42,6 +42,15 @@ describeWith(['livekit'], "LiveKit's RoomService", () => {
     },
   );
 
+  test("another key's room whose name has NUL hides no other", async () => {
+    await rooms.createRoom('a\0b', options);
+    await rooms.createRoom('beside', options);
+    const names = (await rooms.listRooms()).map(({ name }) => name);
+    expect(names).toContain('beside');
+    expect(names).not.toContain('a\0b');
+    await rooms.deleteRoom('a\0b');
+  });
+
   test('who is not there is an answer, in a room that is there or not', async () => {
     await rooms.createRoom('there', options);
     // Without a look at the rooms first, those of 'nowhere' take LiveKit 3 s and are refused as unavailable.

@@ -95,3 +95,31 @@ test('a list of rooms is never "not found"', async () => {
   status = 404;
   await expect(rooms.listRooms()).rejects.toMatchObject({ kind: 'unavailable' });
 });
+
+describe('in a list, a name that nothing of ours can have', () => {
+  const odd = ['a\0b', '', 'x'.repeat(600)];
+
+  test('hides no other room', async () => {
+    answers = { ListRooms: { rooms: [...odd, 'room-42'].map((name, at) => ({ sid: `RM_${at}`, name })) } };
+    expect((await rooms.listRooms()).map(({ name }) => name)).toEqual(['room-42']);
+  });
+
+  test.each([
+    ['listParticipants', () => rooms.listParticipants('room-42')],
+    ['listSids', () => rooms.listSids({ sid: 'RM_1', name: 'room-42' })],
+  ] as const)('hides nobody else: %s', async (_, list) => {
+    const participants = [...odd, 'ann'].map((identity, at) => ({ sid: `PA_${at}`, identity }));
+    answers = { ListRooms: { rooms: [{ sid: 'RM_1', name: 'room-42' }] }, ListParticipants: { participants } };
+    expect((await list()).map(({ identity }) => identity)).toEqual(['ann']);
+  });
+
+  test.each([
+    ['ListRooms', { rooms: [{ sid: '', name: 'room-42' }] }],
+    ['ListRooms', { rooms: [{ sid: 'RM_1' }] }],
+    ['ListParticipants', { participants: [{ sid: '', identity: 'ann' }] }],
+    ['ListParticipants', { participants: [{ sid: 'PA_1' }] }],
+  ])('is all that is left out, lest somebody look absent: %s %j', async (method, answer) => {
+    answers = { ListRooms: { rooms: [{ sid: 'RM_1', name: 'room-42' }] }, [method]: answer };
+    await expect(rooms.listParticipants('room-42')).rejects.toMatchObject({ kind: 'unavailable' });
+  });
+});

@@ -57,7 +57,11 @@ const Track = LivekitTrack.extend({ sid: z.string() });
 const fromProtoNames = <T extends z.ZodType>(schema: T) => z.preprocess((value) => camelKeys(value), schema);
 
 const Participant = fromProtoNames(
-  LivekitParticipant.extend({ permission: Permission.prefault({}), tracks: z.array(Track).default([]) }),
+  LivekitParticipant.extend({
+    identity: z.string(),
+    permission: Permission.prefault({}),
+    tracks: z.array(Track).default([]),
+  }),
 );
 
 /** A participant as LiveKit lists it now. */
@@ -71,19 +75,32 @@ const ListedTrack = LivekitTrack.omit({ mimeType: true })
 /** A sid, whether it is there, seen by others, and disguised: all that a sweep asks, read without a look at the rest. */
 const ListedSid = LivekitParticipant.pick({
   sid: true,
-  identity: true,
   state: true,
   permission: true,
   kind: true,
 }).extend({
+  identity: z.string(),
   tracks: z.array(ListedTrack).default([]),
 });
 export type ListedSid = z.infer<typeof ListedSid>;
 
+const RoomName = z.compile(LivekitRoom.shape.name);
+const Identity = z.compile(LivekitParticipant.shape.identity);
+
+/**
+ * Whoever has another key of LiveKit's may choose names that we cannot store, as one with NUL. These alone are left out
+ * of a list: no fact and no token of ours has such a name, and webhooks about it say nothing here either.
+ */
+const withName = (rooms: LivekitRoom[]): LivekitRoom[] => rooms.filter(({ name }) => RoomName.safeParse(name).success);
+const withIdentity = <P extends { readonly identity: string }>(people: P[]): P[] =>
+  people.filter(({ identity }) => Identity.safeParse(identity).success);
+
 /** What tells LiveKit's answers from those of whatever stands between. Its lists are there also when they are empty. */
-const Rooms = z.compile(z.object({ rooms: z.array(fromProtoNames(LivekitRoom)) }));
-const Participants = z.compile(z.object({ participants: z.array(Participant) }));
-const Sids = z.compile(z.object({ participants: z.array(ListedSid) }));
+const Rooms = z.compile(
+  z.object({ rooms: z.array(fromProtoNames(LivekitRoom.extend({ name: z.string() }))).transform(withName) }),
+);
+const Participants = z.compile(z.object({ participants: z.array(Participant).transform(withIdentity) }));
+const Sids = z.compile(z.object({ participants: z.array(ListedSid).transform(withIdentity) }));
 const Updated = LivekitParticipant.pick({ sid: true });
 const Muted = z.object({ track: z.object({}).nullable() });
 /** Strictly: were a newer LiveKit to say more, it would be asked again, and find it done. */

@@ -86,6 +86,15 @@ describeWith(['postgres'], 'the sweep', () => {
     expect(await parts.metrics.sweepDifferences.get()).toMatchObject({ values: [{ value: 4 }] });
   });
 
+  test('goes on where another key of LiveKit has given names that nothing of ours can have', async () => {
+    put('one', 'ann');
+    put('one', 'n\0l', 'PA_odd');
+    put('', 'bob');
+    expect(await sweep()).toBe(1);
+    expect(await live()).toEqual(['one PA_ann']);
+    expect(await sweep()).toBe(0);
+  });
+
   test('finds one who came in the place of another, whom no count tells apart', async () => {
     put('one', 'ann');
     await sweep();
