@@ -18,11 +18,10 @@ for (const name of gateProxyNames) {
       const ann = await connect(url(), token);
       const [first] = await listed('comes-back');
 
+      const resumed = returned(ann);
       await ann.room.simulateScenario(SimulateScenarioKind.SIMULATE_SIGNAL_RECONNECT);
-      await until(
-        'ann is back in the same session',
-        async () => (await listed('comes-back'))[0]?.sid === first?.sid && ann.room.isConnected,
-      );
+      await resumed;
+      expect((await listed('comes-back')).map(({ sid }) => sid)).toEqual([first?.sid]);
       const back = returned(ann);
       await ann.room.simulateScenario(SimulateScenarioKind.SIMULATE_FULL_RECONNECT);
       await back;

@@ -94,8 +94,9 @@ describeWith(['postgres', 'livekit', 'chromium', 'nginx'], 'seats and devices', 
           .sort()
           .join();
       const before = await sids();
+      const resumed = returned(ann);
       await ann.room.simulateScenario(SimulateScenarioKind.SIMULATE_SIGNAL_RECONNECT);
-      await until('ann resumed', () => ann.room.isConnected);
+      await resumed;
       expect(await sids()).toBe(before);
       const back = returned(bob);
       await bob.room.simulateScenario(SimulateScenarioKind.SIMULATE_FULL_RECONNECT);
