@@ -191,7 +191,8 @@ export const mutants: readonly Mutant[] = [
       {
         path: 'packages/room-model/src/presence.ts',
         from: `  const stored = entities.session(room.name, room.sid, participant.sid);
-  if (stored !== undefined && !stored.isLive) return [];
+  if (stored !== undefined && !stored.isLive)
+    return stored.isEndTold ? [] : [{ entity: 'session', row: { ...stored, isEndTold: true } }];
 `,
         to: '  const stored = [...entities.sessionsOfIdentity(room.name, participant.identity)].find(({ isLive }) => isLive);\n',
       },
@@ -271,6 +272,15 @@ export const mutants: readonly Mutant[] = [
     name: 'seats counted without the lock of the room',
     edits: [{ path: leases, from: 'select pg_advisory_xact_lock(key) from', to: 'select key from' }],
     caughtBy: { file: seats, title: 'two processes that count in the same moment', parts: 'postgres' },
+  },
+  {
+    name: 'what was read before a person got a lease is used again',
+    edits: [{ path: leases, from: '    if (!row.is_reserved) outdated.add(person);\n', to: '' }],
+    caughtBy: {
+      file: 'packages/room-store/src/leases.int.test.ts',
+      title: 'of one person they are answered as if each had come after the other',
+      parts: 'postgres',
+    },
   },
   {
     name: 'a used token keeps its seat',

@@ -5,7 +5,7 @@ const deadlineMs = 1_000;
 
 let sent: string[][];
 /** Answers the batches in turn; those beyond hang. */
-let answers: ((questions: readonly string[]) => Promise<string[]>)[];
+let answers: ((questions: readonly string[]) => Promise<(string | undefined)[]>)[];
 let ask: (question: string) => Promise<string>;
 
 beforeEach(() => {
@@ -98,4 +98,20 @@ test('who has given up is not asked about', async () => {
   await pass(2 * deadlineMs);
   await Promise.all(hanging);
   expect(sent.map(({ length }) => length)).toEqual([200, 200, 200]);
+});
+
+test('who is left without an answer is asked again behind those who wait, until giving up', async () => {
+  const answerFirst = async (questions: readonly string[]) =>
+    (await answerAfter(100)(questions)).map((answer, at) => (at === 0 ? answer : undefined));
+  const answerNobody = async (questions: readonly string[]) => (await answerAfter(100)(questions)).map(() => undefined);
+  answers = [answerFirst, answerFirst, answerFirst, ...Array.from({ length: 40 }, () => answerNobody)];
+  const given = [ask('a'), ask('b')];
+  const unanswered = giveUp('c');
+  await pass(50);
+  given.push(ask('d'));
+  await pass(2 * deadlineMs);
+  expect(await Promise.all(given)).toEqual(['A', 'B', 'D']);
+  await unanswered;
+  expect(sent.slice(0, 4)).toEqual([['a', 'b', 'c'], ['d', 'b', 'c'], ['b', 'c'], ['c']]);
+  expect(sent).toHaveLength(deadlineMs / 100);
 });

@@ -22,10 +22,11 @@ const slowAfterMs = 200;
 /**
  * Gathers concurrent questions, to be answered by one call of `answer`, in its order. A question only ever joins a batch
  * that has *not been sent*: one that is under way may rest on an older snapshot than the question. Each batch waits for
- * the one before it, since two at once would be half as large, and cost almost twice as much; but not for a slow one.
+ * the one before it, since two at once would be half as large, and cost almost twice as much; but not for a slow one. A
+ * question that is answered with undefined is asked again, behind those who wait.
  */
 export const createBatcher = <Q, A>(
-  answer: (questions: readonly Q[]) => Promise<readonly A[]>,
+  answer: (questions: readonly Q[]) => Promise<readonly (A | undefined)[]>,
   { deadlineMs }: BatchOptions,
 ): ((question: Q) => Promise<A>) => {
   type Batch = readonly Asked<Q, A>[];
@@ -58,11 +59,21 @@ export const createBatcher = <Q, A>(
     const hanging = setTimeout(end, deadlineMs, batch);
     try {
       const answers = await answer(batch.map(({ question }) => question));
-      for (const [at, { resolve }] of batch.entries()) resolve(answers[at] as A);
+      for (const [at, asked] of batch.entries()) {
+        const found = answers[at];
+        if (found === undefined) {
+          unsent.push(asked);
+          continue;
+        }
+        clearTimeout(asked.timer);
+        asked.resolve(found);
+      }
     } catch (error) {
-      for (const { reject } of batch) reject(error);
+      for (const { timer, reject } of batch) {
+        clearTimeout(timer);
+        reject(error);
+      }
     }
-    for (const { timer } of batch) clearTimeout(timer);
     clearTimeout(slow);
     clearTimeout(hanging);
     end(batch);

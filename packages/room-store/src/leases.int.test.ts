@@ -1,8 +1,10 @@
 import { describeWith } from '@realtime-service/dev-stack/vitest';
+import { authorise, identityOf } from '@realtime-service/room-model';
+import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { countingPages, startDatabase } from '../test/given.ts';
-import type { Pool } from './index.ts';
-import { readSeats } from './leases.ts';
+import type { FactsAnswer, Pool } from './index.ts';
+import { createSeatTaker, readSeats } from './leases.ts';
 
 describeWith(['postgres'], 'seats in a room with a long history', () => {
   let pool: Pool;
@@ -32,5 +34,118 @@ describeWith(['postgres'], 'seats in a room with a long history', () => {
     const { result, pages } = await countingPages(pool, (client) => readSeats(client, seeker));
     expect(result.takenByOthers).toBe(2);
     expect(pages).toBeLessThan(60);
+  });
+});
+
+describeWith(['postgres'], 'many questions at once', () => {
+  type Policy = Parameters<typeof identityOf>[0]['devicePolicy'];
+  interface Wish {
+    readonly userId: string;
+    readonly deviceId: string | null;
+    readonly takeOver: boolean;
+  }
+  let pool: Pool;
+
+  beforeAll(async () => {
+    ({ pool } = await startDatabase());
+  });
+  afterAll(() => pool.end());
+
+  const provenance = `'e', 'realtime.room-events.v1', 0, 0, now()`;
+  const provenanceColumns = `event_id, topic, "partition", "offset", fact_at`;
+  let rooms = 0;
+  /** A room for everybody, with a device of ann's inside; asked by one process. */
+  const openRoom = async (maxParticipants: number | null, devicePolicy: Policy) => {
+    rooms += 1;
+    const roomId = `room-${rooms}`;
+    await pool.query(
+      `insert into rooms (room_id, state, access, default_role, max_participants, device_policy, ${provenanceColumns})
+        values ($1, 'open', 'authenticated', 'speaker', $2, $3, ${provenance})`,
+      [roomId, maxParticipants, devicePolicy],
+    );
+    await pool.query(
+      `insert into sessions (room_id, room_sid, participant_sid, identity, user_id, device_id, kind, is_hidden, is_live,
+          joined_at, version, last_fact_at)
+        values ($1, 'RM', $2, $3, 'ann', 'tab', 'STANDARD', false, true, now() - interval '1 minute', 0, now())`,
+      [roomId, `PA_${rooms}`, identityOf({ devicePolicy }, 'ann', 'tab')],
+    );
+    const take = createSeatTaker(pool, { deadlineMs: 10_000 });
+    const ask = ({ userId, deviceId, takeOver }: Wish) => {
+      const identity = identityOf({ devicePolicy }, userId, deviceId);
+      const decide = ({ facts, nowMs }: FactsAnswer) =>
+        authorise(facts, { purpose: 'enter', identity, takeOver }, nowMs);
+      return take({ roomId, userId, loginId: null, identity, deviceId, leaseSeconds: 140 }, decide);
+    };
+    const readLeases = async () =>
+      (
+        await pool.query(`select identity, user_id, device_id from seat_leases where room_id = $1 order by identity`, [
+          roomId,
+        ])
+      ).rows;
+    return { ask, readLeases };
+  };
+  const single: Policy = { mode: 'single_oldest' };
+  const bob: Wish = { userId: 'bob', deviceId: null, takeOver: false };
+
+  test('the same one is read twice at most, however often it was asked', async () => {
+    const { ask, readLeases } = await openRoom(2, { mode: 'multi' });
+    const answers = await Promise.all(Array.from({ length: 119 }, () => ask(bob)));
+    expect(new Set(answers.map(({ verdict }) => verdict.kind))).toEqual(new Set(['allow']));
+    expect(new Set(answers.map(({ answer }) => answer.nowMs)).size).toBe(2);
+    expect(answers.map(({ answer }) => answer.facts.seats?.isHeld).indexOf(true)).toBe(1);
+    expect(await readLeases()).toEqual([{ identity: 'bob', user_id: 'bob', device_id: null }]);
+  });
+
+  test('who invents devices that take over from each other holds up nobody else', async () => {
+    const { ask, readLeases } = await openRoom(2, single);
+    const answered: string[] = [];
+    const note = async (wish: Wish) => {
+      const { verdict } = await ask(wish);
+      answered.push(`${wish.deviceId} ${verdict.kind}`);
+    };
+    const devices = Array.from({ length: 119 }, (_, at) => `device-${at}`);
+    const anns = devices.map((deviceId) => note({ userId: 'ann', deviceId, takeOver: true }));
+    await note(bob);
+    expect(answered).toEqual([...devices.slice(0, 3).map((device) => `${device} allow`), 'null allow']);
+    await Promise.all(anns);
+    expect(answered).toHaveLength(120);
+    expect(new Set(answered)).toEqual(new Set([...devices, null].map((device) => `${device} allow`)));
+    expect(await readLeases()).toMatchObject([{ device_id: 'device-118' }, { user_id: 'bob' }]);
+  });
+
+  test('100 people who ask twice each get 10 seats, and the same answer twice', async () => {
+    const { ask } = await openRoom(11, { mode: 'multi' });
+    const people = Array.from({ length: 100 }, (_, at) => `p-${at}`);
+    const askAll = () => Promise.all(people.map((userId) => ask({ ...bob, userId })));
+    const [first, second] = await Promise.all([askAll(), askAll()]);
+    const kinds = first.map(({ verdict }) => verdict.kind);
+    expect(kinds.filter((kind) => kind === 'allow')).toHaveLength(10);
+    expect(second.map(({ verdict }) => verdict.kind)).toEqual(kinds);
+  });
+
+  test('of one person they are answered as if each had come after the other', async () => {
+    const policies: Policy[] = [single, { mode: 'multi' }, { mode: 'multi', max: 2 }];
+    const wish = fc.record({
+      userId: fc.constant('ann'),
+      deviceId: fc.constantFrom(null, 'tab', 'phone', 'desk'),
+      takeOver: fc.boolean(),
+    });
+    await fc.assert(
+      fc.asyncProperty(
+        fc.constantFrom(...policies),
+        fc.constantFrom(null, 1, 2),
+        fc.array(wish, { minLength: 2, maxLength: 12 }),
+        async (policy, limit, wishes) => {
+          const [atOnce, apart] = [await openRoom(limit, policy), await openRoom(limit, policy)];
+          const answers = await Promise.all(wishes.map(atOnce.ask));
+          for (const [at, each] of wishes.entries()) {
+            const { verdict, answer } = await apart.ask(each);
+            expect(answers[at]).toMatchObject({ verdict, answer: { facts: { seats: answer.facts.seats } } });
+          }
+          expect(await atOnce.readLeases()).toEqual(await apart.readLeases());
+        },
+      ),
+      { numRuns: 40 },
+    );
   });
 });

@@ -28,6 +28,9 @@ interface SeatQuestion {
   readonly decide: Decide;
 }
 
+/** Most times that one transaction reads and grants, while it holds all its rooms' locks. */
+const maxRounds = 3;
+
 /** Whoever leaves by own will gives the seat up after this time: a reload or a full reconnect says that it leaves, too. */
 const freedAfterLeavingMs = 15_000;
 /** After these the seat is free at once: it was taken away, taken over, or went with the room. */
@@ -148,67 +151,70 @@ const grantLeases = async (client: Client, granted: readonly SeatRequest[]): Pro
   );
 };
 
-/** Decides one after the other, as if each had come alone: who was let in before takes a seat from those who follow. */
+/** What was decided of a round; who is not in it is to be read anew. */
+interface Round {
+  readonly decided: ReadonlyMap<SeatQuestion, SeatAnswer>;
+  readonly granted: readonly SeatRequest[];
+}
+
+/**
+ * Decides one after the other, as if each had come alone: who was let in before takes a seat from those who follow. What
+ * was read for a person is out of date once that person has a further lease; one that is renewed changes nothing, nor does a
+ * refusal.
+ */
 const decideInOrder = (
   questions: readonly SeatQuestion[],
   answers: readonly FactsAnswer[],
   rows: readonly SeatRow[],
-): { readonly decided: SeatAnswer[]; readonly granted: SeatRequest[] } => {
+): Round => {
   const added = new Map<string, number>();
-  const granted: SeatRequest[] = [];
-  const decided = questions.map(({ request, decide }, at): SeatAnswer => {
+  const outdated = new Set<string>();
+  const granted = new Map<string, SeatRequest>();
+  const decided = new Map<SeatQuestion, SeatAnswer>();
+  for (const [at, question] of questions.entries()) {
+    const { request, decide } = question;
+    const person = `${request.roomId}\0${request.userId}`;
+    if (outdated.has(person)) continue;
     const row = rows[at] as SeatRow;
     const { facts, ...rest } = answers[at] as FactsAnswer;
     const addedHere = added.get(request.roomId) ?? 0;
     const answer = { ...rest, facts: { ...facts, seats: toSeats(row, addedHere) } };
     const verdict = decide(answer);
-    if (verdict.kind === 'allow' && takesSeat(verdict.permissions)) {
-      if (!row.is_counted) added.set(request.roomId, addedHere + 1);
-      // Who is inside has a seat; a token for a reconnect reserves nothing beyond it.
-      if (!row.is_inside) granted.push(request);
-    }
-    return { answer, verdict };
-  });
-  return { decided, granted };
+    decided.set(question, { answer, verdict });
+    if (verdict.kind !== 'allow' || !takesSeat(verdict.permissions)) continue;
+    if (!row.is_counted) added.set(request.roomId, addedHere + 1);
+    // Who is inside has a seat; a token for a reconnect reserves nothing beyond it.
+    if (row.is_inside) continue;
+    granted.set(`${person}\0${request.identity}`, request);
+    if (!row.is_reserved) outdated.add(person);
+  }
+  return { decided, granted: [...granted.values()] };
 };
 
 const takesSeat = ({ hidden }: Permissions): boolean => !hidden;
 
-/** No person twice about one room in a round: what the first is given is there for the second to be seen. */
-const roundsOf = (questions: readonly SeatQuestion[]): SeatQuestion[][] => {
-  const rounds: SeatQuestion[][] = [];
-  const times = new Map<string, number>();
-  for (const question of questions) {
-    const { roomId, userId } = question.request;
-    const key = `${roomId}\0${userId}`;
-    const round = times.get(key) ?? 0;
-    times.set(key, round + 1);
-    rounds[round] ??= [];
-    rounds[round].push(question);
-  }
-  return rounds;
-};
-
 /**
  * Decides and takes seats as one step: under the rooms' advisory locks, taken in a statement of their own (in one
  * statement, or without them, more get in than there are seats), facts and seats are read, `decide` is asked, and the
- * leases are written of those whom it allows.
+ * leases are written of those whom it allows. Who is to be read anew comes in the next round, and after a few of them in
+ * the next batch, so that nobody waits for one person's many questions.
  */
-const decideWithSeats = (pool: Pool, questions: readonly SeatQuestion[]): Promise<SeatAnswer[]> =>
+const decideWithSeats = (pool: Pool, questions: readonly SeatQuestion[]): Promise<(SeatAnswer | undefined)[]> =>
   inTransaction(pool, async (client) => {
     await lockRooms(
       client,
       questions.map(({ request }) => request),
     );
     const answers = new Map<SeatQuestion, SeatAnswer>();
-    for (const round of roundsOf(questions)) {
-      const requests = round.map(({ request }) => request);
+    for (let round = 0; round < maxRounds && answers.size < questions.length; round += 1) {
+      const left = questions.filter((question) => !answers.has(question));
+      const requests = left.map(({ request }) => request);
       const [facts, rows] = await Promise.all([readFacts(client, requests), countSeats(client, requests)]);
-      const { decided, granted } = decideInOrder(round, facts, rows);
+      const { decided, granted } = decideInOrder(left, facts, rows);
       await grantLeases(client, granted);
-      for (const [at, question] of round.entries()) answers.set(question, decided[at] as SeatAnswer);
+      for (const [question, answer] of decided) answers.set(question, answer);
     }
-    return questions.map((question) => answers.get(question) as SeatAnswer);
+    return questions.map((question) => answers.get(question));
   });
 
 /** Decides with seats for whoever asks, many at once in one transaction: the rooms' locks let one through at a time. */
