@@ -17,7 +17,6 @@ interface ZipkinSpan {
 }
 
 const joinTrace = '4bf92f3577b34da6a3ce929d0e0e4736';
-const lateTrace = '6cf92f3577b34da6a3ce929d0e0e4738';
 const removalTrace = '5cf92f3577b34da6a3ce929d0e0e4737';
 const traceparent = (traceId: string): string => `00-${traceId}-00f067aa0ba902b7-01`;
 
@@ -126,24 +125,32 @@ describeWith(['postgres', 'kafka', 'livekit', 'zipkin'], 'traces', () => {
   }, 90_000);
 
   test('lead from a fact to the question that was under way already and answered it', async () => {
-    const { promise: removalIsKnown, resolve: goOn } = Promise.withResolvers<undefined>();
-    await system.createRoom('traced-2', { ann: 'speaker' });
-    livekitApi.faultOf = (method) => (method === 'GetParticipant' ? removalIsKnown : undefined);
-    const { server_url, participant_token } = await system.enter('ann', 'traced-2');
-    const ann = await connect(server_url, participant_token);
-    await until('the question about her entry is asked', () =>
-      exists(`from marks where identity <> '' and locked_until is not null`),
-    );
-    await remove('ann', 'traced-2', lateTrace);
-    await until('the removal has raised it again', () => exists(`from marks where trace like '%${lateTrace}%'`));
-    goOn(undefined);
-    await ann.out;
+    /** Answers the span that took ann out, if it is the question's that was asked before the removal was known. */
+    const removedByEarlier = async (room: string, traceId: string): Promise<ZipkinSpan | undefined> => {
+      const { promise: removalIsKnown, resolve: goOn } = Promise.withResolvers<undefined>();
+      await system.createRoom(room, { ann: 'speaker' });
+      livekitApi.faultOf = (method) => (method === 'GetParticipant' ? removalIsKnown : undefined);
+      const { server_url, participant_token } = await system.enter('ann', room);
+      const ann = await connect(server_url, participant_token);
+      await until('the question about her entry is asked', () =>
+        exists(`from marks where room_id = '${room}' and identity <> '' and locked_until is not null`),
+      );
+      await remove('ann', room, traceId);
+      await until('the removal has raised it again', () => exists(`from marks where trace like '%${traceId}%'`));
+      goOn(undefined);
+      await ann.out;
+      const removal = await until('the removal is in Zipkin', async () => {
+        const spans = [...(await linkedWith(traceId)), ...(await spansOf(traceId))];
+        return spans.find(({ id }) => id === callIn(spans)?.parentId);
+      });
+      return removal.traceId === traceId ? undefined : removal;
+    };
 
-    const linked = await until('the removal points to the fact', async () => {
-      const spans = await linkedWith(lateTrace);
-      return spans.find(({ name, tags }) => name === 'enforce mark' && tags?.['rt.linked_traces'] === lateTrace);
-    });
-    expect(linked.traceId).not.toBe(lateTrace);
-    expect(callIn(await spansOf(linked.traceId))?.parentId).toBe(linked.id);
-  }, 90_000);
+    // A question that waits for LiveKit for more than two seconds is asked anew, and then in the removal's own trace.
+    let removal: ZipkinSpan | undefined;
+    for (let at = 0; removal === undefined && at < 5; at += 1)
+      removal = await removedByEarlier(`traced-late-${at}`, `6cf92f3577b34da6a3ce929d0e0e47${at}0`);
+    expect(removal?.name).toBe('enforce mark');
+    expect(removal?.tags?.['rt.linked_traces']).toMatch(/^6cf92f3577b34da6a3ce929d0e0e47\d0$/);
+  }, 120_000);
 });

@@ -45,6 +45,9 @@ export async function bringUp(settings: StartSettings, stack: Stack, say: Report
   else say(`  demo page    ${local(settings.DEMO_PORT)}  (in two windows, as Ann and as Bob)`);
   say(addresses(settings, issuer, 'LIVEKIT_MAKE_ROOMS' in livekit ? 'absent' : livekit.LIVEKIT_URL));
   if ('tokenUrl' in demo) say(`\n${demo.changed ?? joinByHand(settings, demo.tokenUrl)}`);
+  // The password of somebody's own database is not for the screen.
+  const operatorsUrl = settings.DATABASE_URL === undefined ? databaseUrl : '...';
+  say(`\nOperators' commands, in another terminal:\n\n  DATABASE_URL='${operatorsUrl}' npm run -s realtime -- --help`);
   say('\nCtrl-C ends everything.');
 }
 

@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { decodeJwt } from 'jose';
 import kafkajs from 'kafkajs';
 import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest';
@@ -91,6 +92,14 @@ describeWith(['livekit'], 'npm start', () => {
       participant_name: 'Ann',
       role: 'host',
     });
+    const forOperators = output()
+      .split('\n')
+      .find((line) => line.includes('npm run -s realtime'));
+    const verified = execFileSync('sh', ['-c', `${forOperators?.replace('--help', 'verify --json')}`], {
+      encoding: 'utf8',
+      cwd: fileURLToPath(new URL('../../../', import.meta.url)),
+    });
+    expect(JSON.parse(verified)).toMatchObject({ differences: 0 });
     for (const path of [
       `${env.API_PORT}/docs/`,
       `${env.API_OPS_PORT}/readyz`,

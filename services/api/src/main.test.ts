@@ -11,10 +11,12 @@ describe('the process', () => {
   });
 
   test('does not start with wrong settings, and names them all', async () => {
-    const { output, ended } = startProcess({ TOKEN_TTL_SECONDS: '365d', LIVEKIT_URL: '' });
+    const { output, ended } = startProcess({ TOKEN_TTL_SECONDS: '365d', LIVEKIT_URL: '', OIDC_ISSUER: ' ' });
     expect(await ended).not.toBe(0);
     for (const name of ['OIDC_ISSUER', 'DATABASE_URL', 'TOKEN_TTL_SECONDS', 'LIVEKIT_URL', 'LIVEKIT_KEYS'])
       expect(output.stderr).toContain(name);
+    for (const name of ['OIDC_ISSUER', 'DATABASE_URL', 'LIVEKIT_URL'])
+      expect(output.stderr).toContain(`${name}: must be set`);
   });
 
   test('listens with nothing that it depends on, and ends in order when told to', async () => {

@@ -1,6 +1,9 @@
 import { z } from 'zod';
 
-const postgresUrl = z.url({ protocol: /^postgres(?:ql)?$/, error: 'must be a postgres:// URL' });
+const postgresUrl = z.url({
+  protocol: /^postgres(?:ql)?$/,
+  error: ({ input }) => (input === undefined ? 'must be set' : 'must be a postgres:// URL'),
+});
 
 /** The settings by which both services know the database; a service combines it with its own by `.and()`. */
 export const DatabaseSettings = z
