@@ -62,8 +62,8 @@ export function traceRoutes<L extends FastifyBaseLogger, P extends FastifyTypePr
   });
 }
 
-/** Opens the span of one request and continues within it. By itself only where no hook is asked: Fastify's own errors. */
-export function traceRequest(request: RequestToTrace, reply: ReplyToTrace, next: () => void): void {
+/** Opens the span of one request and continues within it. */
+function traceRequest(request: RequestToTrace, reply: ReplyToTrace, next: () => void): void {
   const parent = propagation.extract(ROOT_CONTEXT, request.headers);
   const { method } = request;
   const { url } = routeOf(request);

@@ -15,6 +15,7 @@ beforeEach(() => {
 });
 
 const url = '/api/realtime/rooms/room-42/join';
+const unreadable = '/api/realtime/rooms/%E0%A4%A/join';
 
 describe('browsers (C31)', () => {
   const ours = 'https://app.example.test';
@@ -24,10 +25,10 @@ describe('browsers (C31)', () => {
     'access-control-request-headers': 'authorization,content-type,traceparent',
   };
 
-  test('a preflight needs no token', async () => {
+  test.each([url, unreadable])('a preflight needs no token: %s', async (path) => {
     const { statusCode, headers } = await api.app.inject({
       method: 'OPTIONS',
-      url,
+      url: path,
       headers: { origin: ours, ...preflight },
     });
     expect(statusCode).toBe(204);
@@ -51,6 +52,7 @@ describe('browsers (C31)', () => {
   const answers: readonly (readonly [status: number, prepare: () => void, request?: object])[] = [
     [200, () => api.situations.set(at('room-42'), {})],
     [400, () => undefined, { headers: { authorization: '', 'content-type': 'application/json' }, payload: '{' }],
+    [400, () => undefined, { url: unreadable }],
     [401, () => undefined, { headers: {} }],
     [403, () => api.situations.set(at('room-42'), { facts: { user: { isDisabled: true } } })],
     [404, () => undefined],
@@ -126,7 +128,7 @@ describe('routes', () => {
   });
 
   test('no answer may be kept, sniffed or framed', async () => {
-    for (const path of [url, '/nowhere']) {
+    for (const path of [url, '/nowhere', unreadable]) {
       const { headers } = await api.app.inject({ method: 'POST', url: path, headers: { authorization } });
       expect(headers).toMatchObject({
         'cache-control': 'no-store',
@@ -163,6 +165,15 @@ describe('too much', () => {
       await ask('192.0.2.4', '198.51.100.1'),
       await ask('192.0.2.5', '198.51.100.1'),
     ]).toEqual([401, 401, 429]);
+    await strict.close();
+  });
+
+  test('paths that cannot be read are counted as all others', async () => {
+    const strict = await startTestApi({ RATE_LIMIT_ADDRESS_PER_MINUTE: '2' });
+    const ask = async (path: string) => (await strict.app.inject({ method: 'POST', url: path })).statusCode;
+    expect([await ask(unreadable), await ask('/%'), await ask(unreadable), await ask(url)]).toEqual([
+      400, 400, 429, 429,
+    ]);
     await strict.close();
   });
 

@@ -2,7 +2,7 @@ import fastifyCors from '@fastify/cors';
 import fastifyUnderPressure from '@fastify/under-pressure';
 import { trace } from '@opentelemetry/api';
 import { problemStatus, RoomId } from '@realtime-service/contracts';
-import { measureRoutes, routeOf, traceRequest, traceRoutes } from '@realtime-service/telemetry';
+import { measureRoutes, routeOf, traceRoutes } from '@realtime-service/telemetry';
 import Fastify, {
   type FastifyInstance,
   type FastifyReply,
@@ -58,8 +58,7 @@ const clientBodyLimit = 16_384;
 /** The api, ready to listen or to be asked by `inject`. */
 export const createApp = async (dependencies: ApiDependencies): Promise<FastifyInstance> => {
   const { settings, keys, metrics, logger, now } = dependencies;
-  const answerProblem = createProblemHandler(noteProblem(dependencies));
-  const app = Fastify({
+  const app: FastifyInstance = Fastify({
     bodyLimit: clientBodyLimit,
     requestTimeout: 5_000,
     connectionTimeout: 10_000,
@@ -71,16 +70,18 @@ export const createApp = async (dependencies: ApiDependencies): Promise<FastifyI
     // Ids of any length reach the schema, which says what is wrong with them.
     routerOptions: { maxParamLength: settings.maxHeaderBytes },
     trustProxy: settings.trustProxy,
-    // No hook has seen these requests, such as a path with a broken escape.
-    frameworkErrors: (error, request, reply) =>
-      traceRequest(request, reply, () => answerProblem(error, request, reply)),
+    // No hook has seen a path with a broken escape: it goes on as one that can be read.
+    frameworkErrors: (_error, { raw }, reply) => {
+      raw.url = unreadablePath;
+      app.routing(raw, reply.raw);
+    },
     clientErrorHandler: createClientErrorHandler(logger),
   });
   app.addHook('onRequest', (_request, reply, done) => {
     reply.headers(headersOfEveryAnswer);
     done();
   });
-  app.setErrorHandler(answerProblem);
+  app.setErrorHandler(createProblemHandler(noteProblem(dependencies)));
   app.setNotFoundHandler(() => {
     throw new ProblemError('route_not_found');
   });
@@ -90,6 +91,7 @@ export const createApp = async (dependencies: ApiDependencies): Promise<FastifyI
   measureRoutes(app, metrics.registry);
 
   await guard(app, settings);
+  refuseUnreadable(app);
   const authenticate = await registerAuthentication(app, { keys, oidc: settings.oidc, now });
   const callersUpTo = (max: number): onRequestHookHandler[] => [
     authenticate,
@@ -161,6 +163,17 @@ const limit =
     if (retryAfterSeconds !== undefined) throw new ProblemError('rate_limited', { reason: whose, retryAfterSeconds });
     done();
   };
+
+/** Where paths with a broken escape are led. Whoever asks for it by name gets their answer. */
+const unreadablePath = '/unreadable';
+
+const refuseUnreadable = (app: FastifyInstance): void => {
+  const refuse = (): never => {
+    throw new ProblemError('malformed_request', { reason: 'unreadable_path' });
+  };
+  // Before the body is read, whatever its type.
+  app.route({ method: app.supportedMethods, url: unreadablePath, onRequest: refuse, handler: refuse });
+};
 
 const addressOf = ({ ip }: FastifyRequest): string => addressBlockOf(ip);
 

@@ -326,6 +326,7 @@ describe('what no HTTP client would send', () => {
       'a length and chunks',
       post('/api/realtime/events', 'Content-Length: 2\r\nTransfer-Encoding: chunked\r\n', '0\r\n\r\n'),
     ],
+    ['a path with a broken escape', post('/api/realtime/rooms/%E0%A4%A/join', 'Content-Length: 2\r\n', '{}')],
     ['a header with a blank in its name', post('/api/realtime/events', 'X Y: z\r\n')],
     ['a header with NUL', post('/api/realtime/events', 'X-Y: a\0b\r\n')],
   ])('%s', async (_name, bytes) => {

@@ -71,8 +71,6 @@ export const traceIdOf = (request: FastifyRequest): string =>
 
 /** What Fastify and its plugins refuse by themselves. */
 const frameworkCodes: Readonly<Record<string, ProblemCode>> = {
-  FST_ERR_BAD_URL: 'malformed_request',
-  FST_ERR_MAX_PARAM_LENGTH: 'invalid_request',
   FST_ERR_CTP_BODY_TOO_LARGE: 'body_too_large',
   FST_ERR_CTP_INVALID_MEDIA_TYPE: 'unsupported_media_type',
   FST_ERR_ROUTE_MISSING_CONTENT_TYPE: 'unsupported_media_type',
