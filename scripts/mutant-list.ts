@@ -254,6 +254,35 @@ export const mutants: readonly Mutant[] = [
     },
   },
   {
+    name: 'a restore not noticed by a worker without questions',
+    edits: [
+      {
+        path: 'services/room-worker/src/worker.ts',
+        from: '  await gate.hasReachedKnown([]);\n',
+        to: '',
+      },
+    ],
+    caughtBy: {
+      file: 'services/room-worker/src/worker.int.test.ts',
+      title: 'nor does one that had no questions since',
+      parts: 'postgres',
+    },
+  },
+  {
+    name: 'answers that overtake each other taken for a restore',
+    edits: [
+      {
+        path: 'services/room-worker/src/lane-gate.ts',
+        from: 'const before = new Map(seen);',
+        to: 'const before = seen;',
+      },
+    ],
+    caughtBy: {
+      file: 'services/room-worker/src/lane-gate.test.ts',
+      title: 'stays reached while answers overtake each other',
+    },
+  },
+  {
     name: 'a schedule acted on by an older state',
     edits: [
       {

@@ -23,10 +23,9 @@ export const noteReached = (reached: Positions, positions: readonly PartitionPos
  */
 export interface LaneGate {
   /**
-   * The lanes of these keys stand no lower than this process knows them to reach: the log's end when it first looked
-   * at these tables (a rebuild puts others in their place), and anew when the projection stands lower than it was seen
-   * before, by a restore or a reset under a running worker. To be asked every so often, if only about no keys: what was
-   * applied while nobody looked would not be missed.
+   * The lanes of these keys have reached the log's end as it was when this process first looked at these tables (a rebuild
+   * puts others in their place), or anew where the projection stood lower than it had been seen, by a restore or a reset
+   * under a running worker. To be asked every so often, be it about no keys: a position that was not seen is not missed.
    */
   readonly hasReachedKnown: (keys: readonly string[]) => Promise<boolean>;
   /**
@@ -51,7 +50,7 @@ const oneForAll = <T>(read: () => Promise<T>): (() => Promise<T>) => {
 interface LaneGateOptions {
   /** The system's unless said. */
   readonly clock?: Pick<Clock, 'now' | 'delay'>;
-  /** The highest that the projection was seen at. What this process applies is noted there too, the gate's own otherwise. */
+  /** Where the projection was seen to stand: by the gate, and by whoever applies batches in this process. */
   readonly seen?: Positions;
 }
 
@@ -61,7 +60,7 @@ export const createLaneGate = (
   projection: string,
   { clock = systemClock, seen = new Map() }: LaneGateOptions = {},
 ): LaneGate => {
-  /** Per partition, the position that is known to be reachable. */
+  /** Per partition, how far the log is known to go. */
   let known: ReadonlyMap<number, bigint> | undefined;
   /** Lanes that were waited for in vain, and those of them that somebody waits for. */
   const stalled = new Set<number>();

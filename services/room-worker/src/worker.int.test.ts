@@ -9,10 +9,19 @@ import {
   roles,
   toParticipantPermission,
 } from '@realtime-service/room-model';
+import { activeProjection, readPositions } from '@realtime-service/room-store';
 import { RoomServiceClient } from 'livekit-server-sdk';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { type FakeLivekit, startFakeLivekit } from '../test/fake-livekit.ts';
+import { roomRecord, startProjection, type TestProjection } from '../test/projection.ts';
 import { type Client, connect, livekitKey, type RealWorker, startRealWorker, tokenFor } from '../test/real-worker.ts';
+import { partitionCount } from '../test/records.ts';
 import { until } from '../test/until.ts';
+import { WorkerSettings } from './config.ts';
+import { startEnforcement } from './enforce.ts';
+import { createLaneGate, type Positions } from './lane-gate.ts';
+import { startPositions } from './start-positions.ts';
+import { consumed, gatherBacklog, startWorker } from './worker.ts';
 
 describeWith(['postgres', 'livekit'], 'the worker, with a real LiveKit', () => {
   let real: RealWorker;
@@ -160,12 +169,16 @@ describeWith(['postgres', 'livekit'], 'the worker, with a real LiveKit', () => {
         await enter(room, 'bob');
         await idle();
         const [ann, bob] = [watch(room, 'ann'), watch(room, 'bob')];
-        const endsAt = new Date(Date.now() + 1_500).toISOString();
+        await until('the first rights are seen', () => ann.seen.length === 1 && bob.seen.length === 1);
         // In one transaction, so that two bans are one step.
-        await real.publish(
-          ...banned.map((privilege) => ['member.banned', room, { userId: 'ann', privilege, until: endsAt }] as const),
-        );
+        const ban = (more: object = {}) =>
+          real.publish(
+            ...banned.map((privilege) => ['member.banned', room, { userId: 'ann', privilege, ...more }] as const),
+          );
+        await ban();
         await until('the right is gone', () => ann.seen.length === 2);
+        const endsAt = new Date(Date.now() + 1_500).toISOString();
+        await ban({ until: endsAt });
         await until('the right is back', () => ann.seen.length === 3);
         expect(Date.now()).toBeGreaterThanOrEqual(Date.parse(endsAt));
         await idle();
@@ -227,7 +240,8 @@ describeWith(['postgres', 'livekit'], 'the worker, with a real LiveKit', () => {
       const both = [await enter(room, 'ann'), await enter(room, 'bob')];
       await real.publish(['room.closed', room, { reason: 'moved' }]);
       expect(await Promise.all(both.map(({ out }) => out))).toEqual(Array(2).fill(DisconnectReason.ROOM_DELETED));
-      expect((await real.rooms.listRooms()).map(({ name }) => name)).not.toContain(room);
+      // LiveKit tells its clients before it forgets the room.
+      await until('LiveKit has no such room', async () => (await real.rooms.listRooms([room])).length === 0);
       told.push(...both.flatMap(({ notices }) => notices));
     }
     // Not assured: the message races the end of its connection.
@@ -344,5 +358,97 @@ describeWith(['postgres', 'livekit'], 'the worker, with a real LiveKit', () => {
         async () => !(await real.rooms.listRooms()).some(({ name }) => name === 'unknown-2'),
       );
     });
+  });
+});
+
+describeWith(['postgres'], 'a database that is restored under running workers', () => {
+  const room = 'room-42';
+  const restored = ['log_positions', 'applied_facts', 'members'];
+  let parts: TestProjection;
+  let livekit: FakeLivekit;
+  let stops: (() => Promise<void>)[] = [];
+
+  beforeEach(async () => {
+    parts = await startProjection();
+    livekit = await startFakeLivekit(2_000);
+  });
+  afterEach(async () => {
+    await Promise.all(stops.map((stop) => stop()));
+    stops = [];
+    await livekit.stop();
+    await parts.stop();
+  });
+
+  const askAboutAnn = () =>
+    parts.store.markIdentities(room, ['ann'], { cause: 'participant_joined', causedAtMs: Date.now() });
+  const answered = () =>
+    until('ann was asked about', async () => (await parts.pool.query('select from marks')).rowCount === 0);
+  const isLet = (): boolean =>
+    livekit.rooms.get(room)?.has('ann') === true && livekit.callsOf('RemoveParticipant').length === 0;
+
+  /** Ann is inside and was asked about. After that she was removed and, since the backup, added again. */
+  const addAgainSinceBackup = async (): Promise<void> => {
+    livekit.put(room, { sid: 'PA_ann', identity: 'ann', attributes: { 'rt.user': 'ann' }, permission: {} });
+    await parts.tell(roomRecord(['room.created', room, { members: [{ userId: 'ann', role: 'speaker' }] }]));
+    await askAboutAnn();
+    await answered();
+    await parts.tell(roomRecord(['member.removed', room, { userId: 'ann' }]));
+    for (const table of restored) await parts.pool.query(`create table backup_of_${table} as table ${table}`);
+    await parts.tell(roomRecord(['member.added', room, { userId: 'ann', role: 'speaker' }]));
+  };
+  const restore = () =>
+    parts.pool.query(
+      restored.map((table) => `delete from ${table}; insert into ${table} table backup_of_${table};`).join(''),
+    );
+
+  test('a worker that has applied what is lost throws nobody out', async () => {
+    const settings = WorkerSettings.parse({
+      DATABASE_URL: parts.url,
+      LIVEKIT_URL: livekit.url,
+      LIVEKIT_KEYS: `${livekitKey.apiKey}: ${livekitKey.secret}`,
+      WORKER_PORT: '0',
+      WORKER_OPS_PORT: '0',
+      SWEEP_INTERVAL_SECONDS: '3600',
+    });
+    const worker = await startWorker(settings, parts.logger, new AbortController().signal);
+    stops.push(worker.stop);
+    await addAgainSinceBackup();
+    await restore();
+    await askAboutAnn();
+    await answered();
+    expect(isLet()).toBe(true);
+  });
+
+  test('nor does one that had no questions since, while another one applied it', async () => {
+    const { store, pool, log, metrics, logger } = parts;
+    const startAt = async () => startPositions(await readPositions(pool, activeProjection));
+    const consumer = log.consume({ group: 'other', topics: consumed, onBatch: parts.project, startAt });
+    const gate = createLaneGate(store, log, activeProjection);
+    const reached: Positions = new Map();
+    const partitionCounts = new Map(consumed.map((topic) => [topic, partitionCount]));
+    const look = () =>
+      gatherBacklog({ pool, log, consumer, consumergroup: 'idle', partitionCounts, reached, gate, metrics, logger });
+    const enforcement = startEnforcement({
+      store,
+      livekit: livekit.service,
+      gate,
+      unknownRooms: 'observe',
+      closingNoticeMs: 0,
+      metrics,
+      logger,
+    });
+    stops.push(enforcement.stop, () => consumer.stop(5_000));
+    await addAgainSinceBackup();
+    await look();
+    await restore();
+    await askAboutAnn();
+    await until('the question was answered, or put off', async () => {
+      const { rows } = await pool.query('select attempts > 0 and locked_until is null as is_put_off from marks');
+      return rows.length === 0 || rows[0].is_put_off;
+    });
+    expect(isLet()).toBe(true);
+    await look();
+    await answered();
+    expect(isLet()).toBe(true);
   });
 });

@@ -36,7 +36,7 @@ import { startPositions } from './start-positions.ts';
 import { startSweep } from './sweep.ts';
 import { createWebhookIntake } from './webhook-intake.ts';
 
-const consumed = [topics.roomEvents, topics.livekitWebhooks];
+export const consumed = [topics.roomEvents, topics.livekitWebhooks];
 const livekitTimeoutMs = 2_000;
 const retryStartMs = 500;
 const backlogEveryMs = 2_000;
