@@ -152,7 +152,7 @@ const decideOnRights = async (
 ): Promise<number> => {
   const { roomId } = target;
   assertCurrent(dependencies.freshness, roomId, userId);
-  // Asked at once, they are of one snapshot.
+  // Of one snapshot, or of two a moment apart: either may change as well before the fact is appended.
   const [{ facts, nowMs }, { facts: targetFacts }] = await fromStore(
     Promise.all([
       dependencies.store.readFacts({ roomId, userId, loginId }),
