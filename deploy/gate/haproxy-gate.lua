@@ -1,4 +1,5 @@
--- Asks the gate at txn.gate. Its status is in txn.gate_status (0: no answer), a fresh token in txn.gate_authorization.
+-- Asks the gate at txn.gate. Its status is in txn.gate_status (0: no answer), a fresh token in txn.gate_authorization,
+-- when to ask again after 429 in txn.gate_retry_after.
 core.register_action("ask_gate", { "http-req" }, function(txn)
   local headers = txn.http:req_get_headers()
   local question = { ["x-original-uri"] = { txn.f:pathq() }, ["x-forwarded-for"] = { txn.f:src() } }
@@ -13,5 +14,8 @@ core.register_action("ask_gate", { "http-req" }, function(txn)
     txn:set_var("txn.gate_authorization", authorization[0])
   elseif answer.status == 204 then
     txn:set_var("txn.gate_status", 0)
+  elseif answer.status == 429 then
+    local retry_after = answer.headers["retry-after"]
+    txn:set_var("txn.gate_retry_after", retry_after and retry_after[0] or "1")
   end
 end)

@@ -91,7 +91,8 @@ for (const { name, parts, start } of doors) {
       const [response] = (await once(asked, 'response')) as [IncomingMessage];
       const answer = await text(response);
       const seen = response.statusCode === 200 ? (JSON.parse(answer) as Seen) : undefined;
-      return { status: response.statusCode, seen, allowOrigin: response.headers['access-control-allow-origin'] };
+      const { 'access-control-allow-origin': allowOrigin, 'retry-after': retryAfter } = response.headers;
+      return { status: response.statusCode, seen, allowOrigin, retryAfter };
     }
 
     describe('open to LiveKit', () => {
@@ -137,6 +138,14 @@ for (const { name, parts, start } of doors) {
       expect(await ask(`/rtc?access_token=${token}`)).toMatchObject({ status, allowOrigin: '*' });
       const headers = { authorization: `Bearer ${token}` };
       expect(await ask('/rtc/v1/validate', { headers })).toMatchObject({ status, allowOrigin: '*' });
+    });
+
+    test('who tries too often is told so', async () => {
+      const { status, allowOrigin, retryAfter } = await ask('/rtc?access_token=too.many.attempts');
+      // nginx takes anything but 401 and 403 for an error.
+      expect({ status, allowOrigin }).toEqual({ status: name === 'nginx' ? 503 : 429, allowOrigin: '*' });
+      // That of npm start passes on the status alone.
+      if (parts.length > 0) expect(retryAfter).toBe(name === 'nginx' ? '1' : '7');
     });
 
     test.each(['in.ternal.error', 'no.answer.ever', 'too.many.attempts'])(
@@ -370,6 +379,7 @@ async function startUpstream(upstream: string, answer: (seen: Seen) => number | 
       const status = answer(seen);
       if (status === 'hang') return;
       if (upstream === 'api' && status < 300) response.setHeader('authorization', freshAuthorization);
+      if (status === 429) response.setHeader('retry-after', '7');
       // As LiveKit does; and as the gate does.
       response.setHeader('access-control-allow-origin', '*');
       response.writeHead(status).end(status === 204 ? undefined : JSON.stringify(seen satisfies Seen));
