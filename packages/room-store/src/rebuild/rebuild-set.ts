@@ -20,7 +20,7 @@ export const rebuiltTables = ['rooms', 'members', 'users', 'ended_logins', 'bans
 /** The longest that a swap keeps the tables from being read while it waits for their locks. */
 const lockTimeoutMs = 200;
 
-/** The set was begun under another schema: it cannot take the place of the tables as they are now. */
+/** The set was made when the tables were others: it cannot take the place of the tables as they are now. */
 export class RebuildOutdatedError extends Error {
   override readonly name = 'RebuildOutdatedError';
 }
@@ -43,17 +43,31 @@ export const rebuildUrlOf = (directUrl: string): string => {
   return url.href;
 };
 
-const columnsSql = `select array_agg(format('%s %s %s', attname, format_type(atttypid, atttypmod), attnotnull) order by attname)
-  from pg_attribute where attnum > 0 and not attisdropped and attrelid = `;
-
-const isOutdated = async (client: Client | Pool): Promise<boolean> => {
-  const { rows } = await client.query<{ name: string }>(
-    `select name from unnest($1::text[]) as name
-      where (${columnsSql} to_regclass('public.' || name))
-        is distinct from (${columnsSql} to_regclass('${rebuildSchema}.' || name))`,
-    [rebuiltTables],
+/** What the tables are like: a name for all that a copy of them takes over. */
+const readShape = async (client: Client | Pool): Promise<string> => {
+  const { rows } = await client.query<{ shape: string }>(
+    `with replaced as (select oid, relname, relacl from pg_class where oid = any($1::regclass[])),
+        parts (name, part) as (
+          select relname, relacl::text from replaced
+          union all select relname, concat_ws(' ', attname, format_type(atttypid, atttypmod), attnotnull, pg_get_expr(adbin, adrelid))
+            from replaced join pg_attribute on attrelid = oid and attnum > 0 and not attisdropped
+              left join pg_attrdef on adrelid = attrelid and adnum = attnum
+          union all select relname, pg_get_indexdef(indexrelid) from replaced join pg_index on indrelid = oid
+          union all select relname, concat_ws(' ', conname, pg_get_constraintdef(held.oid))
+            from replaced join pg_constraint as held on conrelid = replaced.oid)
+      select md5(string_agg(concat_ws(' ', name, part), ', ' order by name, part)) as shape from parts`,
+    [rebuiltTables.map((name) => `public.${name}`)],
   );
-  return rows.length > 0;
+  return rows[0]?.shape ?? '';
+};
+
+/** The set remembers what the tables were like when it was made. */
+const assertUpToDate = async (client: Client | Pool): Promise<void> => {
+  const { rows } = await client.query<{ shape: string | null }>(
+    `select obj_description(to_regnamespace('${rebuildSchema}'), 'pg_namespace') as shape`,
+  );
+  if (rows[0]?.shape !== (await readShape(client)))
+    throw new RebuildOutdatedError('The tables have been altered since the rebuild was begun');
 };
 
 /** What a copy of the tables has too is left out: defaults, indexes, statistics, and constraints but foreign keys. */
@@ -109,13 +123,14 @@ export const prepareRebuild = async (pool: Pool): Promise<'new' | 'resumed'> => 
   // Empty where one ended when it had moved its tables into place.
   if (rows[0]?.count === 0) await pool.query(`drop schema ${rebuildSchema}`);
   else if (rows[0] !== undefined) {
-    if (await isOutdated(pool))
-      throw new RebuildOutdatedError('The unfinished rebuild has other columns than the tables have now');
+    await assertUpToDate(pool);
     return 'resumed';
   }
   await inTransaction(pool, async (client) => {
     await client.query('delete from log_positions where projection = $1', [rebuildProjection]);
-    await client.query(`create schema ${rebuildSchema}`);
+    await client.query(
+      `create schema ${rebuildSchema}; comment on schema ${rebuildSchema} is '${await readShape(client)}'`,
+    );
     for (const name of rebuiltTables) await client.query(createTableSql(name));
   });
   return 'new';
@@ -204,8 +219,7 @@ export const swapRebuild = async (
       [activeProjection],
     );
     if (!(await caughtUp())) return undefined;
-    if (await isOutdated(client))
-      throw new RebuildOutdatedError('The tables have been migrated since the rebuild was begun');
+    await assertUpToDate(client);
     await assertNothingRests(client);
     await assertSameLog(client, topic);
     await client.query(`lock table ${rebuiltTables.map((name) => `${rebuildSchema}.${name}`).join(', ')}`);
