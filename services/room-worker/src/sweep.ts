@@ -25,6 +25,9 @@ const failuresInARow = 5;
 const massMinimum = 20;
 const massShare = 0.3;
 
+/** In half an hour at 15 s each. */
+const sweepsPerRound = 120;
+
 export interface SweepDependencies {
   readonly store: RoomStore;
   readonly log: EventLog;
@@ -35,6 +38,8 @@ export interface SweepDependencies {
   readonly logger: Logger;
   /** Ends a sweep between two looks: a large one must not hold up the process's end. */
   readonly signal: AbortSignal;
+  /** Counts the sweeps. */
+  readonly turn: number;
 }
 
 /** One room as LiveKit has it, and when it was asked. */
@@ -131,19 +136,31 @@ const lookAt = async <P extends ListedSid>(
   return differing;
 };
 
+const isPerson = ({ kind }: ListedSid): boolean => kind === 'STANDARD';
+
+/** Sids are random: those of a large room have their turns in as many sweeps. */
+const hasTurn = ({ sid }: ListedSid, turn: number): boolean => {
+  let hash = 0;
+  for (let at = 0; at < sid.length; at += 1) hash = (hash * 31 + sid.charCodeAt(at)) % sweepsPerRound;
+  return hash === turn % sweepsPerRound;
+};
+
 /**
  * The first look at the people of a room. That somebody's track is disguised is no difference, and no fact: the question
- * is asked that its webhook would have raised, had it not been lost.
+ * is asked that its webhook would have raised, had it not been lost. Everybody is asked about once in a round, whatever
+ * was asked before: LiveKit may carry out late what it did not answer, and nothing tells of rights that it gave back so.
  */
 const listSids = async (
-  { livekit, store, clock = systemClock }: SweepDependencies,
+  { livekit, store, turn, clock = systemClock }: SweepDependencies,
   room: LivekitRoom,
 ): Promise<readonly ListedSid[] | null> => {
   const people = await livekit.listSids(room);
-  const isToAskAbout = ({ kind, tracks }: ListedSid): boolean => kind === 'STANDARD' && tracks.some(isDisguised);
-  const identities = people?.filter(isToAskAbout).map(({ identity }) => identity) ?? [];
-  if (identities.length > 0)
-    await store.markIdentities(room.name, identities, { cause: 'disguised_track', causedAtMs: clock.now() });
+  const ask = async (cause: string, isToAskAbout: (person: ListedSid) => boolean): Promise<void> => {
+    const identities = people?.filter((each) => isPerson(each) && isToAskAbout(each)).map(({ identity }) => identity);
+    await store.markIdentities(room.name, identities ?? [], { cause, causedAtMs: clock.now() });
+  };
+  await ask('disguised_track', ({ tracks }) => tracks.some(isDisguised));
+  await ask('round', (each) => hasTurn(each, turn));
   return people;
 };
 
@@ -239,20 +256,22 @@ export const sweepOnce = async (dependencies: SweepDependencies): Promise<number
 
 /** Sweeps while this process holds the duty. */
 export const startSweep = (
-  settings: Omit<SweepDependencies, 'signal'> & { readonly intervalMs: number },
+  settings: Omit<SweepDependencies, 'signal' | 'turn'> & { readonly intervalMs: number },
 ): { readonly stop: () => Promise<void> } => {
   const { store, clock = systemClock, intervalMs, logger } = settings;
   const holder = randomUUID();
   const stopping = new AbortController();
   const { signal } = stopping;
+  let turn = 0;
   const hold = (): Promise<boolean> => store.holdDuty(dutyName, holder, (2 * intervalMs) / 1000);
 
   const sweep = async (): Promise<void> => {
     // Kept also through a sweep that takes longer than the interval; where it is lost, two of them say the same.
     const keeping = setInterval(() => void hold().catch(() => {}), intervalMs);
     try {
-      await withSpan('sweep', { isRoot: true }, () => sweepOnce({ ...settings, signal }));
+      await withSpan('sweep', { isRoot: true }, () => sweepOnce({ ...settings, signal, turn }));
     } finally {
+      turn += 1;
       clearInterval(keeping);
     }
   };

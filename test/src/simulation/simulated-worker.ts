@@ -62,6 +62,7 @@ export class SimulatedWorker implements SimulatedProcess {
   readonly #log: EventLog;
   readonly #livekit: RoomService;
   readonly #clock: Clock;
+  #sweeps = 0;
   readonly #reached: Positions = new Map();
   readonly #gate: LaneGate;
   readonly #project: (batch: LogBatch) => Promise<BatchOutcome>;
@@ -200,7 +201,9 @@ export class SimulatedWorker implements SimulatedProcess {
       metrics,
       logger,
       signal: new AbortController().signal,
+      turn: this.#sweeps,
     });
+    this.#sweeps += 1;
   }
 
   /** What the database does with transactions that stand still for too long. */
