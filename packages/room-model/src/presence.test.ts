@@ -130,6 +130,7 @@ describe('who is live', () => {
       roomSid: 'RM_1',
       createdAtMs: first.creationTimeMs,
       isLive: true,
+      lastFactAtMs: now,
     });
     expect(hear([started(first), finished(first)]).lives.get(theRoom)?.isLive).toBe(false);
     expect(hear([finished(first), started(first)]).lives.get(theRoom)?.isLive).toBe(false);
@@ -253,8 +254,8 @@ describe('what a list says', () => {
     },
     { why: 'a new life ends the old one', given: [joined(first, ann), observed(after, second, [bob])], then: ['PA_3'] },
     {
-      why: 'an old life, listed late, ends nothing',
-      given: [joined(second, bob), observed(after, first, [ann])],
+      why: 'an old life, listed before, ends nothing',
+      given: [joined(second, bob), observed(before, first, [ann])],
       then: ['PA_3'],
     },
     {
@@ -284,8 +285,101 @@ describe('what a list says', () => {
   test('the room is over only if nothing newer is known of it', () => {
     expect(hear([started(first), observed(after, null)]).lives.get(theRoom)?.isLive).toBe(false);
     expect(hear([started(first), joined(first, ann), observed(before, null)]).lives.get(theRoom)?.isLive).toBe(true);
-    expect(hear([started(life('RM_9', 7200)), observed(after, null)]).lives.get(theRoom)?.isLive).toBe(true);
+    expect(hear([started(first), observed(before, null)]).lives.get(theRoom)?.isLive).toBe(true);
     expect(hear([observed(after, null)]).lives.size).toBe(0);
+  });
+
+  test('a room that was over since the list is over', () => {
+    expect(hear([finished(first), observed(before, first, [ann])]).lives.get(theRoom)?.isLive).toBe(false);
+    expect(hear([finished(first), observed(after, first, [ann])]).lives.get(theRoom)?.isLive).toBe(true);
+  });
+});
+
+describe('what a list says of a LiveKit whose clock was set back', () => {
+  /** The next life, older than the first one by its time. */
+  const next = life('RM_2', -600);
+  const bobLater = participant('PA_4', 'bob', 2);
+  const bobAgain = participant('PA_7', 'bob', 1);
+  const dan = participant('PA_5', 'dan', -500);
+
+  test.each<{ why: string; given: LivekitFact[]; then: string[] }>([
+    {
+      why: 'the next life of a room that was finished is there',
+      given: [joined(first, ann), finished(first), started(next), joined(next, dan), observed(after, next, [dan])],
+      then: ['PA_5'],
+    },
+    {
+      why: 'so is that of a room that nobody told of',
+      given: [joined(first, ann), joined(next, dan), observed(after, next, [dan])],
+      then: ['PA_5'],
+    },
+    {
+      why: 'so is one in which nobody is',
+      given: [joined(first, ann), started(next), observed(after, next, [])],
+      then: [],
+    },
+    {
+      why: 'not where somebody came since the list',
+      given: [joined(first, ann), observed(before, next, [dan])],
+      then: ['PA_1'],
+    },
+    {
+      why: 'nor where the room was started since the list',
+      given: [started(first), observed(before, next, [dan])],
+      then: [],
+    },
+    {
+      why: 'what the next life tells after the list counts',
+      given: [joined(first, ann), observed(after, next, [dan]), joined(next, participant('PA_6', 'eve', -499))],
+      then: ['PA_5', 'PA_6'],
+    },
+    {
+      why: 'who is taken for replaced by an end of the life before is there again with the next list',
+      given: [joined(first, ann), observed(after, next, [dan]), finished(first), observed(after + 1, next, [dan])],
+      then: ['PA_5'],
+    },
+    {
+      why: 'who came back is there',
+      given: [
+        joined(first, bobLater),
+        left(first, bobLater),
+        joined(first, bobAgain),
+        observed(after, first, [bobAgain]),
+      ],
+      then: ['PA_7'],
+    },
+    {
+      why: 'who came back is there, though nothing was told of it',
+      given: [joined(first, bobLater), observed(after, first, [bobAgain])],
+      then: ['PA_7'],
+    },
+    {
+      why: 'not who was replaced since the list',
+      given: [joined(first, bobLater), observed(before, first, [bobAgain])],
+      then: ['PA_4'],
+    },
+    {
+      why: 'whoever left stays away',
+      given: [joined(first, ann), left(first, ann, 'DUPLICATE_IDENTITY'), observed(after, first, [ann])],
+      then: [],
+    },
+    {
+      why: 'whoever left stays away, also who was taken for gone before',
+      given: [joined(first, ann), joined(first, annAgain), left(first, ann), observed(after, first, [ann])],
+      then: [],
+    },
+  ])('$why', ({ given, then }) => {
+    expect(sids(hear(given))).toEqual(then);
+  });
+
+  test('the room is over', () => {
+    const ahead = life('RM_9', 7200);
+    expect(hear([started(ahead), observed(after, null)]).lives.get(theRoom)?.isLive).toBe(false);
+  });
+
+  test('who was inside when the room was finished stays away', () => {
+    const given = [joined(first, ann), finished(first), observed(after, first, [ann, bob])];
+    expect(sids(hear(given))).toEqual(['PA_3']);
   });
 });
 
@@ -302,8 +396,11 @@ interface History {
   readonly inside: readonly LivekitParticipant[];
 }
 
-/** A small LiveKit: rooms of one name with one life after the other, consistent times, and its webhooks in order. */
-const play = (happenings: readonly Happening[]): History => {
+/**
+ * A small LiveKit: rooms of one name with one life after the other, and its webhooks in order. `clock` is what it shows, in
+ * seconds, when each of this happens.
+ */
+const play = (happenings: readonly Happening[], clock: (at: number) => number = (at) => at): History => {
   const told: LivekitFact[] = [];
   let room: LivekitRoom | null = null;
   let inside = new Map<string, LivekitParticipant>();
@@ -316,10 +413,10 @@ const play = (happenings: readonly Happening[]): History => {
     const someone = inside.get(who);
     if (what === 'join' || what === 'signal_only') {
       if (room === null) {
-        room = life(`RM_${at}`, at);
+        room = life(`RM_${at}`, clock(at));
         told.push(started(room));
       }
-      const entering = participant(`PA_${at}`, who, at);
+      const entering = participant(`PA_${at}`, who, clock(at));
       replace(room, who, !isSloppy);
       if (what === 'join') inside.set(who, entering);
       told.push(what === 'join' ? joined(room, entering) : aborted(room, entering));
@@ -339,28 +436,35 @@ const play = (happenings: readonly Happening[]): History => {
   return { told, room, inside: [...inside.values()] };
 };
 
-const anyHistory: fc.Arbitrary<History> = fc
-  .array(
-    fc.record({
-      what: fc.constantFrom(
-        'join' as const,
-        'join' as const,
-        'join' as const,
-        'signal_only' as const,
-        'leave' as const,
-        'abort' as const,
-        'finish' as const,
-        'crash' as const,
-      ),
-      who: fc.constantFrom('ann', 'bob', 'cleo'),
-      isSloppy: fc.boolean(),
-    }),
-    { maxLength: 16 },
-  )
-  .map(play);
+const happeningsAtMost = 16;
+const anyHappenings: fc.Arbitrary<Happening[]> = fc.array(
+  fc.record({
+    what: fc.constantFrom(
+      'join' as const,
+      'join' as const,
+      'join' as const,
+      'signal_only' as const,
+      'leave' as const,
+      'abort' as const,
+      'finish' as const,
+      'crash' as const,
+    ),
+    who: fc.constantFrom('ann', 'bob', 'cleo'),
+    isSloppy: fc.boolean(),
+  }),
+  { maxLength: happeningsAtMost },
+);
+const anyHistory = anyHappenings.map((happenings) => play(happenings));
+/** Of a LiveKit whose clock is set on and back at will. */
+const anyHistoryOfWrongClock = fc
+  .tuple(anyHappenings, fc.array(fc.integer({ min: -9, max: 9 }), { minLength: happeningsAtMost }))
+  .map(([happenings, shown]) => play(happenings, (at) => shown[at] ?? 0));
 
 const shuffled = (facts: readonly LivekitFact[]) => fc.shuffledSubarray([...facts], { minLength: facts.length });
-const pictureOf = (set: WorkingSet) => ({ people: livePeople(set), life: set.lives.get(theRoom) });
+const pictureOf = (set: WorkingSet) => {
+  const { lastFactAtMs: _, ...life } = set.lives.get(theRoom) ?? {};
+  return { people: livePeople(set), life };
+};
 
 describe('properties', () => {
   test('any order, with repeats, ends as the order in which it happened', () => {
@@ -392,10 +496,13 @@ describe('properties', () => {
     );
   });
 
-  test('whatever was lost, a list of what is true repairs it', () => {
+  test.each([
+    ['', anyHistory],
+    [", whatever LiveKit's clock shows", anyHistoryOfWrongClock],
+  ])('whatever was lost, a list of what is true repairs it%s', (_, anyOf) => {
     fc.assert(
       fc.property(
-        anyHistory.chain((history) => fc.tuple(fc.constant(history), fc.subarray([...history.told]).chain(shuffled))),
+        anyOf.chain((history) => fc.tuple(fc.constant(history), fc.subarray([...history.told]).chain(shuffled))),
         ([{ room, inside }, heard]) => {
           const set = hear([...heard, observed(after, room, [...inside])]);
           expect(livePeople(set).map(({ participantSid }) => participantSid)).toEqual(
@@ -403,6 +510,48 @@ describe('properties', () => {
           );
           expect(set.lives.get(theRoom)?.isLive ?? false).toBe(room !== null);
           expect(set.lives.get(theRoom)?.roomSid ?? room?.sid).toBe(room?.sid ?? set.lives.get(theRoom)?.roomSid);
+        },
+      ),
+      { numRuns: 3000 },
+    );
+  });
+
+  test('a list that is older than all that was told changes nothing of it', () => {
+    fc.assert(
+      fc.property(
+        anyHappenings.chain((happenings) =>
+          fc.tuple(
+            fc.constant(play(happenings).told),
+            fc.nat(happenings.length).map((at) => play(happenings.slice(0, at))),
+            fc.nat(2 * happenings.length),
+          ),
+        ),
+        ([told, { room, inside }, at]) => {
+          const list = observed(before, room, [...inside]);
+          expect(pictureOf(hear(told.toSpliced(at, 0, list)))).toEqual(pictureOf(hear(told)));
+        },
+      ),
+      { numRuns: 3000 },
+    );
+  });
+
+  test('where all was told, a list changes nothing of it, however late it is heard', () => {
+    const allTold = anyHappenings.map((happenings) =>
+      happenings.filter(({ what }) => what !== 'crash').map((happening) => ({ ...happening, isSloppy: false })),
+    );
+    fc.assert(
+      fc.property(
+        allTold.chain((happenings) =>
+          fc.tuple(
+            fc.constant(play(happenings).told),
+            fc.nat(happenings.length).map((at) => play(happenings.slice(0, at))),
+            fc.nat(3 * happenings.length),
+          ),
+        ),
+        ([told, { told: toldBefore, room, inside }, late]) => {
+          const list = observed(now + toldBefore.length, room, [...inside]);
+          const heard = told.toSpliced(toldBefore.length + late, 0, list);
+          expect(pictureOf(hear(heard))).toEqual(pictureOf(hear(told)));
         },
       ),
       { numRuns: 3000 },

@@ -17,6 +17,8 @@ export interface RoomLife {
   readonly roomSid: string;
   readonly createdAtMs: number;
   readonly isLive: boolean;
+  /** When the fact was received that it began or ended by, milliseconds since the epoch: an older list changes neither. */
+  readonly lastFactAtMs: number;
 }
 
 /** One stay of a participant: LiveKit gives each full (re)connect a new participant sid. */
@@ -39,6 +41,8 @@ export interface Session {
   readonly version: number;
   readonly endReason: string | null;
   readonly endedAtMs: number | null;
+  /** LiveKit told of its end, which is for good. One that is inferred a newer list may show to be wrong. */
+  readonly isEndTold: boolean;
   /** When the newest fact about it was received, milliseconds since the epoch: an older list does not end it. */
   readonly lastFactAtMs: number;
 }
@@ -104,43 +108,64 @@ const creationMs = (room: LivekitRoom): number => room.creationTimeMs || (room.c
 const joinedMs = (participant: LivekitParticipant): number =>
   participant.joinedAtMs || (participant.joinedAt ?? 0) * 1000;
 
-const end = (session: Session, reason: string, atMs: number): Session => ({
+interface Ending {
+  readonly reason: string;
+  readonly atMs: number;
+  readonly isTold: boolean;
+}
+
+const end = (session: Session, { reason, atMs, isTold }: Ending): Session => ({
   ...session,
   isLive: false,
   endReason: reason,
   endedAtMs: atMs,
+  isEndTold: isTold,
   lastFactAtMs: Math.max(session.lastFactAtMs, atMs),
 });
 
 const endAll = (
   sessions: Iterable<Session>,
   isEnded: (session: Session) => boolean,
-  reason: string,
-  atMs: number,
+  ending: Ending,
 ): PresenceChange[] => {
   const changes: PresenceChange[] = [];
   for (const session of sessions)
-    if (session.isLive && isEnded(session)) changes.push({ entity: 'session', row: end(session, reason, atMs) });
+    if (session.isLive && isEnded(session)) changes.push({ entity: 'session', row: end(session, ending) });
   return changes;
 };
 
-/** Makes this life the room's present one, unless a newer one is known, and ends what older ones left. */
-const enterLife = (
-  entities: PresenceEntities,
-  room: LivekitRoom,
-  atMs: number,
-): { isCurrent: boolean; changes: PresenceChange[] } => {
+const inferred = (reason: 'room_replaced' | 'DUPLICATE_IDENTITY' | 'not_listed', atMs: number): Ending => ({
+  reason,
+  atMs,
+  isTold: false,
+});
+
+/** What a room's life changes, and whether it is the present one. */
+interface LifeEntry {
+  readonly isCurrent: boolean;
+  readonly changes: PresenceChange[];
+}
+
+const lifeOf = (room: LivekitRoom, isLive: boolean, atMs: number): PresenceChange => ({
+  entity: 'life',
+  row: { roomId: room.name, roomSid: room.sid, createdAtMs: creationMs(room), isLive, lastFactAtMs: atMs },
+});
+
+/** Makes this life the room's present one, and ends what others left. */
+const beginLife = (entities: PresenceEntities, room: LivekitRoom, atMs: number): LifeEntry => ({
+  isCurrent: true,
+  changes: [
+    lifeOf(room, true, atMs),
+    ...endAll(entities.sessionsOf(room.name), ({ roomSid }) => roomSid !== room.sid, inferred('room_replaced', atMs)),
+  ],
+});
+
+/** The life that a fact is about is the room's present one, unless a newer one is known. */
+const enterLife = (entities: PresenceEntities, room: LivekitRoom, atMs: number): LifeEntry => {
   const known = entities.lives.get(room.name);
   if (known?.roomSid === room.sid) return { isCurrent: known.isLive, changes: [] };
-  const createdAtMs = creationMs(room);
-  if (known !== undefined && known.createdAtMs > createdAtMs) return { isCurrent: false, changes: [] };
-  return {
-    isCurrent: true,
-    changes: [
-      { entity: 'life', row: { roomId: room.name, roomSid: room.sid, createdAtMs, isLive: true } },
-      ...endAll(entities.sessionsOf(room.name), ({ roomSid }) => roomSid !== room.sid, 'room_replaced', atMs),
-    ],
-  };
+  if (known !== undefined && known.createdAtMs > creationMs(room)) return { isCurrent: false, changes: [] };
+  return beginLife(entities, room, atMs);
 };
 
 const finishLife = (entities: PresenceEntities, room: LivekitRoom, atMs: number): PresenceChange[] => {
@@ -148,12 +173,11 @@ const finishLife = (entities: PresenceEntities, room: LivekitRoom, atMs: number)
   const known = entities.lives.get(room.name);
   const isCurrent = known?.roomSid === room.sid || changes.length > 0;
   if (!isCurrent) return [];
-  const life: PresenceChange = {
-    entity: 'life',
-    row: { roomId: room.name, roomSid: room.sid, createdAtMs: creationMs(room), isLive: false },
-  };
-  const alive = endAll(entities.sessionsOf(room.name), () => true, 'ROOM_CLOSED', atMs);
-  return known?.roomSid === room.sid && !known.isLive ? alive : [life, ...alive];
+  const life = known?.roomSid === room.sid && !known.isLive ? [] : [lifeOf(room, false, atMs)];
+  const replaced = changes.filter(({ entity }) => entity === 'session');
+  const ending: Ending = { reason: 'ROOM_CLOSED', atMs, isTold: true };
+  const alive = endAll(entities.sessionsOf(room.name), ({ roomSid }) => roomSid === room.sid, ending);
+  return [...life, ...replaced, ...alive];
 };
 
 const sessionOf = (room: LivekitRoom, participant: LivekitParticipant, atMs: number): Session => ({
@@ -169,23 +193,9 @@ const sessionOf = (room: LivekitRoom, participant: LivekitParticipant, atMs: num
   version: participant.version ?? 0,
   endReason: null,
   endedAtMs: null,
+  isEndTold: false,
   lastFactAtMs: atMs,
 });
-
-/** Of one identity the latest to join is the one that lives: whom this one replaced, and whether it was replaced. */
-const supersede = (
-  entities: PresenceEntities,
-  entered: Session,
-  atMs: number,
-): { isSuperseded: boolean; changes: PresenceChange[] } => {
-  const others = [...entities.sessionsOfIdentity(entered.roomId, entered.identity)].filter(
-    ({ roomSid, participantSid }) => roomSid === entered.roomSid && participantSid !== entered.participantSid,
-  );
-  return {
-    isSuperseded: others.some(({ joinedAtMs }) => joinedAtMs > entered.joinedAtMs),
-    changes: endAll(others, ({ joinedAtMs }) => joinedAtMs < entered.joinedAtMs, 'DUPLICATE_IDENTITY', atMs),
-  };
-};
 
 /** What one participant is entered from, and when that was. */
 interface Sighting {
@@ -195,11 +205,30 @@ interface Sighting {
   readonly isListed: boolean;
 }
 
-/** That a list left it out is only inferred, and lists can be stale: a later one that names it wins. */
-const isEnded = ({ isLive, endReason, lastFactAtMs }: Session, { isListed, atMs }: Sighting): boolean =>
-  !isLive && !(isListed && endReason === 'not_listed' && lastFactAtMs < atMs);
+/**
+ * Of one identity the latest to join is the one that lives: whom this one replaced, and whether it was replaced. One that a
+ * list names was replaced only by one that is there, and that was heard of since the list was asked for.
+ */
+const supersede = (
+  entities: PresenceEntities,
+  entered: Session,
+  { atMs, isListed }: Pick<Sighting, 'atMs' | 'isListed'>,
+): { isSuperseded: boolean; changes: PresenceChange[] } => {
+  const others = [...entities.sessionsOfIdentity(entered.roomId, entered.identity)].filter(
+    ({ roomSid, participantSid }) => roomSid === entered.roomSid && participantSid !== entered.participantSid,
+  );
+  const judges = others.filter(({ isLive, lastFactAtMs }) => !isListed || (isLive && lastFactAtMs >= atMs));
+  return {
+    isSuperseded: judges.some(({ joinedAtMs }) => joinedAtMs > entered.joinedAtMs),
+    changes: endAll(others, ({ joinedAtMs }) => joinedAtMs < entered.joinedAtMs, inferred('DUPLICATE_IDENTITY', atMs)),
+  };
+};
 
-/** A participant that is there. A sid that left stays ended. */
+/** An end that is inferred counts until a later list names who is there all the same. */
+const isEnded = ({ isLive, isEndTold, lastFactAtMs }: Session, { isListed, atMs }: Sighting): boolean =>
+  !isLive && (isEndTold || !isListed || lastFactAtMs >= atMs);
+
+/** A participant that is there. A sid of which LiveKit told that it left stays ended. */
 const enter = (
   entities: PresenceEntities,
   room: LivekitRoom,
@@ -210,9 +239,10 @@ const enter = (
   const stored = entities.session(room.name, room.sid, participant.sid);
   if (stored !== undefined && (isEnded(stored, sighting) || (participant.version ?? 0) < stored.version)) return [];
   const entered = sessionOf(room, participant, Math.max(atMs, stored?.lastFactAtMs ?? 0));
-  if (!isCurrent) return [{ entity: 'session', row: end(entered, 'room_replaced', atMs) }];
-  const { isSuperseded, changes } = supersede(entities, entered, atMs);
-  return [...changes, { entity: 'session', row: isSuperseded ? end(entered, 'DUPLICATE_IDENTITY', atMs) : entered }];
+  if (!isCurrent) return [{ entity: 'session', row: end(entered, inferred('room_replaced', atMs)) }];
+  const { isSuperseded, changes } = supersede(entities, entered, sighting);
+  const row = isSuperseded ? end(entered, inferred('DUPLICATE_IDENTITY', atMs)) : entered;
+  return [...changes, { entity: 'session', row }];
 };
 
 /** LiveKit's fact that one participant is gone. */
@@ -227,40 +257,42 @@ const departureReason = ({ type, participant }: Departure): string =>
 const leave = (entities: PresenceEntities, departure: Departure, atMs: number): PresenceChange[] => {
   const { room, participant } = departure;
   const stored = entities.session(room.name, room.sid, participant.sid);
-  if (stored !== undefined && !stored.isLive) return [];
+  if (stored !== undefined && !stored.isLive)
+    return stored.isEndTold ? [] : [{ entity: 'session', row: { ...stored, isEndTold: true } }];
   const left = stored ?? sessionOf(room, participant, atMs);
   // If its own arrival is yet to come, whom it replaced is learnt here: that arrival will change nothing.
   return [
-    ...supersede(entities, left, atMs).changes,
-    { entity: 'session', row: end(left, departureReason(departure), atMs) },
+    ...supersede(entities, left, { atMs, isListed: false }).changes,
+    { entity: 'session', row: end(left, { reason: departureReason(departure), atMs, isTold: true }) },
   ];
 };
 
-/** LiveKit never uses a sid again: a room that a list names is there, though an earlier list left it out. */
-const reviveLife = (
-  entities: PresenceEntities,
-  room: LivekitRoom,
-): { isCurrent: true; changes: PresenceChange[] } | null => {
+/**
+ * The life that a list names. LiveKit never uses a sid again, and its clock may be set back: where all that is known of the
+ * room is older than the list, this life is the present one, though another was created later, or this one was over.
+ */
+const listLife = (entities: PresenceEntities, room: LivekitRoom, listedAtMs: number): LifeEntry => {
   const known = entities.lives.get(room.name);
-  if (known?.roomSid !== room.sid || known.isLive) return null;
-  return { isCurrent: true, changes: [{ entity: 'life', row: { ...known, isLive: true } }] };
+  if (known === undefined || (known.isLive && known.roomSid === room.sid)) return enterLife(entities, room, listedAtMs);
+  const live = [...entities.sessionsOf(room.name)].filter(({ isLive }) => isLive);
+  const isNewer = [known, ...live].every(({ lastFactAtMs }) => lastFactAtMs < listedAtMs);
+  return (isNewer ? beginLife : enterLife)(entities, room, listedAtMs);
 };
 
 /** What a list says: who is listed is there; who is known, older than the list and not listed, is not. */
 const observe = (entities: PresenceEntities, observed: LivekitObserved): PresenceChange[] => {
   const { room, listedAtMs } = observed;
   const sessions = [...entities.sessionsOf(observed.roomName)];
-  const isOlder = ({ lastFactAtMs }: Session): boolean => lastFactAtMs < listedAtMs;
+  const isOlder = ({ lastFactAtMs }: Pick<Session, 'lastFactAtMs'>): boolean => lastFactAtMs < listedAtMs;
   if (room === null) {
     const life = entities.lives.get(observed.roomName);
-    const isGone =
-      life?.isLive && life.createdAtMs < listedAtMs && sessions.every((session) => !session.isLive || isOlder(session));
+    const isGone = life?.isLive && isOlder(life) && sessions.every((session) => !session.isLive || isOlder(session));
     return [
-      ...(isGone ? [{ entity: 'life' as const, row: { ...life, isLive: false } }] : []),
-      ...endAll(sessions, isOlder, 'not_listed', listedAtMs),
+      ...(isGone ? [{ entity: 'life' as const, row: { ...life, isLive: false, lastFactAtMs: listedAtMs } }] : []),
+      ...endAll(sessions, isOlder, inferred('not_listed', listedAtMs)),
     ];
   }
-  const { isCurrent, changes } = reviveLife(entities, room) ?? enterLife(entities, room, listedAtMs);
+  const { isCurrent, changes } = listLife(entities, room, listedAtMs);
   const entered = observed.participants.flatMap((participant) =>
     enter(entities, room, participant, { atMs: listedAtMs, isCurrent, isListed: true }),
   );
@@ -269,15 +301,15 @@ const observe = (entities: PresenceEntities, observed: LivekitObserved): Presenc
   const gone = endAll(
     sessions,
     (session) => session.roomSid === room.sid && !settled.has(session.participantSid) && isOlder(session),
-    'not_listed',
-    listedAtMs,
+    inferred('not_listed', listedAtMs),
   );
   return [...changes, ...gone, ...entered];
 };
 
 /**
  * Folds one LiveKit fact. `receivedAtMs` is the record's time. Facts may arrive shuffled, repeated or not at all:
- * a left or aborted sid stays ended whatever comes later, and a room's older life never ends a newer one.
+ * a left or aborted sid stays ended whatever comes later, and a room's older life never ends a newer one. Which is newer
+ * LiveKit's own times say, but for a list: it knows better than all that was received before it was asked for.
  */
 export const evolvePresence = (
   entities: PresenceEntities,

@@ -217,12 +217,14 @@ export const lifeTable = table<RoomLife>({
     column('room_sid', 'text', (row) => row.roomSid),
     column('created_at', 'timestamptz', (row) => iso(row.createdAtMs)),
     column('is_live', 'boolean', (row) => row.isLive),
+    column('last_fact_at', 'timestamptz', (row) => iso(row.lastFactAtMs)),
   ],
   read: (row) => ({
     roomId: row.room_id as string,
     roomSid: row.room_sid as string,
     createdAtMs: ms(row.created_at),
     isLive: row.is_live as boolean,
+    lastFactAtMs: ms(row.last_fact_at),
   }),
 });
 
@@ -245,6 +247,7 @@ export const sessionTable = table<Session>({
     column('version', 'bigint', (row) => row.version),
     column('end_reason', 'text', (row) => row.endReason),
     column('ended_at', 'timestamptz', (row) => iso(row.endedAtMs)),
+    column('is_end_told', 'boolean', (row) => row.isEndTold),
     column('last_fact_at', 'timestamptz', (row) => iso(row.lastFactAtMs)),
   ],
   read: (row) => ({
@@ -263,6 +266,7 @@ export const sessionTable = table<Session>({
     version: Number(row.version),
     endReason: row.end_reason as string | null,
     endedAtMs: msOrNull(row.ended_at),
+    isEndTold: row.is_end_told as boolean,
     lastFactAtMs: ms(row.last_fact_at),
   }),
 });

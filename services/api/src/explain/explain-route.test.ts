@@ -269,6 +269,7 @@ describe('200', () => {
       version: 1,
       endReason: 'PARTICIPANT_REMOVED',
       endedAtMs: nowMs - 1_000,
+      isEndTold: true,
       lastFactAtMs: nowMs - 1_000,
     };
     read = async () => proven({ suspects: [suspect], sessions: [session] });
