@@ -26,11 +26,14 @@ export interface RebuildShare {
 }
 
 const stopWithinMs = 5_000;
-/** One is read and written while another is decoded. */
-const lanesAtOnce = 2;
 const maxBatchRecords = 1_500;
 const topic = topics.roomEvents;
 const { index, count, partitionCount, acceptsMisplaced, isEmpty }: RebuildShare = workerData;
+/**
+ * One is read and written while another is decoded. Where facts about one entity may stand in several partitions, only
+ * one: rows are not locked, and one lane would write over what another has written meanwhile.
+ */
+const lanesAtOnce = acceptsMisplaced ? 1 : 2;
 
 // Read here, since what gets tokens for a broker cannot be handed to a thread.
 const settings = readSettings('realtime', "Operators' commands.", CliSettings);

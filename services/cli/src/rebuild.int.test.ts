@@ -13,6 +13,7 @@ import {
   createPool,
   type FactsAnswer,
   type Pool,
+  prepareRebuild,
   purge,
   readFacts,
 } from '@realtime-service/room-store';
@@ -31,8 +32,10 @@ const timeoutMs = 120_000;
 const script = fileURLToPath(new URL('./main.ts', import.meta.url));
 
 /** `realtime rebuild` under way: its progress as it comes, and means to end it. */
-const startRebuild = (url: string) => {
-  const child = spawn(process.execPath, [script, 'rebuild'], { env: { PATH: '/usr/bin:/bin', DATABASE_URL: url } });
+const startRebuild = (url: string, ...args: readonly string[]) => {
+  const child = spawn(process.execPath, [script, 'rebuild', ...args], {
+    env: { PATH: '/usr/bin:/bin', DATABASE_URL: url },
+  });
   let told = '';
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     told += text;
@@ -166,6 +169,53 @@ describeWith(['postgres'], 'realtime rebuild', () => {
         const verified = await verify();
         expect(verified).toMatchObject({ code: 1 });
         expect(verified.stderr).toContain('stand in other partitions than their keys give');
+      },
+      timeoutMs,
+    );
+
+    test(
+      'takes facts of one room that stand in two partitions one after the other',
+      async () => {
+        const partitionOfRoom = partitionOf('room', partitionCount);
+        const elsewhere = ['a', 'b', 'c', 'd'].find((key) => partitionOf(key, partitionCount) !== partitionOfRoom);
+        const facts = [
+          binary({ id: 'c', type: 'room.created', subject: 'room', data: { name: 'Room' } }),
+          { ...binary({ id: 'l', type: 'room.locked', subject: 'room', data: {} }), key: elsewhere ?? null },
+        ];
+        await database.stopApplying();
+        await database.append(facts);
+        await database.pool.query('update log_records set key = $1', [Buffer.from('room')]);
+        database.startApplying();
+        await database.caughtUp();
+
+        await prepareRebuild(database.pool);
+        // Whoever writes the room into the second set waits for this test.
+        const holder = await database.pool.connect();
+        await holder.query(
+          `create function wait() returns trigger language plpgsql as
+              'begin perform pg_advisory_xact_lock_shared(1); return new; end';
+            create trigger wait before insert on realtime_rebuild.rooms for each row execute function wait();
+            select pg_advisory_lock(1)`,
+        );
+        const running = startRebuild(database.url, '--accept-misplaced');
+        const countWaiting = async (): Promise<number> => {
+          const { rowCount } = await database.pool.query(
+            `select from pg_locks join pg_database on pg_database.oid = database
+              where locktype = 'advisory' and not granted and datname = current_database()`,
+          );
+          return rowCount ?? 0;
+        };
+        let mostAtOnce = 0;
+        while (mostAtOnce === 0) mostAtOnce = await countWaiting();
+        // For two seconds, within which a second lane would have come.
+        const linesTold = (): number => running.told().split('events/s').length;
+        for (const first = linesTold(); linesTold() < first + 2; )
+          mostAtOnce = Math.max(mostAtOnce, await countWaiting());
+        holder.release(true);
+        expect(mostAtOnce).toBe(1);
+        expect(await running.ended).toEqual([0, null]);
+        const { rows } = await database.pool.query('select name, is_locked from rooms');
+        expect(rows).toEqual([{ name: 'Room', is_locked: true }]);
       },
       timeoutMs,
     );

@@ -247,7 +247,8 @@ export const rebuildCommand = defineCommand({
     restart: { type: 'boolean', description: 'Give up what an interrupted rebuild has done, and begin anew' },
     'accept-misplaced': {
       type: 'boolean',
-      description: 'Apply records in other partitions than their keys give too, in an order that nobody can tell',
+      description:
+        'Apply records in other partitions than their keys give too, in an order that nobody can tell; takes one thread',
     },
     json: { type: 'boolean', description: 'Tell the result as one JSON object' },
   },
@@ -260,13 +261,14 @@ export const rebuildCommand = defineCommand({
   examples: ['rebuild', 'rebuild --threads 4', 'rebuild --restart'],
   run: async ({ values }, open) => {
     const threadCount = threadsOf(values.threads);
+    const { restart: isRestart = false, 'accept-misplaced': acceptsMisplaced = false } = values;
+    if (acceptsMisplaced && threadCount > 1)
+      throw new UsageError(
+        '--accept-misplaced takes one thread: several would write over what the others have written',
+      );
     const workplace = open();
     const { terminal } = workplace;
-    const result = await rebuild(workplace, {
-      threadCount,
-      isRestart: values.restart ?? false,
-      acceptsMisplaced: values['accept-misplaced'] ?? false,
-    });
+    const result = await rebuild(workplace, { threadCount, isRestart, acceptsMisplaced });
     if (result === undefined)
       throw new CommandError('Interrupted. The tables are as they were; call it again to go on');
     const { events, seconds, heldMs, marks } = result;

@@ -74,7 +74,7 @@ const noteWritten = (written: MaybeWritten, { records, rooms, users, logins, mem
  * written. Marks, orders, presence events and dead letters were made when the facts were new. Doubts stay with the dead
  * letters that raised them: one that a record under a wrong key has left is settled by facts of another partition, and
  * between partitions there is no order that could be repeated. Rows are not locked: each partition has one writer, who
- * is fenced by its position as everywhere.
+ * is fenced by its position as everywhere, and each entity one partition, or else all partitions are written in turn.
  *
  * `isEmpty` says that all that will ever be in the set's partitions of this process is written through this store.
  */
