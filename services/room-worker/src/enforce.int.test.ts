@@ -15,7 +15,6 @@ import { createLaneGate, type LaneGate } from './lane-gate.ts';
 import { toLivekitRecord } from './livekit-record.ts';
 
 const room = 'room-42';
-const timeoutMs = 300;
 
 /** Rooms whose lane is that of `room`. */
 const neighbours = Array.from({ length: 500 }, (_, at) => `room-${at + 100}`)
@@ -32,7 +31,7 @@ describeWith(['postgres'], 'enforcing', () => {
 
   beforeEach(async () => {
     parts = await startProjection();
-    livekit = await startFakeLivekit(timeoutMs);
+    livekit = await startFakeLivekit(2_000);
   });
   afterEach(async () => {
     await enforcement?.stop();
@@ -188,7 +187,8 @@ describeWith(['postgres'], 'enforcing', () => {
       '%s',
       async (_, faults, { calls, withinMs, afterMs = 0 }) => {
         await aCall();
-        start();
+        // Some are silent.
+        start({ service: livekit.serviceWithin(1_000) });
         await answered();
         livekit.fail('RemoveParticipant', faults());
         const startedAtMs = performance.now();
@@ -418,8 +418,8 @@ describeWith(['postgres'], 'enforcing', () => {
       await aCall();
       start({ closingNoticeMs: 0 });
       await answered();
-      await close(600);
-      const closesAt = await close(2_500);
+      await close(2_000);
+      const closesAt = await close(3_500);
       await until('the room is over', () => !isOpen());
       expect(Date.now()).toBeGreaterThanOrEqual(Date.parse(closesAt));
       expect(livekit.notices()).toEqual([]);

@@ -38,6 +38,8 @@ export interface Call {
 export interface FakeLivekit {
   readonly url: string;
   readonly service: RoomService;
+  /** The same, for who waits no longer than this. */
+  readonly serviceWithin: (timeoutMs: number) => RoomService;
   readonly calls: readonly Call[];
   readonly callsOf: (method: string) => Call[];
   /** What was told, in order: to whom (nobody: to all), and what. */
@@ -115,9 +117,11 @@ export const startFakeLivekit = async (timeoutMs: number): Promise<FakeLivekit> 
   const { port } = server.address() as AddressInfo;
   const url = `http://127.0.0.1:${port}`;
   const key = { apiKey: 'fake', secret: 'fake-secret-of-no-value-outside-this-test' };
+  const serviceWithin = (withinMs: number): RoomService => createRoomService({ apiUrl: url, key, timeoutMs: withinMs });
   return {
     url,
-    service: createRoomService({ apiUrl: url, key, timeoutMs }),
+    service: serviceWithin(timeoutMs),
+    serviceWithin,
     calls,
     callsOf: (method) => calls.filter((call) => call.method === method),
     notices: () =>
