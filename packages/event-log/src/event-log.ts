@@ -122,7 +122,7 @@ export interface EventLog {
    * keep their order. Not atomic across partitions: after a rejection some may have been written, and the caller
    * sends all of them again.
    * @throws {LogUnavailableError} when there is no acknowledgement within `timeoutMs`
-   * @throws {RecordTooLargeError} before anything is written
+   * @throws {RecordTooLargeError} before anything is written, unless it is the topic that takes less
    */
   readonly append: (records: readonly NewRecord[], timeoutMs: number) => Promise<LogPosition[]>;
   /**
@@ -145,7 +145,7 @@ export class LogUnavailableError extends Error {
   readonly isRetryable = true;
 }
 
-/** The record exceeds {@link MAX_RECORD_BYTES}; it will never go through. */
+/** The record exceeds {@link MAX_RECORD_BYTES}, or what its topic takes; it will never go through. */
 export class RecordTooLargeError extends Error {
   override readonly name = 'RecordTooLargeError';
   readonly isRetryable = false;

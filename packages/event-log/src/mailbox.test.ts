@@ -1,6 +1,6 @@
 import { describe, expect, it, vi } from 'vitest';
 import { LogUnavailableError, MAX_RECORD_BYTES, type NewRecord, RecordTooLargeError } from './event-log.ts';
-import { createMailbox, type Sender } from './mailbox.ts';
+import { createMailbox, createMailboxes, type Sender } from './mailbox.ts';
 
 const silent = (): void => undefined;
 const record = (key: string, bytes = 1): NewRecord => ({ topic: 't', key, value: Buffer.alloc(bytes), headers: {} });
@@ -158,6 +158,40 @@ describe('createMailbox', () => {
     await Promise.allSettled(filling);
   });
 
+  it('sends a batch that is refused by its size in halves, down to the record that is too large', async () => {
+    const log = createFakeLog();
+    const mailbox = createMailbox(log.open, silent);
+    const refusal = new RecordTooLargeError('the topic takes less');
+    const appends = ['a', 'b', 'large', 'c'].map((key) => mailbox.append([record(key)], 5_000));
+    const settled = Promise.allSettled(appends);
+    (await log.nthSend(0)).fail(refusal);
+    (await log.nthSend(1)).finish();
+    (await log.nthSend(2)).fail(refusal);
+    (await log.nthSend(3)).fail(refusal);
+    (await log.nthSend(4)).finish();
+    expect(log.sends.map(({ keys }) => keys.join(' '))).toEqual(['a b large c', 'a b', 'large c', 'large', 'c']);
+    expect(await settled).toMatchObject([
+      { value: [{ offset: 0n }] },
+      { value: [{ offset: 1n }] },
+      { reason: refusal },
+      { value: [{ offset: 2n }] },
+    ]);
+  });
+
+  it('never writes what follows a record that is too large in one append', async () => {
+    const log = createFakeLog();
+    const mailbox = createMailbox(log.open, silent);
+    const refusal = new RecordTooLargeError('the topic takes less');
+    const refused = expect(mailbox.append([record('large'), record('rest')], 5_000)).rejects.toThrow(refusal);
+    (await log.nthSend(0)).fail(refusal);
+    (await log.nthSend(1)).fail(refusal);
+    await refused;
+    const next = mailbox.append([record('next')], 5_000);
+    (await log.nthSend(2)).finish();
+    await next;
+    expect(log.written).toEqual(['next']);
+  });
+
   it('lets the outstanding send finish when it closes, and refuses the rest', async () => {
     const log = createFakeLog();
     const mailbox = createMailbox(log.open, silent);
@@ -171,5 +205,39 @@ describe('createMailbox', () => {
     await expect(mailbox.append([record('late')], 5_000)).rejects.toThrow(LogUnavailableError);
     expect(log.written).toEqual(['sent']);
     expect(log.counts()).toEqual({ opened: 1, closed: 1 });
+  });
+});
+
+describe('createMailboxes', () => {
+  const recordOf = (topic: string, key: string): NewRecord => ({ ...record(key), topic });
+
+  it('keeps no topic waiting for another', async () => {
+    const log = createFakeLog();
+    const mailboxes = createMailboxes(log.open, silent);
+    const stuck = expect(mailboxes.append([recordOf('missing', 'stuck')], 5_000)).rejects.toThrow(LogUnavailableError);
+    await log.nthSend(0);
+    const other = mailboxes.append([recordOf('other', 'other')], 5_000);
+    (await log.nthSend(1)).finish();
+    expect(await other).toMatchObject([{ topic: 'other' }]);
+    (await log.nthSend(0)).fail(new Error('no such topic'));
+    await stuck;
+  });
+
+  it('answers for several topics in the order given', async () => {
+    const log = createFakeLog();
+    const mailboxes = createMailboxes(log.open, silent);
+    const append = mailboxes.append([recordOf('t', 'a'), recordOf('u', 'b'), recordOf('t', 'c')], 5_000);
+    (await log.nthSend(0)).finish();
+    (await log.nthSend(1)).finish();
+    expect((await append).map(({ topic }) => topic)).toEqual(['t', 'u', 't']);
+    expect(log.sends.map(({ keys }) => keys)).toEqual([['a', 'c'], ['b']]);
+  });
+
+  it('takes nothing more after it was closed', async () => {
+    const log = createFakeLog();
+    const mailboxes = createMailboxes(log.open, silent);
+    await mailboxes.close();
+    await expect(mailboxes.append([recordOf('t', 'late')], 5_000)).rejects.toThrow('closed');
+    expect(log.counts()).toEqual({ opened: 0, closed: 0 });
   });
 });

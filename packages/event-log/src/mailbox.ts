@@ -21,7 +21,7 @@ interface Envelope {
   readonly positions: LogPosition[];
   undelivered: number;
   isSettled: boolean;
-  readonly settle: (error?: LogUnavailableError) => void;
+  readonly settle: (error?: LogUnavailableError | RecordTooLargeError) => void;
 }
 
 interface Letter {
@@ -29,6 +29,8 @@ interface Letter {
   readonly bytes: number;
   readonly envelope: Envelope;
   readonly index: number;
+  /** At most so many travel in a batch that begins with it. */
+  readonly batchRecords: number;
 }
 
 const MAX_BATCH_RECORDS = 500;
@@ -37,8 +39,43 @@ const REOPEN_AFTER_MS = 100;
 /** Per record: lengths, timestamps and what headers cost beyond their bytes. */
 const RECORD_OVERHEAD_BYTES = 64;
 
+/** A mailbox for each topic: what one topic refuses, and tries again meanwhile, keeps no other waiting. */
+export function createMailboxes(open: () => Promise<Sender>, writeLog: WriteLog): Mailbox {
+  const mailboxes = new Map<string, Mailbox>();
+  let isClosed = false;
+
+  function mailboxOf(topic: string): Mailbox {
+    const mailbox = mailboxes.get(topic) ?? createMailbox(open, writeLog);
+    mailboxes.set(topic, mailbox);
+    return mailbox;
+  }
+
+  async function append(records: readonly NewRecord[], timeoutMs: number): Promise<LogPosition[]> {
+    if (isClosed) throw new LogUnavailableError('The log is closed');
+    const positions: LogPosition[] = [];
+    const ofTopics = Map.groupBy(records.entries(), ([, { topic }]) => topic);
+    await Promise.all(
+      [...ofTopics].map(async ([topic, ofTopic]) => {
+        const written = await mailboxOf(topic).append(
+          ofTopic.map(([, record]) => record),
+          timeoutMs,
+        );
+        for (const [at, [index]] of ofTopic.entries()) positions[index] = written[at] as LogPosition;
+      }),
+    );
+    return positions;
+  }
+
+  async function close(): Promise<void> {
+    isClosed = true;
+    await Promise.all([...mailboxes.values()].map((mailbox) => mailbox.close()));
+  }
+
+  return { append, close };
+}
+
 /**
- * The one way to append: at most one `send` is outstanding, its retries included, and what waits meanwhile forms the
+ * The one way to append to a topic: at most one `send` is outstanding, its retries included, and what waits meanwhile forms the
  * next batch. With two sends outstanding an idempotent kafkajs producer gives a record the sequence number of one
  * whose acknowledgement was lost; the broker takes it for a repeat and acknowledges what it never wrote.
  */
@@ -78,7 +115,7 @@ export function createMailbox(open: () => Promise<Sender>, writeLog: WriteLog): 
       envelope.settle(new LogUnavailableError(`No acknowledgement within ${timeoutMs} ms`, { cause: lastError }));
     }, timeoutMs);
     records.forEach((record, index) => {
-      waiting.push({ record, bytes: sizes[index] ?? 0, envelope, index });
+      waiting.push({ record, bytes: sizes[index] ?? 0, envelope, index, batchRecords: MAX_BATCH_RECORDS });
     });
     waitingBytes += totalBytes;
     delivery ??= deliver();
@@ -105,7 +142,7 @@ export function createMailbox(open: () => Promise<Sender>, writeLog: WriteLog): 
     let bytes = 0;
     const end = waiting.findIndex((letter, i) => {
       bytes += letter.bytes;
-      return i === MAX_BATCH_RECORDS || (i > 0 && bytes > MAX_RECORD_BYTES);
+      return i === waiting[0]?.batchRecords || (i > 0 && bytes > MAX_RECORD_BYTES);
     });
     const letters = waiting.splice(0, end === -1 ? waiting.length : end);
     waitingBytes -= bytesOf(letters);
@@ -135,16 +172,29 @@ export function createMailbox(open: () => Promise<Sender>, writeLog: WriteLog): 
       lastError = error;
       sender = undefined;
       writeLog('warn', 'appending failed, a new connection will be made', { error, records: letters.length });
-      for (const { envelope } of letters) {
-        envelope.settle(new LogUnavailableError('The log did not take the records', { cause: error }));
-      }
       closeBroken(current);
+      if (error instanceof RecordTooLargeError && letters.length > 1) {
+        sendInHalves(letters);
+        return;
+      }
+      const reason =
+        error instanceof RecordTooLargeError
+          ? error
+          : new LogUnavailableError('The log did not take the records', { cause: error });
+      for (const { envelope } of letters) envelope.settle(reason);
       return;
     }
     for (const { envelope } of letters) {
       envelope.undelivered -= 1;
       if (envelope.undelivered === 0) envelope.settle();
     }
+  }
+
+  /** One of them, or all together, are too much for their topic. */
+  function sendInHalves(letters: readonly Letter[]): void {
+    const batchRecords = Math.ceil(letters.length / 2);
+    waiting.unshift(...letters.map((letter) => ({ ...letter, batchRecords })));
+    waitingBytes += bytesOf(letters);
   }
 
   function closeBroken(broken: Sender): void {

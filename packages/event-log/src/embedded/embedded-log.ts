@@ -2,7 +2,7 @@
 import type { Pool, PoolClient } from 'pg';
 import type { EventLog, LogPosition, NewRecord, PartitionBounds, WriteLog } from '../event-log.ts';
 import { LogUnavailableError } from '../event-log.ts';
-import { createMailbox, type Sender } from '../mailbox.ts';
+import { createMailboxes, type Sender } from '../mailbox.ts';
 import { partitionOf } from '../partitioner.ts';
 import { APPENDED_CHANNEL, consumeEmbedded } from './embedded-consumer.ts';
 
@@ -18,7 +18,7 @@ const ANSWER_WITHIN_MS = 5_000;
 export function createEmbeddedLog({ pool, writeLog }: EmbeddedLogOptions): EventLog {
   // Without a listener an idle connection that dies would end the process, also after `close`.
   pool.on('error', (error) => writeLog('warn', 'an idle database connection failed', { error }));
-  const mailbox = createMailbox(async () => createSender(pool), writeLog);
+  const mailboxes = createMailboxes(async () => createSender(pool), writeLog);
 
   async function bounds(topic: string): Promise<PartitionBounds[]> {
     try {
@@ -36,10 +36,10 @@ export function createEmbeddedLog({ pool, writeLog }: EmbeddedLogOptions): Event
   }
 
   return {
-    append: mailbox.append,
+    append: mailboxes.append,
     bounds,
     consume: (options) => consumeEmbedded({ pool, bounds, writeLog }, options),
-    close: mailbox.close,
+    close: mailboxes.close,
   };
 }
 

@@ -8,7 +8,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest
 import { startProxiedKafka } from '../../test/proxied-kafka.ts';
 import { createRecorder, keysPerPartition, recordOf } from '../contract.ts';
 import type { BatchOutcome, ConsumeOptions, EventLog, LogBatch, LogConsumer, LogPartition } from '../event-log.ts';
-import { OffsetOutOfRangeError } from '../event-log.ts';
+import { LogUnavailableError, OffsetOutOfRangeError, RecordTooLargeError } from '../event-log.ts';
 import { createKafkaLog } from './kafka-log.ts';
 import { kafkajs } from './kafkajs.ts';
 
@@ -182,6 +182,37 @@ describeWith(['kafka'], 'the Kafka adapter', () => {
       await log.append([recordOf('not-yet', 'k')], 10_000);
       await recorder.untilApplied(1);
       await untilReady(consumer);
+    });
+  });
+
+  describe('a topic that refuses', () => {
+    it('does so only what is too large for it, whatever came in the same batch', async () => {
+      const topic = await broker.createTopic(1);
+      const kind = kafkajs.ConfigResourceTypes.TOPIC;
+      const configEntries = [{ name: 'max.message.bytes', value: '10000' }];
+      await admin.alterConfigs({ validateOnly: false, resources: [{ type: kind, name: topic, configEntries }] });
+      const bytes = [3_000, 3_000, 3_000, 3_000, 20_000, 3_000];
+      const answers = await Promise.allSettled(
+        bytes.map((size, at) =>
+          log.append([{ ...recordOf(topic, 'k', String(at)), value: Buffer.alloc(size) }], 20_000),
+        ),
+      );
+      expect(answers.map(({ status }) => status === 'fulfilled')).toEqual(bytes.map((size) => size < 10_000));
+      expect(answers[4]).toMatchObject({ reason: expect.any(RecordTooLargeError) });
+      expect(await log.bounds(topic)).toMatchObject([{ high: 5n }]);
+    });
+
+    it('keeps no other waiting', async () => {
+      const topic = await broker.createTopic(1);
+      await log.append([recordOf(topic, 'k')], 20_000);
+      let isRefused = false;
+      const refused = expect(log.append([recordOf('no-such-topic', 'k')], 20_000)).rejects.toThrow(LogUnavailableError);
+      const ended = refused.then(() => {
+        isRefused = true;
+      });
+      await log.append([recordOf(topic, 'k')], 20_000);
+      expect(isRefused).toBe(false);
+      await ended;
     });
   });
 

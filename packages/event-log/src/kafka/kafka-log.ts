@@ -3,7 +3,7 @@ import type { ConnectionOptions } from 'node:tls';
 import type { Admin, Kafka, LogEntry, SASLOptions } from 'kafkajs';
 import type { EventLog, PartitionBounds, WriteLog } from '../event-log.ts';
 import { LogUnavailableError } from '../event-log.ts';
-import { createMailbox } from '../mailbox.ts';
+import { createMailboxes } from '../mailbox.ts';
 import { consumeKafka } from './kafka-consumer.ts';
 import { openProducer } from './kafka-producer.ts';
 import { kafkajs } from './kafkajs.ts';
@@ -47,7 +47,7 @@ export function createKafkaLog(options: KafkaLogOptions): EventLog {
       logCreator: () => (entry) => forward(entry, writeLog),
     });
 
-  const mailbox = createMailbox(() => openProducer(createClient()), writeLog);
+  const mailboxes = createMailboxes(() => openProducer(createClient()), writeLog);
   let connecting: Promise<Admin> | undefined;
 
   async function bounds(topic: string): Promise<PartitionBounds[]> {
@@ -75,11 +75,11 @@ export function createKafkaLog(options: KafkaLogOptions): EventLog {
   }
 
   return {
-    append: mailbox.append,
+    append: mailboxes.append,
     bounds,
     consume: (consumeOptions) => consumeKafka({ createClient, bounds, sessionTimeoutMs, writeLog }, consumeOptions),
     close: async () => {
-      await mailbox.close();
+      await mailboxes.close();
       if (connecting !== undefined) closeBroken(connecting);
       connecting = undefined;
     },

@@ -1,7 +1,8 @@
 import type { Kafka, Message, RecordMetadata } from 'kafkajs';
-import type { LogPosition, NewRecord } from '../event-log.ts';
+import { type LogPosition, type NewRecord, RecordTooLargeError } from '../event-log.ts';
 import type { Sender } from '../mailbox.ts';
 import { partitionOf } from '../partitioner.ts';
+import { kafkajs } from './kafkajs.ts';
 
 const ACKNOWLEDGE_WITHIN_MS = 4_000;
 /** kafkajs warns that a bound weakens the guarantee; it does not, as the producer is thrown away after a failure. */
@@ -35,12 +36,21 @@ export async function openProducer(kafka: Kafka): Promise<Sender> {
         topic,
         messages: ofTopic.map(({ key, value, headers }): Message => ({ key, value, headers: { ...headers } })),
       }));
-      const acknowledged = await producer.sendBatch({ acks: -1, timeout: ACKNOWLEDGE_WITHIN_MS, topicMessages });
+      const acknowledged = await producer
+        .sendBatch({ acks: -1, timeout: ACKNOWLEDGE_WITHIN_MS, topicMessages })
+        .catch((error: unknown) => {
+          throw isTooLarge(error) ? new RecordTooLargeError('The topic takes no record or batch so large') : error;
+        });
       return positionsOf(records, acknowledged, partitionCounts);
     },
     close: () => producer.disconnect(),
   };
 }
+
+/** By the topic's `max.message.bytes` or `segment.bytes`. */
+const isTooLarge = (error: unknown): boolean =>
+  error instanceof kafkajs.KafkaJSProtocolError &&
+  (error.type === 'MESSAGE_TOO_LARGE' || error.type === 'RECORD_LIST_TOO_LARGE');
 
 /**
  * The position of each record, in the order given. One base offset is acknowledged per partition, where its records follow each other.
