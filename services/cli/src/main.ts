@@ -4,6 +4,7 @@ import { readSettings } from '@realtime-service/telemetry';
 import type { Terminal } from './command.ts';
 import { commands } from './commands.ts';
 import { CliSettings } from './config.ts';
+import { listDeadLetters, showDeadLetter } from './dead-letters.ts';
 import { runCli } from './run-cli.ts';
 
 const { stdin, stdout, stderr } = process;
@@ -22,8 +23,10 @@ const terminal: Terminal = {
   },
 };
 
-// A reader that has seen enough (`| head`) is no failure.
-stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
+// A reader that has seen enough (`| head`) is no failure where nothing was to be done or judged.
+const reading: readonly string[] = [listDeadLetters.name, showDeadLetter.name];
+const isReading = reading.includes(process.argv.slice(2, 4).join(' '));
+stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(isReading && error.code === 'EPIPE' ? 0 : 1));
 
 const ending = new AbortController();
 process.once('SIGINT', () => ending.abort());

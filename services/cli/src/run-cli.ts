@@ -14,6 +14,8 @@ import type { CliSettings } from './config.ts';
 import { commandHelp, overviewHelp } from './help.ts';
 
 const applicationName = 'realtime-cli';
+/** `verify` compares by one, while the embedded log listens by a second and reads by a third. */
+const fewestConnections = 3;
 
 export interface Surroundings {
   readonly terminal: Terminal;
@@ -83,7 +85,12 @@ const openWorkplace = (
 ): Workplace => {
   const settings = readSettings();
   const { url, maxConnections } = settings.database;
-  const pool = createPool({ url, maxConnections, applicationName, onError: () => undefined });
+  const pool = createPool({
+    url,
+    maxConnections: Math.max(maxConnections, fewestConnections),
+    applicationName,
+    onError: () => undefined,
+  });
   closing.push(() => pool.end());
   let log: Promise<EventLog> | undefined;
   const open = async (): Promise<EventLog> => {

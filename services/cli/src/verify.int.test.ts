@@ -1,9 +1,14 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { topics } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import type { Difference } from '@realtime-service/room-store';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { appendHistory, binary, type RebuiltDatabase, startRebuiltDatabase } from '../test/rebuilt-database.ts';
-import { runRealtime } from '../test/run-realtime.ts';
+import { runRealtime, script } from '../test/run-realtime.ts';
+import { commands } from './commands.ts';
+import { CliSettings } from './config.ts';
+import { runCli } from './run-cli.ts';
 
 const timeoutMs = 60_000;
 
@@ -34,6 +39,35 @@ describeWith(['postgres'], 'realtime verify', () => {
         code: 0,
         stdout: '{"events":306,"misplaced":0,"differences":0}\n',
       });
+    },
+    timeoutMs,
+  );
+
+  test('hears of a Ctrl-C that came while no log was read', async () => {
+    const told = { out: '', err: '' };
+    const code = await runCli(commands, ['verify'], {
+      terminal: {
+        write: (text) => {
+          told.out += text;
+        },
+        tell: (text) => {
+          told.err += text;
+        },
+        isInteractive: false,
+        ask: () => Promise.reject(new Error('nobody is there')),
+      },
+      ending: AbortSignal.abort(),
+      readSettings: () => CliSettings.parse({ DATABASE_URL: database.url }),
+    });
+    expect({ code, out: told.out }).toEqual({ code: 1, out: '' });
+    expect(told.err).toMatch(/Interrupted\.\n$/);
+  });
+
+  test(
+    'does with as few connections as can be set',
+    async () => {
+      const few = { DATABASE_URL: database.url, DATABASE_MAX_CONNECTIONS: '2' };
+      expect(await runRealtime(few, 'verify')).toMatchObject({ code: 0 });
     },
     timeoutMs,
   );
@@ -155,6 +189,20 @@ describeWith(['postgres'], 'realtime verify', () => {
           .map((line) => JSON.parse(line));
         expect(lines).toContainEqual(expect.objectContaining(expected));
         expect(lines.at(-1)).toMatchObject({ differences: lines.length - 1 });
+      },
+      timeoutMs,
+    );
+
+    test(
+      'fails where its reader has seen enough: what is left cannot be told',
+      async () => {
+        await database.pool.query(`update applied_facts set recorded_at = recorded_at + interval '1 second'`);
+        const child = spawn(process.execPath, [script, 'verify', '--json'], {
+          env: { PATH: '/usr/bin:/bin', DATABASE_URL: database.url },
+          stdio: ['ignore', 'pipe', 'ignore'],
+        });
+        child.stdout.once('data', () => child.stdout.destroy());
+        expect(await once(child, 'exit')).toEqual([1, null]);
       },
       timeoutMs,
     );

@@ -72,6 +72,8 @@ const foldPartition = async (
   });
   const interrupted = (): void => folded.reject(new CommandError('Interrupted.'));
   ending.addEventListener('abort', interrupted, { once: true });
+  // Before there was somebody to hear it.
+  if (ending.aborted) interrupted();
   try {
     await Promise.race([folded.promise, consumer.done]);
   } finally {
@@ -166,7 +168,7 @@ export const verifyCommand = defineCommand({
   details: [
     'Folds the topic of room events in memory, one partition after the other, to where the tables stand, and compares',
     'rooms, members, bans, users, ended logins, doubts, and identities of facts with the tables as they were when it began.',
-    'Nothing is changed. Exit code 1 says that there are differences, or that it could not be done.',
+    'Nothing is changed. Exit code 1 says that there are differences, or that it could not be done, or told, to the end.',
   ].join('\n'),
   examples: ['verify', 'verify --json'],
   run: async ({ values }, open) => {
