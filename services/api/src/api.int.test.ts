@@ -48,7 +48,8 @@ describeWith(['postgres'], 'the api on a real database', ({ postgres }) => {
       request.on('data', (chunk: Buffer) => chunks.push(chunk));
       request.on('end', () => {
         if (request.url?.endsWith('/CreateRoom')) roomsMade.push(JSON.parse(Buffer.concat(chunks).toString()));
-        void livekitAnswers.then(() => response.setHeader('content-type', 'application/json').end('{}'));
+        const answer = request.url?.endsWith('/ListRooms') ? '{"rooms":[]}' : '{}';
+        void livekitAnswers.then(() => response.setHeader('content-type', 'application/json').end(answer));
       });
     });
     await new Promise<void>((resolve) => livekit.listen(0, '127.0.0.1', resolve));
@@ -151,7 +152,10 @@ describeWith(['postgres'], 'the api on a real database', ({ postgres }) => {
 
     await proxy.heal();
     await expect.poll(async () => (await ops('/readyz')).status, polling).toBe(200);
-    expect(ReadinessView.parse(JSON.parse((await ops('/readyz')).text))).toMatchObject({ status: 'UP' });
+    expect(ReadinessView.parse(JSON.parse((await ops('/readyz')).text))).toMatchObject({
+      status: 'UP',
+      dependencies: { livekit: { ok: true } },
+    });
     for (const topic of [topics.roomEvents, topics.livekitWebhooks])
       await preparePositions(pool, activeProjection, topic, partitionCount);
     expect(await joinStatusOf('room-42')).toBe(404);
