@@ -47,7 +47,7 @@ describeWith(['postgres'], 'realtime dead-letters', () => {
   const realtime = (...args: readonly string[]): Promise<Ended> =>
     runRealtime({ DATABASE_URL: parts.url }, 'dead-letters', ...args);
   /** The same, in this process and at a terminal where somebody answers. */
-  const atTerminal = async (answer: string, ...args: readonly string[]) => {
+  const atTerminal = async (answer: () => string | Promise<string>, ...args: readonly string[]) => {
     const told = { code: 0, out: '', err: '', questions: [] as string[] };
     const terminal: Terminal = {
       write: (text) => {
@@ -59,7 +59,7 @@ describeWith(['postgres'], 'realtime dead-letters', () => {
       isInteractive: true,
       ask: async (question) => {
         told.questions.push(question);
-        return answer;
+        return answer();
       },
     };
     told.code = await runCli(commands, ['dead-letters', ...args], {
@@ -223,7 +223,7 @@ describeWith(['postgres'], 'realtime dead-letters', () => {
     test('of all that match: each room in its order, letters that come later untouched', async () => {
       const rooms = ['one', 'two', 'three'];
       await tell(...rooms.flatMap((each) => [created(each), lost('ann', each), lost('ann', each)]), lost('bob', 'one'));
-      const asked = await atTerminal('y', 'discard', '--where', 'room=one', '--where', 'room=two', '--json');
+      const asked = await atTerminal(() => 'y', 'discard', '--where', 'room=one', '--where', 'room=two', '--json');
       expect(asked.questions).toEqual(['Really discard 5 dead letters (5 invalid_data)? [y/N] ']);
       expect(asked).toMatchObject({ code: 0, err: '5 dead letters discarded.\n' });
       expect(new Set(linesOf(asked.out).map((line) => JSON.parse(line).status))).toEqual(new Set(['discarded']));
@@ -238,7 +238,7 @@ describeWith(['postgres'], 'realtime dead-letters', () => {
     test.each(['', 'n', 'no', 'yesterday'])('is not done on the answer %j', async (answer) => {
       await tell(created(), lost('ann'));
       const before = await appended();
-      expect(await atTerminal(answer, 'discard', at(1))).toMatchObject({ code: 1, err: 'Nothing was done.\n' });
+      expect(await atTerminal(() => answer, 'discard', at(1))).toMatchObject({ code: 1, err: 'Nothing was done.\n' });
       expect(await appended()).toBe(before);
       expect(await enter('ann')).toBe('suspect');
     });
@@ -255,6 +255,21 @@ describeWith(['postgres'], 'realtime dead-letters', () => {
       expect(dry).toMatchObject({ code: 0, stderr: 'Would discard 1 dead letter.\n' });
       expect(positionsIn(dry)).toEqual([at(1)]);
       expect(await appended()).toBe(before);
+    });
+
+    test('of what somebody else has had read meanwhile says that', async () => {
+      await tell(created(), lost('ann'));
+      await parts.pool.query(`update dead_letters set value = '{"userId":"ann","privilege":"join"}'`);
+      const between = async (): Promise<string> => {
+        await realtime('retry', at(1), '--yes');
+        return 'y';
+      };
+      const late = await atTerminal(between, 'discard', at(1));
+      expect(late).toMatchObject({
+        code: 1,
+        err: '0 dead letters discarded.\n1 had been settled meanwhile (1 retried).\n',
+      });
+      expect(await enter('ann')).toBe('banned');
     });
 
     test('of what is not there, or settled already, answers 3', async () => {
@@ -333,10 +348,13 @@ describeWith(['postgres'], 'realtime dead-letters', () => {
         expect(late.stderr).toBe('Asked to discard 1 dead letter, but the room-worker has not come that far yet.\n');
         const asked = await realtime('discard', at(1), '--yes', '--wait', '0');
         expect(asked).toMatchObject({ code: 0, stderr: 'Asked to discard 1 dead letter.\n' });
+        const asJson = await realtime('retry', at(1), '--yes', '--wait', '0', '--json');
+        expect(asJson).toMatchObject({ code: 0, stderr: 'Asked to retry 1 dead letter.\n' });
+        expect(JSON.parse(asJson.stdout)).toMatchObject({ position: at(1), status: 'open' });
         const { rows } = await pool.query(`select count(*)::int as n from log_records where topic = $1`, [
           topics.roomEvents,
         ]);
-        expect(rows[0].n).toBe(4);
+        expect(rows[0].n).toBe(5);
       } finally {
         await pool.end();
         parts = await startProjection();

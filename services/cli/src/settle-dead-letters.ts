@@ -161,6 +161,7 @@ const act = async (
     ending,
   );
   if (waitMs === 0) {
+    if (isJson) for (const letter of letters) writeJson(terminal, toJson(letter));
     terminal.tell(`Asked to ${action.verb} ${plural(letters.length)}.\n`);
     return 'done';
   }
@@ -175,9 +176,11 @@ const act = async (
   }
   const left = after.filter(({ status }) => status !== action.becomes);
   terminal.tell(`${plural(after.length - left.length)} ${action.becomes}.\n`);
-  if (left.length === 0) return 'done';
-  terminal.tell(`${left.length} cannot be read still (${countsOf(left.map(({ reason }) => reason))}).\n`);
-  return 'failed';
+  const unread = left.filter(({ status }) => status === 'open').map(({ reason }) => reason);
+  if (unread.length > 0) terminal.tell(`${unread.length} cannot be read still (${countsOf(unread)}).\n`);
+  const settled = left.filter(({ status }) => status !== 'open').map(({ status }) => status);
+  if (settled.length > 0) terminal.tell(`${settled.length} had been settled meanwhile (${countsOf(settled)}).\n`);
+  return left.length === 0 ? 'done' : 'failed';
 };
 
 const settlingCommand = (action: Action, words: { readonly summary: string; readonly details: string }): Command =>
