@@ -28,6 +28,29 @@ export const participantForLog = (participant: LivekitParticipant): LivekitParti
     Object.fromEntries(Object.entries(participant.attributes).filter(([name]) => ourAttributes.has(name))),
 });
 
+/** Somebody listed, as short as presence is folded from: what is left out is what is read where nothing is said. */
+export const listedForLog = (listed: LivekitParticipant) => {
+  const {
+    sid,
+    identity,
+    joinedAt,
+    joinedAtMs,
+    version,
+    kind,
+    attributes: signed,
+    permission,
+  } = participantForLog(listed);
+  return {
+    sid,
+    identity,
+    ...(joinedAtMs ? { joinedAtMs } : { joinedAt }),
+    version,
+    attributes: signed,
+    ...(kind === 'STANDARD' ? {} : { kind }),
+    ...(permission?.hidden ? { permission: { hidden: true } } : {}),
+  };
+};
+
 /** An instant that no clock shows is left out: the record's own time then counts. */
 const timeOf = (timeMs: number | undefined): string | undefined => {
   const date = new Date(timeMs ?? Number.NaN);

@@ -442,12 +442,59 @@ describeWith(['postgres'], 'the sweep', () => {
     expect(delaysMs.slice(0, 3)).toEqual([100, 100, 1_000]);
   });
 
-  test('a room that does not fit into the log keeps no other from being repaired', async () => {
-    for (let at = 0; at < 3_000; at += 1) put('crowd', `${at}`.padEnd(190, 'x'), `PA_${at}`);
+  describe('of a room that does not fit into the log', () => {
+    const asked = async (): Promise<string[]> =>
+      (await parts.pool.query('select identity from marks where room_id = $1', ['crowd'])).rows
+        .map(({ identity }) => identity)
+        .sort();
+    const crowd = Array.from({ length: 3_000 }, (_, at) => `${at}`.padEnd(190, 'x'));
+
+    beforeEach(() => {
+      for (const [at, identity] of crowd.entries()) put('crowd', identity, `PA_${at}`);
+    });
+
+    test('repairs the others, and asks about it and everybody in it', async () => {
+      put('one', 'ann');
+      await sweep();
+      expect(await live()).toEqual(['one PA_ann']);
+      expect(await asked()).toEqual(['', ...crowd].sort());
+      expect(parts.lines.join('')).toContain('does not fit into the log');
+    });
+
+    test('asks about those who differ, where it is known', async () => {
+      await parts.tell(told('room_started', 'crowd', ''));
+      await parts.pool.query(
+        `insert into sessions (room_id, room_sid, participant_sid, identity, kind, is_hidden, is_live, joined_at, version, last_fact_at)
+          select 'crowd', 'RM_crowd', 'PA_' || at - 1, identity, 'STANDARD', false, true, now(), 1, now() - interval '1 minute'
+            from unnest($1::text[]) with ordinality as inside (identity, at)`,
+        [[...crowd, 'gone']],
+      );
+      await parts.pool.query('truncate marks');
+      put('crowd', 'mallory');
+      await sweep();
+      expect(await asked()).toEqual(['mallory']);
+    });
+  });
+
+  test('says of somebody what presence is folded from, and no more', async () => {
     put('one', 'ann');
+    put('one', 'recorder', 'PA_recorder', 'observer');
+    const recorder = livekit.rooms.get('one')?.get('recorder');
+    if (recorder !== undefined) livekit.put('one', { ...recorder, kind: 'EGRESS' });
     await sweep();
-    expect(await live()).toEqual(['one PA_ann']);
-    expect(parts.lines.join('')).toContain('does not fit into the log');
+    const { rows } = await parts.pool.query('select value from log_records where topic = $1', [topics.livekitWebhooks]);
+    expect(rows.map(({ value }) => JSON.parse(value.toString()).participants)).toEqual([
+      [
+        { sid: 'PA_ann', identity: 'ann', attributes: { 'rt.user': 'ann' } },
+        {
+          sid: 'PA_recorder',
+          identity: 'recorder',
+          attributes: { 'rt.user': 'recorder' },
+          kind: 'EGRESS',
+          permission: { hidden: true },
+        },
+      ],
+    ]);
   });
 
   describe('as a duty', () => {

@@ -4,8 +4,9 @@ import { type EventLog, type NewRecord, RecordTooLargeError } from '@realtime-se
 import type { ListedParticipant, ListedSid, RoomService } from '@realtime-service/livekit';
 import type { LiveRoom, RoomStore } from '@realtime-service/room-store';
 import { type Logger, withSpan } from '@realtime-service/telemetry';
+import type { z } from 'zod';
 import { type Clock, systemClock } from './clock.ts';
-import { participantForLog, toLivekitRecord } from './livekit-record.ts';
+import { listedForLog, toLivekitRecord } from './livekit-record.ts';
 import type { WorkerMetrics } from './metrics.ts';
 
 const dutyName = 'sweep';
@@ -185,15 +186,11 @@ const lookAgain = async (
 };
 
 const toRecord = (look: Look<ListedParticipant>): NewRecord => {
-  const observed: LivekitObserved = {
+  const observed: z.input<typeof LivekitObserved> = {
     roomName: look.roomId,
     listedAtMs: look.listedAtMs,
     room: look.room,
-    participants: look.participants
-      .filter(isThere)
-      .map(({ tracks: _, permission, ...participant }) =>
-        participantForLog({ ...participant, permission: { hidden: permission.hidden } }),
-      ),
+    participants: look.participants.filter(isThere).map(listedForLog),
   };
   const about = {
     id: randomUUID(),
@@ -206,19 +203,36 @@ const toRecord = (look: Look<ListedParticipant>): NewRecord => {
   return toLivekitRecord(about, observed);
 };
 
+/**
+ * Asks what the record would have asked: about everybody who differs; where the room's life does, about everybody and the
+ * room. Who is inside is believed by webhooks alone in such a room, but nobody stays whose removal holds.
+ */
+const askAboutDiffering = async (
+  { store, clock = systemClock }: SweepDependencies,
+  { roomId, room, participants, sids }: Difference<ListedParticipant>,
+): Promise<number> => {
+  const isNewLife = room !== null && sids.has(room.sid);
+  const there = participants.filter((each) => isThere(each) && (isNewLife || sids.has(each.sid)));
+  const identities = [...(isNewLife ? [''] : []), ...there.map(({ identity }) => identity)];
+  await store.markIdentities(roomId, identities, { cause: 'observed', causedAtMs: clock.now() });
+  return identities.length;
+};
+
 /** One room that does not fit into the log must not keep the others from being repaired. */
 const appendEach = async (
-  { log, logger }: SweepDependencies,
-  differing: readonly Look<ListedParticipant>[],
+  dependencies: SweepDependencies,
+  differing: readonly Difference<ListedParticipant>[],
 ): Promise<void> => {
+  const { log, logger } = dependencies;
   await Promise.all(
     differing.map(async (look) => {
       try {
         await log.append([toRecord(look)], appendTimeoutMs);
       } catch (error) {
         if (!(error instanceof RecordTooLargeError)) throw error;
+        const asked = await askAboutDiffering(dependencies, look);
         logger.error(
-          { room: look.roomId, participants: look.participants.length },
+          { room: look.roomId, participants: look.participants.length, asked },
           'difference does not fit into the log',
         );
       }
