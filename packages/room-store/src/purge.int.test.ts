@@ -1,7 +1,7 @@
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { startDatabase } from '../test/given.ts';
-import { activeProjection, type Pool, purge } from './index.ts';
+import { countingPages, startDatabase } from '../test/given.ts';
+import { activeProjection, type Pool, purge, purgeFacts } from './index.ts';
 
 describeWith(['postgres'], 'purging', () => {
   let pool: Pool;
@@ -40,5 +40,41 @@ describeWith(['postgres'], 'purging', () => {
     expect(sessions.map(({ sid }) => sid)).toEqual(['PA_live', 'PA_recent']);
     const { rows: leases } = await pool.query('select identity from seat_leases');
     expect(leases).toEqual([{ identity: 'bob' }]);
+  });
+
+  test('looks at what is old enough, whatever a week holds, and takes any number of it', async () => {
+    await pool.query('truncate applied_facts, log_positions');
+    await pool.query(
+      `insert into log_positions (projection, topic, "partition", next_offset, partition_count, newest_recorded_at)
+        select $1, topic, n, 1, 12, '2020-01-08' from unnest(array['t', 'u']) as topic, generate_series(0, 11) as n`,
+      [activeProjection],
+    );
+    const addFacts = (name: string, from: string, count: number) =>
+      pool.query(
+        `insert into applied_facts select case n % 2 when 0 then 't' else 'u' end, n / 2 % 12, convert_to($1 || n, 'UTF8'),
+            $2::timestamptz + make_interval(secs => n * 86400.0 / $3) from generate_series(1, $3::int) as n`,
+        [name, from, count],
+      );
+    const purging = () => countingPages(pool, (client) => purgeFacts(client, { projection: activeProjection }));
+    await addFacts('week', '2020-01-02', 30_000);
+    for (const statistics of ['', 'analyze applied_facts', 'analyze log_positions']) {
+      await pool.query(statistics);
+      const { result, pages } = await purging();
+      expect({ statistics, result }).toEqual({ statistics, result: 0 });
+      expect(pages).toBeLessThan(20);
+    }
+    await addFacts('old', '2019-12-30', 25_000);
+    expect(await purgeFacts(pool, { projection: activeProjection, topic: 't', partition: 3 })).toBe(1_042);
+    expect(await purgeFacts(pool, { projection: activeProjection })).toBe(23_958);
+    expect((await pool.query('select count(*)::int from applied_facts')).rows).toEqual([{ count: 30_000 }]);
+  });
+
+  test('goes on with leases and sessions where identities cannot be purged', async () => {
+    await pool.query(
+      `insert into seat_leases (room_id, identity, user_id, expires_at) values ('r', 'cleo', 'cleo', '2020-01-01')`,
+    );
+    await pool.query('alter table applied_facts rename to away');
+    await expect(purge(pool)).rejects.toThrow('applied_facts');
+    expect((await pool.query(`select from seat_leases where identity = 'cleo'`)).rowCount).toBe(0);
   });
 });

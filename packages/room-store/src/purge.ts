@@ -1,6 +1,6 @@
-import type { ProjectionPartition } from './apply/chunk.ts';
+import type { LogLane, ProjectionPartition } from './apply/chunk.ts';
 import { factIdentityMs } from './apply/repeats.ts';
-import type { Pool } from './database/database.ts';
+import { allInOrder, type Client, type Pool } from './database/database.ts';
 import { activeProjection } from './positions.ts';
 
 /** Longer than the webhooks' topic keeps anything: no late fact can find an ended session gone and open it again. */
@@ -12,29 +12,55 @@ export interface Purged {
   readonly sessions: number;
 }
 
+/** So many go within a statement's time. */
+const factsAtOnce = 20_000;
+
+/** From when on identities count, of each partition that is asked for. */
+const standingSql = `
+  select topic, "partition", newest_recorded_at - make_interval(secs => $4::float8 / 1000) as oldest from log_positions
+    where projection = $1 and topic = coalesce($2, topic) and "partition" = coalesce($3, "partition")`;
+
+/**
+ * What no partition needs is found by its age alone, and as a value that the planner knows, one row after the other:
+ * where partitions are joined to the table, all that a week holds may be read.
+ */
+const purgeFactsSql = `
+  with old as materialized (
+      select topic, "partition", fact_key, recorded_at from applied_facts where recorded_at < $5),
+    past as (
+      select old.* from old join (${standingSql}) as standing using (topic, "partition") where recorded_at < oldest limit $6)
+  delete from applied_facts as fact using past
+    where fact.topic = past.topic and fact."partition" = past."partition" and fact.fact_key = past.fact_key
+      and fact.recorded_at = past.recorded_at`;
+
 /** Drops the identities of facts that can never count as repeated again (`repeats.ts`); of all partitions, or of one. */
 export const purgeFacts = async (
-  pool: Pool,
-  at: Pick<ProjectionPartition, 'projection'> & Partial<ProjectionPartition>,
+  pool: Pool | Client,
+  { projection, topic = null, partition = null }: Pick<ProjectionPartition, 'projection'> & Partial<LogLane>,
 ): Promise<number> => {
-  const { rowCount } = await pool.query(
-    `delete from applied_facts as fact using log_positions as position
-      where position.projection = $1 and position.topic = coalesce($2, position.topic)
-        and position."partition" = coalesce($3, position."partition")
-        and fact.topic = position.topic and fact."partition" = position."partition"
-        and fact.recorded_at < position.newest_recorded_at - make_interval(secs => $4::float8 / 1000)`,
-    [at.projection, at.topic ?? null, at.partition ?? null, factIdentityMs],
+  const asked = [projection, topic, partition, factIdentityMs];
+  const { rows } = await pool.query<{ oldest: string | null }>(
+    `select max(oldest)::text as oldest from (${standingSql}) as standing`,
+    asked,
   );
-  return rowCount ?? 0;
+  let purged = 0;
+  for (;;) {
+    const { rowCount } = await pool.query(purgeFactsSql, [...asked, rows[0]?.oldest, factsAtOnce]);
+    purged += rowCount ?? 0;
+    if ((rowCount ?? 0) < factsAtOnce) return purged;
+  }
 };
 
 /** Drops what no decision can rest on any more: identities of facts, ended sessions, and expired leases. */
 export const purge = async (pool: Pool): Promise<Purged> => {
-  const facts = await purgeFacts(pool, { projection: activeProjection });
-  const leases = await pool.query('delete from seat_leases where expires_at < clock_timestamp()');
-  const sessions = await pool.query(
-    'delete from sessions where not is_live and last_fact_at < clock_timestamp() - make_interval(days => $1)',
-    [endedSessionDays],
-  );
+  // Each by itself: one that fails keeps nothing else from being dropped.
+  const [facts, leases, sessions] = await allInOrder([
+    purgeFacts(pool, { projection: activeProjection }),
+    pool.query('delete from seat_leases where expires_at < clock_timestamp()'),
+    pool.query(
+      'delete from sessions where not is_live and last_fact_at < clock_timestamp() - make_interval(days => $1)',
+      [endedSessionDays],
+    ),
+  ]);
   return { sessions: sessions.rowCount ?? 0, facts, leases: leases.rowCount ?? 0 };
 };
