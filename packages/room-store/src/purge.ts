@@ -1,4 +1,4 @@
-import type { LogLane, ProjectionPartition } from './apply/chunk.ts';
+import type { ProjectionPartition } from './apply/chunk.ts';
 import { factIdentityMs } from './apply/repeats.ts';
 import { allInOrder, type Client, type Pool } from './database/database.ts';
 import { activeProjection } from './positions.ts';
@@ -36,9 +36,9 @@ const purgeFactsSql = `
 /** Drops the identities of facts that can never count as repeated again (`repeats.ts`); of all partitions, or of one. */
 export const purgeFacts = async (
   pool: Pool | Client,
-  { projection, topic = null, partition = null }: Pick<ProjectionPartition, 'projection'> & Partial<LogLane>,
+  at: Pick<ProjectionPartition, 'projection'> & Partial<ProjectionPartition>,
 ): Promise<number> => {
-  const asked = [projection, topic, partition, factIdentityMs];
+  const asked = [at.projection, at.topic ?? null, at.partition ?? null, factIdentityMs];
   const { rows } = await pool.query<{ oldest: string | null }>(
     `select max(oldest)::text as oldest from (${standingSql}) as standing`,
     asked,
