@@ -32,7 +32,9 @@ describeWith(['postgres'], 'realtime reset', () => {
     await appendHistory(database, { seed: 22, count: 300 });
     expect(await run('rebuild')).toMatchObject({ code: 1 });
 
-    expect(await run('reset', roomEvents, '--yes')).toMatchObject({ code: 0 });
+    const reset = await run('reset', roomEvents, '--yes');
+    expect(reset).toMatchObject({ code: 0 });
+    expect(reset.stderr).toContain('that had been settled may be open again');
     for (const name of [
       'rooms',
       'members',

@@ -47,6 +47,8 @@ export const resetCommand = defineCommand({
     `of ${topics.livekitWebhooks}: ${losses[topics.livekitWebhooks]}. Who is inside stays known, and the next sweep repairs it.`,
     'The room-workers then apply the topic from its first record. Until they have, and from a second after the reset of room events',
     'on, rooms admit nobody (503), and nobody is taken out of a call. What the topic does not hold any more is gone for good.',
+    'Dead letters that were discarded or retried may be open again afterwards, with their doubts, where the action stands in',
+    'another partition or topic than the letter: settle them again.',
     'Where the log is the one that was applied, use rebuild: nobody waits for that.',
   ].join('\n'),
   examples: [`reset ${topics.roomEvents}`, `reset ${topics.livekitWebhooks} --yes`],
@@ -61,7 +63,9 @@ export const resetCommand = defineCommand({
       return 'failed';
     }
     await reset(topic, workplace);
-    terminal.tell(`${topic} is read anew from its beginning, as soon as a room-worker is up.\n`);
+    terminal.tell(
+      `${topic} is read anew from its beginning, as soon as a room-worker is up. Dead letters that had been settled may be open again then: see realtime dead-letters list.\n`,
+    );
     return 'done';
   },
 });
