@@ -7,7 +7,7 @@ import {
   toBinaryHeaders,
   topics,
 } from '@realtime-service/contracts';
-import { type EventLog, MAX_RECORD_BYTES, type NewRecord, recordBytes } from '@realtime-service/event-log';
+import { type EventLog, type NewRecord, RecordTooLargeError } from '@realtime-service/event-log';
 import {
   type DeadLetter,
   holdDuty,
@@ -23,6 +23,7 @@ import type { WorkerMetrics } from './metrics.ts';
 const dutyName = 'relay';
 const dutySeconds = 15;
 const eventBatchSize = 500;
+const lettersOf = [topics.roomEvents, topics.livekitWebhooks];
 /** Each may have a megabyte. */
 const letterBatchSize = 20;
 const idleMs = 200;
@@ -55,10 +56,10 @@ const toPresenceRecord = (event: OutboxEvent): NewRecord => {
 };
 
 /**
- * Spring Kafka's header names, so that tools which know them find their way. A letter that with them exceeds the log's
- * limit travels without its value or, where its headers are what is large, without these too: the database keeps both.
+ * Spring Kafka's header names, so that tools which know them find their way. A letter that with them is too large for its
+ * topic travels without its value or, where its headers are what is large, without these too: the database keeps both.
  */
-const toDeadLetterRecord = (letter: DeadLetter): NewRecord => {
+const toDeadLetterRecords = (letter: DeadLetter): readonly NewRecord[] => {
   const about = {
     'kafka_dlt-original-topic': letter.topic,
     'kafka_dlt-original-partition': String(letter.partition),
@@ -69,15 +70,22 @@ const toDeadLetterRecord = (letter: DeadLetter): NewRecord => {
   };
   const topic = deadLetterTopic(letter.topic as TopicName);
   const whole: NewRecord = { topic, key: letter.key, value: letter.value, headers: { ...letter.headers, ...about } };
-  const isTooLarge = (record: NewRecord): boolean => recordBytes(record) > MAX_RECORD_BYTES;
-  if (!isTooLarge(whole)) return whole;
-  const withoutValue: NewRecord = { ...whole, value: null };
-  return isTooLarge(withoutValue) ? { topic, key: null, value: null, headers: about } : withoutValue;
+  return [whole, { ...whole, value: null }, { topic, key: null, value: null, headers: about }];
+};
+
+const appendFirstThatFits = async (log: EventLog, [record, ...smaller]: readonly NewRecord[]): Promise<void> => {
+  if (record === undefined) return;
+  try {
+    await log.append([record], appendTimeoutMs);
+  } catch (error) {
+    if (!(error instanceof RecordTooLargeError) || smaller.length === 0) throw error;
+    await appendFirstThatFits(log, smaller);
+  }
 };
 
 /**
  * Publishes what the projection left to publish, while this process holds the duty. At least once: a crash between the
- * log's acknowledgement and our commit sends again, with the same ids.
+ * log's acknowledgement and our commit sends again, with the same ids. What one topic refuses keeps no other waiting.
  */
 export const startRelay = ({
   pool,
@@ -88,43 +96,56 @@ export const startRelay = ({
   const holder = randomUUID();
   const stopping = new AbortController();
 
-  let renewAtMs = Number.NEGATIVE_INFINITY;
-
-  const relay = async (): Promise<number> => {
-    if (performance.now() > renewAtMs) {
-      if (!(await holdDuty(pool, dutyName, holder, dutySeconds))) return 0;
-      renewAtMs = performance.now() + (dutySeconds * 1000) / 3;
+  let askAtMs = Number.NEGATIVE_INFINITY;
+  let isHeld = false;
+  const hold = async (): Promise<boolean> => {
+    if (performance.now() > askAtMs) {
+      isHeld = await holdDuty(pool, dutyName, holder, dutySeconds);
+      askAtMs = performance.now() + (isHeld ? (dutySeconds * 1000) / 3 : idleMs);
     }
+    return isHeld;
+  };
+
+  const relayPresence = async (): Promise<number> => {
     const events = await relayOutbox(pool, eventBatchSize, async (rows) => {
       await log.append(rows.map(toPresenceRecord), appendTimeoutMs);
     });
     metrics.relayed.inc({ queue: 'presence' }, events);
-    const letters = await relayDeadLetters(pool, letterBatchSize, async (rows) => {
-      await log.append(rows.map(toDeadLetterRecord), appendTimeoutMs);
+    return events;
+  };
+
+  const relayLetters = async (topic: TopicName): Promise<number> => {
+    const letters = await relayDeadLetters(pool, topic, letterBatchSize, async (rows) => {
+      await Promise.all(rows.map((letter) => appendFirstThatFits(log, toDeadLetterRecords(letter))));
     });
     metrics.relayed.inc({ queue: 'dead_letters' }, letters);
-    return events + letters;
+    return letters;
   };
 
-  const run = async (): Promise<void> => {
+  const run = async (topic: string, relay: () => Promise<number>): Promise<void> => {
     while (!stopping.signal.aborted) {
-      const pauseMs = await relay().then(
-        (relayed) => (relayed === 0 ? idleMs : 0),
-        (error: unknown) => {
-          logger.warn({ err: error }, 'relay failed');
-          return afterFailureMs;
-        },
-      );
+      const pauseMs = await hold()
+        .then((isOurs) => (isOurs ? relay() : 0))
+        .then(
+          (relayed) => (relayed === 0 ? idleMs : 0),
+          (error: unknown) => {
+            logger.warn({ err: error, topic }, 'relay failed');
+            return afterFailureMs;
+          },
+        );
       await delay(pauseMs, undefined, { signal: stopping.signal }).catch(() => {});
     }
-    await releaseDuty(pool, dutyName, holder).catch(() => {});
   };
 
-  const running = run();
+  const running = Promise.all([
+    run(topics.presence, relayPresence),
+    ...lettersOf.map((topic) => run(deadLetterTopic(topic), () => relayLetters(topic))),
+  ]);
   return {
-    stop: () => {
+    stop: async () => {
       stopping.abort();
-      return running;
+      await running;
+      await releaseDuty(pool, dutyName, holder).catch(() => {});
     },
   };
 };

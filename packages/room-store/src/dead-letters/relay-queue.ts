@@ -39,16 +39,17 @@ export const relayOutbox = (
     return rows.length;
   });
 
-/** Publishes dead letters that their producers have not seen yet, as `relayOutbox` does. */
+/** Publishes dead letters of a topic that their producers have not seen yet, as `relayOutbox` does. */
 export const relayDeadLetters = (
   pool: Pool,
+  topic: string,
   limit: number,
   publish: (letters: readonly DeadLetter[]) => Promise<void>,
 ): Promise<number> =>
   inTransaction(pool, async (client) => {
     const { rows } = await client.query(
-      `select * from dead_letters where not is_relayed order by topic, "partition", "offset" limit $1 for update`,
-      [limit],
+      `select * from dead_letters where not is_relayed and topic = $1 order by "partition", "offset" limit $2 for update`,
+      [topic, limit],
     );
     if (rows.length === 0) return 0;
     await publish(rows.map(toDeadLetter));
