@@ -355,7 +355,7 @@ for (const { name, parts, start } of doors) {
       expect(await ask('/rtc?access_token=a.b.c')).toMatchObject({ status: 503, allowOrigin: '*' });
       api.listen(port, '127.0.0.1');
       await once(api, 'listening');
-      await expect.poll(() => ask('/rtc?access_token=a.b.c')).toMatchObject({ status: 200 });
+      await expect.poll(() => ask('/rtc?access_token=a.b.c'), { timeout: 10_000 }).toMatchObject({ status: 200 });
     });
 
     test('a client of a LiveKit that is down may try again', async () => {

@@ -172,7 +172,7 @@ describeWith(['livekit'], 'LiveKit', () => {
     const told = once(receiver, 'request');
     expect(await rooms.createRoom({ name: 'standup' })).toMatchObject({ emptyTimeout: 300, departureTimeout: 180 });
     await told;
-    await expect.poll(() => webhooks).toEqual(['room_started']);
+    await expect.poll(() => webhooks, { timeout: 10_000 }).toEqual(['room_started']);
   });
 
   test('refuses a token for a room that nobody made', async () => {

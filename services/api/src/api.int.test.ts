@@ -322,7 +322,7 @@ describeWith(['postgres'], 'the api on a real database', ({ postgres }) => {
     expect(decodeJwt(token).attributes).toMatchObject({ 'rt.trace': ofTrace });
     const metadata = JSON.parse(roomsMade.find(({ name }) => name === 'traced')?.metadata ?? '{}');
     expect(metadata).toEqual({ 'rt.trace': ofTrace });
-    await expect.poll(() => output.stdout).toContain(`"trace_id":"${traceId}"`);
+    await expect.poll(() => output.stdout, polling).toContain(`"trace_id":"${traceId}"`);
 
     const event = { specversion: '1.0', id: 'e-traced', source: '/test', type: 'room.locked', subject: 'traced' };
     await request('/events', { base, traceparent, body: event, type: 'application/cloudevents+json' });
