@@ -123,8 +123,12 @@ describeWith(['postgres', 'kafka', 'livekit'], 'with people inside', () => {
     const copy = (from: string, to: string) =>
       asSuperuser(async (client) => {
         await client.query(`alter database ${from} with allow_connections false`);
-        await client.query(`select pg_terminate_backend(pid) from pg_stat_activity where datname = '${from}'`);
-        await until(`${to} is made`, () => client.query(`create database ${to} template ${from}`).then(() => true));
+        await until(`${to} is made`, async () => {
+          // Each time: one that was just connecting is among them only now.
+          await client.query(`select pg_terminate_backend(pid) from pg_stat_activity where datname = '${from}'`);
+          await client.query(`create database ${to} template ${from}`);
+          return true;
+        });
         await client.query(`alter database ${from} with allow_connections true`);
       });
     const restore = (from: string) =>
