@@ -34,7 +34,7 @@ export const connect = async (serverUrl: string, token: string): Promise<Partici
   await room.connect(serverUrl, token, { autoSubscribe: true, dynacast: false });
   const local = room.localParticipant;
   if (local === undefined) throw new Error('connected without a local participant');
-  let frames: NodeJS.Timeout | undefined;
+  const frames: NodeJS.Timeout[] = [];
   let isOut = false;
   void out.promise.then(() => {
     isOut = true;
@@ -48,10 +48,11 @@ export const connect = async (serverUrl: string, token: string): Promise<Partici
       const track = LocalVideoTrack.createVideoTrack('camera', source);
       const { sid = '' } = await local.publishTrack(track, new TrackPublishOptions({ source: said }));
       let shade = 0;
-      frames = setInterval(() => {
+      const next = (): void => {
         shade = (shade + 8) % 256;
         source.captureFrame(new VideoFrame(new Uint8Array(160 * 120 * 4).fill(shade), 160, 120, VideoBufferType.RGBA));
-      }, 100);
+      };
+      frames.push(setInterval(next, 100));
       return sid;
     },
     publishAudio: async (said = TrackSource.SOURCE_MICROPHONE) => {
@@ -66,7 +67,7 @@ export const connect = async (serverUrl: string, token: string): Promise<Partici
       return sid;
     },
     leave: async () => {
-      clearInterval(frames);
+      for (const each of frames) clearInterval(each);
       await room.disconnect();
     },
   };
