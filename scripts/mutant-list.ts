@@ -332,6 +332,36 @@ export const mutants: readonly Mutant[] = [
     },
   },
   {
+    name: 'who claimed a question settles it whoever has it by now',
+    edits: [
+      {
+        path: 'packages/room-store/src/marks.ts',
+        from: " and locked_until = $3::timestamptz'",
+        to: " and $3::timestamptz is not null'",
+      },
+    ],
+    caughtBy: {
+      file: 'packages/room-store/src/apply/apply-chunk.int.test.ts',
+      title: 'one that others have answered meanwhile, and that was raised anew, stays',
+      parts: 'postgres',
+    },
+  },
+  {
+    name: 'a question is acted on however old its claim is',
+    edits: [
+      {
+        path: 'services/room-worker/src/enforce.ts',
+        from: 'clock.elapsed() > beginUntilMs',
+        to: 'clock.elapsed() < 0',
+      },
+    ],
+    caughtBy: {
+      file: 'services/room-worker/src/enforce.int.test.ts',
+      title: 'was found due too late is left to the next claim',
+      parts: 'postgres',
+    },
+  },
+  {
     name: 'an ID token passes for a logout token',
     edits: [
       {
