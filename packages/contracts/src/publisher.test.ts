@@ -175,4 +175,16 @@ describe('invalid events', () => {
     for (const path of paths) expect(message).toContain(path);
     expect(producer.sent).toEqual([]);
   });
+
+  it('are those whose sequence is a number that stands for several', () => {
+    const publisher = new RoomEventPublisher({ producer: recorder(), ...fixed });
+    const sequenceAt = (sequence: bigint | number | string): string | undefined =>
+      publisher.toMessages([{ ...locked('r1'), sequence }])[0]?.headers.ce_sequence;
+    for (const exact of [Number.MAX_SAFE_INTEGER, 9007199254740993n, '9007199254740993'])
+      expect(sequenceAt(exact)).toBe(String(exact).padStart(20, '0'));
+    for (const inexact of [2 ** 53, 2 ** 64]) {
+      expect(() => sequenceAt(inexact)).toThrow(InvalidRoomEventsError);
+      expect(() => sequenceAt(inexact)).toThrow('/0/sequence must be exact');
+    }
+  });
 });

@@ -26,7 +26,7 @@ interface Envelope<T extends RoomEventType> {
   readonly id?: string | undefined;
   /** When it happened. Now by default; the order of facts never rests on it. */
   readonly time?: Date | undefined;
-  /** A monotonic version of the entity (room, member, ban, user), where the producer has one. */
+  /** A monotonic version of the entity (room, member, ban, user), where there is one; a number only where it is safe. */
   readonly sequence?: bigint | number | string | undefined;
   /** W3C trace context of what caused the fact; left out when it is not valid. */
   readonly traceparent?: string | undefined;
@@ -66,6 +66,12 @@ const contextFaults = (context: CloudEventContext): readonly ProblemFault[] => {
   const { error } = AttributesButSubject.safeParse(context);
   return error === undefined ? [] : faultsOf(error);
 };
+
+/** Numbers that are not safe integers are rounded, so that two versions would be one. */
+const sequenceFaults = ({ sequence }: OutgoingRoomEvent): readonly ProblemFault[] =>
+  typeof sequence === 'number' && !Number.isSafeInteger(sequence)
+    ? [{ path: '/sequence', message: 'must be exact: a safe integer, a bigint or a string of digits' }]
+    : [];
 
 const readingFaults = (reading: RoomEventReading): readonly ProblemFault[] => {
   switch (reading.kind) {
@@ -135,7 +141,7 @@ export class RoomEventPublisher {
     for (const [index, event] of events.entries()) {
       const context = this.#contextOf(event);
       const reading = readRoomEvent({ context, data: event.data });
-      const found = [...contextFaults(context), ...readingFaults(reading)];
+      const found = [...contextFaults(context), ...sequenceFaults(event), ...readingFaults(reading)];
       faults.push(...found.map(({ path, message }) => ({ path: `/${index}${path}`, message })));
       if (reading.kind === 'event')
         messages.push({
