@@ -1,9 +1,10 @@
+import type { ProjectionPartition } from '../apply/chunk.ts';
 import type { ChunkWrites } from '../apply/chunk-writes.ts';
 import type { Touched } from '../apply/touched.ts';
 import { writeState } from '../apply/write-chunk.ts';
 import { inTransaction, type Pool } from '../database/database.ts';
 import { transactionOf } from '../postgres-store.ts';
-import type { ChunkStore } from '../store.ts';
+import type { ChunkStore, LockedPosition } from '../store.ts';
 
 const bits = 2 ** 27;
 
@@ -76,34 +77,56 @@ const noteWritten = (written: MaybeWritten, { records, rooms, users, logins, mem
  * between partitions there is no order that could be repeated. Rows are not locked: each partition has one writer, who
  * is fenced by its position as everywhere, and each entity one partition, or else all partitions are written in turn.
  *
- * `isEmpty` says that all that will ever be in the set's partitions of this process is written through this store.
+ * `isEmpty` says that the set is, so that what this store has not written is not there to be loaded. That ends where a
+ * partition stands elsewhere than this store has left it: somebody else has written, too.
  */
 export const createRebuildStore = (pool: Pool, isEmpty: boolean): ChunkStore => {
-  const written = isEmpty ? new MaybeWritten() : undefined;
+  let written = isEmpty ? new MaybeWritten() : undefined;
+  const leftAt = new Map<number, bigint>();
   return {
-    transaction: (work) =>
-      inTransaction(pool, (client) => {
+    transaction: async (work) => {
+      const left = new Map<number, bigint>();
+      const result = await inTransaction(pool, (client) => {
         const transaction = transactionOf(client);
         const known = new Set<string>();
+        let locked: Promise<LockedPosition> | undefined;
+        const lockPosition = async (at: ProjectionPartition): Promise<LockedPosition> => {
+          const position = await transaction.lockPosition(at);
+          if (position.nextOffset !== (leftAt.get(at.partition) ?? 0n)) written = undefined;
+          return position;
+        };
         return work({
           ...transaction,
+          lockPosition: (at) => {
+            locked = lockPosition(at);
+            return locked;
+          },
           knownFacts: async (at, factKeys) => {
-            const facts = await transaction.knownFacts(
-              at,
-              written === undefined ? factKeys : factKeys.filter((factKey) => written.has(hashOfFact(factKey))),
-            );
+            await locked;
+            const asked = factKeys.filter((factKey) => written?.has(hashOfFact(factKey)) ?? true);
+            const facts = await transaction.knownFacts(at, asked);
             for (const { factKey } of facts) known.add(factKey);
             return facts;
           },
           lock: async () => {},
-          load: (touched) => transaction.load(written === undefined ? touched : onlyWritten(touched, written)),
+          load: async (touched) => {
+            await locked;
+            return transaction.load(written === undefined ? touched : onlyWritten(touched, written));
+          },
           write: async (at, writes) => {
             if (written !== undefined) noteWritten(written, writes);
             await writeState(client, at, writes, known);
             return 0;
           },
+          advance: async (at, next) => {
+            await transaction.advance(at, next);
+            left.set(at.partition, next.nextOffset);
+          },
         });
-      }),
+      });
+      for (const [partition, nextOffset] of left) leftAt.set(partition, nextOffset);
+      return result;
+    },
     notifyMarks: async () => {},
   };
 };
