@@ -1,6 +1,15 @@
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { added, chunkOf, created, projection, roomRecord, startDatabase } from '../../test/given.ts';
+import {
+  added,
+  chunkOf,
+  created,
+  joined,
+  livekitRecord,
+  projection,
+  roomRecord,
+  startDatabase,
+} from '../../test/given.ts';
 import { storeContract } from '../../test/store-contract.ts';
 import { applyChunk, createPostgresStore, type Pool, readProjection } from '../index.ts';
 
@@ -43,6 +52,20 @@ describeWith(['postgres'], 'the store in PostgreSQL', () => {
     });
     const another = { ...roomRecord(1, added('r', 'bob'), { id: 'another' }), recordedAtMs: 1 };
     expect(await applyChunk(store, chunkOf([another]))).toMatchObject({ counts: { applied: 1 } });
+  });
+
+  test('a column that a newer release adds stops nobody who is at work', async () => {
+    const store = createPostgresStore(pool);
+    const entry = joined('r', 'ann');
+    await applyChunk(store, chunkOf([livekitRecord(0, entry)]));
+    const tables = ['sessions', 'room_lives'];
+    for (const table of tables) await pool.query(`alter table ${table} add column newer text`);
+    try {
+      const departure = livekitRecord(1, { ...entry, type: 'participant_left' });
+      expect(await applyChunk(store, chunkOf([departure]))).toMatchObject({ counts: { applied: 1 } });
+    } finally {
+      for (const table of tables) await pool.query(`alter table ${table} drop column newer`);
+    }
   });
 
   test('what cannot be stored leaves nothing behind', async () => {

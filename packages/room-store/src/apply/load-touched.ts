@@ -79,15 +79,15 @@ const loadRoomFacts = (client: Client, set: WorkingSet, touched: Touched): Loadi
  */
 const loadDoubts = (client: Client, set: WorkingSet, touched: Touched): Loading => {
   const [pairRooms, pairUsers] = pairsOf([...touched.members, ...touched.bans]);
-  const isOpen = 'from suspects where not is_healed and';
+  const openDoubts = `${suspectTable.selectSql} where not is_healed and`;
   const values = [[...touched.rooms], [...touched.wholeRooms], pairRooms, pairUsers, [...touched.users]];
   const toSuspect = (row: Suspect): Change => ({ entity: 'suspect', row });
   const loading: Promise<void>[] = [];
   if (values.some(({ length }) => length > 0)) {
     const isOfTouched = `where not is_healed and room_id = any($1::opaque_id[]) and user_id = '' and scope = 'header'
-        union all select * ${isOpen} room_id = any($2::opaque_id[])
-        union all select * ${isOpen} (room_id, user_id) in (select * from unnest($3::opaque_id[], $4::opaque_id[]))
-        union all select * ${isOpen} room_id = '' and user_id = any($5::opaque_id[])`;
+        union all ${openDoubts} room_id = any($2::opaque_id[])
+        union all ${openDoubts} (room_id, user_id) in (select * from unnest($3::opaque_id[], $4::opaque_id[]))
+        union all ${openDoubts} room_id = '' and user_id = any($5::opaque_id[])`;
     loading.push(put(set, load(client, suspectTable, isOfTouched, values), toSuspect));
   }
   if (touched.letters.length > 0) {

@@ -31,6 +31,8 @@ interface TableDescription<T> {
 
 export interface Table<T> extends TableDescription<T> {
   readonly upsertSql: string;
+  /** By names: a statement that is kept prepared fails once a newer release has added a column to `*`. */
+  readonly selectSql: string;
 }
 
 const table = <T>(description: TableDescription<T>): Table<T> => {
@@ -40,7 +42,7 @@ const table = <T>(description: TableDescription<T>): Table<T> => {
   const parameters = columns.map(({ type }, at) => `$${at + 1}::${type}[]`);
   const upsertSql = `insert into ${name} (${names.join(', ')}) select * from unnest(${parameters.join(', ')})
     on conflict (${key.join(', ')}) do update set ${changed.join(', ')}`;
-  return { ...description, upsertSql };
+  return { ...description, upsertSql, selectSql: `select ${names.join(', ')} from ${name}` };
 };
 
 const firstInstantMs = Date.parse('0001-01-01T00:00:00Z');
@@ -291,10 +293,10 @@ export const upsert = async <T>(
 /** Reads the rows of a table that `where` selects. */
 export const load = async <T>(
   client: Client,
-  { name, read }: Table<T>,
+  { selectSql, read }: Table<T>,
   where: string,
   values: unknown[],
 ): Promise<T[]> => {
-  const { rows } = await send(client, `select * from ${name} ${where}`, values);
+  const { rows } = await send(client, `${selectSql} ${where}`, values);
   return rows.map(read);
 };
