@@ -75,9 +75,9 @@ export function createMailboxes(open: () => Promise<Sender>, writeLog: WriteLog)
 }
 
 /**
- * The one way to append to a topic: at most one `send` is outstanding, its retries included, and what waits meanwhile forms the
- * next batch. With two sends outstanding an idempotent kafkajs producer gives a record the sequence number of one
- * whose acknowledgement was lost; the broker takes it for a repeat and acknowledges what it never wrote.
+ * The one way to append to a topic: at most one `send` is outstanding, its retries included, and what waits meanwhile
+ * forms the next batch. With two sends outstanding an idempotent kafkajs producer gives a record the sequence number of
+ * one whose acknowledgement was lost; the broker takes it for a repeat and acknowledges what it never wrote.
  */
 export function createMailbox(open: () => Promise<Sender>, writeLog: WriteLog): Mailbox {
   let waiting: Letter[] = [];
