@@ -37,7 +37,8 @@ export interface Terminal {
 export interface Workplace {
   readonly settings: CliSettings;
   readonly pool: Pool;
-  readonly log: () => Promise<EventLog>;
+  /** What the log tries again is told to `tell`, where that is given: else it fails in time, and that is told. */
+  readonly log: (tell?: Terminal['tell']) => Promise<EventLog>;
   readonly terminal: Terminal;
   /** Aborted by Ctrl-C and SIGTERM: finish what is under way, and end. */
   readonly ending: AbortSignal;

@@ -1,4 +1,4 @@
-import { type EventLog, type LogSettings, openEventLog } from '@realtime-service/event-log';
+import { type EventLog, type LogSettings, openEventLog, type WriteLog } from '@realtime-service/event-log';
 import { createPool, isSchemaMissing } from '@realtime-service/room-store';
 import { scrub } from '@realtime-service/telemetry';
 import {
@@ -93,16 +93,27 @@ const openWorkplace = (
   });
   closing.push(() => pool.end());
   let log: Promise<EventLog> | undefined;
-  const open = async (): Promise<EventLog> => {
+  const open = async (tell?: Terminal['tell']): Promise<EventLog> => {
     const opened = await openEventLog(settings satisfies LogSettings, {
       clientId: applicationName,
       pool,
-      writeLog: () => undefined,
+      writeLog: tell === undefined ? () => undefined : tellWarnings(tell),
     });
     closing.push(opened.close);
     return opened;
   };
-  return { settings, pool, log: () => (log ??= open()), terminal, ending };
+  return { settings, pool, log: (tell) => (log ??= open(tell)), terminal, ending };
+};
+
+/** What is tried again fails in the same way again: that is told once. */
+const tellWarnings = (tell: Terminal['tell']): WriteLog => {
+  let told = '';
+  return (level, message, { error }) => {
+    const text = scrub(`${message}${error instanceof Error ? `: ${error.message}` : ''}\n`);
+    if ((level !== 'warn' && level !== 'error') || text === told) return;
+    told = text;
+    tell(text);
+  };
 };
 
 /** What failed and why, without what drivers quote of addresses and passwords. */

@@ -72,6 +72,27 @@ describeWith(['postgres'], 'realtime verify', () => {
     timeoutMs,
   );
 
+  test(
+    'says why it waits where the log cannot be read, once',
+    async () => {
+      await database.pool.query('alter table log_records rename to away');
+      const child = spawn(process.execPath, [script, 'verify'], {
+        env: { PATH: '/usr/bin:/bin', DATABASE_URL: database.url },
+        stdio: ['ignore', 'ignore', 'pipe'],
+      });
+      let told = '';
+      for await (const text of child.stderr.setEncoding('utf8')) {
+        told += text;
+        if (told.includes('cannot be read')) child.kill('SIGINT');
+      }
+      await database.pool.query('alter table away rename to log_records');
+      expect(told).toMatch(
+        /^Partition 0: \d+ events\na partition of the embedded log cannot be read: relation "log_records" does not exist\nInterrupted\.\n$/,
+      );
+    },
+    timeoutMs,
+  );
+
   describe('where they differ', () => {
     const kept = ['rooms', 'members', 'bans', 'users', 'ended_logins', 'suspects', 'applied_facts', 'log_positions'];
 

@@ -132,7 +132,7 @@ const verifyAt = async (client: Client, { log, terminal, ending }: Workplace, is
       each.topic === topic ? [[each.partition, each.nextOffset]] : [],
     ),
   );
-  const eventLog = await log();
+  const eventLog = await log(terminal.tell);
   const bounds = await eventLog.bounds(topic);
   const report = createReport(terminal, isJson);
   const comparison = new Comparison(client, {
