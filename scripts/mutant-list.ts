@@ -186,6 +186,20 @@ export const mutants: readonly Mutant[] = [
     caughtBy: { file: 'packages/room-store/src/memory-store.test.ts', title: 'an entry is always asked about' },
   },
   {
+    name: "LiveKit's clock before a newer list",
+    edits: [
+      {
+        path: 'packages/room-model/src/presence.ts',
+        from: '(isNewer ? beginLife : enterLife)(',
+        to: 'enterLife(',
+      },
+    ],
+    caughtBy: {
+      file: 'packages/room-model/src/presence.test.ts',
+      title: 'so is that of a room that nobody told of',
+    },
+  },
+  {
     name: 'presence keyed by identity instead of sid',
     edits: [
       {
