@@ -1,7 +1,7 @@
 import fastifyCors from '@fastify/cors';
 import fastifyUnderPressure from '@fastify/under-pressure';
 import { trace } from '@opentelemetry/api';
-import { problemStatus, RoomId } from '@realtime-service/contracts';
+import { RoomId } from '@realtime-service/contracts';
 import { measureRoutes, routeOf, traceRoutes } from '@realtime-service/telemetry';
 import Fastify, {
   type FastifyInstance,
@@ -18,8 +18,8 @@ import { type EventsDependencies, registerEvents } from './events/events-route.t
 import { allowReading, type GateDependencies, gateOperation, type LimitBy, registerGate } from './gate/gate-route.ts';
 import { type JoinDependencies, registerJoin } from './join/join-route.ts';
 import type { KeySet } from './key-set.ts';
-import { type LogoutDependencies, logoutOperation, type RefusalLimit, registerLogout } from './logout/logout-route.ts';
-import { createLogoutVerifier } from './logout/verify-logout-token.ts';
+import { type ForgeryLimit, type LogoutDependencies, logoutOperation, registerLogout } from './logout/logout-route.ts';
+import { createLogoutVerifier, isForged } from './logout/verify-logout-token.ts';
 import { type ModerationDependencies, registerModeration } from './moderation/moderation-route.ts';
 import { createClientErrorHandler, createProblemHandler, type OnProblem, ProblemError } from './problem.ts';
 import { createRateLimit, type RateLimit } from './rate-limit.ts';
@@ -103,7 +103,7 @@ export const createApp = async (dependencies: ApiDependencies): Promise<FastifyI
   registerWatch(app, membersOnly, dependencies.watch, dependencies);
   registerModeration(app, membersOnly, dependencies);
   await registerEvents(app, callersUpTo(settings.producerRequestsPerMinute), dependencies);
-  const logoutLimit = limitRefused(settings.addressRequestsPerMinute);
+  const logoutLimit = limitForged(settings.addressRequestsPerMinute);
   await registerLogout(app, logoutLimit, createLogoutVerifier({ keys, oidc: settings.oidc, now }), dependencies);
   const gate = { ...settings.gate, pathPrefix: pathOf(dependencies.serverUrl) };
   const visitorsBy: LimitBy = (keyOf) => limit('visitor', createRateLimit(settings.gate.requestsPerMinute), keyOf);
@@ -177,13 +177,16 @@ const refuseUnreadable = (app: FastifyInstance): void => {
 
 const addressOf = ({ ip }: FastifyRequest): string => addressBlockOf(ip);
 
-/** A forged token costs a signature's check. Those that count are not counted, so that no logout of a provider is lost. */
-const limitRefused = (max: number): RefusalLimit => {
+/**
+ * A forged token costs a signature's check. What else is refused is not counted: it may be the provider's, which tells of
+ * a logout once, and our own settings or keys that are at fault.
+ */
+const limitForged = (max: number): ForgeryLimit => {
   const count = createRateLimit(max);
   return {
     onRequest: limit('address', (address) => count(address, 0), addressOf),
-    onResponse: (request, { statusCode }, done) => {
-      if (statusCode === problemStatus.invalid_logout_token) count(addressOf(request));
+    onError: (request, _reply, error, done) => {
+      if (isForged(error)) count(addressOf(request));
       done();
     },
   };

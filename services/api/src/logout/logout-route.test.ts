@@ -268,7 +268,7 @@ describe('429', () => {
     return { strict, tell };
   };
 
-  test('an address whose tokens are refused again and again', async () => {
+  test('an address whose signatures are wrong again and again', async () => {
     const { strict, tell } = await startStrict();
     try {
       const statuses: number[] = [];
@@ -278,6 +278,27 @@ describe('429', () => {
       const neighbours = await tell(logoutToken({}, {}, strict.key), '2001:db8::2');
       expect(neighbours.json<Problem>().code).toBe('rate_limited');
       expect(Number(neighbours.headers['retry-after'])).toBeGreaterThan(0);
+      expect((await tell(logoutToken({}, {}, strict.key), '192.0.2.1')).statusCode).toBe(200);
+    } finally {
+      await strict.close();
+    }
+  });
+
+  test.each<[string, (key: SigningKey) => string | Promise<string>]>([
+    ['another client', (key) => logoutToken({ aud: 'billing' }, {}, key)],
+    ['another issuer', (key) => logoutToken({ iss: 'https://evil.example.test' }, {}, key)],
+    ['a login long over', (key) => logoutToken({ iat: now() - 3_600 }, {}, key)],
+    ['nobody', (key) => logoutToken({ sub: undefined, sid: undefined }, {}, key)],
+    ['a key that we do not know yet', (key) => logoutToken({}, { kid: 'k9' }, key)],
+    ['a header of another kind', (key) => logoutToken({}, { typ: 'at+jwt' }, key)],
+    ['no token', () => 'x'],
+  ])('never the provider, though its tokens are refused: %s', async (_, tokenOf) => {
+    const { strict, tell } = await startStrict();
+    try {
+      for (let n = 0; n < 3; n += 1) expect((await tell(tokenOf(strict.key), '192.0.2.1')).statusCode).toBe(400);
+      const token = await logoutToken({}, {}, strict.key);
+      for (const status of [200, 400, 400, 400])
+        expect([status, (await tell(token, '192.0.2.1')).statusCode]).toEqual([status, status]);
       expect((await tell(logoutToken({}, {}, strict.key), '192.0.2.1')).statusCode).toBe(200);
     } finally {
       await strict.close();

@@ -22,13 +22,13 @@ export interface LogoutDependencies {
 const url = '/api/realtime/oidc/backchannel-logout';
 export const logoutOperation = 'backchannel_logout';
 
-/** Hooks that refuse whoever has shown too many tokens that do not count. */
-export type RefusalLimit = Pick<RouteShorthandOptions, 'onRequest' | 'onResponse'>;
+/** Hooks that refuse whoever has shown too many forged tokens. */
+export type ForgeryLimit = Pick<RouteShorthandOptions, 'onRequest' | 'onError'>;
 
 /** The life of a logout: token → which logins → facts in the log, or kept for it. */
 export const registerLogout = async (
   root: FastifyInstance,
-  limit: RefusalLimit,
+  limit: ForgeryLimit,
   verify: (token: string) => Promise<Logout>,
   dependencies: LogoutDependencies,
 ): Promise<void> => {

@@ -56,6 +56,9 @@ const reasonOf = (error: unknown): string => {
   return error instanceof errors.JOSEAlgNotAllowed ? 'algorithm' : 'invalid';
 };
 
+/** Whether the signature was checked against the issuer's key and is wrong. */
+export const isForged = ({ cause }: Error): boolean => cause instanceof errors.JWSSignatureVerificationFailed;
+
 interface VerifierOptions {
   readonly keys: Pick<KeySet, 'find'>;
   readonly oidc: ApiSettings['oidc'];
