@@ -47,7 +47,9 @@ export async function bringUp(settings: StartSettings, stack: Stack, say: Report
   if ('tokenUrl' in demo) say(`\n${demo.changed ?? joinByHand(settings, demo.tokenUrl)}`);
   // The password of somebody's own database is not for the screen.
   const operatorsUrl = settings.DATABASE_URL === undefined ? databaseUrl : '...';
-  say(`\nOperators' commands, in another terminal:\n\n  DATABASE_URL='${operatorsUrl}' npm run -s realtime -- --help`);
+  const log = settings.KAFKA_BROKERS === undefined ? '' : `KAFKA_BROKERS='${settings.KAFKA_BROKERS}' `;
+  const command = `DATABASE_URL='${operatorsUrl}' ${log}npm run -s realtime -- --help`;
+  say(`\nOperators' commands, in another terminal:\n\n  ${command}`);
   say('\nCtrl-C ends everything.');
 }
 

@@ -337,6 +337,7 @@ describeWith(
         await started.ready;
         const commands = started.processes().map(({ command }) => command);
         expect(commands.filter((command) => /postgres|livekit/.test(command))).toEqual([]);
+        expect(started.output()).toContain(`KAFKA_BROKERS='${kafka.brokers.join(',')}' npm run -s realtime`);
         const issuer = await connectIssuer(keycloak.issuer);
         const accessToken = await issuer.signIn('bob');
         const apiUrl = `http://127.0.0.1:${env.API_PORT}`;
