@@ -206,7 +206,9 @@ export const mutants: readonly Mutant[] = [
         path: 'packages/room-model/src/presence.ts',
         from: `  const stored = entities.session(room.name, room.sid, participant.sid);
   if (stored !== undefined && !stored.isLive)
-    return stored.isEndTold ? [] : [{ entity: 'session', row: { ...stored, isEndTold: true } }];
+    return stored.isEndTold
+      ? []
+      : [{ entity: 'session', row: { ...stored, endReason: departureReason(departure), isEndTold: true } }];
 `,
         to: '  const stored = [...entities.sessionsOfIdentity(room.name, participant.identity)].find(({ isLive }) => isLive);\n',
       },

@@ -295,6 +295,18 @@ describe('what a list says', () => {
   });
 });
 
+test('a room of which a list inferred the end, and LiveKit told it later, does not come back by a list from between', () => {
+  const over = hear([finished(first)], hear([started(first), observed(now + 10, null)]), now + 1_000);
+  hear([observed(now + 500, first, [ann])], over, now + 2_000);
+  expect(over.lives.get(theRoom)?.isLive).toBe(false);
+  expect(sids(over)).toEqual([]);
+});
+
+test('what is told of an end later than a list inferred it counts', () => {
+  const gone = hear([joined(first, ann), observed(after, first), left(first, ann, 'PARTICIPANT_REMOVED')]);
+  expect(sessionIn(gone, first, 'PA_1')).toMatchObject({ endReason: 'PARTICIPANT_REMOVED', isEndTold: true });
+});
+
 describe('what a list says of a LiveKit whose clock was set back', () => {
   /** The next life, older than the first one by its time. */
   const next = life('RM_2', -600);

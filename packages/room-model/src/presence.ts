@@ -173,7 +173,8 @@ const finishLife = (entities: PresenceEntities, room: LivekitRoom, atMs: number)
   const known = entities.lives.get(room.name);
   const isCurrent = known?.roomSid === room.sid || changes.length > 0;
   if (!isCurrent) return [];
-  const life = known?.roomSid === room.sid && !known.isLive ? [] : [lifeOf(room, false, atMs)];
+  const isKnown = known?.roomSid === room.sid && !known.isLive && known.lastFactAtMs >= atMs;
+  const life = isKnown ? [] : [lifeOf(room, false, atMs)];
   const replaced = changes.filter(({ entity }) => entity === 'session');
   const ending: Ending = { reason: 'ROOM_CLOSED', atMs, isTold: true };
   const alive = endAll(entities.sessionsOf(room.name), ({ roomSid }) => roomSid === room.sid, ending);
@@ -258,7 +259,9 @@ const leave = (entities: PresenceEntities, departure: Departure, atMs: number): 
   const { room, participant } = departure;
   const stored = entities.session(room.name, room.sid, participant.sid);
   if (stored !== undefined && !stored.isLive)
-    return stored.isEndTold ? [] : [{ entity: 'session', row: { ...stored, isEndTold: true } }];
+    return stored.isEndTold
+      ? []
+      : [{ entity: 'session', row: { ...stored, endReason: departureReason(departure), isEndTold: true } }];
   const left = stored ?? sessionOf(room, participant, atMs);
   // If its own arrival is yet to come, whom it replaced is learnt here: that arrival will change nothing.
   return [

@@ -296,10 +296,10 @@ const inTrace = (name: string, traceparent: string | null, work: () => Promise<v
   withRemoteParent(traceparent === null ? {} : { traceparent }, () => withSpan(name, {}, work));
 
 /**
- * How many questions are being answered at once, and how many orders. Most of that time they wait: so many that those which
- * wait in vain, for a LiveKit node that is silent, leave room for the others. Orders have places of their own.
+ * How many questions are being answered at once, and how many orders: those that wait in vain, for a LiveKit node that is
+ * silent, leave room for others. Many more would hold up the projection, with which they share the pool of connections.
  */
-const atOnce = { questions: 256, orders: 32 };
+const atOnce = { questions: 64, orders: 16 };
 /** A notification can be missed, and marks become due by time alone. */
 const pollEveryMs = 250;
 

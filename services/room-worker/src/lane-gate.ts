@@ -98,13 +98,14 @@ export const createLaneGate = (
   const readEnds = async (): Promise<Map<number, bigint>> =>
     new Map((await log.bounds(topics.roomEvents)).map(({ partition, high }) => [partition, high]));
 
-  /** For those who wait. */
+  /** For those who wait, and for those who begin with nothing known. */
   const readNextForAll = oneForAll(readNext);
+  const readEndsForAll = oneForAll(readEnds);
 
   return {
     hasReachedKnown: async (keys) => {
       const next = await readNext();
-      known ??= await readEnds();
+      known ??= await readEndsForAll();
       return lanesBehind(keys, next, known).length === 0;
     },
     isCaughtUp: async (keys) => {

@@ -26,7 +26,7 @@ const failuresInARow = 5;
 const massMinimum = 20;
 const massShare = 0.3;
 
-/** In half an hour at 15 s each. */
+/** About half an hour at 15 s each. */
 const sweepsPerRound = 120;
 
 export interface SweepDependencies {
@@ -39,7 +39,7 @@ export interface SweepDependencies {
   readonly logger: Logger;
   /** Ends a sweep between two looks: a large one must not hold up the process's end. */
   readonly signal: AbortSignal;
-  /** Counts the sweeps. */
+  /** Counts the sweeps, whichever process makes them. */
   readonly turn: number;
 }
 
@@ -276,16 +276,15 @@ export const startSweep = (
   const holder = randomUUID();
   const stopping = new AbortController();
   const { signal } = stopping;
-  let turn = 0;
   const hold = (): Promise<boolean> => store.holdDuty(dutyName, holder, (2 * intervalMs) / 1000);
 
   const sweep = async (): Promise<void> => {
     // Kept also through a sweep that takes longer than the interval; where it is lost, two of them say the same.
     const keeping = setInterval(() => void hold().catch(() => {}), intervalMs);
     try {
+      const turn = Math.floor(clock.now() / intervalMs);
       await withSpan('sweep', { isRoot: true }, () => sweepOnce({ ...settings, signal, turn }));
     } finally {
-      turn += 1;
       clearInterval(keeping);
     }
   };

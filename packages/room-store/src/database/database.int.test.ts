@@ -185,6 +185,18 @@ describeWith(['postgres'], 'a migration', () => {
     expect(await migrate(url)).toEqual(['0007-which-log-it-was.sql']);
   });
 
+  test('that adds a column leaves no worker of the release before with statements that fail for good', async () => {
+    await pool.query(`alter table sessions drop column is_end_told; alter table room_lives drop column last_fact_at;
+      delete from schema_migrations where name = '0011-what-lists-may-overrule.sql'`);
+    const worker = createPool({ url, maxConnections: 1, applicationName: 'room-worker', onError: () => undefined });
+    const read = () => inTransaction(worker, (client) => client.query({ name: 'all', text: 'select * from sessions' }));
+    await read();
+    await migrate(url);
+    await read().catch(() => undefined);
+    expect((await read()).fields.map(({ name }) => name)).toContain('is_end_told');
+    await worker.end();
+  });
+
   test('waits for another process that migrates, however long that takes', async () => {
     const other = await pool.connect();
     await other.query(`begin; select pg_advisory_xact_lock(hashtextextended('realtime-service.migrate', 0))`);
