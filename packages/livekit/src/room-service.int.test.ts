@@ -1,22 +1,11 @@
 import { type Livekit, startLivekit } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
-import { type ActualPermission, createRoomService, LivekitError, type RoomService } from './index.ts';
+import { listening } from '../test/listening.ts';
+import { createRoomService, LivekitError, type RoomService } from './index.ts';
 
 const key = { apiKey: 'rooms-key', secret: 'rooms-secret-of-no-value-outside-this-test' };
 const options = { emptyTimeoutSeconds: 60, departureTimeoutSeconds: 60 };
-const permission: ActualPermission = {
-  canSubscribe: true,
-  canPublish: false,
-  canPublishData: false,
-  canPublishSources: [],
-  hidden: false,
-  canUpdateMetadata: false,
-  canSubscribeMetrics: false,
-  canManageAgentSession: false,
-  recorder: false,
-  agent: false,
-};
 
 describeWith(['livekit'], "LiveKit's RoomService", () => {
   let livekit: Livekit;
@@ -58,7 +47,7 @@ describeWith(['livekit'], "LiveKit's RoomService", () => {
       expect(await rooms.listParticipants(room)).toEqual([]);
       expect(await rooms.getParticipant(room, 'ann')).toBeNull();
       expect(await rooms.removeParticipant(room, 'ann')).toBe(false);
-      expect(await rooms.setPermission(room, 'ann', permission)).toBe(false);
+      expect(await rooms.setPermission(room, 'ann', listening)).toBe(false);
     }
   });
 

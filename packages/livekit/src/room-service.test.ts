@@ -2,7 +2,8 @@ import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { type ActualPermission, createRoomService, type RoomService } from './index.ts';
+import { listening } from '../test/listening.ts';
+import { createRoomService, type RoomService } from './index.ts';
 
 const options = { emptyTimeoutSeconds: 60, departureTimeoutSeconds: 60 };
 
@@ -54,18 +55,6 @@ test('a token that names no room serves for half a minute, and not before it is 
 
 describe('an answer with 200 that is none of its own', () => {
   const room = { sid: 'RM_1', name: 'room-42' };
-  const permission: ActualPermission = {
-    canSubscribe: true,
-    canPublish: false,
-    canPublishData: false,
-    canPublishSources: [],
-    hidden: false,
-    canUpdateMetadata: false,
-    canSubscribeMetrics: false,
-    canManageAgentSession: false,
-    recorder: false,
-    agent: false,
-  };
   const calls: readonly (readonly [string, () => Promise<unknown>])[] = [
     ['ListRooms', () => rooms.listRooms()],
     ['ListParticipants', () => rooms.listParticipants('room-42')],
@@ -73,7 +62,7 @@ describe('an answer with 200 that is none of its own', () => {
     ['GetParticipant', () => rooms.getParticipant('room-42', 'ann')],
     ['DeleteRoom', () => rooms.deleteRoom('room-42')],
     ['RemoveParticipant', () => rooms.removeParticipant('room-42', 'ann')],
-    ['UpdateParticipant', () => rooms.setPermission('room-42', 'ann', permission)],
+    ['UpdateParticipant', () => rooms.setPermission('room-42', 'ann', listening)],
     ['MutePublishedTrack', () => rooms.muteTrack('room-42', 'ann', 'TR_1')],
     ['SendData', () => rooms.sendData('room-42', { topic: 'news', text: 'to all' })],
   ];

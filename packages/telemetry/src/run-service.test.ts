@@ -18,6 +18,7 @@ const run = async (start: string, signals: readonly NodeJS.Signals[] = [], shutd
     import { runService } from '${runService}';
     const logger = createLogger({ service: 'test', level: 'info' });
     const now = () => logger.warn('now');
+    const nextSignal = () => new Promise((resolve) => ['SIGTERM', 'SIGINT'].map((name) => process.once(name, resolve)));
     const forever = setInterval(() => {}, 1_000);
     await runService(${start}, { logger, shutdownMs: ${shutdownMs} });`;
   const child = spawn(process.execPath, ['--input-type=module', '--eval', program], {
@@ -52,7 +53,7 @@ describe('a service', () => {
   });
 
   test('that is told twice stops once', async () => {
-    const stop = `async () => { logger.info('stopped'); await new Promise((resolve) => setTimeout(resolve, 100)); }`;
+    const stop = `async () => { logger.info('stopped'); await nextSignal(); }`;
     const ended = await run(`async () => { setTimeout(now); return { stop: ${stop} }; }`, ['SIGTERM', 'SIGINT']);
     expect(ended).toMatchObject({ code: 0, signal: null });
     expect(said(ended)).toEqual(['stopping', 'stopped']);
@@ -61,7 +62,7 @@ describe('a service', () => {
   test('that is told while it starts ends in order once it has', async () => {
     const start = `async () => {
       now();
-      await new Promise((resolve) => setTimeout(resolve, 300));
+      await nextSignal();
       logger.info('started');
       return { stop: async () => logger.info('stopped') };
     }`;

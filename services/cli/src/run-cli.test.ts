@@ -1,20 +1,11 @@
 import { describe, expect, test } from 'vitest';
-import { type Command, CommandError, defineCommand, type Terminal, UsageError } from './command.ts';
+import { notingTerminal } from '../test/noting-terminal.ts';
+import { type Command, CommandError, defineCommand, UsageError } from './command.ts';
 import { commands } from './commands.ts';
 import { runCli } from './run-cli.ts';
 
 const run = async (args: readonly string[], known: readonly Command[] = commands) => {
-  const told = { out: '', err: '' };
-  const terminal: Terminal = {
-    write: (text) => {
-      told.out += text;
-    },
-    tell: (text) => {
-      told.err += text;
-    },
-    isInteractive: false,
-    ask: () => Promise.reject(new Error('nobody is there')),
-  };
+  const { terminal, told } = notingTerminal();
   const readSettings = () => {
     throw new Error('no settings were needed');
   };

@@ -4,6 +4,7 @@ import { topics } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import type { Difference } from '@realtime-service/room-store';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { notingTerminal } from '../test/noting-terminal.ts';
 import { appendHistory, binary, type RebuiltDatabase, startRebuiltDatabase } from '../test/rebuilt-database.ts';
 import { runRealtime, script } from '../test/run-realtime.ts';
 import { commands } from './commands.ts';
@@ -44,18 +45,9 @@ describeWith(['postgres'], 'realtime verify', () => {
   );
 
   test('hears of a Ctrl-C that came while no log was read', async () => {
-    const told = { out: '', err: '' };
+    const { terminal, told } = notingTerminal();
     const code = await runCli(commands, ['verify'], {
-      terminal: {
-        write: (text) => {
-          told.out += text;
-        },
-        tell: (text) => {
-          told.err += text;
-        },
-        isInteractive: false,
-        ask: () => Promise.reject(new Error('nobody is there')),
-      },
+      terminal,
       ending: AbortSignal.abort(),
       readSettings: () => CliSettings.parse({ DATABASE_URL: database.url }),
     });
