@@ -353,9 +353,15 @@ describe('401, and nothing is appended (C04)', () => {
     [
       'expired beyond the leeway',
       async () => claims({ nbf: nowSeconds() - 362, exp: nowSeconds() - 62 })(),
+      'out_of_time',
+    ],
+    ['not yet valid beyond the leeway', async () => claims({ nbf: nowSeconds() + 62 })(), 'out_of_time'],
+    [
+      'not yet valid, with another secret',
+      signed({ key: { ...first, secret: second.secret }, claims: (same) => ({ ...same, nbf: nowSeconds() + 62 }) }),
       'bad_signature',
     ],
-    ['not yet valid beyond the leeway', async () => claims({ nbf: nowSeconds() + 62 })(), 'bad_signature'],
+    ['nbf as text', async () => claims({ nbf: String(nowSeconds()) as unknown as number })(), 'bad_signature'],
     ['no hash', signed({ claims: without('sha256') }), 'bad_signature'],
     ['an empty hash', claims({ sha256: '' }), 'wrong_hash'],
     ["another body's hash", claims({ sha256: sha256(Buffer.from('{}')) }), 'wrong_hash'],

@@ -5,7 +5,7 @@ import type { LivekitKey } from '@realtime-service/livekit';
 import { attributes } from '@realtime-service/room-model';
 import { currentTraceparent, type Logger, linkActiveSpan, traceRoutes } from '@realtime-service/telemetry';
 import Fastify, { type FastifyError, type FastifyInstance } from 'fastify';
-import { decodeJwt, decodeProtectedHeader, jwtVerify } from 'jose';
+import { decodeJwt, decodeProtectedHeader, errors, jwtVerify } from 'jose';
 import { participantForLog, toLivekitRecord } from './livekit-record.ts';
 import type { WorkerMetrics } from './metrics.ts';
 
@@ -37,6 +37,11 @@ const isHashOf = (claim: unknown, body: Buffer): boolean => {
   return claimed.length === actual.length && timingSafeEqual(claimed, actual);
 };
 
+/** Rightly signed, for another time than this clock shows: one of the two clocks is wrong, or it was on its way for long. */
+const isOutOfTime = (error: unknown): boolean =>
+  error instanceof errors.JWTExpired ||
+  (error instanceof errors.JWTClaimValidationFailed && error.claim === 'nbf' && error.reason === 'check_failed');
+
 /** Why a webhook's signature does not hold, or null when it does. The reason is for a counter, never for the sender. */
 const findFault = async (
   authorization: string | undefined,
@@ -56,8 +61,8 @@ const findFault = async (
     });
     if ((payload.exp ?? 0) - (payload.nbf ?? 0) > maxLifetimeSeconds) return 'lifetime';
     return isHashOf(payload.sha256, body) ? null : 'wrong_hash';
-  } catch {
-    return 'bad_signature';
+  } catch (error) {
+    return isOutOfTime(error) ? 'out_of_time' : 'bad_signature';
   }
 };
 
