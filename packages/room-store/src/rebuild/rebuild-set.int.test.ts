@@ -1,7 +1,9 @@
+import { topics } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { expect, test } from 'vitest';
 import { startDatabase } from '../../test/given.ts';
-import { dropRebuild, prepareRebuild, RebuildOutdatedError } from './rebuild-set.ts';
+import { isBusy } from '../database/database.ts';
+import { dropRebuild, prepareRebuild, RebuildOutdatedError, swapRebuild } from './rebuild-set.ts';
 
 describeWith(['postgres'], 'the second set of tables', () => {
   test.each([
@@ -17,6 +19,24 @@ describeWith(['postgres'], 'the second set of tables', () => {
     await expect(prepareRebuild(pool)).rejects.toThrow(RebuildOutdatedError);
     await dropRebuild(pool);
     expect([await prepareRebuild(pool), await prepareRebuild(pool)]).toEqual(['new', 'resumed']);
+    await pool.end();
+  });
+
+  test('is put in place within 200 ms from the first lock, or not at all', async () => {
+    const { pool } = await startDatabase();
+    await pool.query(`insert into rooms (room_id) values ('stays')`);
+    await prepareRebuild(pool);
+    await pool.query(
+      `create function take_long() returns event_trigger language plpgsql as $$ begin perform pg_sleep(0.05); end $$;
+        create event trigger slow on ddl_command_end when tag in ('ALTER TABLE') execute function take_long()`,
+    );
+    const swap = () =>
+      swapRebuild(pool, { topic: topics.roomEvents, caughtUp: async () => true, flush: async () => {} });
+    expect(isBusy(await swap().catch((error: unknown) => error))).toBe(true);
+    expect((await pool.query('select room_id from rooms')).rows).toEqual([{ room_id: 'stays' }]);
+    await pool.query('drop event trigger slow');
+    expect(await swap()).toMatchObject({ marks: 0 });
+    expect((await pool.query('select room_id from rooms')).rows).toEqual([]);
     await pool.end();
   });
 });

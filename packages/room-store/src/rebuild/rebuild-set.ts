@@ -17,8 +17,8 @@ const retiredSchema = 'realtime_retired';
  */
 export const rebuiltTables = ['rooms', 'members', 'users', 'ended_logins', 'bans', 'applied_facts'] as const;
 
-/** The longest that a swap keeps the tables from being read while it waits for their locks. */
-const lockTimeoutMs = 200;
+/** The longest that a swap keeps the tables from being read before its commit: while it waits for them, and renames them. */
+const heldTimeoutMs = 200;
 
 /** The set was made when the tables were others: it cannot take the place of the tables as they are now. */
 export class RebuildOutdatedError extends Error {
@@ -166,13 +166,17 @@ export interface SwapOptions {
   readonly flush: () => Promise<unknown>;
 }
 
-const moveTablesSql = rebuiltTables
-  .map(
-    (name) => `alter table public.${name} set schema ${retiredSchema};
-      alter table ${rebuildSchema}.${name} set schema public;
-      alter table public.${name} reset (autovacuum_enabled);`,
-  )
-  .join('\n');
+/** One statement: timeouts would count anew for each of several, and for each table that one of them waits for. */
+const moveTablesSql = `do $$ begin
+  lock table ${rebuiltTables.map((name) => `public.${name}`).join(', ')};
+  ${rebuiltTables
+    .map(
+      (name) => `alter table public.${name} set schema ${retiredSchema};
+        alter table ${rebuildSchema}.${name} set schema public;
+        alter table public.${name} reset (autovacuum_enabled);`,
+    )
+    .join('\n')}
+end $$`;
 
 /** Rooms too: one may be over, or have an end that is to be waited for. */
 const markWhatIsLiveSql = `
@@ -203,8 +207,8 @@ const assertSameLog = async (client: Client, topic: string): Promise<void> => {
  * Puts the set in the place of the first, in one transaction, and has every live session looked at. First the positions
  * are locked, of every topic: nobody applies anything then, and nobody holds a lock of a table but readers. Only when all
  * else is done are the tables locked, for as long as it takes to rename them. Answers undefined where the set had not
- * caught up in time. Where somebody reads a table for longer than 200 ms it fails ({@link isBusy}); nothing has happened
- * then, and it is to be tried again a little later.
+ * caught up in time. Where that takes longer than 200 ms, as where somebody reads a table, it fails ({@link isBusy}); nothing
+ * has happened then, and it is to be tried again a little later.
  * @throws {LogReplacedError} {@link RebuildOutdatedError} {@link DependentsError}
  */
 export const swapRebuild = async (
@@ -213,7 +217,7 @@ export const swapRebuild = async (
 ): Promise<Swapped | undefined> => {
   let lockedAtMs = 0;
   const marks = await inTransaction(pool, async (client) => {
-    await client.query(`set local lock_timeout = ${lockTimeoutMs}; set local synchronous_commit = on`);
+    await client.query(`set local lock_timeout = ${heldTimeoutMs}; set local synchronous_commit = on`);
     await client.query(
       'select from log_positions where projection = $1 order by topic, "partition" for no key update',
       [activeProjection],
@@ -233,10 +237,8 @@ export const swapRebuild = async (
     await client.query(`create schema ${retiredSchema}`);
     const { rowCount } = await client.query(markWhatIsLiveSql);
     await flush();
-    // `lock_timeout` alone would count anew for each table.
-    await client.query(`set local statement_timeout = ${lockTimeoutMs}`);
+    await client.query(`set local statement_timeout = ${heldTimeoutMs}`);
     lockedAtMs = performance.now();
-    await client.query(`lock table ${rebuiltTables.map((name) => `public.${name}`).join(', ')}`);
     await client.query(moveTablesSql);
     return rowCount ?? 0;
   });
