@@ -6,6 +6,7 @@ export { describeFaults, readSettings, settingsOf } from './read-settings.ts';
 export { measureRoutes, routeOf, traceRoutes } from './routes.ts';
 export { runService } from './run-service.ts';
 export { scrub, scrubLines } from './scrub.ts';
+export { ServiceSettings } from './service-settings.ts';
 export { shutdownTelemetry } from './shutdown.ts';
 export {
   currentTraceparent,

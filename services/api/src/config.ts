@@ -2,6 +2,7 @@ import { isIP } from 'node:net';
 import { LogSettings } from '@realtime-service/event-log';
 import { LivekitSettings } from '@realtime-service/livekit';
 import { DatabaseSettings } from '@realtime-service/room-store';
+import { ServiceSettings } from '@realtime-service/telemetry';
 import { z } from 'zod';
 
 const number = (min: number, max: number, fallback: number) =>
@@ -32,7 +33,6 @@ const isAlgorithm = (text: string): text is Algorithm => (asymmetric as readonly
 
 const OwnSettings = z
   .object({
-    HOST: z.string().min(1).default('127.0.0.1').describe('Address to listen on'),
     API_PORT: port(8080).describe('Port of the client and producer routes'),
     API_OPS_PORT: port(8081).describe('Port of the ops routes'),
     OIDC_ISSUER: z.url({ protocol: /^https?$/ }).describe("Issuer of the callers' tokens, compared exactly"),
@@ -98,24 +98,13 @@ const OwnSettings = z
     PROJECTION_MAX_AGE_SECONDS: number(1, 3600, 10).describe(
       'Above this age of its partition a room admits nobody, and a person is admitted nowhere',
     ),
-    CONSUMER_GROUP: z
-      .string()
-      .min(1)
-      .default('realtime-room-worker')
-      .describe("The room-worker's consumer group, to name its lag"),
     MIGRATE: z.stringbool().default(true).describe('Whether to bring the schema up to date at start'),
-    SHUTDOWN_SECONDS: number(1, 300, 10).describe('How long an orderly end may take'),
-    LOG_LEVEL: z
-      .enum(['trace', 'debug', 'info', 'warn', 'error'])
-      .default('info')
-      .describe('Lowest level that is logged'),
     NODE_ENV: z.string().optional(),
   })
   .transform((env, context) => {
     if (env.NODE_ENV === 'production' && !env.OIDC_ISSUER.startsWith('https:'))
       context.addIssue({ code: 'custom', path: ['OIDC_ISSUER'], message: 'must be https in production' });
     return {
-      host: env.HOST,
       port: env.API_PORT,
       opsPort: env.API_OPS_PORT,
       oidc: {
@@ -142,13 +131,10 @@ const OwnSettings = z
       maxEventLoopDelayMs: env.MAX_EVENT_LOOP_DELAY_MS,
       maxHeaderBytes: env.MAX_HEADER_BYTES,
       projectionMaxAgeMs: env.PROJECTION_MAX_AGE_SECONDS * 1000,
-      consumerGroup: env.CONSUMER_GROUP,
       migrates: env.MIGRATE,
-      shutdownMs: env.SHUTDOWN_SECONDS * 1000,
-      logLevel: env.LOG_LEVEL,
     };
   });
 
 /** Every setting of the api, from the environment. */
-export const ApiSettings = OwnSettings.and(DatabaseSettings).and(LogSettings).and(LivekitSettings);
+export const ApiSettings = ServiceSettings.and(OwnSettings).and(DatabaseSettings).and(LogSettings).and(LivekitSettings);
 export type ApiSettings = z.infer<typeof ApiSettings>;

@@ -1,13 +1,13 @@
 import { LogSettings } from '@realtime-service/event-log';
 import { LivekitKeys, LivekitSettings } from '@realtime-service/livekit';
 import { DatabaseSettings } from '@realtime-service/room-store';
+import { ServiceSettings } from '@realtime-service/telemetry';
 import { z } from 'zod';
 
 const port = z.coerce.number().int().min(0).max(65_535);
 
 const OwnSettings = z
   .object({
-    HOST: z.string().min(1).default('127.0.0.1').describe('Address to listen on'),
     WORKER_PORT: port.default(8090).describe('Port of the webhook intake'),
     WORKER_OPS_PORT: port.default(8091).describe('Port of the ops routes'),
     LIVEKIT_WEBHOOK_KEYS: LivekitKeys.optional().describe(
@@ -29,26 +29,19 @@ const OwnSettings = z
       .max(86_400)
       .default(60)
       .describe("How long before a room's scheduled end people inside are told of it; 0: not at all"),
-    CONSUMER_GROUP: z.string().min(1).default('realtime-room-worker').describe('Kafka consumer group'),
-    SHUTDOWN_SECONDS: z.coerce.number().min(1).max(300).default(10).describe('How long an orderly end may take'),
-    LOG_LEVEL: z
-      .enum(['trace', 'debug', 'info', 'warn', 'error'])
-      .default('info')
-      .describe('Lowest level that is logged'),
   })
   .transform((env) => ({
-    host: env.HOST,
     port: env.WORKER_PORT,
     opsPort: env.WORKER_OPS_PORT,
     webhookKeys: env.LIVEKIT_WEBHOOK_KEYS,
     unknownRooms: env.UNKNOWN_ROOMS,
     sweepIntervalMs: env.SWEEP_INTERVAL_SECONDS * 1000,
     closingNoticeMs: env.CLOSING_NOTICE_SECONDS * 1000,
-    consumerGroup: env.CONSUMER_GROUP,
-    shutdownMs: env.SHUTDOWN_SECONDS * 1000,
-    logLevel: env.LOG_LEVEL,
   }));
 
 /** Every setting of the room-worker, from the environment. */
-export const WorkerSettings = OwnSettings.and(DatabaseSettings).and(LogSettings).and(LivekitSettings);
+export const WorkerSettings = ServiceSettings.and(OwnSettings)
+  .and(DatabaseSettings)
+  .and(LogSettings)
+  .and(LivekitSettings);
 export type WorkerSettings = z.infer<typeof WorkerSettings>;
