@@ -1,4 +1,11 @@
-import { type CloudEvent, readLivekitWebhook, readRecord, readRoomEvent, topics } from '@realtime-service/contracts';
+import {
+  type CloudEvent,
+  consumedTopics,
+  readLivekitWebhook,
+  readRecord,
+  readRoomEvent,
+  topics,
+} from '@realtime-service/contracts';
 import { evolvePresence, evolveRoom, type Origin, WorkingSet } from '@realtime-service/room-model';
 import { activeProjection, type Pool, readPositions } from '@realtime-service/room-store';
 import kafkajs from 'kafkajs';
@@ -20,7 +27,7 @@ export const isCaughtUp = async (pool: Pool, brokers: readonly string[]): Promis
   const next = new Map(
     (await readPositions(pool, activeProjection)).map((each) => [`${each.topic} ${each.partition}`, each.nextOffset]),
   );
-  for (const topic of [topics.roomEvents, topics.livekitWebhooks])
+  for (const topic of consumedTopics)
     for (const [partition, high] of await highOffsets(brokers, topic))
       if (next.get(`${topic} ${partition}`) !== high) return false;
   return true;

@@ -3,7 +3,13 @@
  * tables must be what the pure fold of the log is, each fact having had its effect exactly once.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { type OutgoingRoomEvent, RoomEventPublisher, toBinaryHeaders, topics } from '@realtime-service/contracts';
+import {
+  consumedTopics,
+  type OutgoingRoomEvent,
+  RoomEventPublisher,
+  toBinaryHeaders,
+  topics,
+} from '@realtime-service/contracts';
 import type { EventLog, NewRecord } from '@realtime-service/event-log';
 import { createKafkaLog } from '@realtime-service/event-log/kafka';
 import { snapshotOf, type WorkingSet } from '@realtime-service/room-model';
@@ -184,9 +190,7 @@ const compare = async (
   say: TortureOptions['say'],
 ): Promise<Pick<TortureResult, 'repeats' | 'lost' | 'phantom' | 'double' | 'divergence'>> => {
   const brokers = kafka?.brokers ?? [];
-  const logged = (
-    await Promise.all([topics.roomEvents, topics.livekitWebhooks].map((each) => readTopic(brokers, each)))
-  ).flat();
+  const logged = (await Promise.all(consumedTopics.map((each) => readTopic(brokers, each)))).flat();
   const inLog = logged.map(({ event }) => event.context.id);
   const once = new Set(inLog);
 

@@ -3,7 +3,7 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { allTopics } from '@realtime-service/contracts';
+import { allTopics, consumedTopics } from '@realtime-service/contracts';
 import { createDatabase, freePort, PartAbsent, startLivekit, startPostgres } from '@realtime-service/dev-stack';
 import { prepareEmbeddedLog } from '@realtime-service/event-log';
 import { activeProjection, migrate, type Pool, preparePositions } from '@realtime-service/room-store';
@@ -13,7 +13,7 @@ import { figure, ratioLine } from '../format.ts';
 import { type LivekitEnv, livekitKey, type Service, startServer } from '../processes.ts';
 import { ratioSpread, rotated, type Spread } from '../statistics.ts';
 import { createBenchPool, projectBatches } from '../worker/project-batches.ts';
-import { consumedTopics, createBenchLog, partitionCount } from '../worker/records.ts';
+import { createBenchLog, partitionCount } from '../worker/records.ts';
 import { type LoadResult, putLoad } from './load.ts';
 
 /** Of 100 rooms. */

@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto';
+import { consumedTopics } from '@realtime-service/contracts';
 import type { LogBatch } from '@realtime-service/event-log';
 import kafkajs from 'kafkajs';
-import { chunkRecords, consumedTopics } from './records.ts';
+import { chunkRecords } from './records.ts';
 import { type Stopwatch, startStopwatch } from './stopwatch.ts';
 
 const connect = (brokers: readonly string[]) =>
@@ -29,7 +30,7 @@ export const produceAll = async (brokers: readonly string[], batches: readonly L
 export const consumeRaw = async (brokers: readonly string[], count: number): Promise<Stopwatch> => {
   const consumer = connect(brokers).consumer({ groupId: randomUUID() });
   await consumer.connect();
-  await consumer.subscribe({ topics: consumedTopics, fromBeginning: true });
+  await consumer.subscribe({ topics: [...consumedTopics], fromBeginning: true });
   const everything = Promise.withResolvers<void>();
   let stopwatch: Stopwatch | undefined;
   let seen = 0;

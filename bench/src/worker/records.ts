@@ -8,7 +8,6 @@ export const chunkRecords = 500;
 const batchRecords = 2 * chunkRecords;
 /** Applied before anything is timed: a worker runs for weeks, its code is compiled in the first second. */
 const warmUpRecords = 20_000;
-export const consumedTopics = [topics.roomEvents, topics.livekitWebhooks];
 
 const roomCount = 1_000;
 const membersPerRoom = 8;

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { consumedTopics } from '@realtime-service/contracts';
 import {
   createDatabase,
   type Kafka,
@@ -17,7 +18,7 @@ import { figure, ratioLine } from '../format.ts';
 import { ratioSpread, rotated, spreadOf } from '../statistics.ts';
 import { createBenchPool } from './project-batches.ts';
 import { produceAll } from './raw-kafka.ts';
-import { chunkRecords, consumedTopics, createBenchLog, partitionCount } from './records.ts';
+import { chunkRecords, createBenchLog, partitionCount } from './records.ts';
 
 /** What a side measured of itself. */
 interface Outcome {

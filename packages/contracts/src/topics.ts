@@ -7,6 +7,9 @@ export const topics = {
 
 export type TopicName = (typeof topics)[keyof typeof topics];
 
+/** What the projection is folded from. Only the first one carries rights. */
+export const consumedTopics: readonly TopicName[] = [topics.roomEvents, topics.livekitWebhooks];
+
 /** Where records that can never be applied are published for their producers to see. */
 export const deadLetterTopic = (topic: TopicName): string => `${topic}-dlt`;
 

@@ -5,6 +5,7 @@ import { readFixtures } from '../scripts/fixtures.ts';
 import { contractObjects } from '../scripts/objects.ts';
 import {
   AtLeast,
+  consumedTopics,
   decodeAtLeast,
   encodeAtLeast,
   fromHttpBinary,
@@ -190,7 +191,7 @@ describe('readers', () => {
 });
 
 describe('positions', () => {
-  const topic = fc.constantFrom(topics.roomEvents, topics.livekitWebhooks);
+  const topic = fc.constantFrom(...consumedTopics);
   const offset = fc.bigInt({ min: 0n, max: 2n ** 63n - 1n });
   const entries = fc.uniqueArray(fc.record({ topic, partition: fc.integer({ min: 0, max: 255 }), offset }), {
     selector: (entry) => `${entry.topic} ${entry.partition}`,

@@ -1,4 +1,4 @@
-import { topics } from '@realtime-service/contracts';
+import { consumedTopics } from '@realtime-service/contracts';
 import { keyOf } from '@realtime-service/room-model';
 import { describe } from 'vitest';
 import { presenceContract } from '../test/presence-contract.ts';
@@ -10,8 +10,7 @@ describe('the store in memory', () => {
   let database = new MemoryDatabase(Date.now);
   const empty = async () => {
     database = new MemoryDatabase(Date.now);
-    for (const topic of [topics.roomEvents, topics.livekitWebhooks])
-      database.preparePositions(projection, topic, partitionCount);
+    for (const topic of consumedTopics) database.preparePositions(projection, topic, partitionCount);
   };
 
   storeContract(

@@ -1,4 +1,4 @@
-import { topics } from '@realtime-service/contracts';
+import { consumedTopics } from '@realtime-service/contracts';
 import { createDatabase } from '@realtime-service/dev-stack';
 import { realParts } from '@realtime-service/dev-stack/vitest';
 import type pg from 'pg';
@@ -14,8 +14,7 @@ export const startDatabase = async (): Promise<{ pool: Pool; url: string }> => {
   const url = await createDatabase(realParts(['postgres']).postgres.url);
   await migrate(url);
   const pool = createPool({ url, maxConnections: 20, applicationName: 'test', onError: () => undefined });
-  for (const topic of [topics.roomEvents, topics.livekitWebhooks])
-    await preparePositions(pool, projection, topic, partitionCount);
+  for (const topic of consumedTopics) await preparePositions(pool, projection, topic, partitionCount);
   return { pool, url };
 };
 

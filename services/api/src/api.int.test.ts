@@ -1,6 +1,6 @@
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { EventsAccepted, JoinResponse, ReadinessView, topics } from '@realtime-service/contracts';
+import { consumedTopics, EventsAccepted, JoinResponse, ReadinessView, topics } from '@realtime-service/contracts';
 import { createDatabase, type FaultProxy, startFaultProxy } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { partitionOf } from '@realtime-service/event-log';
@@ -156,8 +156,7 @@ describeWith(['postgres'], 'the api on a real database', ({ postgres }) => {
       status: 'UP',
       dependencies: { livekit: { ok: true } },
     });
-    for (const topic of [topics.roomEvents, topics.livekitWebhooks])
-      await preparePositions(pool, activeProjection, topic, partitionCount);
+    for (const topic of consumedTopics) await preparePositions(pool, activeProjection, topic, partitionCount);
     expect(await joinStatusOf('room-42')).toBe(404);
   });
 

@@ -1,6 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { PositionEntry } from '@realtime-service/contracts';
-import { topics } from '@realtime-service/contracts';
+import { consumedTopics, type PositionEntry, topics } from '@realtime-service/contracts';
 import { type EventLog, partitionOf } from '@realtime-service/event-log';
 import type { PartitionPosition } from '@realtime-service/room-store';
 import { type Logger, withDeadline } from '@realtime-service/telemetry';
@@ -79,9 +78,6 @@ export const assertCurrent = ({ isCurrent }: Pick<Freshness, 'isCurrent'>, roomI
 };
 
 const keyOf = (topic: string, partition: number): string => `${topic}/${partition}`;
-
-/** The lanes that the projection is folded from. Only the first one carries rights. */
-const watched = [topics.roomEvents, topics.livekitWebhooks];
 
 /** How far the projection is behind the log, looked at once a second. */
 export const createFreshness = ({
@@ -170,7 +166,7 @@ export const createFreshness = ({
   };
 
   const readHighs = (): Promise<void> =>
-    Promise.all(watched.map(readHigh)).then(
+    Promise.all(consumedTopics.map(readHigh)).then(
       () => note(true),
       (error: unknown) => note(false, error),
     );

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { topics } from '@realtime-service/contracts';
+import { consumedTopics, topics } from '@realtime-service/contracts';
 import { startKafka } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { partitionOf } from '@realtime-service/event-log';
@@ -512,9 +512,7 @@ describeWith(['postgres', 'kafka'], 'realtime rebuild, on Kafka', () => {
     'makes the same bytes, is verified by two at once, and refuses a topic that has lost its beginning',
     async () => {
       const kafka = await startKafka();
-      await kafka.createTopics(
-        [topics.roomEvents, topics.livekitWebhooks].map((topic) => ({ topic, partitions: partitionCount })),
-      );
+      await kafka.createTopics(consumedTopics.map((topic) => ({ topic, partitions: partitionCount })));
       const database = await startRebuiltDatabase(() =>
         createKafkaLog({ brokers: kafka.brokers, clientId: 'test', writeLog: () => undefined }),
       );

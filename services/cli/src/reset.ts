@@ -1,9 +1,7 @@
-import { topics } from '@realtime-service/contracts';
+import { consumedTopics, topics } from '@realtime-service/contracts';
 import { dropRebuild, isBusy, resetTopic } from '@realtime-service/room-store';
 import { CommandError, defineCommand, UsageError, type Workplace } from './command.ts';
 import { takeDuty } from './rebuild-duty.ts';
-
-const resettable: readonly string[] = [topics.roomEvents, topics.livekitWebhooks];
 
 const losses: Readonly<Record<string, string>> = {
   [topics.roomEvents]:
@@ -53,9 +51,9 @@ export const resetCommand = defineCommand({
   ].join('\n'),
   examples: [`reset ${topics.roomEvents}`, `reset ${topics.livekitWebhooks} --yes`],
   run: async ({ values, positionals }, open) => {
-    const [topic, ...others] = positionals;
-    if (topic === undefined || others.length > 0 || !resettable.includes(topic))
-      throw new UsageError(`Say which topic: ${resettable.join(' or ')}`);
+    const topic = consumedTopics.find((each) => each === positionals[0]);
+    if (topic === undefined || positionals.length > 1)
+      throw new UsageError(`Say which topic: ${consumedTopics.join(' or ')}`);
     const workplace = open();
     const { terminal } = workplace;
     if (!values.yes && !(await isConfirmed(topic, workplace))) {

@@ -1,4 +1,4 @@
-import { Timestamp, topics } from '@realtime-service/contracts';
+import { consumedTopics, Timestamp } from '@realtime-service/contracts';
 import {
   type DeadLetterFilter,
   type DeadLetterStatus,
@@ -11,7 +11,7 @@ import { UsageError } from './command.ts';
 const fields: Readonly<Record<'status' | 'reason' | 'topic' | 'type' | 'key' | 'room', readonly string[] | undefined>> =
   {
     reason: deadLetterReasons,
-    topic: [topics.roomEvents, topics.livekitWebhooks],
+    topic: consumedTopics,
     type: undefined,
     room: undefined,
     key: undefined,

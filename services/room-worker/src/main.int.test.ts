@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { isDeepStrictEqual } from 'node:util';
-import { allTopics, topics } from '@realtime-service/contracts';
+import { allTopics, consumedTopics, topics } from '@realtime-service/contracts';
 import { createDatabase, freePort, startFaultProxy, startKafka, startPostgres } from '@realtime-service/dev-stack';
 import { describeWith, realParts } from '@realtime-service/dev-stack/vitest';
 import { createEmbeddedLog, partitionOf, prepareEmbeddedLog } from '@realtime-service/event-log';
@@ -305,8 +305,7 @@ describeWith(['postgres'], 'the process', () => {
     await migrate(url);
     const pool = poolOf(url);
     await prepareEmbeddedLog(pool, allTopics, partitionCount);
-    for (const topic of [topics.roomEvents, topics.livekitWebhooks])
-      await preparePositions(pool, activeProjection, topic, partitionCount);
+    for (const topic of consumedTopics) await preparePositions(pool, activeProjection, topic, partitionCount);
     return { url, pool };
   };
 

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
   type CloudEventContext,
+  consumedTopics,
   deadLetterTopic,
   type TopicName,
   toBinaryHeaders,
@@ -23,7 +24,6 @@ import type { WorkerMetrics } from './metrics.ts';
 const dutyName = 'relay';
 const dutySeconds = 15;
 const eventBatchSize = 500;
-const lettersOf = [topics.roomEvents, topics.livekitWebhooks];
 /** Each may have a megabyte. */
 const letterBatchSize = 20;
 const idleMs = 200;
@@ -139,7 +139,7 @@ export const startRelay = ({
 
   const running = Promise.all([
     run(topics.presence, relayPresence),
-    ...lettersOf.map((topic) => run(deadLetterTopic(topic), () => relayLetters(topic))),
+    ...consumedTopics.map((topic) => run(deadLetterTopic(topic), () => relayLetters(topic))),
   ]);
   return {
     stop: async () => {

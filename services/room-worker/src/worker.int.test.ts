@@ -1,5 +1,5 @@
 import { DisconnectReason } from '@livekit/rtc-node';
-import type { Privilege } from '@realtime-service/contracts';
+import { consumedTopics, type Privilege } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import {
   isSamePermission,
@@ -21,7 +21,7 @@ import { WorkerSettings } from './config.ts';
 import { startEnforcement } from './enforce.ts';
 import { createLaneGate, type Positions } from './lane-gate.ts';
 import { startPositions } from './start-positions.ts';
-import { consumed, gatherBacklog, startWorker } from './worker.ts';
+import { gatherBacklog, startWorker } from './worker.ts';
 
 describeWith(['postgres', 'livekit'], 'the worker, with a real LiveKit', () => {
   let real: RealWorker;
@@ -422,10 +422,10 @@ describeWith(['postgres'], 'a database that is restored under running workers', 
   test('nor does one that had no questions since, while another one applied it', async () => {
     const { store, pool, log, metrics, logger } = parts;
     const startAt = async () => startPositions(await readPositions(pool, activeProjection));
-    const consumer = log.consume({ group: 'other', topics: consumed, onBatch: parts.project, startAt });
+    const consumer = log.consume({ group: 'other', topics: consumedTopics, onBatch: parts.project, startAt });
     const gate = createLaneGate(store, log, activeProjection);
     const reached: Positions = new Map();
-    const partitionCounts = new Map(consumed.map((topic) => [topic, partitionCount]));
+    const partitionCounts = new Map(consumedTopics.map((topic) => [topic, partitionCount]));
     const look = () =>
       gatherBacklog({ pool, log, consumer, consumergroup: 'idle', partitionCounts, reached, gate, metrics, logger });
     const enforcement = startEnforcement({

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { allTopics, topics } from '@realtime-service/contracts';
+import { allTopics, consumedTopics } from '@realtime-service/contracts';
 import {
   type ConsumeOptions,
   type EventLog,
@@ -36,7 +36,6 @@ import { startPositions } from './start-positions.ts';
 import { startSweep } from './sweep.ts';
 import { createWebhookIntake } from './webhook-intake.ts';
 
-export const consumed = [topics.roomEvents, topics.livekitWebhooks];
 const livekitTimeoutMs = 2_000;
 const retryStartMs = 500;
 const backlogEveryMs = 2_000;
@@ -128,7 +127,7 @@ export const gatherBacklog = async (backlog: Backlog): Promise<void> => {
   const next = await noticeRestore(backlog, () => readPositions(pool, activeProjection));
   // So that it knows what other workers have applied, also while it is asked nothing.
   await gate.hasReachedKnown([]);
-  for (const topic of consumed) {
+  for (const topic of consumedTopics) {
     const bounds = await log.bounds(topic);
     if (bounds.length !== partitionCounts.get(topic))
       throw new PartitionCountChangedError(`${topic} has ${bounds.length} partitions now`);
@@ -191,7 +190,7 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
     'log',
     logger,
     async () => {
-      for (const topic of consumed) {
+      for (const topic of consumedTopics) {
         const { length } = await log.bounds(topic);
         partitionCounts.set(topic, length);
         await preparePositions(pool, activeProjection, topic, length);
@@ -215,7 +214,7 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
   });
   consumer = log.consume({
     group: settings.consumerGroup,
-    topics: consumed,
+    topics: consumedTopics,
     onBatch: noting(project, reached, seen),
     startAt: async (assigned) => {
       const positions = await readPositions(pool, activeProjection);

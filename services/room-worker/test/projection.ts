@@ -1,4 +1,4 @@
-import { allTopics, topics } from '@realtime-service/contracts';
+import { allTopics, consumedTopics } from '@realtime-service/contracts';
 import { createDatabase } from '@realtime-service/dev-stack';
 import { realParts } from '@realtime-service/dev-stack/vitest';
 import {
@@ -25,8 +25,6 @@ import { createWorkerMetrics, type WorkerMetrics } from '../src/metrics.ts';
 import { createProjector } from '../src/project.ts';
 import { binaryRecord, partitionCount } from './records.ts';
 import { until } from './until.ts';
-
-const consumed = [topics.roomEvents, topics.livekitWebhooks];
 
 /** A database with an embedded log of its own in it, and the parts of the worker that need nothing else. */
 export interface TestProjection {
@@ -75,7 +73,7 @@ export const startProjection = async (): Promise<TestProjection> => {
   const metrics = createWorkerMetrics();
   const pool = createPool({ url, maxConnections: 20, applicationName: 'test', onError: () => undefined });
   await prepareEmbeddedLog(pool, allTopics, partitionCount);
-  for (const topic of consumed) await preparePositions(pool, activeProjection, topic, partitionCount);
+  for (const topic of consumedTopics) await preparePositions(pool, activeProjection, topic, partitionCount);
   const log = createEmbeddedLog({ pool, writeLog: () => undefined });
   const store = createPostgresStore(pool);
   const project = createProjector({
@@ -94,7 +92,7 @@ export const startProjection = async (): Promise<TestProjection> => {
     const next = new Map(
       (await readPositions(pool, activeProjection)).map((each) => [`${each.topic} ${each.partition}`, each.nextOffset]),
     );
-    for (const topic of consumed)
+    for (const topic of consumedTopics)
       for (const { partition, high } of await log.bounds(topic))
         if (next.get(`${topic} ${partition}`) !== high) return false;
     return true;
@@ -114,7 +112,7 @@ export const startProjection = async (): Promise<TestProjection> => {
     append,
     publish: (...events) => append(...events.map(roomRecord)),
     consume: () => {
-      consumer = log.consume({ group: 'test', topics: consumed, onBatch: project });
+      consumer = log.consume({ group: 'test', topics: consumedTopics, onBatch: project });
     },
     caughtUp,
     tell: async (...records) => {

@@ -1,4 +1,4 @@
-import { topics } from '@realtime-service/contracts';
+import { consumedTopics } from '@realtime-service/contracts';
 import type { BatchOutcome, EventLog, LogBatch, LogPartition } from '@realtime-service/event-log';
 import type { RoomService } from '@realtime-service/livekit';
 import { activeProjection } from '@realtime-service/room-store';
@@ -72,7 +72,7 @@ export class SimulatedWorker implements SimulatedProcess {
     const { scheduler, database, log, livekit, random } = parts;
     this.name = name;
     this.#parts = parts;
-    this.lanes = [topics.roomEvents, topics.livekitWebhooks].flatMap((topic) =>
+    this.lanes = consumedTopics.flatMap((topic) =>
       Array.from({ length: partitionCount }, (_, partition) => ({
         topic,
         partition,

@@ -1,5 +1,5 @@
 import { decideEntry } from '@realtime-service/api';
-import { topics } from '@realtime-service/contracts';
+import { consumedTopics, topics } from '@realtime-service/contracts';
 import type { ListedParticipant } from '@realtime-service/livekit';
 import {
   attributes,
@@ -27,7 +27,6 @@ interface Right {
   lastMissing: number;
 }
 
-const consumed = [topics.roomEvents, topics.livekitWebhooks];
 const people: readonly Person[] = roomIds.flatMap((roomId) =>
   userIds.flatMap((userId) => [0, 1].map((login) => ({ roomId, userId, loginId: loginOf(userId, login) }))),
 );
@@ -96,7 +95,7 @@ export class World {
     this.#facts = new FactSource(this.#random);
     this.#believed = new Truth(this.#log);
     this.#applied = new Truth(this.#log);
-    for (const topic of consumed) this.#database.preparePositions(activeProjection, topic, partitionCount);
+    for (const topic of consumedTopics) this.#database.preparePositions(activeProjection, topic, partitionCount);
     this.#database.onCommit = ({ topic, partition, nextOffset }) => {
       if (topic === topics.roomEvents) this.#seeCommit(partition, nextOffset);
     };
@@ -399,7 +398,7 @@ export class World {
     const alive = this.#alive();
     const owners = new Map<string, SimulatedWorker>();
     if (alive.length > 0)
-      for (const topic of consumed)
+      for (const topic of consumedTopics)
         for (let partition = 0; partition < partitionCount; partition += 1)
           owners.set(keyOf(topic, String(partition)), this.#random.pick(alive));
     for (const worker of this.#workers)

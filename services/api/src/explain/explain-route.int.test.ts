@@ -1,5 +1,12 @@
 /** The same people ask for a token and are explained, on a real database with real facts. */
-import { Explanation, type LivekitFact, type RoomEvent, type RoomEventData, topics } from '@realtime-service/contracts';
+import {
+  consumedTopics,
+  Explanation,
+  type LivekitFact,
+  type RoomEvent,
+  type RoomEventData,
+  topics,
+} from '@realtime-service/contracts';
 import { createDatabase } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import {
@@ -210,8 +217,7 @@ describeWith(['postgres'], 'explanations', ({ postgres }) => {
     const url = await createDatabase(postgres.url);
     await migrate(url);
     pool = createPool({ url, maxConnections: 4, applicationName: 'test', onError: () => undefined });
-    for (const topic of [topics.roomEvents, topics.livekitWebhooks])
-      await preparePositions(pool, projection, topic, partitionCount);
+    for (const topic of consumedTopics) await preparePositions(pool, projection, topic, partitionCount);
     const entries = situations.flatMap(({ facts }, at) => facts(`room-${at}`, `u-${at}`));
     await applyChunk(createPostgresStore(pool), chunkOf(roomRecordsOf(entries)));
     await applyChunk(createPostgresStore(pool), chunkOf(livekitRecordsOf(entries)));
