@@ -354,3 +354,14 @@ describe('tokens with hundreds of roles', () => {
     expect((await joinOverHttp({ authorization: `Bearer ${await good()}` })).status).toBe(200);
   });
 });
+
+test('an api that has no keys of the provider says that of itself, and nothing of the token', async () => {
+  const keyless = await startTestApi();
+  keyless.keyServer.answer = (response) => response.writeHead(503).end();
+  const headers = { authorization: `Bearer ${await keyless.token()}` };
+  const response = await keyless.app.inject({ method: 'POST', url: '/api/realtime/rooms/room-42/join', headers });
+  expect(response.headers['retry-after']).toBe('1');
+  expect(Problem.parse(response.json())).toMatchObject({ status: 503, code: 'store_unavailable' });
+  expect(keyless.lines.filter((line) => line.includes('"reason":"no_keys"'))).toHaveLength(1);
+  await keyless.close();
+});

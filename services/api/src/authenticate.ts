@@ -32,7 +32,6 @@ export type RefusalReason =
   | 'header'
   | 'algorithm'
   | 'unknown_key'
-  | 'no_keys'
   /** Cannot be decoded, or its signature does not fit. */
   | 'invalid'
   | 'expired'
@@ -133,7 +132,8 @@ interface AuthenticateOptions {
 
 /**
  * Registers the verification of callers' access tokens and returns the hook that does it: afterwards `request.user` is
- * the caller. It runs before the body is read. Every refusal is the same 401.
+ * the caller. It runs before the body is read. Every refusal of a token is the same 401; without the issuer's keys the
+ * answer is 503, since nothing is known of any token then.
  */
 export const registerAuthentication = async (app: FastifyInstance, { keys, oidc, now }: AuthenticateOptions) => {
   const verified = createVerifiedCache<Caller>();
@@ -146,7 +146,7 @@ export const registerAuthentication = async (app: FastifyInstance, { keys, oidc,
     if (!(oidc.algorithms as readonly string[]).includes(parsed.data.alg)) throw refused('algorithm');
     const { alg, kid } = parsed.data;
     const found = await keys.find({ alg, kid });
-    if ('refused' in found) throw refused(found.refused);
+    if (found === undefined) throw refused('unknown_key');
     return found.pem;
   };
 

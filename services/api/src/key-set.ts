@@ -1,6 +1,7 @@
 import type { Logger } from '@realtime-service/telemetry';
 import { type CryptoKey, createLocalJWKSet, exportSPKI, type JSONWebKeySet } from 'jose';
 import { z } from 'zod';
+import { ProblemError } from './problem.ts';
 
 /** At most one fetch in this time, whatever the provider does and however many unknown keys callers name. */
 const fetchSpacingMs = 30_000;
@@ -31,11 +32,12 @@ interface PublicKey {
   readonly pem: string;
 }
 
-export type KeyLookup = PublicKey | { readonly refused: 'unknown_key' | 'no_keys' };
-
 export interface KeySet {
-  /** The public key that a token's header names, of the type that its algorithm needs. Never throws. */
-  readonly find: (header: KeyHeader) => Promise<KeyLookup>;
+  /**
+   * The public key that a token's header names, of the type that its algorithm needs; undefined where the issuer has none.
+   * @throws {ProblemError} 503 without a set of keys: nothing is known of any token then
+   */
+  readonly find: (header: KeyHeader) => Promise<PublicKey | undefined>;
   /** Fetches the set now and from then on every few minutes. */
   readonly start: () => Promise<void>;
   readonly stop: () => void;
@@ -133,9 +135,8 @@ export const createKeySet = ({ url, logger, now = () => performance.now() }: Key
       const known = await lookUp(header);
       if (known !== undefined) return known;
       await tryRefresh();
-      const found = await lookUp(header);
-      if (found !== undefined) return found;
-      return { refused: current() === undefined ? 'no_keys' : 'unknown_key' };
+      if (current() === undefined) throw new ProblemError('store_unavailable', { reason: 'no_keys' });
+      return lookUp(header);
     },
     start: keepFresh,
     stop: () => {

@@ -74,7 +74,7 @@ export const createLogoutVerifier = ({ keys, oidc, now }: VerifierOptions) => {
     const parsed = Header.safeParse(header);
     if (!parsed.success) throw refused('header', parsed.error);
     const found = await keys.find(parsed.data);
-    if ('refused' in found) throw refused(found.refused);
+    if (found === undefined) throw refused('unknown_key');
     return found.key;
   };
 
@@ -95,7 +95,7 @@ export const createLogoutVerifier = ({ keys, oidc, now }: VerifierOptions) => {
     }
   };
 
-  /** @throws {ProblemError} 400, as the specification wants */
+  /** @throws {ProblemError} 400, as the specification wants; 503 without the issuer's keys */
   return async (token: string): Promise<Logout> => {
     const claims = Claims.safeParse(await verify(token));
     if (!claims.success) throw refused('claims', claims.error);
