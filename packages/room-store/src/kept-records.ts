@@ -24,6 +24,12 @@ export const keepRecords = async (pool: Pool, records: readonly KeptRecord[]): P
   );
 };
 
+/** How many wait to be appended. */
+export const countKeptRecords = async (pool: Pool): Promise<number> => {
+  const { rows } = await pool.query<{ count: number }>('select count(*)::int as count from kept_records');
+  return rows[0]?.count ?? 0;
+};
+
 /**
  * Appends kept records in the order in which they were kept, `limit` at most, and forgets them once that has succeeded:
  * at least once. Only one process does it at a time; another that tries meanwhile does nothing. Answers how many.
@@ -32,10 +38,8 @@ export const releaseRecords = async (
   pool: Pool,
   limit: number,
   append: (records: readonly KeptRecord[]) => Promise<void>,
-): Promise<number> => {
-  const { rowCount } = await pool.query('select from kept_records limit 1');
-  if (rowCount === 0) return 0;
-  return inTransaction(pool, async (client) => {
+): Promise<number> =>
+  inTransaction(pool, async (client) => {
     const lock = await client.query(
       `select pg_try_advisory_xact_lock(hashtextextended('realtime-service.kept-records', 0)) as is_ours`,
     );
@@ -51,4 +55,3 @@ export const releaseRecords = async (
     ]);
     return rows.length;
   });
-};

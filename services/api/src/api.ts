@@ -80,7 +80,8 @@ export const startApi = async (settings: ApiSettings, logger: Logger): Promise<A
     },
     optionalChecks: {
       log: async () => void (await log.bounds(topics.roomEvents)),
-      livekit: async () => void (await rooms.listRooms()),
+      // Of one room, since there may be thousands.
+      livekit: async () => void (await rooms.listRooms(['readiness'])),
     },
     metrics: metrics.registry,
     info: { service: 'api', log: settings.log.kind },

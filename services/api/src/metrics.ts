@@ -12,6 +12,7 @@ export interface ApiMetrics {
   readonly eventsAccepted: Counter;
   /** Records that the log did not take at first; `outcome` is `kept`, `lost` or `appended`. */
   readonly keptRecords: Counter<'outcome'>;
+  readonly keptRecordsWaiting: Gauge;
 }
 
 export const createApiMetrics = (): ApiMetrics => {
@@ -39,6 +40,11 @@ export const createApiMetrics = (): ApiMetrics => {
       name: 'realtime_kept_records',
       help: 'Logouts that the log did not take at once: kept for later, lost, or appended since',
       labelNames: ['outcome'],
+      registers,
+    }),
+    keptRecordsWaiting: new Gauge({
+      name: 'realtime_kept_records_waiting',
+      help: 'Logouts that are kept and wait for the log, whichever process kept them',
       registers,
     }),
   };

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { allTopics, consumedTopics } from '@realtime-service/contracts';
+import { allTopics, consumedTopics, partitionName } from '@realtime-service/contracts';
 import {
   type ConsumeOptions,
   type EventLog,
@@ -28,7 +28,7 @@ import {
 import { createOpsServer, type Logger } from '@realtime-service/telemetry';
 import type { WorkerSettings } from './config.ts';
 import { startEnforcement } from './enforce.ts';
-import { createLaneGate, type LaneGate, noteReached, type Positions, placeOf } from './lane-gate.ts';
+import { createLaneGate, type LaneGate, noteReached, type Positions } from './lane-gate.ts';
 import { createWorkerMetrics, type WorkerMetrics } from './metrics.ts';
 import { createProjector } from './project.ts';
 import { startRelay } from './relay.ts';
@@ -105,7 +105,7 @@ export const noticeRestore = async (
   // As it was before: a batch that is applied while the positions are read has not been taken back.
   const before = new Map(reached);
   const positions = await read();
-  const next = new Map(positions.map((each) => [placeOf(each), each.nextOffset]));
+  const next = new Map(positions.map((each) => [partitionName(each), each.nextOffset]));
   const isBehind = [...next].some(([place, offset]) => offset < (before.get(place) ?? 0n));
   if (isBehind) reached.clear();
   noteReached(reached, positions);
@@ -132,7 +132,7 @@ export const gatherBacklog = async (backlog: Backlog): Promise<void> => {
     if (bounds.length !== partitionCounts.get(topic))
       throw new PartitionCountChangedError(`${topic} has ${bounds.length} partitions now`);
     for (const { partition, high } of bounds) {
-      const lag = high - (next.get(placeOf({ topic, partition })) ?? 0n);
+      const lag = high - (next.get(partitionName({ topic, partition })) ?? 0n);
       metrics.lag.set({ consumergroup, topic, partition: String(partition) }, Math.max(0, Number(lag)));
     }
   }
@@ -173,7 +173,8 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
         if (!consumer?.isReady()) throw new Error('the consumer is not ready');
       },
     },
-    optionalChecks: { livekit: async () => void (await livekit.listRooms()) },
+    // Of one room, since there may be thousands.
+    optionalChecks: { livekit: async () => void (await livekit.listRooms(['readiness'])) },
     metrics: metrics.registry,
     info: { service: 'room-worker', log: settings.log.kind },
     logger,

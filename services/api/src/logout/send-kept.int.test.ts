@@ -58,17 +58,20 @@ describeWith(['postgres'], 'records that the log did not take', ({ postgres }) =
       return [];
     };
     await keepRecords(pool, many.slice(0, 3).map(recordOf));
-    const first = startKeptSender({ pool, append, metrics: createApiMetrics(), logger });
+    const metrics = createApiMetrics();
+    const waiting = async () => (await metrics.keptRecordsWaiting.get()).values[0]?.value;
+    const first = startKeptSender({ pool, append, metrics, logger });
     await vi.waitFor(() => expect(refused).toBe(1), polling);
     await first.stop();
-    expect(await countKept()).toBe(3);
+    expect([await countKept(), await waiting()]).toEqual([3, 3]);
 
     // The next start of the service.
     isAway = false;
     await keep(many.slice(3));
-    const second = startKeptSender({ pool, append, metrics: createApiMetrics(), logger });
-    await vi.waitFor(async () => expect(await countKept()).toBe(0), polling);
+    const second = startKeptSender({ pool, append, metrics, logger });
+    await vi.waitFor(async () => expect(await waiting()).toBe(0), polling);
     await second.stop();
+    expect(await countKept()).toBe(0);
     expect(appended.map(idOf)).toEqual(many);
     expect(appended[0]).toEqual(recordOf('l-0'));
   });

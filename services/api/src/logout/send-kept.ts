@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { EventLog } from '@realtime-service/event-log';
-import { isSchemaMissing, type Pool, releaseRecords } from '@realtime-service/room-store';
+import { countKeptRecords, isSchemaMissing, type Pool, releaseRecords } from '@realtime-service/room-store';
 import type { Logger } from '@realtime-service/telemetry';
 import type { ApiMetrics } from '../metrics.ts';
 
@@ -12,7 +12,7 @@ const appendWithinMs = 3_000;
 interface KeptSenderDependencies {
   readonly pool: Pool;
   readonly append: EventLog['append'];
-  readonly metrics: Pick<ApiMetrics, 'keptRecords'>;
+  readonly metrics: Pick<ApiMetrics, 'keptRecords' | 'keptRecordsWaiting'>;
   readonly logger: Logger;
 }
 
@@ -27,10 +27,14 @@ export const startKeptSender = ({
 
   const send = async (): Promise<number> => {
     try {
+      const waiting = await countKeptRecords(pool);
+      metrics.keptRecordsWaiting.set(waiting);
+      if (waiting === 0) return 0;
       const sent = await releaseRecords(pool, batchSize, async (records) => {
         await append(records, appendWithinMs);
       });
       metrics.keptRecords.inc({ outcome: 'appended' }, sent);
+      metrics.keptRecordsWaiting.dec(sent);
       if (sent > 0) logger.info({ records: sent }, 'kept records were appended');
       return sent;
     } catch (error) {
