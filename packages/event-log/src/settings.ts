@@ -26,14 +26,14 @@ const Environment = z.object({
   KAFKA_SASL_MECHANISM: z
     .enum(['plain', 'scram-sha-256', 'scram-sha-512', 'oauthbearer'])
     .optional()
-    .describe('Without it there is no authentication'),
+    .describe('How to authenticate with the brokers; not at all by default'),
   KAFKA_SASL_USERNAME: z.string().optional().describe('User; the client id for oauthbearer'),
   KAFKA_SASL_PASSWORD: z.string().optional().describe('Password; the client secret for oauthbearer'),
   KAFKA_SASL_TOKEN_URL: z
     .url({ protocol: /^https?$/ })
     .optional()
     .describe('OAuth token endpoint, for oauthbearer'),
-  NODE_ENV: z.string().optional(),
+  NODE_ENV: z.string().optional().describe('With `production` KAFKA_BROKERS must be set'),
 });
 
 const TokenAnswer = z.object({ access_token: z.string().min(1) });

@@ -58,7 +58,10 @@ export const LivekitSettings = z
     ),
     LIVEKIT_API_URL: livekitUrl(toHttp).optional().describe('Where we reach LiveKit; LIVEKIT_URL by default'),
     LIVEKIT_KEYS: LivekitKeys.describe('"key: secret" pairs, separated by newlines or commas; the first one signs'),
-    NODE_ENV: z.string().optional(),
+    NODE_ENV: z
+      .string()
+      .optional()
+      .describe(`With \`production\` secrets in LIVEKIT_KEYS must have ${minSecretLength} characters or more`),
   })
   .transform(({ LIVEKIT_URL, LIVEKIT_API_URL, LIVEKIT_KEYS, NODE_ENV }, context) => {
     if (NODE_ENV === 'production' && LIVEKIT_KEYS.some(({ secret }) => secret.length < minSecretLength))

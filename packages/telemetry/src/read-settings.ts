@@ -3,6 +3,8 @@ import { z } from 'zod';
 interface Field {
   readonly name: string;
   readonly description: string;
+  /** What it takes, where that is a choice or a range; else empty. */
+  readonly values: string;
   readonly fallback: string;
 }
 
@@ -15,20 +17,27 @@ const fallbackOf = (schema: Schema): string => {
   return def.type === 'optional' ? 'unset' : 'required';
 };
 
-/** The variables that a schema reads: objects, in whatever intersections and transforms they stand. */
-export const settingsOf = (schema: Schema): Field[] => {
+const valuesOf = (schema: Schema): string => {
+  const { type, enum: choices, minimum, maximum } = z.toJSONSchema(schema, { unrepresentable: 'any' });
+  if (choices !== undefined) return choices.join(', ');
+  if (type === 'boolean') return 'true, false';
+  return minimum === undefined || maximum === undefined ? '' : `${minimum} to ${maximum}`;
+};
+
+const fieldsOf = (schema: Schema): Field[] => {
   const { def } = schema._zod;
   switch (def.type) {
     case 'intersection': {
       const { left, right } = def as z.core.$ZodIntersectionDef;
-      return [...settingsOf(left), ...settingsOf(right)];
+      return [...fieldsOf(left), ...fieldsOf(right)];
     }
     case 'pipe':
-      return settingsOf((def as z.core.$ZodPipeDef).in);
+      return fieldsOf((def as z.core.$ZodPipeDef).in);
     case 'object':
       return Object.entries((def as z.core.$ZodObjectDef).shape).map(([name, field]) => ({
         name,
         description: z.globalRegistry.get(field)?.description ?? '',
+        values: valuesOf(field),
         fallback: fallbackOf(field),
       }));
     default:
@@ -36,12 +45,31 @@ export const settingsOf = (schema: Schema): Field[] => {
   }
 };
 
+/**
+ * The variables that a schema reads: objects, in whatever intersections and transforms they stand. One that several of
+ * them read is named once, with what each says of it.
+ */
+export const settingsOf = (schema: Schema): Field[] => {
+  const byName = new Map<string, Field>();
+  for (const field of fieldsOf(schema)) {
+    const known = byName.get(field.name);
+    const description = known === undefined ? field.description : `${known.description}. ${field.description}`;
+    byName.set(field.name, { ...field, description });
+  }
+  return [...byName.values()];
+};
+
+/** Each setting's name, and what `--help` tells of it. */
+export const settingLines = (schema: Schema): [name: string, text: string][] =>
+  settingsOf(schema).map(({ name, description, values, fallback }) => [
+    name,
+    `${description}${values === '' ? '' : ` (${values})`} [${fallback}]`,
+  ]);
+
 const helpText = (service: string, summary: string, schema: Schema): string => {
-  const fields = settingsOf(schema).filter(({ description }) => description !== '');
-  const width = Math.max(...fields.map(({ name }) => name.length));
-  const lines = fields.map(
-    ({ name, description, fallback }) => `  ${name.padEnd(width)}  ${description} [${fallback}]`,
-  );
+  const settings = settingLines(schema);
+  const width = Math.max(...settings.map(([name]) => name.length));
+  const lines = settings.map(([name, text]) => `  ${name.padEnd(width)}  ${text}`);
   return `${service}: ${summary}\n\nSettings, from the environment:\n${lines.join('\n')}\n`;
 };
 

@@ -43,10 +43,12 @@ const OwnSettings = z
     OIDC_AUDIENCE: z.string().min(1).default('realtime-service').describe('Must be in the `aud` of a token'),
     OIDC_AZP: list((entry) => entry !== '', 'client ids')
       .optional()
-      .describe('Clients whose tokens count; any by default'),
+      .describe('Clients whose tokens count, separated by commas; any by default'),
     OIDC_LOGOUT_AUDIENCE: list((entry) => entry !== '', 'client ids')
       .optional()
-      .describe('Clients whose back-channel logout tokens count (their `aud`); OIDC_AZP by default, else none'),
+      .describe(
+        'Clients whose back-channel logout tokens count (their `aud`), separated by commas; OIDC_AZP by default, else none',
+      ),
     LOGIN_MAX_SECONDS: z.coerce
       .number()
       .int()
@@ -58,9 +60,9 @@ const OwnSettings = z
       ),
     OIDC_ALGORITHMS: list(isAlgorithm, `of ${asymmetric.join(' ')}`)
       .prefault('RS256,PS256,ES256,EdDSA')
-      .describe('Signature algorithms that count'),
+      .describe(`Signature algorithms that count, separated by commas; of ${asymmetric.join(' ')}`),
     TOKEN_TTL_SECONDS: number(10, 600, 60).describe(
-      'Life of a LiveKit token, 10 to 600; it only has to open the connection. Clients reuse one that lives longer than 60 s',
+      'Life of a LiveKit token; it only has to open the connection. Clients reuse one that lives longer than 60 s',
     ),
     LIVEKIT_MAKE_ROOMS: z
       .stringbool()
@@ -70,17 +72,21 @@ const OwnSettings = z
       ),
     CORS_ORIGINS: list(isOrigin, 'origins such as https://app.example.org')
       .optional()
-      .describe('Origins of web clients; none by default'),
+      .describe('Origins of web clients, separated by commas; none by default'),
     TRUST_PROXY: list(isCidr, 'address ranges such as 10.0.0.0/8')
       .optional()
-      .describe('Proxies whose X-Forwarded-For counts; none by default'),
-    RATE_LIMIT_USER_PER_MINUTE: number(1, 1_000_000, 120).describe('Requests of one caller'),
+      .describe(
+        'Proxies whose X-Forwarded-For counts, as ranges such as 10.0.0.0/8, separated by commas; none by default',
+      ),
+    RATE_LIMIT_USER_PER_MINUTE: number(1, 1_000_000, 120).describe(
+      'Joins of one person, and as many other requests of theirs; each process counts by itself, for every limit',
+    ),
     RATE_LIMIT_PRODUCER_PER_MINUTE: number(1, 10_000_000, 6000).describe(
       'Requests of one producer to the event route; each may bring 1,000 events',
     ),
     RATE_LIMIT_ADDRESS_PER_MINUTE: number(1, 100_000_000, 6000).describe('Requests from one address (IPv6: one /64)'),
     RATE_LIMIT_GATE_PER_MINUTE: number(1, 1_000_000, 300).describe(
-      'Attempts of one person at the gate, whichever proxy asks',
+      'Attempts of one person at the gate of one process, whichever proxy asks',
     ),
     GATE_URI_HEADER: z
       .string()
@@ -90,7 +96,9 @@ const OwnSettings = z
       .describe('The one header in which a proxy tells the gate what its client asked for'),
     GATE_MACHINE_KINDS: list((entry) => /^[a-z]+$/.test(entry), 'kinds of participants')
       .prefault('agent,egress,ingress')
-      .describe("Kinds of LiveKit participants that pass the gate with others' tokens of our keys"),
+      .describe(
+        "Kinds of LiveKit participants that pass the gate with others' tokens of our keys, separated by commas",
+      ),
     MAX_EVENT_LOOP_DELAY_MS: number(10, 60_000, 250).describe('Above this mean delay requests are shed with 503'),
     MAX_HEADER_BYTES: number(17_408, 65_536, 32_768).describe(
       'Most bytes of request headers; proxies in front must allow as much',
@@ -99,7 +107,7 @@ const OwnSettings = z
       'Above this age of its partition a room admits nobody, and a person is admitted nowhere',
     ),
     MIGRATE: z.stringbool().default(true).describe('Whether to bring the schema up to date at start'),
-    NODE_ENV: z.string().optional(),
+    NODE_ENV: z.string().optional().describe('With `production` OIDC_ISSUER must be https'),
   })
   .transform((env, context) => {
     if (env.NODE_ENV === 'production' && !env.OIDC_ISSUER.startsWith('https:'))

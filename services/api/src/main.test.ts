@@ -1,13 +1,19 @@
+import { settingsOf } from '@realtime-service/telemetry';
 import { describe, expect, test } from 'vitest';
 import { startProcess } from '../test/api-process.ts';
 import { environment } from '../test/test-api.ts';
+import { ApiSettings } from './config.ts';
 
 describe('the process', () => {
-  test('--help names every setting', async () => {
+  test('--help names every setting, and each is described', async () => {
     const { output, ended } = startProcess({}, '--help');
     expect(await ended).toBe(0);
-    for (const name of ['OIDC_ISSUER', 'KAFKA_BROKERS', 'LIVEKIT_KEYS', 'DATABASE_DIRECT_URL', 'TOKEN_TTL_SECONDS'])
-      expect(output.stdout).toContain(name);
+    const settings = settingsOf(ApiSettings);
+    expect(settings.length).toBeGreaterThan(35);
+    for (const { name, description } of settings) {
+      expect(description, name).not.toBe('');
+      expect(output.stdout).toContain(`\n  ${name} `);
+    }
   });
 
   test('does not start with wrong settings, and names them all', async () => {

@@ -7,6 +7,6 @@ const file = new URL('../../../docs/reference/cli.md', import.meta.url);
 const page = referencePage(commands);
 if (!process.argv.includes('--check')) await writeFile(file, page);
 else if ((await readFile(file, 'utf8').catch(() => '')) !== page) {
-  process.stderr.write(`${file.pathname} is not current: run pnpm generate\n`);
+  process.stderr.write(`${file.pathname} is not current: npm run generate makes it so\n`);
   process.exitCode = 1;
 }

@@ -16,7 +16,7 @@ const OwnSettings = z
     UNKNOWN_ROOMS: z
       .enum(['observe', 'close'])
       .default('observe')
-      .describe('What to do with rooms that LiveKit has and the domain does not'),
+      .describe('What to do with rooms that LiveKit has and the domain does not: only count them, or close them'),
     SWEEP_INTERVAL_SECONDS: z.coerce
       .number()
       .min(1)
