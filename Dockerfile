@@ -19,8 +19,8 @@ COPY --from=dependencies /srv .
 COPY packages packages
 COPY services services
 RUN ln -s /srv/services/cli/src/main.ts /usr/local/bin/realtime && install -d -o node /srv/.compile-cache
-# The sources are stripped of their types once, when the image is built.
-ENV HOST=0.0.0.0 NODE_COMPILE_CACHE=/srv/.compile-cache
+# The sources are stripped of their types once, when the image is built. What is for development alone is refused.
+ENV HOST=0.0.0.0 NODE_COMPILE_CACHE=/srv/.compile-cache NODE_ENV=production
 USER node
 # Each loads all that it is made of, so that the first start finds it stripped as well.
 RUN node services/api/src/main.ts --help && node services/room-worker/src/main.ts --help

@@ -33,6 +33,7 @@ const compose: { services: Record<string, Service>; volumes: object } = parse(re
   merge: true,
 });
 const services = Object.entries(compose.services);
+const imageMode = /^ENV .*\bNODE_ENV=(\w+)/m.exec(read('Dockerfile'))?.[1];
 
 describe('docker-compose.dev.yml', () => {
   test('follows the Compose Specification', () => {
@@ -92,7 +93,7 @@ describe('docker-compose.dev.yml', () => {
     ['room-worker', WorkerSettings],
   ])('%s gets settings that it takes, and none that it does not know', (name, settings) => {
     const environment = compose.services[name]?.environment ?? {};
-    expect(settings.safeParse(environment).error).toBeUndefined();
+    expect(settings.safeParse({ NODE_ENV: imageMode, ...environment }).error).toBeUndefined();
     const main = join(root, 'services', name, 'src', 'main.ts');
     const { stdout: help } = spawnSync(process.execPath, [main, '--help'], { encoding: 'utf8' });
     for (const variable of Object.keys(environment)) {
@@ -155,4 +156,8 @@ test('the images run the main files that are there', () => {
   const commands = [...read('Dockerfile').matchAll(/^CMD \["node", "(.+)"\]$/gm)].map(([, main = '']) => main);
   expect(commands).toEqual(['services/api/src/main.ts', 'services/room-worker/src/main.ts']);
   for (const main of commands) expect(existsSync(join(root, main))).toBe(true);
+});
+
+test('the images refuse what is for development alone', () => {
+  expect(imageMode).toBe('production');
 });
