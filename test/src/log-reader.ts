@@ -1,6 +1,7 @@
 import {
   type CloudEvent,
   consumedTopics,
+  partitionName,
   readLivekitWebhook,
   readRecord,
   readRoomEvent,
@@ -25,11 +26,11 @@ export const highOffsets = async (brokers: readonly string[], topic: string): Pr
 /** Whether the tables have come to the end of both topics. */
 export const isCaughtUp = async (pool: Pool, brokers: readonly string[]): Promise<boolean> => {
   const next = new Map(
-    (await readPositions(pool, activeProjection)).map((each) => [`${each.topic} ${each.partition}`, each.nextOffset]),
+    (await readPositions(pool, activeProjection)).map((each) => [partitionName(each), each.nextOffset]),
   );
   for (const topic of consumedTopics)
     for (const [partition, high] of await highOffsets(brokers, topic))
-      if (next.get(`${topic} ${partition}`) !== high) return false;
+      if (next.get(partitionName({ topic, partition })) !== high) return false;
   return true;
 };
 

@@ -1,3 +1,4 @@
+import { partitionName } from '@realtime-service/contracts';
 import type { LogBatch } from '@realtime-service/event-log';
 
 /**
@@ -8,9 +9,7 @@ export const consumeAll = async (
   concurrency: number,
   handle: (batch: LogBatch) => Promise<unknown>,
 ): Promise<void> => {
-  const lanes = [...Map.groupBy(batches, ({ topic, partition }) => `${topic}/${partition}`).values()].map((lane) => [
-    ...lane,
-  ]);
+  const lanes = [...Map.groupBy(batches, partitionName).values()].map((lane) => [...lane]);
   const work = async (): Promise<void> => {
     for (let lane = lanes.shift(); lane !== undefined; lane = lanes.shift()) {
       const batch = lane.shift();

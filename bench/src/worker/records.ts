@@ -1,5 +1,11 @@
 import { createHash } from 'node:crypto';
-import { type RoomEvent, type RoomEventType, toBinaryHeaders, topics } from '@realtime-service/contracts';
+import {
+  partitionName,
+  type RoomEvent,
+  type RoomEventType,
+  toBinaryHeaders,
+  topics,
+} from '@realtime-service/contracts';
 import { type LogBatch, partitionOf, type StoredRecord } from '@realtime-service/event-log';
 
 export const partitionCount = 12;
@@ -203,7 +209,7 @@ class BenchPartitions {
     const lanes = new Map<string, StoredRecord[]>();
     for (const [at, { topic, key, value, headers }] of drafts.entries()) {
       const partition = partitionOf(key, partitionCount);
-      const lane = `${topic}/${partition}`;
+      const lane = partitionName({ topic, partition });
       const offset = this.#next.get(lane) ?? 0n;
       this.#next.set(lane, offset + 1n);
       const records = lanes.get(lane) ?? [];

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { Identity, LoginId, Reason, RoomId, Sid, Timestamp, UserId } from './ids.ts';
 import { JoinPermissions } from './join.ts';
-import { AtLeast, LogOffset, LogPartition, LogTopic } from './position.ts';
+import { AtLeast, LogOffset, LogTopic, PartitionNumber } from './position.ts';
 import { problemCodes } from './problems.ts';
 import { DevicePolicy, PermissionOverrides, Privilege, Role, RoomAccess } from './room-events.ts';
 
@@ -82,7 +82,7 @@ export const ExplainQuery = z
 export type ExplainQuery = z.infer<typeof ExplainQuery>;
 
 export const FactProvenance = z
-  .object({ eventId: z.string(), topic: LogTopic, partition: LogPartition, offset: LogOffset, time: Timestamp })
+  .object({ eventId: z.string(), topic: LogTopic, partition: PartitionNumber, offset: LogOffset, time: Timestamp })
   .meta({ id: 'FactProvenance', description: 'The fact that something was last changed by, and where it stands.' });
 export type FactProvenance = z.infer<typeof FactProvenance>;
 
@@ -152,7 +152,7 @@ const ExplainedSession = z.object({
 });
 
 const ExplainedPartition = z
-  .object({ topic: LogTopic, partition: LogPartition, lag: z.int(), ageMs: z.number() })
+  .object({ topic: LogTopic, partition: PartitionNumber, lag: z.int(), ageMs: z.number() })
   .nullable();
 
 /** Answer of `/explain`. Null says that there is none. Names of people and rooms are not in it. */

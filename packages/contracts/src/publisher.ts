@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { CloudEventContext, Traceparent, toBinaryHeaders } from './cloud-event.ts';
 import { faultsOf } from './faults.ts';
-import { type AtLeast, encodeAtLeast, LogOffset, LogPartition, type PositionEntry } from './position.ts';
+import { type AtLeast, encodeAtLeast, LogOffset, type LogPosition, PartitionNumber } from './position.ts';
 import type { ProblemFault } from './problems.ts';
 import { type RoomEventData, type RoomEventReading, type RoomEventType, readRoomEvent } from './room-events.ts';
 import { topics } from './topics.ts';
@@ -57,7 +57,7 @@ export class InvalidRoomEventsError extends Error {
 }
 
 /** kafkajs answers the offset of the first record of each partition. */
-const ProducerAnswer = z.array(z.object({ partition: LogPartition, baseOffset: LogOffset })).length(1);
+const ProducerAnswer = z.array(z.object({ partition: PartitionNumber, baseOffset: LogOffset })).length(1);
 
 const AttributesButSubject = CloudEventContext.omit({ subject: true });
 
@@ -122,7 +122,7 @@ export class RoomEventPublisher {
    */
   async publish(events: OutgoingRoomEvent | readonly OutgoingRoomEvent[]): Promise<PublishedRoomEvents> {
     const messages = this.toMessages([events].flat());
-    const positions: (PositionEntry | undefined)[] = [];
+    const positions: (LogPosition | undefined)[] = [];
     for (const ofOneKey of Map.groupBy(messages, ({ key }) => key).values()) positions.push(await this.#send(ofOneKey));
     const known = positions.filter((position) => position !== undefined);
     return {
@@ -167,7 +167,7 @@ export class RoomEventPublisher {
     };
   }
 
-  async #send(messages: ProducerMessage[]): Promise<PositionEntry | undefined> {
+  async #send(messages: ProducerMessage[]): Promise<LogPosition | undefined> {
     const answer = ProducerAnswer.safeParse(await this.#producer.send({ topic: topics.roomEvents, messages }))
       .data?.[0];
     if (answer === undefined) return undefined;

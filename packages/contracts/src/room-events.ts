@@ -3,7 +3,7 @@ import { type CloudEvent, CloudEventContext } from './cloud-event.ts';
 import { faultsOf } from './faults.ts';
 import { boundedText, Identity, LoginId, Reason, RoomId, Sid, Timestamp, UserId } from './ids.ts';
 import { optional } from './optional.ts';
-import { LogOffset, LogPartition, LogTopic } from './position.ts';
+import { LogOffset, LogTopic, PartitionNumber } from './position.ts';
 import type { ProblemFault } from './problems.ts';
 
 export const Role = z.enum(['host', 'moderator', 'speaker', 'listener', 'observer']).meta({ id: 'Role' });
@@ -114,7 +114,7 @@ const RoomUpdated = z.object({
 const nothing = optional(z.object({}));
 
 export const DeadLetterPosition = z
-  .object({ topic: LogTopic, partition: LogPartition, offset: LogOffset })
+  .object({ topic: LogTopic, partition: PartitionNumber, offset: LogOffset })
   .meta({ id: 'DeadLetterPosition', description: 'Where a dead letter stands: the record that could not be applied.' });
 export type DeadLetterPosition = z.infer<typeof DeadLetterPosition>;
 

@@ -10,8 +10,9 @@ import {
   encodeAtLeast,
   fromHttpBinary,
   fromStructured,
+  type LogPosition,
   mediaTypes,
-  type PositionEntry,
+  partitionName,
   readLivekitWebhook,
   readRecord,
   readRoomEvent,
@@ -194,12 +195,12 @@ describe('positions', () => {
   const topic = fc.constantFrom(...consumedTopics);
   const offset = fc.bigInt({ min: 0n, max: 2n ** 63n - 1n });
   const entries = fc.uniqueArray(fc.record({ topic, partition: fc.integer({ min: 0, max: 255 }), offset }), {
-    selector: (entry) => `${entry.topic} ${entry.partition}`,
+    selector: partitionName,
     minLength: 1,
     maxLength: 256,
   });
-  const byPlace = (all: readonly PositionEntry[] | undefined) =>
-    new Map(all?.map((entry) => [`${entry.topic} ${entry.partition}`, entry.offset]));
+  const byPlace = (all: readonly LogPosition[] | undefined) =>
+    new Map(all?.map((entry) => [partitionName(entry), entry.offset]));
 
   it('come back as they went, and fit the schema', () => {
     fc.assert(

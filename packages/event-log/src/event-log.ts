@@ -3,6 +3,10 @@
  * `embedded/` (tables in PostgreSQL) for a machine with nothing but Node. `contract.ts` is the suite that both pass.
  */
 
+import type { LogPartition, LogPosition } from '@realtime-service/contracts';
+
+export type { LogPartition, LogPosition };
+
 /** Header values are kept as bytes; a header that was sent twice keeps its last value. */
 export type RecordHeaders = Readonly<Record<string, Buffer>>;
 
@@ -25,16 +29,6 @@ export interface StoredRecord {
   readonly key: Buffer | null;
   readonly value: Buffer | null;
   readonly headers: RecordHeaders;
-}
-
-export interface LogPartition {
-  readonly topic: string;
-  readonly partition: number;
-}
-
-/** Where a record stands. */
-export interface LogPosition extends LogPartition {
-  readonly offset: bigint;
 }
 
 /** Where to go on in a partition. */

@@ -1,18 +1,13 @@
-/** Where a record stands. */
-export interface LogPlace {
-  readonly topic: string;
-  readonly partition: number;
-  readonly offset: bigint;
-}
+import type { LogPosition } from '@realtime-service/contracts';
 
-export const isSamePlace = (left: LogPlace, right: LogPlace): boolean =>
+export const isSamePlace = (left: LogPosition, right: LogPosition): boolean =>
   left.offset === right.offset && left.partition === right.partition && left.topic === right.topic;
 
 /**
  * Where a fact came from. It is an entity's provenance and its version at once: facts are ordered per entity by
  * `sequence` where both sides have one, else by their place in the log.
  */
-export interface Origin extends LogPlace {
+export interface Origin extends LogPosition {
   readonly eventId: string;
   /** The fact's own time, else the record's; milliseconds since the epoch. Never used for order. */
   readonly timeMs: number;
@@ -23,7 +18,7 @@ export interface Origin extends LogPlace {
  * Whether a fact stands later in the log. Offsets of different partitions say nothing about each other: there it counts
  * as later, and the producer's wrong partitioner is alarmed.
  */
-export const isLaterInLog = (incoming: LogPlace, stored: LogPlace | null): boolean =>
+export const isLaterInLog = (incoming: LogPosition, stored: LogPosition | null): boolean =>
   stored === null ||
   incoming.topic !== stored.topic ||
   incoming.partition !== stored.partition ||

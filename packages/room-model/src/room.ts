@@ -1,5 +1,6 @@
 import type {
   DevicePolicy,
+  LogPosition,
   MemberData,
   PermissionOverrides,
   Privilege,
@@ -9,7 +10,7 @@ import type {
   RoomEventData,
   RoomSettings,
 } from '@realtime-service/contracts';
-import { following, isLaterInLog, isNewer, isSamePlace, type LogPlace, type Origin } from './origin.ts';
+import { following, isLaterInLog, isNewer, isSamePlace, type Origin } from './origin.ts';
 
 export interface RoomHeader {
   readonly roomId: string;
@@ -81,7 +82,7 @@ export interface Doubted {
  * dead letter (and scope), so that to give one letter up settles nothing that another has left.
  */
 export interface Suspect extends Doubted {
-  readonly cause: LogPlace;
+  readonly cause: LogPosition;
   readonly isHealed: boolean;
   /** The record that raised it, or the one that settled it. */
   readonly origin: Origin;
@@ -231,7 +232,7 @@ const healRoom = (entities: RoomEntities, roomId: string, origin: Origin): RoomC
   settled(older(entities.doubtsIn(roomId), origin), origin);
 
 /** Ends the doubts that one dead letter has left, and no others. */
-export const settleDeadLetter = (entities: RoomEntities, letter: LogPlace, origin: Origin): RoomChange[] =>
+export const settleDeadLetter = (entities: RoomEntities, letter: LogPosition, origin: Origin): RoomChange[] =>
   settled(
     [...entities.suspects.values()].filter(({ cause }) => isSamePlace(cause, letter)),
     origin,

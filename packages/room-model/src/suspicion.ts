@@ -2,13 +2,14 @@ import {
   isRoomEventType,
   isUserEventType,
   LoginId,
+  type LogPosition,
   Privilege,
   type RoomEvent,
   type RoomEventType,
   RoomId,
   UserId,
 } from '@realtime-service/contracts';
-import { isLaterInLog, type LogPlace, type Origin } from './origin.ts';
+import { isLaterInLog, type Origin } from './origin.ts';
 import {
   type Doubted,
   evolveRoom,
@@ -102,7 +103,7 @@ export const suspectsOf = (fact: UnreadableFact, entities: RoomEntities, origin:
 };
 
 /** Where the entity stands that a change is about; null where the fold itself sees to order. */
-const placeOf = (entities: RoomEntities, { entity, row }: RoomChange): LogPlace | null => {
+const placeOf = (entities: RoomEntities, { entity, row }: RoomChange): LogPosition | null => {
   switch (entity) {
     case 'room':
       return entities.rooms.get(row.roomId)?.origin ?? null;

@@ -1,10 +1,10 @@
+import { type LogPartition, positionName } from '@realtime-service/contracts';
 import {
   type Ban,
   type BanFacts,
   type EndedLogin,
   isSamePlace,
   keyOf,
-  type LogPlace,
   type Member,
   type RoomHeader,
   type RoomLife,
@@ -14,7 +14,7 @@ import {
   type User,
   WorkingSet,
 } from '@realtime-service/room-model';
-import type { DeadLetter, LogLane, ProjectionPartition } from './apply/chunk.ts';
+import type { DeadLetter, ProjectionPartition } from './apply/chunk.ts';
 import { type ChunkWrites, edgeLifeSeconds, type RaisedMark, removedReason } from './apply/chunk-writes.ts';
 import type { Touched } from './apply/touched.ts';
 import type { ClaimedEdge, Mark } from './marks.ts';
@@ -97,8 +97,6 @@ interface Owner {
   waitsFor: string | null;
 }
 
-const placeKey = ({ topic, partition, offset }: LogPlace): string => keyOf(topic, String(partition), String(offset));
-
 class ConnectionLostError extends Error {
   override readonly name = 'ConnectionLostError';
 }
@@ -167,7 +165,8 @@ const isCompatible = ({ holders }: Lock, owner: Owner, strength: Strength): bool
 
 const positionKey = ({ projection, topic, partition }: ProjectionPartition): string =>
   keyOf(projection, topic, String(partition));
-const factId = ({ topic, partition }: LogLane, factKey: string): string => keyOf(topic, String(partition), factKey);
+const factId = ({ topic, partition }: LogPartition, factKey: string): string =>
+  keyOf(topic, String(partition), factKey);
 const sessionKey = ({ roomId, roomSid, participantSid }: Session): string => keyOf(roomId, roomSid, participantSid);
 const markLock = (roomId: string, identity: string): string => keyOf('mark', roomId, identity);
 const sorted = (ids: Iterable<string>): string[] => [...new Set(ids)].sort();
@@ -375,7 +374,7 @@ export class MemoryDatabase {
           }),
         ),
       readDeadLetters: (places) =>
-        run('readDeadLetters', () => places.flatMap((place) => this.tables.deadLetters.get(placeKey(place)) ?? [])),
+        run('readDeadLetters', () => places.flatMap((place) => this.tables.deadLetters.get(positionName(place)) ?? [])),
       lock: (touched) =>
         run('lock', async () => {
           for (const roomId of sorted(touched.rooms)) await this.#locks.take(owner, keyOf('room', roomId), 'update');
@@ -396,7 +395,7 @@ export class MemoryDatabase {
     };
   }
 
-  async #write(owner: Owner, effects: (() => void)[], at: LogLane, writes: ChunkWrites): Promise<number> {
+  async #write(owner: Owner, effects: (() => void)[], at: LogPartition, writes: ChunkWrites): Promise<number> {
     // What the statement sees: what is committed by now, and what this transaction has written itself.
     const sessions = [...new Map([...this.tables.sessions, ...writes.sessions]).values()];
     const raised = affectedBy(writes.marks.values(), sessions);
@@ -418,7 +417,13 @@ export class MemoryDatabase {
           this.tables.appliedFacts.set(id, { recordedAtMs, times });
         }
         if (content.kind === 'dead')
-          this.tables.deadLetters.set(placeKey(origin), { topic, partition, offset, recordedAtMs, ...content.dead });
+          this.tables.deadLetters.set(positionName(origin), {
+            topic,
+            partition,
+            offset,
+            recordedAtMs,
+            ...content.dead,
+          });
       }
       for (const { row, trace } of writes.edges) {
         this.#lastEdgeId += 1n;

@@ -69,7 +69,7 @@ export const toPosition = (columns: PositionColumns): Pick<StoredPosition, 'next
   return { nextOffset, last: { offset: BigInt(last_offset), recordedAtMs: last_recorded_at.getTime() } };
 };
 
-/** Where each partition stands. */
+/** Where each partition of each topic stands. */
 export const readPositions = async (pool: Pick<Pool, 'query'>, projection: string): Promise<StoredPosition[]> => {
   const { rows } = await pool.query<PositionColumns & { topic: string; partition: number; tables: string }>(
     `select topic, "partition", next_offset, last_offset, last_recorded_at,
@@ -83,4 +83,14 @@ export const readPositions = async (pool: Pick<Pool, 'query'>, projection: strin
     tables: row.tables,
     ...toPosition(row),
   }));
+};
+
+/** Where each partition of one topic stands. */
+export const readNextOffsets = async (
+  pool: Pick<Pool, 'query'>,
+  projection: string,
+  topic: string,
+): Promise<Map<number, bigint>> => {
+  const positions = (await readPositions(pool, projection)).filter((each) => each.topic === topic);
+  return new Map(positions.map(({ partition, nextOffset }) => [partition, nextOffset]));
 };

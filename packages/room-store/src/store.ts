@@ -1,4 +1,5 @@
-import type { LogPlace, WorkingSet } from '@realtime-service/room-model';
+import type { LogPosition } from '@realtime-service/contracts';
+import type { WorkingSet } from '@realtime-service/room-model';
 import type { DeadLetter, ProjectionPartition } from './apply/chunk.ts';
 import type { ChunkWrites } from './apply/chunk-writes.ts';
 import type { Touched } from './apply/touched.ts';
@@ -37,7 +38,7 @@ export interface ChunkTransaction {
   /** Those of these facts that were applied before. */
   readonly knownFacts: (at: ProjectionPartition, factKeys: readonly string[]) => Promise<readonly KnownFact[]>;
   /** Those of these dead letters that there are. */
-  readonly readDeadLetters: (places: readonly LogPlace[]) => Promise<readonly DeadLetter[]>;
+  readonly readDeadLetters: (places: readonly LogPosition[]) => Promise<readonly DeadLetter[]>;
   /** Locks rooms and users in an order that all share. Answers nothing on purpose: what is read must be read later. */
   readonly lock: (touched: Touched) => Promise<void>;
   readonly load: (touched: Touched) => Promise<WorkingSet>;

@@ -1,5 +1,11 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { consumedTopics, type PositionEntry, topics } from '@realtime-service/contracts';
+import {
+  consumedTopics,
+  type LogPartition,
+  type LogPosition,
+  partitionName,
+  topics,
+} from '@realtime-service/contracts';
 import { type EventLog, partitionOf } from '@realtime-service/event-log';
 import type { PartitionPosition } from '@realtime-service/room-store';
 import { type Logger, withDeadline } from '@realtime-service/telemetry';
@@ -50,7 +56,7 @@ export interface Freshness {
    */
   readonly isCurrent: (roomId: string, userId: string) => boolean;
   /** Waits up to a second until the projection has applied these positions. False when it has not. */
-  readonly reaches: (positions: readonly PositionEntry[]) => Promise<boolean>;
+  readonly reaches: (positions: readonly LogPosition[]) => Promise<boolean>;
   readonly partitions: () => PartitionFreshness[];
   /** The partition that the facts about a room or a person are in, as far as it is known. */
   readonly ofKey: (key: string) => PartitionFreshness | undefined;
@@ -77,8 +83,6 @@ export const assertCurrent = ({ isCurrent }: Pick<Freshness, 'isCurrent'>, roomI
   if (!isCurrent(roomId, userId)) throw new ProblemError('projection_stale', { reason: 'partition_too_old' });
 };
 
-const keyOf = (topic: string, partition: number): string => `${topic}/${partition}`;
-
 /** How far the projection is behind the log, looked at once a second. */
 export const createFreshness = ({
   bounds,
@@ -95,8 +99,8 @@ export const createFreshness = ({
   let polling: Promise<void> | undefined;
   let reading: Promise<void> | undefined;
 
-  const stateOf = (topic: string, partition: number): PartitionState => {
-    const key = keyOf(topic, partition);
+  const stateOf = ({ topic, partition }: LogPartition): PartitionState => {
+    const key = partitionName({ topic, partition });
     const known = states.get(key) ?? {
       topic,
       partition,
@@ -109,8 +113,9 @@ export const createFreshness = ({
     return known;
   };
 
-  const noteApplied = ({ topic, partition, nextOffset }: PartitionPosition): void => {
-    const state = stateOf(topic, partition);
+  const noteApplied = (position: PartitionPosition): void => {
+    const { nextOffset } = position;
+    const state = stateOf(position);
     if (nextOffset < state.applied)
       state.unreached.unshift({ high: state.applied, seenAtMs: now(), isFromBefore: true });
     // Somebody applies it, from the beginning or by an operator's word.
@@ -146,7 +151,7 @@ export const createFreshness = ({
     const isFromBefore = !partitionCounts.has(topic);
     partitionCounts.set(topic, partitions.length);
     for (const { partition, high } of partitions) {
-      const state = stateOf(topic, partition);
+      const state = stateOf({ topic, partition });
       state.high = high;
       for (const seen of state.unreached) if (seen.high > high) seen.high = high;
       dropReached(state);
@@ -192,8 +197,9 @@ export const createFreshness = ({
 
   /** Facts about a room have its id as their key, those about a person and a login have the person's. */
   const stateOfKey = (key: string): PartitionState | undefined => {
-    const count = partitionCounts.get(topics.roomEvents);
-    return count === undefined ? undefined : states.get(keyOf(topics.roomEvents, partitionOf(key, count)));
+    const topic = topics.roomEvents;
+    const count = partitionCounts.get(topic);
+    return count === undefined ? undefined : states.get(partitionName({ topic, partition: partitionOf(key, count) }));
   };
 
   const toFreshness = (state: PartitionState): PartitionFreshness => ({
@@ -203,10 +209,10 @@ export const createFreshness = ({
     ageMs: ageMs(state),
   });
 
-  const isReached = (positions: readonly PositionEntry[]): boolean =>
-    positions.every(({ topic, partition, offset }) => {
-      const state = states.get(keyOf(topic, partition));
-      return state !== undefined && state.shortSinceMs === null && state.applied > offset;
+  const isReached = (positions: readonly LogPosition[]): boolean =>
+    positions.every((position) => {
+      const state = states.get(partitionName(position));
+      return state !== undefined && state.shortSinceMs === null && state.applied > position.offset;
     });
 
   /** All who wait share one query at a time. */

@@ -1,4 +1,4 @@
-import { DeadLetterPosition } from '@realtime-service/contracts';
+import { DeadLetterPosition, type LogPosition, positionName } from '@realtime-service/contracts';
 import {
   type DeadLetterSummary,
   findDeadLetters,
@@ -9,16 +9,8 @@ import { defineCommand, type Terminal, UsageError } from './command.ts';
 import { printable, printShown, showBytes } from './show-bytes.ts';
 import { parseWhere, whereHelp } from './where.ts';
 
-export interface Place {
-  readonly topic: string;
-  readonly partition: number;
-  readonly offset: bigint;
-}
-
-export const placeOf = ({ topic, partition, offset }: Place): string => `${topic}/${partition}/${offset}`;
-
 /** @throws {UsageError} */
-export const parsePlace = (text: string): Place => {
+export const parsePosition = (text: string): LogPosition => {
   const [topic, partition = '', offset, ...more] = text.split('/');
   const parsed = DeadLetterPosition.safeParse({
     topic,
@@ -47,7 +39,7 @@ const textOf = (bytes: Buffer | null): string | null => bytes?.toString('utf8') 
 
 /** What `--json` tells of a letter. */
 export const toJson = (letter: DeadLetterSummary): object => ({
-  position: placeOf(letter),
+  position: positionName(letter),
   recordedAt: iso(letter.recordedAtMs),
   status: letter.status,
   reason: letter.reason,
@@ -56,7 +48,7 @@ export const toJson = (letter: DeadLetterSummary): object => ({
   room: letter.subject,
   key: textOf(letter.key),
   isPublished: letter.isRelayed,
-  settledBy: letter.settledBy && { position: placeOf(letter.settledBy), at: iso(letter.settledBy.atMs) },
+  settledBy: letter.settledBy && { position: positionName(letter.settledBy), at: iso(letter.settledBy.atMs) },
 });
 
 export const writeJson = (terminal: Terminal, value: object): void => terminal.write(`${JSON.stringify(value)}\n`);
@@ -79,7 +71,7 @@ export const letterTable = (letters: readonly DeadLetterSummary[]): string =>
   tableOf([
     ['POSITION', 'RECORDED', 'STATUS', 'REASON', 'TYPE', 'ROOM'],
     ...letters.map((letter) => [
-      placeOf(letter),
+      positionName(letter),
       iso(letter.recordedAtMs),
       letter.status,
       letter.reason,
@@ -116,7 +108,7 @@ export const listDeadLetters = defineCommand({
   run: async ({ values }, open) => {
     const filter = parseWhere(values.where ?? [], Date.now());
     const limit = parseNumber('limit', values.limit, { min: 1, max: 1_000, fallback: 50 });
-    const after = values.after === undefined ? null : parsePlace(values.after);
+    const after = values.after === undefined ? null : parsePosition(values.after);
     const { pool, terminal } = open();
     // One more, to know whether there is another page.
     const found = await findDeadLetters(pool, filter, { after, limit: limit + 1 });
@@ -125,7 +117,7 @@ export const listDeadLetters = defineCommand({
     else if (page.length > 0) terminal.write(letterTable(page));
     const last = page.at(-1);
     if (last === undefined) terminal.tell('No dead letters.\n');
-    else if (found.length > limit) terminal.tell(`There are more: --after ${placeOf(last)}\n`);
+    else if (found.length > limit) terminal.tell(`There are more: --after ${positionName(last)}\n`);
     return 'done';
   },
 });
@@ -134,12 +126,12 @@ const printLetter = (letter: KeptDeadLetter, maxBytes: number): string => {
   const { settledBy, key, value, headers } = letter;
   const print = (bytes: Buffer, header?: string): string => printShown(showBytes(bytes, maxBytes, header));
   const about: [string, string][] = [
-    ['position', placeOf(letter)],
+    ['position', positionName(letter)],
     ['recorded', iso(letter.recordedAtMs)],
     ['status', letter.status],
     ...(settledBy === null
       ? []
-      : [['settled by', `${placeOf(settledBy)} at ${iso(settledBy.atMs)}`] as [string, string]]),
+      : [['settled by', `${positionName(settledBy)} at ${iso(settledBy.atMs)}`] as [string, string]]),
     ['reason', letter.reason],
     ['message', printable(letter.message)],
     ['type', printable(letter.type ?? '-')],
@@ -176,12 +168,12 @@ and the like are left out.`,
   run: async ({ values, positionals }, open) => {
     const [position, ...more] = positionals;
     if (position === undefined || more.length > 0) throw new UsageError('Say one position');
-    const place = parsePlace(position);
+    const place = parsePosition(position);
     const maxBytes = parseNumber('bytes', values.bytes, { min: 1, max: 1_000_000, fallback: 4_096 });
     const { pool, terminal } = open();
     const letter = await readDeadLetter(pool, place);
     if (letter === undefined) {
-      terminal.tell(`There is no dead letter at ${placeOf(place)}.\n`);
+      terminal.tell(`There is no dead letter at ${positionName(place)}.\n`);
       return 'nothing';
     }
     if (!values.json) {

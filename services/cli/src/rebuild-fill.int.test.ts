@@ -10,7 +10,7 @@ import {
   preparePositions,
   prepareRebuild,
   purgeFacts,
-  readPositions,
+  readNextOffsets,
   rebuildProjection,
   rebuildUrlOf,
 } from '@realtime-service/room-store';
@@ -19,13 +19,6 @@ import { appendHistory, partitionCount, type RebuiltDatabase, startRebuiltDataba
 import { createFiller } from './rebuild-fill.ts';
 
 const topic = topics.roomEvents;
-
-const positionsOf = async (pool: Pool, projection: string): Promise<Map<number, bigint>> =>
-  new Map(
-    (await readPositions(pool, projection)).flatMap((each) =>
-      each.topic === topic ? [[each.partition, each.nextOffset]] : [],
-    ),
-  );
 
 const rowsOf = async (pool: Pool, schema: string): Promise<string[]> => {
   await purgeFacts(pool, { projection: schema === 'public' ? activeProjection : rebuildProjection });
@@ -55,16 +48,20 @@ const fill = async (
       partitionCount,
       acceptsMisplaced: false,
       isOurs,
-      readLimits: () => positionsOf(pool, activeProjection),
+      readLimits: () => readNextOffsets(pool, activeProjection, topic),
       purge: (partition) => purgeFacts(pool, { projection: rebuildProjection, topic, partition }),
     }),
     startAt: async () =>
-      [...(await positionsOf(pool, rebuildProjection))].map(([partition, offset]) => ({ topic, partition, offset })),
+      [...(await readNextOffsets(pool, rebuildProjection, topic))].map(([partition, offset]) => ({
+        topic,
+        partition,
+        offset,
+      })),
     maxBatchRecords: 11,
   });
   const isFilled = async (): Promise<boolean> => {
-    const ends = await positionsOf(pool, activeProjection);
-    const next = await positionsOf(pool, rebuildProjection);
+    const ends = await readNextOffsets(pool, activeProjection, topic);
+    const next = await readNextOffsets(pool, rebuildProjection, topic);
     return [...ends].every(([partition, end]) => !isOurs(partition) || next.get(partition) === end);
   };
   while (!(await isFilled())) await Promise.race([consumer.done, delay(20)]);
@@ -113,7 +110,7 @@ describeWith(['postgres'], 'filling the second set', () => {
   test.each([true, false])('batch by batch comes to the same rows; from an empty set: %s', async (isEmpty) => {
     await writeHistory();
     await fill(pool, isEmpty, (partition) => partition < 2);
-    const half = await positionsOf(pool, rebuildProjection);
+    const half = await readNextOffsets(pool, rebuildProjection, topic);
     expect([half.get(2), half.get(3)]).toEqual([0n, 0n]);
     await fill(pool, isEmpty, (partition) => partition >= 2);
     expect(await rowsOf(pool, 'realtime_rebuild')).toEqual(await rowsOf(database.pool, 'public'));

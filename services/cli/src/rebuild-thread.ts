@@ -7,6 +7,7 @@ import {
   createPool,
   createRebuildStore,
   purgeFacts,
+  readNextOffsets,
   readPositions,
   rebuildProjection,
   rebuildUrlOf,
@@ -56,10 +57,7 @@ const consumer = log.consume({
     partitionCount,
     acceptsMisplaced,
     isOurs: (partition) => partition % count === index,
-    readLimits: async () => {
-      const positions = await readPositions(pool, activeProjection);
-      return new Map(positions.flatMap((each) => (each.topic === topic ? [[each.partition, each.nextOffset]] : [])));
-    },
+    readLimits: () => readNextOffsets(pool, activeProjection, topic),
     purge: (partition) => purgeFacts(pool, { projection: rebuildProjection, topic, partition }),
   }),
   startAt: async () => startPositions(await readPositions(pool, rebuildProjection)),

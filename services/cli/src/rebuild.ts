@@ -8,12 +8,11 @@ import {
   dropRebuild,
   isBusy,
   LogReplacedError,
-  type PartitionPosition,
   type Pool,
   preparePositions,
   prepareRebuild,
   RebuildOutdatedError,
-  readPositions,
+  readNextOffsets,
   readTableUsers,
   rebuildProjection,
   type Swapped,
@@ -54,9 +53,6 @@ const assertWhole = async (log: EventLog, active: ReadonlyMap<number, bigint>): 
   return bounds.length;
 };
 
-const ofTopic = (positions: readonly PartitionPosition[]): Map<number, bigint> =>
-  new Map(positions.flatMap((each) => (each.topic === topic ? [[each.partition, each.nextOffset]] : [])));
-
 interface Standing {
   readonly done: bigint;
   readonly total: bigint;
@@ -66,10 +62,10 @@ const readStanding = async (pool: Pool): Promise<Standing> => {
   const sum = (positions: ReadonlyMap<number, bigint>): bigint =>
     [...positions.values()].reduce((left, right) => left + right, 0n);
   const [total, done] = await Promise.all([
-    readPositions(pool, activeProjection),
-    readPositions(pool, rebuildProjection),
+    readNextOffsets(pool, activeProjection, topic),
+    readNextOffsets(pool, rebuildProjection, topic),
   ]);
-  return { done: sum(ofTopic(done)), total: sum(ofTopic(total)) };
+  return { done: sum(done), total: sum(total) };
 };
 
 /** Threads that fill the set; `failed` rejects when one of them ended by itself. */
@@ -201,7 +197,7 @@ interface RebuildOptions {
 
 const rebuild = async ({ pool, log, terminal, ending }: Workplace, options: RebuildOptions) => {
   const { threadCount, isRestart, acceptsMisplaced } = options;
-  const partitionCount = await assertWhole(await log(), ofTopic(await readPositions(pool, activeProjection)));
+  const partitionCount = await assertWhole(await log(), await readNextOffsets(pool, activeProjection, topic));
   const { keep, release } = await takeDuty(pool, terminal, ending);
   try {
     if (isRestart) await dropRebuild(pool);

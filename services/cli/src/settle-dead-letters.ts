@@ -1,6 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type RoomEventType, RoomId, toBinaryHeaders, topics } from '@realtime-service/contracts';
+import {
+  partitionName,
+  positionName,
+  type RoomEventType,
+  RoomId,
+  toBinaryHeaders,
+  topics,
+} from '@realtime-service/contracts';
 import type { EventLog, LogPosition, NewRecord } from '@realtime-service/event-log';
 import {
   activeProjection,
@@ -12,16 +19,7 @@ import {
   summariseDeadLetters,
 } from '@realtime-service/room-store';
 import { type Command, CommandError, defineCommand, type Outcome, UsageError, type Workplace } from './command.ts';
-import {
-  jsonOption,
-  letterTable,
-  parseNumber,
-  parsePlace,
-  placeOf,
-  toJson,
-  whereOption,
-  writeJson,
-} from './dead-letters.ts';
+import { jsonOption, letterTable, parseNumber, parsePosition, toJson, whereOption, writeJson } from './dead-letters.ts';
 import { parseWhere, whereHelp } from './where.ts';
 
 /** What an operator can do with letters. */
@@ -55,7 +53,7 @@ const maxWaitSeconds = 600;
  */
 const recordOf = ({ type }: Action, letter: DeadLetterSummary, nowMs: number): NewRecord => {
   const { topic, partition, offset } = letter;
-  const subject = letter.subject ?? RoomId.safeParse(letter.key?.toString('utf8')).data ?? placeOf(letter);
+  const subject = letter.subject ?? RoomId.safeParse(letter.key?.toString('utf8')).data ?? positionName(letter);
   const context = { specversion: '1.0', id: randomUUID(), source, type, subject } as const;
   return {
     topic: topics.roomEvents,
@@ -95,10 +93,9 @@ const isApplied = async (
   const deadlineMs = performance.now() + waitMs;
   for (;;) {
     const next = new Map(
-      (await readPositions(pool, activeProjection)).map((each) => [`${each.topic} ${each.partition}`, each.nextOffset]),
+      (await readPositions(pool, activeProjection)).map((each) => [partitionName(each), each.nextOffset]),
     );
-    if (positions.every(({ topic, partition, offset }) => (next.get(`${topic} ${partition}`) ?? 0n) > offset))
-      return true;
+    if (positions.every((each) => (next.get(partitionName(each)) ?? 0n) > each.offset)) return true;
     if (performance.now() > deadlineMs || ending.aborted) return false;
     await delay(pollMs, undefined, { signal: ending }).catch(() => {});
   }
@@ -111,13 +108,13 @@ const countsOf = (values: readonly string[]): string =>
 
 type Selection = (pool: Pool, tell: (text: string) => void) => Promise<readonly DeadLetterSummary[]>;
 
-const byPlace =
+const byPosition =
   ({ verb, from }: Action, positionals: readonly string[]): Selection =>
   async (pool, tell) => {
-    const wanted = positionals.map(parsePlace);
+    const wanted = positionals.map(parsePosition);
     const found = await summariseDeadLetters(pool, wanted);
-    const known = new Map(found.map((letter) => [placeOf(letter), letter]));
-    for (const place of wanted.map(placeOf)) {
+    const known = new Map(found.map((letter) => [positionName(letter), letter]));
+    for (const place of wanted.map(positionName)) {
       const status = known.get(place)?.status;
       if (status === undefined) tell(`There is no dead letter at ${place}.\n`);
       else if (!from.includes(status)) tell(`${place} is ${status} already: nothing to ${verb}.\n`);
@@ -215,7 +212,8 @@ const settlingCommand = (action: Action, words: { readonly summary: string; read
       const waitMs = parseNumber('wait', values.wait, { min: 0, max: maxWaitSeconds, fallback: 10 }) * 1_000;
       if (positionals.length > 0 === (values.where !== undefined))
         throw new UsageError(`Say what to ${action.verb}: positions, or --where`);
-      const select = values.where === undefined ? byPlace(action, positionals) : byWhere(action, values.where, limit);
+      const select =
+        values.where === undefined ? byPosition(action, positionals) : byWhere(action, values.where, limit);
       const workplace = open();
       const { terminal } = workplace;
       const letters = await select(workplace.pool, terminal.tell);

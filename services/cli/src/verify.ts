@@ -9,7 +9,7 @@ import {
   createModel,
   type Difference,
   type Model,
-  readPositions,
+  readNextOffsets,
   readUnstorable,
 } from '@realtime-service/room-store';
 import { applyDecoded, asDeadLetter, type Decoded, decodeRecord } from '@realtime-service/room-worker';
@@ -127,11 +127,7 @@ interface Verified {
 
 const verifyAt = async (client: Client, { log, terminal, ending }: Workplace, isJson: boolean): Promise<Verified> => {
   await beginSnapshot(client);
-  const positions = new Map(
-    (await readPositions(client, activeProjection)).flatMap((each) =>
-      each.topic === topic ? [[each.partition, each.nextOffset]] : [],
-    ),
-  );
+  const positions = await readNextOffsets(client, activeProjection, topic);
   const eventLog = await log(terminal.tell);
   const bounds = await eventLog.bounds(topic);
   const report = createReport(terminal, isJson);

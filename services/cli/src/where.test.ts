@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { UsageError } from './command.ts';
-import { parsePlace } from './dead-letters.ts';
+import { parsePosition } from './dead-letters.ts';
 import { parseWhere } from './where.ts';
 
 const now = Date.parse('2026-03-01T12:00:00Z');
@@ -61,7 +61,7 @@ describe('conditions', () => {
 
 describe('positions', () => {
   test('name topic, partition and offset', () => {
-    expect(parsePlace('realtime.room-events.v1/3/9007199254740993')).toEqual({
+    expect(parsePosition('realtime.room-events.v1/3/9007199254740993')).toEqual({
       topic: 'realtime.room-events.v1',
       partition: 3,
       offset: 9_007_199_254_740_993n,
@@ -81,6 +81,6 @@ describe('positions', () => {
     'a b/1/2',
     'a/1/9223372036854775808',
   ])('%j is none', (text) => {
-    expect(() => parsePlace(text)).toThrow(UsageError);
+    expect(() => parsePosition(text)).toThrow(UsageError);
   });
 });

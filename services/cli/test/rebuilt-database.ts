@@ -16,7 +16,7 @@ import {
   migrate,
   type Pool,
   preparePositions,
-  readPositions,
+  readNextOffsets,
 } from '@realtime-service/room-store';
 import { createProjector, createWorkerMetrics } from '@realtime-service/room-worker';
 import { createLogger } from '@realtime-service/telemetry';
@@ -75,10 +75,8 @@ export const startRebuiltDatabase = async (openLog?: (pool: Pool) => EventLog): 
     return lines;
   };
   const isCaughtUp = async (): Promise<boolean> => {
-    const next = new Map(
-      (await readPositions(pool, activeProjection)).map((each) => [`${each.partition} ${each.topic}`, each.nextOffset]),
-    );
-    return (await log.bounds(topic)).every(({ partition, high }) => next.get(`${partition} ${topic}`) === high);
+    const next = await readNextOffsets(pool, activeProjection, topic);
+    return (await log.bounds(topic)).every(({ partition, high }) => next.get(partition) === high);
   };
   return {
     url,

@@ -5,6 +5,7 @@ import {
   LivekitObserved,
   observedType,
   type ProblemFault,
+  positionName,
   readLivekitWebhook,
   readRecord,
   readRoomEvent,
@@ -167,7 +168,7 @@ const originOf = (stored: StoredRecord, event: CloudEvent | null): Origin => {
   const { topic, partition, offset } = stored;
   const { id, time, sequence } = event?.context ?? {};
   return {
-    eventId: id ?? `${topic}/${partition}/${offset}`,
+    eventId: id ?? positionName(stored),
     topic,
     partition,
     offset,

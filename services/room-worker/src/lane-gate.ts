@@ -1,5 +1,5 @@
-import { topics } from '@realtime-service/contracts';
-import { type EventLog, type LogPartition, partitionOf } from '@realtime-service/event-log';
+import { partitionName, topics } from '@realtime-service/contracts';
+import { type EventLog, partitionOf } from '@realtime-service/event-log';
 import type { PartitionPosition, RoomStore } from '@realtime-service/room-store';
 import { type Clock, systemClock } from './clock.ts';
 
@@ -7,14 +7,13 @@ import { type Clock, systemClock } from './clock.ts';
 const patienceMs = 500;
 const lookEveryMs = 50;
 
-/** Positions by topic and partition. */
+/** Positions by {@link partitionName}. */
 export type Positions = Map<string, bigint>;
-export const placeOf = ({ topic, partition }: LogPartition): string => `${topic} ${partition}`;
 
 /** Notes where the database was seen to stand. */
 export const noteReached = (reached: Positions, positions: readonly PartitionPosition[]): void => {
   for (const each of positions)
-    if (each.nextOffset > (reached.get(placeOf(each)) ?? 0n)) reached.set(placeOf(each), each.nextOffset);
+    if (each.nextOffset > (reached.get(partitionName(each)) ?? 0n)) reached.set(partitionName(each), each.nextOffset);
 };
 
 /**
@@ -74,7 +73,7 @@ export const createLaneGate = (
     // Other tables have taken the place of those that were known, or a position went back, by a restore or a reset: as
     // after a start.
     const isAnew = positions.some(
-      (each) => each.tables !== serving || each.nextOffset < (before.get(placeOf(each)) ?? 0n),
+      (each) => each.tables !== serving || each.nextOffset < (before.get(partitionName(each)) ?? 0n),
     );
     if (isAnew) {
       known = undefined;

@@ -1,4 +1,4 @@
-import { allTopics, consumedTopics } from '@realtime-service/contracts';
+import { allTopics, consumedTopics, partitionName } from '@realtime-service/contracts';
 import { createDatabase } from '@realtime-service/dev-stack';
 import { realParts } from '@realtime-service/dev-stack/vitest';
 import {
@@ -90,11 +90,11 @@ export const startProjection = async (): Promise<TestProjection> => {
   };
   const isCaughtUp = async (): Promise<boolean> => {
     const next = new Map(
-      (await readPositions(pool, activeProjection)).map((each) => [`${each.topic} ${each.partition}`, each.nextOffset]),
+      (await readPositions(pool, activeProjection)).map((each) => [partitionName(each), each.nextOffset]),
     );
     for (const topic of consumedTopics)
       for (const { partition, high } of await log.bounds(topic))
-        if (next.get(`${topic} ${partition}`) !== high) return false;
+        if (next.get(partitionName({ topic, partition })) !== high) return false;
     return true;
   };
   const caughtUp = async (): Promise<void> => {

@@ -1,5 +1,5 @@
-import type { LivekitFact, RoomEvent } from '@realtime-service/contracts';
-import type { LogPlace, Origin, UnreadableFact } from '@realtime-service/room-model';
+import type { LivekitFact, LogPartition, LogPosition, RoomEvent } from '@realtime-service/contracts';
+import type { Origin, UnreadableFact } from '@realtime-service/room-model';
 
 /** Why a record can never be applied. */
 export const deadLetterReasons = [
@@ -22,7 +22,7 @@ export interface DeadRecord {
 }
 
 /** A record that could not be applied, as it stood in the log, and why. */
-export interface DeadLetter extends LogPlace, DeadRecord {
+export interface DeadLetter extends LogPosition, DeadRecord {
   readonly recordedAtMs: number;
 }
 
@@ -38,7 +38,7 @@ export type ChunkContent =
   | { readonly kind: 'dead'; readonly dead: DeadRecord; readonly unreadable: UnreadableFact }
   | {
       readonly kind: 'retry';
-      readonly letter: LogPlace;
+      readonly letter: LogPosition;
       readonly decode: (letter: DeadLetter) => ChunkRecord;
       /** Null until the letter has been read, in the transaction that applies it. */
       readonly outcome: RetryOutcome | null;
@@ -63,14 +63,8 @@ export interface ChunkRecord {
   readonly retriedAtMs?: number;
 }
 
-/** A partition of the log. */
-export interface LogLane {
-  readonly topic: string;
-  readonly partition: number;
-}
-
 /** A partition as one projection reads it. */
-export interface ProjectionPartition extends LogLane {
+export interface ProjectionPartition extends LogPartition {
   readonly projection: string;
 }
 

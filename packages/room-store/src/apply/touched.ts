@@ -1,5 +1,5 @@
-import { isUserEventType, RoomId, UserId } from '@realtime-service/contracts';
-import { type LogPlace, type Session, signedUserOf } from '@realtime-service/room-model';
+import { isUserEventType, type LogPosition, RoomId, UserId } from '@realtime-service/contracts';
+import { type Session, signedUserOf } from '@realtime-service/room-model';
 import { toPlace } from '../dead-letters/dead-letters.ts';
 import type { ChunkRecord } from './chunk.ts';
 
@@ -12,7 +12,7 @@ export interface Touched {
   /** Rooms whose whole member list a full-state fact replaces. */
   readonly wholeRooms: Set<string>;
   /** Dead letters whose doubts may be raised or settled. */
-  readonly letters: LogPlace[];
+  readonly letters: LogPosition[];
   /** Users by their rooms. */
   readonly members: Map<string, Set<string>>;
   /** Users by the rooms in which something is taken from them or given back. */

@@ -1,4 +1,4 @@
-import { CloudEventContext, RoomId } from '@realtime-service/contracts';
+import { CloudEventContext, type LogPartition, RoomId } from '@realtime-service/contracts';
 import { allInOrder, type Client } from '../database/database.ts';
 import {
   banTable,
@@ -13,13 +13,13 @@ import {
 } from '../database/rows.ts';
 import { send, toBytea } from '../database/statement.ts';
 import { settleDeadLetters } from '../dead-letters/dead-letters.ts';
-import type { ChunkRecord, LogLane } from './chunk.ts';
+import type { ChunkRecord } from './chunk.ts';
 import { type ChunkWrites, edgeLifeSeconds } from './chunk-writes.ts';
 
 /** `unknown` says that none of them has been written before: PostgreSQL then need not look for each of them first. */
 const writeFacts = async (
   client: Client,
-  { topic, partition }: LogLane,
+  { topic, partition }: LogPartition,
   facts: ReadonlyMap<string, ChunkRecord>,
   unknown: boolean,
 ): Promise<void> => {
@@ -42,7 +42,7 @@ const writeFacts = async (
 /** `known`: those of these facts that may have been written before; all, where it is not given. */
 const writeAppliedFacts = async (
   client: Client,
-  at: LogLane,
+  at: LogPartition,
   { records }: ChunkWrites,
   known: ReadonlySet<string> | undefined,
 ): Promise<void> => {
@@ -168,7 +168,7 @@ const writeOutbox = async (client: Client, writes: ChunkWrites): Promise<void> =
  */
 export const writeState = async (
   client: Client,
-  at: LogLane,
+  at: LogPartition,
   writes: ChunkWrites,
   known?: ReadonlySet<string>,
 ): Promise<void> => {
@@ -186,7 +186,7 @@ export const writeState = async (
  * Writes everything that a chunk changed, in a fixed order of tables and without waiting for answers; to be called under the locks that the rows were
  * read under. Answers how many marks and orders it raised.
  */
-export const writeChunk = async (client: Client, at: LogLane, writes: ChunkWrites): Promise<number> => {
+export const writeChunk = async (client: Client, at: LogPartition, writes: ChunkWrites): Promise<number> => {
   const [, , , , , , , marks] = await allInOrder([
     writeState(client, at, writes),
     upsert(client, suspectTable, [...writes.suspects.values()]),

@@ -1,18 +1,18 @@
-import type { DeadLetterPosition } from '@realtime-service/contracts';
-import { isLaterInLog, isSamePlace, type LogPlace } from '@realtime-service/room-model';
+import type { DeadLetterPosition, LogPosition } from '@realtime-service/contracts';
+import { isLaterInLog, isSamePlace } from '@realtime-service/room-model';
 import type { ChunkRecord, DeadLetter, RetryOutcome } from '../apply/chunk.ts';
 import { allInOrder, type Client } from '../database/database.ts';
 
 type Row = Record<string, unknown>;
 
-export const toPlace = ({ topic, partition, offset }: DeadLetterPosition): LogPlace => ({
+export const toPlace = ({ topic, partition, offset }: DeadLetterPosition): LogPosition => ({
   topic,
   partition,
   offset: BigInt(offset),
 });
 
 /** Places as columns, to be unnested. */
-export const placeColumns = (places: readonly LogPlace[]): [string[], number[], string[]] => [
+export const placeColumns = (places: readonly LogPosition[]): [string[], number[], string[]] => [
   places.map(({ topic }) => topic),
   places.map(({ partition }) => partition),
   places.map(({ offset }) => offset.toString()),
@@ -32,7 +32,7 @@ export const toDeadLetter = (row: Row): DeadLetter => ({
   message: row.message as string,
 });
 
-export const readDeadLetters = async (client: Client, places: readonly LogPlace[]): Promise<DeadLetter[]> => {
+export const readDeadLetters = async (client: Client, places: readonly LogPosition[]): Promise<DeadLetter[]> => {
   const { rows } = await client.query(
     `select * from dead_letters where (topic, "partition", "offset") in
       (select * from unnest($1::text[], $2::int[], $3::bigint[]))`,
@@ -41,7 +41,7 @@ export const readDeadLetters = async (client: Client, places: readonly LogPlace[
   return rows.map(toDeadLetter);
 };
 
-const letterIn = (records: readonly ChunkRecord[], place: LogPlace): DeadLetter | undefined => {
+const letterIn = (records: readonly ChunkRecord[], place: LogPosition): DeadLetter | undefined => {
   for (const { content, origin, recordedAtMs } of records)
     if (content.kind === 'dead' && isSamePlace(origin, place)) return { ...place, recordedAtMs, ...content.dead };
   return undefined;
@@ -59,7 +59,7 @@ const isAction = ({ content }: ChunkRecord): boolean =>
  */
 export const withRetried = async (
   records: readonly ChunkRecord[],
-  read: (places: readonly LogPlace[]) => Promise<readonly DeadLetter[]>,
+  read: (places: readonly LogPosition[]) => Promise<readonly DeadLetter[]>,
 ): Promise<readonly ChunkRecord[]> => {
   const places = records.flatMap(({ content, origin }) =>
     content.kind === 'retry' && content.outcome === null && isLaterInLog(origin, content.letter)

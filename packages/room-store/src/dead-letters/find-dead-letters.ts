@@ -1,4 +1,4 @@
-import type { LogPlace } from '@realtime-service/room-model';
+import type { LogPosition } from '@realtime-service/contracts';
 import type { DeadLetter } from '../apply/chunk.ts';
 import type { Pool } from '../database/database.ts';
 import { placeColumns, toDeadLetter } from './dead-letters.ts';
@@ -28,13 +28,13 @@ export interface DeadLetterSummary extends Omit<DeadLetter, 'value' | 'headers'>
   readonly status: DeadLetterStatus;
   readonly isRelayed: boolean;
   /** The log record that settled it. */
-  readonly settledBy: (LogPlace & { readonly atMs: number }) | null;
+  readonly settledBy: (LogPosition & { readonly atMs: number }) | null;
 }
 export type KeptDeadLetter = DeadLetterSummary & DeadLetter;
 
 export interface DeadLetterPage {
   /** The place that the last page ended at. */
-  readonly after: LogPlace | null;
+  readonly after: LogPosition | null;
   readonly limit: number;
 }
 
@@ -104,7 +104,10 @@ export const findDeadLetters = async (
 };
 
 /** Those of these letters that there are, in the order of places. */
-export const summariseDeadLetters = async (pool: Pool, places: readonly LogPlace[]): Promise<DeadLetterSummary[]> => {
+export const summariseDeadLetters = async (
+  pool: Pool,
+  places: readonly LogPosition[],
+): Promise<DeadLetterSummary[]> => {
   const { rows } = await pool.query(
     `select ${summaryColumns} from dead_letters
       where (topic, "partition", "offset") in (select * from unnest($1::text[], $2::int[], $3::bigint[]))
@@ -114,7 +117,7 @@ export const summariseDeadLetters = async (pool: Pool, places: readonly LogPlace
   return rows.map(toSummary);
 };
 
-export const readDeadLetter = async (pool: Pool, place: LogPlace): Promise<KeptDeadLetter | undefined> => {
+export const readDeadLetter = async (pool: Pool, place: LogPosition): Promise<KeptDeadLetter | undefined> => {
   const { rows } = await pool.query(
     'select * from dead_letters where topic = $1 and "partition" = $2 and "offset" = $3',
     [place.topic, place.partition, place.offset.toString()],

@@ -1,5 +1,5 @@
+import type { LogPartition } from '@realtime-service/contracts';
 import { type Suspect, WorkingSet } from '@realtime-service/room-model';
-import type { LogLane } from '../apply/chunk.ts';
 import { factIdentityMs } from '../apply/repeats.ts';
 import type { Client } from '../database/database.ts';
 import {
@@ -164,7 +164,7 @@ export class Comparison {
     this.#report = report;
   }
 
-  async compare(model: Model, at: LogLane): Promise<void> {
+  async compare(model: Model, at: LogPartition): Promise<void> {
     const { rooms, members, bans, users, logins, suspects } = model.set;
     await this.#compareTable(roomTable, rooms.values(), at);
     await this.#compareTable(memberTable, members.values(), at);
@@ -205,7 +205,7 @@ export class Comparison {
   async #compareTable<T>(
     table: Table<T>,
     rows: Iterable<T>,
-    { topic, partition }: LogLane,
+    { topic, partition }: LogPartition,
     isCompared: (row: T) => boolean = () => true,
   ): Promise<void> {
     const folded = new Map<string, Fields>();
@@ -241,7 +241,7 @@ export class Comparison {
     }
   }
 
-  async #compareFacts(model: Model, { topic, partition }: LogLane): Promise<void> {
+  async #compareFacts(model: Model, { topic, partition }: LogPartition): Promise<void> {
     const oldestMs = model.newestRecordedAtMs() - factIdentityMs;
     const left = new Map([...model.facts].filter(([, recordedAtMs]) => recordedAtMs >= oldestMs));
     const fieldsAt = (recordedAtMs: number): Fields => new Map([['recorded_at', new Date(recordedAtMs).toISOString()]]);
@@ -263,7 +263,7 @@ export class Comparison {
       this.#report(oneSided('missing', 'applied_facts', fieldsAt(recordedAtMs), keyOf(factKey)));
   }
 
-  async #comparePosition(model: Model, { topic, partition }: LogLane): Promise<void> {
+  async #comparePosition(model: Model, { topic, partition }: LogPartition): Promise<void> {
     const { rows } = await this.#client.query<{ newest_recorded_at: Date }>(
       `select newest_recorded_at from log_positions where projection = $1 and topic = $2 and "partition" = $3`,
       [activeProjection, topic, partition],
@@ -276,7 +276,10 @@ export class Comparison {
 }
 
 /** Offsets of a partition whose data the database refused: dead letters that no decoder can tell. */
-export const readUnstorable = async (client: Client, { topic, partition }: LogLane): Promise<Map<bigint, string>> => {
+export const readUnstorable = async (
+  client: Client,
+  { topic, partition }: LogPartition,
+): Promise<Map<bigint, string>> => {
   const { rows } = await client.query<{ offset: string; message: string }>(
     `select "offset", message from dead_letters where topic = $1 and "partition" = $2 and reason = 'unstorable'`,
     [topic, partition],

@@ -2,7 +2,7 @@ import {
   decodeAtLeast,
   faultsOf,
   JoinRequest,
-  type PositionEntry,
+  type LogPosition,
   type ProblemFault,
   RoomId,
 } from '@realtime-service/contracts';
@@ -16,7 +16,7 @@ const readRequest = z.compile(JoinRequest);
 /** What a caller asks for, well-formed but not granted. */
 export interface AskedJoin extends Omit<JoinRequest, 'at_least'> {
   readonly roomId: string;
-  readonly atLeast: readonly PositionEntry[];
+  readonly atLeast: readonly LogPosition[];
 }
 
 /**
