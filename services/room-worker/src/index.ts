@@ -4,7 +4,7 @@ export { startEnforcement } from './enforce.ts';
 export { createLaneGate, type LaneGate, noteReached, type Positions } from './lane-gate.ts';
 export { toLivekitRecord } from './livekit-record.ts';
 export { createWorkerMetrics } from './metrics.ts';
+export { noticeRestore, noting } from './position-watch.ts';
 export { applyDecoded, asDeadLetter, createProjector } from './project.ts';
 export { startPositions } from './start-positions.ts';
 export { sweepOnce } from './sweep.ts';
-export { noticeRestore, noting } from './worker.ts';

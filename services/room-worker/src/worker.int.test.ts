@@ -20,8 +20,9 @@ import { until } from '../test/until.ts';
 import { WorkerSettings } from './config.ts';
 import { startEnforcement } from './enforce.ts';
 import { createLaneGate, type Positions } from './lane-gate.ts';
+import { lookAtPositions, startPositionWatch } from './position-watch.ts';
 import { startPositions } from './start-positions.ts';
-import { gatherBacklog, startWorker } from './worker.ts';
+import { startWorker } from './worker.ts';
 
 describeWith(['postgres', 'livekit'], 'the worker, with a real LiveKit', () => {
   let real: RealWorker;
@@ -419,6 +420,38 @@ describeWith(['postgres'], 'a database that is restored under running workers', 
     expect(isLet()).toBe(true);
   });
 
+  test('is noticed where the backlog cannot be read, of which no old number is shown then', async () => {
+    const { store, pool, log, metrics, logger } = parts;
+    const consumer = log.consume({ group: 'other', topics: consumedTopics, onBatch: parts.project });
+    const reached: Positions = new Map();
+    let repositioned = 0;
+    const watch = startPositionWatch({
+      pool,
+      log,
+      consumer: {
+        ...consumer,
+        reposition: () => {
+          repositioned += 1;
+        },
+      },
+      consumergroup: 'other',
+      partitionCounts: new Map(consumedTopics.map((topic) => [topic, partitionCount])),
+      reached,
+      gate: createLaneGate(store, log, activeProjection),
+      metrics,
+      logger,
+    });
+    stops.push(watch.stop, () => consumer.stop(5_000));
+    const shown = async () => (await metrics.deadLettersOpen.get()).values;
+    await parts.tell(roomRecord(['room.created', room, {}]));
+    await until('the room is known to be applied', () => [...reached.values()].some((offset) => offset > 0n));
+    await until('the backlog is told', async () => (await shown()).length === 1);
+    await pool.query('alter table dead_letters rename to letters');
+    await until('it is not shown any more', async () => (await shown()).length === 0);
+    await pool.query('update log_positions set next_offset = 0');
+    await until('the restore is noticed', () => repositioned > 0);
+  });
+
   test('nor does one that had no questions since, while another one applied it', async () => {
     const { store, pool, log, metrics, logger } = parts;
     const startAt = async () => startPositions(await readPositions(pool, activeProjection));
@@ -427,7 +460,7 @@ describeWith(['postgres'], 'a database that is restored under running workers', 
     const reached: Positions = new Map();
     const partitionCounts = new Map(consumedTopics.map((topic) => [topic, partitionCount]));
     const look = () =>
-      gatherBacklog({ pool, log, consumer, consumergroup: 'idle', partitionCounts, reached, gate, metrics, logger });
+      lookAtPositions({ pool, log, consumer, consumergroup: 'idle', partitionCounts, reached, gate, metrics, logger });
     const enforcement = startEnforcement({
       store,
       livekit: livekit.service,

@@ -1,35 +1,25 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { allTopics, consumedTopics, partitionName } from '@realtime-service/contracts';
-import {
-  type ConsumeOptions,
-  type EventLog,
-  type LogConsumer,
-  type LogPartition,
-  openEventLog,
-  prepareEmbeddedLog,
-} from '@realtime-service/event-log';
+import { allTopics, consumedTopics } from '@realtime-service/contracts';
+import { type LogConsumer, type LogPartition, openEventLog, prepareEmbeddedLog } from '@realtime-service/event-log';
 import { createRoomService } from '@realtime-service/livekit';
 import {
   activeProjection,
-  countOpenDeadLetters,
   createPool,
   createPostgresStore,
   listen,
   marksChannel,
   migrate,
   PartitionCountChangedError,
-  type PartitionPosition,
-  type Pool,
   preparePositions,
   purge,
-  readMarkBacklog,
   readPositions,
 } from '@realtime-service/room-store';
 import { createOpsServer, type Logger } from '@realtime-service/telemetry';
 import type { WorkerSettings } from './config.ts';
 import { startEnforcement } from './enforce.ts';
-import { createLaneGate, type LaneGate, noteReached, type Positions } from './lane-gate.ts';
-import { createWorkerMetrics, type WorkerMetrics } from './metrics.ts';
+import { createLaneGate, noteReached, type Positions } from './lane-gate.ts';
+import { createWorkerMetrics } from './metrics.ts';
+import { noting, startPositionWatch } from './position-watch.ts';
 import { createProjector } from './project.ts';
 import { startRelay } from './relay.ts';
 import { startPositions } from './start-positions.ts';
@@ -38,7 +28,6 @@ import { createWebhookIntake } from './webhook-intake.ts';
 
 const livekitTimeoutMs = 2_000;
 const retryStartMs = 500;
-const backlogEveryMs = 2_000;
 const purgeEveryMs = 3_600_000;
 
 export interface Worker {
@@ -64,77 +53,6 @@ const untilReady = async (
       logger.warn({ dependency: what, err: error }, 'dependency is not there yet');
     }
     await delay(retryStartMs, undefined, { signal: ending });
-  }
-};
-
-interface Backlog {
-  readonly pool: Pool;
-  readonly log: EventLog;
-  readonly consumer: LogConsumer;
-  readonly consumergroup: string;
-  readonly partitionCounts: ReadonlyMap<string, number>;
-  /** Where each partition of the database was seen to stand. */
-  readonly reached: Positions;
-  readonly gate: LaneGate;
-  readonly metrics: WorkerMetrics;
-  readonly logger: Logger;
-}
-
-/** Notes how far the database came with each batch, for the consumer and for the gate. */
-export const noting =
-  (project: ConsumeOptions['onBatch'], reached: Positions, seen: Positions): ConsumeOptions['onBatch'] =>
-  async (batch) => {
-    const outcome = await project(batch);
-    if (outcome.kind !== 'stop')
-      for (const each of [reached, seen]) noteReached(each, [{ ...batch, nextOffset: outcome.nextOffset }]);
-    return outcome;
-  };
-
-/**
- * A restored database stands before where it stood. Where nothing new is written, no batch would tell the consumer.
- * Answers where each partition stands.
- */
-export const noticeRestore = async (
-  {
-    consumer,
-    reached,
-    logger,
-  }: Pick<Backlog, 'reached' | 'logger'> & { readonly consumer: Pick<LogConsumer, 'reposition'> },
-  read: () => Promise<readonly PartitionPosition[]>,
-): Promise<Positions> => {
-  // As it was before: a batch that is applied while the positions are read has not been taken back.
-  const before = new Map(reached);
-  const positions = await read();
-  const next = new Map(positions.map((each) => [partitionName(each), each.nextOffset]));
-  const isBehind = [...next].some(([place, offset]) => offset < (before.get(place) ?? 0n));
-  if (isBehind) reached.clear();
-  noteReached(reached, positions);
-  if (isBehind) {
-    logger.error('the database stands before where it stood, the log is read again from there');
-    consumer.reposition();
-  }
-  return next;
-};
-
-/** @throws {PartitionCountChangedError} when a topic was grown: what its new partitions hold must not be applied */
-export const gatherBacklog = async (backlog: Backlog): Promise<void> => {
-  const { pool, log, consumer, consumergroup, partitionCounts, gate, metrics } = backlog;
-  const { count, oldestDueAtMs } = await readMarkBacklog(pool);
-  metrics.deadLettersOpen.set(await countOpenDeadLetters(pool));
-  metrics.marksDue.set(count);
-  metrics.markAgeSeconds.set(oldestDueAtMs === null ? 0 : (Date.now() - oldestDueAtMs) / 1000);
-  metrics.heldBack.set(consumer.heldBack().length);
-  const next = await noticeRestore(backlog, () => readPositions(pool, activeProjection));
-  // So that it knows what other workers have applied, also while it is asked nothing.
-  await gate.hasReachedKnown([]);
-  for (const topic of consumedTopics) {
-    const bounds = await log.bounds(topic);
-    if (bounds.length !== partitionCounts.get(topic))
-      throw new PartitionCountChangedError(`${topic} has ${bounds.length} partitions now`);
-    for (const { partition, high } of bounds) {
-      const lag = high - (next.get(partitionName({ topic, partition })) ?? 0n);
-      metrics.lag.set({ consumergroup, topic, partition: String(partition) }, Math.max(0, Number(lag)));
-    }
   }
 };
 
@@ -232,17 +150,17 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
   );
   const sweep = startSweep({ store, log, livekit, intervalMs: settings.sweepIntervalMs, metrics, logger });
   const relay = startRelay({ pool, log, metrics, logger });
-  const failure = Promise.withResolvers<never>();
-  const { consumerGroup: consumergroup } = settings;
-  const backlog = setInterval(
-    () =>
-      void gatherBacklog({ pool, log, consumer, consumergroup, partitionCounts, reached, gate, metrics, logger }).catch(
-        (error: unknown) => {
-          if (error instanceof PartitionCountChangedError) failure.reject(error);
-        },
-      ),
-    backlogEveryMs,
-  );
+  const watch = startPositionWatch({
+    pool,
+    log,
+    consumer,
+    consumergroup: settings.consumerGroup,
+    partitionCounts,
+    reached,
+    gate,
+    metrics,
+    logger,
+  });
   const purging = setInterval(
     () =>
       void purge(pool).then(
@@ -256,13 +174,13 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
   return {
     intakeUrl,
     opsUrl,
-    failed: Promise.race([consumer.done, failure.promise]),
+    failed: Promise.race([consumer.done, watch.failed]),
     stop: async () => {
-      clearInterval(backlog);
       clearInterval(purging);
       await intake.close();
       await Promise.all([
         consumer.stop(settings.shutdownMs / 2),
+        watch.stop(),
         sweep.stop(),
         relay.stop(),
         enforcement.stop(),

@@ -1,0 +1,140 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { consumedTopics, partitionName } from '@realtime-service/contracts';
+import type { ConsumeOptions, EventLog, LogConsumer } from '@realtime-service/event-log';
+import {
+  activeProjection,
+  countOpenDeadLetters,
+  PartitionCountChangedError,
+  type PartitionPosition,
+  type Pool,
+  readMarkBacklog,
+  readPositions,
+} from '@realtime-service/room-store';
+import type { Logger } from '@realtime-service/telemetry';
+import { type LaneGate, noteReached, type Positions } from './lane-gate.ts';
+import type { WorkerMetrics } from './metrics.ts';
+
+const lookEveryMs = 2_000;
+
+export interface PositionWatchDependencies {
+  readonly pool: Pool;
+  readonly log: EventLog;
+  readonly consumer: LogConsumer;
+  readonly consumergroup: string;
+  readonly partitionCounts: ReadonlyMap<string, number>;
+  /** Where each partition of the database was seen to stand. */
+  readonly reached: Positions;
+  readonly gate: LaneGate;
+  readonly metrics: WorkerMetrics;
+  readonly logger: Logger;
+}
+
+/** Notes how far the database came with each batch, for the consumer and for the gate. */
+export const noting =
+  (project: ConsumeOptions['onBatch'], reached: Positions, seen: Positions): ConsumeOptions['onBatch'] =>
+  async (batch) => {
+    const outcome = await project(batch);
+    if (outcome.kind !== 'stop')
+      for (const each of [reached, seen]) noteReached(each, [{ ...batch, nextOffset: outcome.nextOffset }]);
+    return outcome;
+  };
+
+/**
+ * A restored database stands before where it stood. Where nothing new is written, no batch would tell the consumer.
+ * Answers where each partition stands.
+ */
+export const noticeRestore = async (
+  {
+    consumer,
+    reached,
+    logger,
+  }: Pick<PositionWatchDependencies, 'reached' | 'logger'> & { readonly consumer: Pick<LogConsumer, 'reposition'> },
+  read: () => Promise<readonly PartitionPosition[]>,
+): Promise<Positions> => {
+  // As it was before: a batch that is applied while the positions are read has not been taken back.
+  const before = new Map(reached);
+  const positions = await read();
+  const next = new Map(positions.map((each) => [partitionName(each), each.nextOffset]));
+  const isBehind = [...next].some(([place, offset]) => offset < (before.get(place) ?? 0n));
+  if (isBehind) reached.clear();
+  noteReached(reached, positions);
+  if (isBehind) {
+    logger.error('the database stands before where it stood, the log is read again from there');
+    consumer.reposition();
+  }
+  return next;
+};
+
+/** @throws {PartitionCountChangedError} when a topic was grown: what its new partitions hold must not be applied */
+export const lookAtPositions = async (dependencies: PositionWatchDependencies): Promise<void> => {
+  const { pool, log, consumergroup, partitionCounts, gate, metrics } = dependencies;
+  const next = await noticeRestore(dependencies, () => readPositions(pool, activeProjection));
+  // So that it knows what other workers have applied, also while it is asked nothing.
+  await gate.hasReachedKnown([]);
+  for (const topic of consumedTopics) {
+    const bounds = await log.bounds(topic);
+    if (bounds.length !== partitionCounts.get(topic))
+      throw new PartitionCountChangedError(`${topic} has ${bounds.length} partitions now`);
+    for (const { partition, high } of bounds) {
+      const lag = high - (next.get(partitionName({ topic, partition })) ?? 0n);
+      metrics.lag.set({ consumergroup, topic, partition: String(partition) }, Math.max(0, Number(lag)));
+    }
+  }
+};
+
+const tellBacklog = async ({ pool, consumer, metrics }: PositionWatchDependencies): Promise<void> => {
+  metrics.heldBack.set(consumer.heldBack().length);
+  const [{ count, oldestDueAtMs }, openDeadLetters] = await Promise.all([
+    readMarkBacklog(pool),
+    countOpenDeadLetters(pool),
+  ]);
+  metrics.marksDue.set(count);
+  metrics.markAgeSeconds.set(oldestDueAtMs === null ? 0 : (Date.now() - oldestDueAtMs) / 1000);
+  metrics.deadLettersOpen.set(openDeadLetters);
+};
+
+/**
+ * Looks every two seconds at where database and log stand, and tells what waits. Neither waits for the other: those on
+ * call can do without a number, people inside not without a worker that notices a restore.
+ */
+export const startPositionWatch = (
+  dependencies: PositionWatchDependencies,
+): { readonly failed: Promise<never>; readonly stop: () => Promise<void> } => {
+  const { metrics, logger } = dependencies;
+  const stopping = new AbortController();
+  const failure = Promise.withResolvers<never>();
+
+  const look = async (): Promise<void> => {
+    try {
+      await lookAtPositions(dependencies);
+    } catch (error) {
+      if (error instanceof PartitionCountChangedError) failure.reject(error);
+      // What cannot be read is not shown: the last numbers would say that all is well.
+      metrics.lag.reset();
+      logger.warn({ err: error }, 'positions could not be looked at');
+    }
+  };
+  const tell = async (): Promise<void> => {
+    try {
+      await tellBacklog(dependencies);
+    } catch (error) {
+      for (const gauge of [metrics.marksDue, metrics.markAgeSeconds, metrics.deadLettersOpen]) gauge.remove({});
+      logger.warn({ err: error }, 'backlog could not be read');
+    }
+  };
+  const repeat = async (work: () => Promise<void>): Promise<void> => {
+    while (!stopping.signal.aborted) {
+      await work();
+      await delay(lookEveryMs, undefined, { signal: stopping.signal }).catch(() => {});
+    }
+  };
+  const running = Promise.all([look, tell].map(repeat));
+
+  return {
+    failed: failure.promise,
+    stop: async () => {
+      stopping.abort();
+      await running;
+    },
+  };
+};
