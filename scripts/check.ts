@@ -1,4 +1,4 @@
-// `pnpm check`: what can be said about the code without starting a server. Every step runs, and all faults are told.
+// `npm run check`: what can be said about the code without starting a server. Every step runs, and all faults are told.
 // The tests against real PostgreSQL, Kafka, LiveKit and Keycloak are `npm test`.
 import { spawnSync } from 'node:child_process';
 import { globSync } from 'node:fs';

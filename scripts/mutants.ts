@@ -1,4 +1,4 @@
-// `pnpm mutants`: breaks one guard after the other in a copy of the sources and sees that the named test turns red.
+// `npm run mutants`: breaks one guard after the other in a copy of the sources and sees that the named test turns red.
 // A mutant that no longer applies, or that no test catches, is a failure: then the proof itself is broken.
 import { spawnSync } from 'node:child_process';
 import { cpSync, existsSync, globSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';

@@ -1,4 +1,4 @@
-// `pnpm bench <name>`: measures on this machine, prints what was found and writes it down.
+// `npm run bench -- <name>`: measures on this machine, prints what was found and writes it down.
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -27,7 +27,7 @@ const benchmarks: Readonly<Record<string, Benchmark>> = {
 
 const help = `Measures the services against what they stand on, on this machine, on loopback.
 
-Usage: pnpm bench <name> [--seconds N] [--runs N] [--json FILE]
+Usage: npm run bench -- <name> [--seconds N] [--runs N] [--json FILE]
 
 ${Object.entries(benchmarks)
   .map(

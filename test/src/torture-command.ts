@@ -1,4 +1,4 @@
-// `pnpm torture`: the long run of `torture.e2e.test.ts`. Prints its seed and what it found, and writes it down.
+// `npm run torture`: the long run of `torture.e2e.test.ts`. Prints its seed and what it found, and writes it down.
 import { randomInt } from 'node:crypto';
 import { readFile, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus } from 'node:os';
@@ -25,7 +25,7 @@ const say = (line: string): void => void process.stdout.write(`${line}\n`);
 const describe = (
   { seed, events, kills }: Readonly<Record<'seed' | 'events' | 'kills', number>>,
   { killed, seconds, repeats, lost, phantom, double, divergence }: TortureResult,
-): string => `\`pnpm torture --seed ${seed} --events ${events} --kills ${kills}\`, ${new Date().toISOString().slice(0, 10)}, ${availableParallelism()} cores (${cpus()[0]?.model ?? 'unknown'}), ${seconds} s.
+): string => `\`npm run torture -- --seed ${seed} --events ${events} --kills ${kills}\`, ${new Date().toISOString().slice(0, 10)}, ${availableParallelism()} cores (${cpus()[0]?.model ?? 'unknown'}), ${seconds} s.
 
 | facts | kills: worker, broker, database | repeats in the log | lost | phantom | double | divergence |
 |---|---|---|---|---|---|---|
@@ -50,5 +50,5 @@ const run = async (): Promise<void> => {
 };
 
 if (values.help)
-  say('pnpm torture [--seed N] [--events 20000] [--kills 45]; a whole run is written to docs/torture.md');
+  say('npm run torture -- [--seed N] [--events 20000] [--kills 45]; a whole run is written to docs/torture.md');
 else await run();

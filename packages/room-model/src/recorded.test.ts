@@ -1,4 +1,4 @@
-/** What a real LiveKit 1.13.5 told (`pnpm --filter @realtime-service/test record`), told again in every other way. */
+/** What a real LiveKit 1.13.5 told (`npm run record` in test/), told again in every other way. */
 import { type LivekitFact, LivekitObserved, readLivekitWebhook } from '@realtime-service/contracts';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';

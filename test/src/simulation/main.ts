@@ -1,4 +1,4 @@
-// `pnpm sim`: runs seeds of the simulation, for as long a night as is wanted. Ends with 1 when one of them fails.
+// `npm run sim`: runs seeds of the simulation, for as long a night as is wanted. Ends with 1 when one of them fails.
 import { parseArgs } from 'node:util';
 import { runSeeds, tell } from './run-seeds.ts';
 import { simulate } from './simulate.ts';

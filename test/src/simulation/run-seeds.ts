@@ -78,5 +78,5 @@ export const tell = ({ seed, steps, violation, story }: Outcome): string => {
   const isRelevant = (line: string): boolean =>
     named.length === 0 || faults.test(line) || named.some((id) => new RegExp(`\\b${id}\\b`).test(line));
   const lines = story.filter(isRelevant).slice(-maxLines);
-  return [`seed ${seed}: ${violation}`, ...lines, `again: pnpm sim --seed ${seed} --steps ${steps}`].join('\n');
+  return [`seed ${seed}: ${violation}`, ...lines, `again: npm run sim -- --seed ${seed} --steps ${steps}`].join('\n');
 };
