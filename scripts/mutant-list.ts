@@ -273,7 +273,7 @@ export const mutants: readonly Mutant[] = [
     name: 'a restore not noticed by a worker without questions',
     edits: [
       {
-        path: 'services/room-worker/src/worker.ts',
+        path: 'services/room-worker/src/position-watch.ts',
         from: '  await gate.hasReachedKnown([]);\n',
         to: '',
       },
