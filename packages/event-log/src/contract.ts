@@ -9,7 +9,7 @@ import type {
   NewRecord,
   StoredRecord,
 } from './event-log.ts';
-import { LogUnavailableError, MAX_RECORD_BYTES, OffsetOutOfRangeError, RecordTooLargeError } from './event-log.ts';
+import { LogUnavailableError, maxRecordBytes, OffsetOutOfRangeError, RecordTooLargeError } from './event-log.ts';
 import { partitionOf } from './partitioner.ts';
 
 export interface EventLogFixture {
@@ -29,9 +29,9 @@ export interface EventLogFixture {
   readonly close: () => Promise<void>;
 }
 
-const PATIENCE = { timeout: 20_000, interval: 20 };
-const APPEND_WITHIN_MS = 10_000;
-const STOP_WITHIN_MS = 10_000;
+const patience = { timeout: 20_000, interval: 20 };
+const appendWithinMs = 10_000;
+const stopWithinMs = 10_000;
 
 export const recordOf = (topic: string, key: string, value = key): NewRecord => ({
   topic,
@@ -62,7 +62,7 @@ export function createRecorder() {
     nextOffsets,
     onBatch,
     keys: () => applied.map(({ key }) => String(key)),
-    untilApplied: (count: number) => vi.waitFor(() => expect(applied).toHaveLength(count), PATIENCE),
+    untilApplied: (count: number) => vi.waitFor(() => expect(applied).toHaveLength(count), patience),
   };
 }
 
@@ -92,12 +92,12 @@ export function describeEventLog(start: () => Promise<EventLogFixture>): void {
     log = fixture.openLog();
   });
   afterAll(async () => {
-    await Promise.all(consumers.map((consumer) => consumer.stop(STOP_WITHIN_MS)));
+    await Promise.all(consumers.map((consumer) => consumer.stop(stopWithinMs)));
     await log?.close();
     await fixture?.close();
   });
 
-  const append = (records: readonly NewRecord[]): Promise<LogPosition[]> => log.append(records, APPEND_WITHIN_MS);
+  const append = (records: readonly NewRecord[]): Promise<LogPosition[]> => log.append(records, appendWithinMs);
 
   function consume(options: Partial<Parameters<EventLog['consume']>[0]> & { topics: string[] }): LogConsumer {
     const consumer = log.consume({ group: newGroup(), onBatch: createRecorder().onBatch, ...options });
@@ -154,8 +154,8 @@ export function describeEventLog(start: () => Promise<EventLogFixture>): void {
     it('takes a record up to the limit and refuses one above it', async () => {
       const topic = await fixture.createTopic(1);
       const sized = (bytes: number): NewRecord => ({ topic, key: 'k', value: Buffer.alloc(bytes, 7), headers: {} });
-      await expect(append([sized(MAX_RECORD_BYTES)])).rejects.toThrow(RecordTooLargeError);
-      await append([sized(MAX_RECORD_BYTES - 100)]);
+      await expect(append([sized(maxRecordBytes)])).rejects.toThrow(RecordTooLargeError);
+      await append([sized(maxRecordBytes - 100)]);
       expect(await log.bounds(topic)).toEqual([{ partition: 0, low: 0n, high: 1n }]);
     });
 
@@ -234,7 +234,7 @@ export function describeEventLog(start: () => Promise<EventLogFixture>): void {
       const onAssigned = vi.fn();
       const consumer = consume({ topics, onAssigned });
       expect(consumer.isReady()).toBe(false);
-      await vi.waitFor(() => expect(consumer.isReady()).toBe(true), PATIENCE);
+      await vi.waitFor(() => expect(consumer.isReady()).toBe(true), patience);
       expect(onAssigned).toHaveBeenCalledWith(
         new Map([
           [topics[0], [0, 1]],
@@ -273,9 +273,9 @@ export function describeEventLog(start: () => Promise<EventLogFixture>): void {
       };
       recorder.nextOffsets.set(0, 1n);
       consume({ topics: [topic], onBatch });
-      await vi.waitFor(() => expect(attempts).toHaveLength(1), PATIENCE);
+      await vi.waitFor(() => expect(attempts).toHaveLength(1), patience);
       await append([recordOf(topic, quick, '1')]);
-      await vi.waitFor(() => expect(recorder.keys()).toEqual([quick, quick]), PATIENCE);
+      await vi.waitFor(() => expect(recorder.keys()).toEqual([quick, quick]), patience);
       expect(attempts.length).toBeLessThan(3);
       await recorder.untilApplied(3);
       expect(attempts.map(({ offset }) => offset)).toEqual([0n, 1n, 1n]);
@@ -330,7 +330,7 @@ export function describeEventLog(start: () => Promise<EventLogFixture>): void {
       };
       const consumer = consume({ topics: [topic], onBatch });
       for (const value of ['1', '2', '3']) {
-        await vi.waitFor(() => expect(recorder.keys()).toHaveLength(Number(value)), PATIENCE);
+        await vi.waitFor(() => expect(recorder.keys()).toHaveLength(Number(value)), patience);
         await append([recordOf(topic, quick, value), recordOf(topic, slow, value)]);
       }
       await recorder.untilApplied(4);
@@ -350,9 +350,9 @@ export function describeEventLog(start: () => Promise<EventLogFixture>): void {
         return { kind: 'advance', nextOffset: jumps.shift() ?? batch.nextOffset };
       };
       const consumer = consume({ topics: [topic], onBatch });
-      await vi.waitFor(() => expect(seen).toEqual([0n, 3n, 8n]), PATIENCE);
+      await vi.waitFor(() => expect(seen).toEqual([0n, 3n, 8n]), patience);
       await append([recordOf(topic, 'k')]);
-      await vi.waitFor(() => expect(seen).toEqual([0n, 3n, 8n, 10n]), PATIENCE);
+      await vi.waitFor(() => expect(seen).toEqual([0n, 3n, 8n, 10n]), patience);
       expect(consumer.isReady()).toBe(true);
     });
 
@@ -364,7 +364,7 @@ export function describeEventLog(start: () => Promise<EventLogFixture>): void {
       const before = createRecorder();
       const consumer = consume({ group, topics: [topic], onBatch: before.onBatch });
       await before.untilApplied(4);
-      await consumer.stop(STOP_WITHIN_MS);
+      await consumer.stop(stopWithinMs);
 
       const after = createRecorder();
       after.nextOffsets.set(0, 1n).set(1, 1n);
@@ -444,7 +444,7 @@ export function describeEventLog(start: () => Promise<EventLogFixture>): void {
       await append(range(30).map((i) => recordOf(topic, `k${i}`)));
       const first = consume({ group, topics: [topic], onBatch: recorder.onBatch });
       await recorder.untilApplied(30);
-      await first.stop(STOP_WITHIN_MS);
+      await first.stop(stopWithinMs);
       await first.done;
       expect(first.isReady()).toBe(false);
 
@@ -468,7 +468,7 @@ export function describeEventLog(start: () => Promise<EventLogFixture>): void {
       await expect(consumer.done).rejects.toThrow('enough');
       expect(consumer.isReady()).toBe(false);
       await append([recordOf(topic, 'b')]);
-      await consumer.stop(STOP_WITHIN_MS);
+      await consumer.stop(stopWithinMs);
       expect(onBatch).toHaveBeenCalledTimes(1);
     });
 
@@ -517,15 +517,15 @@ export function describeEventLog(start: () => Promise<EventLogFixture>): void {
         await expect(refused).rejects.toThrow(LogUnavailableError);
         expect(performance.now() - before).toBeGreaterThan(490);
         expect(performance.now() - before).toBeLessThan(1_500);
-        await vi.waitFor(() => expect(consumer.isReady()).toBe(false), PATIENCE);
+        await vi.waitFor(() => expect(consumer.isReady()).toBe(false), patience);
         await unknown;
       } finally {
         await fixture.heal();
       }
 
       await append([recordOf(topic, 'after')]);
-      await vi.waitFor(() => expect(recorder.keys()).toContain('after'), PATIENCE);
-      await vi.waitFor(() => expect(consumer.isReady()).toBe(true), PATIENCE);
+      await vi.waitFor(() => expect(recorder.keys()).toContain('after'), patience);
+      await vi.waitFor(() => expect(consumer.isReady()).toBe(true), patience);
       expect(recorder.keys().filter((key) => key !== 'lost?')).toEqual(['before', 'after']);
       expect((await log.bounds(topic))[0]?.high).toBe(BigInt(recorder.applied.length));
     });

@@ -131,7 +131,7 @@ export interface EventLog {
 }
 
 /** Key, value and headers of a record together; below the broker's default `message.max.bytes` with its overhead. */
-export const MAX_RECORD_BYTES = 1_000_000;
+export const maxRecordBytes = 1_000_000;
 
 /** The log did not answer in time or refused for a passing reason; the same call may go through later. */
 export class LogUnavailableError extends Error {
@@ -139,7 +139,7 @@ export class LogUnavailableError extends Error {
   readonly isRetryable = true;
 }
 
-/** The record exceeds {@link MAX_RECORD_BYTES}, or what its topic takes; it will never go through. */
+/** The record exceeds {@link maxRecordBytes}, or what its topic takes; it will never go through. */
 export class RecordTooLargeError extends Error {
   override readonly name = 'RecordTooLargeError';
   readonly isRetryable = false;

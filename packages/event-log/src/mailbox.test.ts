@@ -1,5 +1,5 @@
 import { describe, expect, it, vi } from 'vitest';
-import { LogUnavailableError, MAX_RECORD_BYTES, type NewRecord, RecordTooLargeError } from './event-log.ts';
+import { LogUnavailableError, maxRecordBytes, type NewRecord, RecordTooLargeError } from './event-log.ts';
 import { createMailbox, createMailboxes, type Sender } from './mailbox.ts';
 
 const silent = (): void => undefined;
@@ -90,7 +90,7 @@ describe('createMailbox', () => {
   it('splits by count and by bytes, and resolves with the positions in the order given', async () => {
     const log = createFakeLog();
     const mailbox = createMailbox(log.open, silent);
-    const half = MAX_RECORD_BYTES / 2;
+    const half = maxRecordBytes / 2;
     const append = mailbox.append([record('a', half), record('b', half), record('c', 10)], 5_000);
     (await log.nthSend(0)).finish();
     (await log.nthSend(1)).finish();
@@ -149,7 +149,7 @@ describe('createMailbox', () => {
   it('refuses a record that is too large before anything is written, and too much that waits', async () => {
     const log = createFakeLog();
     const mailbox = createMailbox(log.open, silent);
-    const tooLarge = mailbox.append([record('small'), record('large', MAX_RECORD_BYTES)], 5_000);
+    const tooLarge = mailbox.append([record('small'), record('large', maxRecordBytes)], 5_000);
     await expect(tooLarge).rejects.toThrow(RecordTooLargeError);
     expect(log.sends).toHaveLength(0);
 

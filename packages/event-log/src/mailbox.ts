@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { LogPosition, NewRecord, WriteLog } from './event-log.ts';
-import { LogUnavailableError, MAX_RECORD_BYTES, RecordTooLargeError } from './event-log.ts';
+import { LogUnavailableError, maxRecordBytes, RecordTooLargeError } from './event-log.ts';
 
 /** One connection to the log. It is thrown away after a failed `send`. */
 export interface Sender {
@@ -33,11 +33,11 @@ interface Letter {
   readonly batchRecords: number;
 }
 
-const MAX_BATCH_RECORDS = 500;
-const MAX_WAITING_BYTES = 64 * 1024 * 1024;
-const REOPEN_AFTER_MS = 100;
+const maxBatchRecords = 500;
+const maxWaitingBytes = 64 * 1024 * 1024;
+const reopenAfterMs = 100;
 /** Per record: lengths, timestamps and what headers cost beyond their bytes. */
-const RECORD_OVERHEAD_BYTES = 64;
+const recordOverheadBytes = 64;
 
 /** A mailbox for each topic: what one topic refuses, and tries again meanwhile, keeps no other waiting. */
 export function createMailboxes(open: () => Promise<Sender>, writeLog: WriteLog): Mailbox {
@@ -90,11 +90,11 @@ export function createMailbox(open: () => Promise<Sender>, writeLog: WriteLog): 
   async function append(records: readonly NewRecord[], timeoutMs: number): Promise<LogPosition[]> {
     const sizes = records.map(recordBytes);
     const totalBytes = sizes.reduce((sum, bytes) => sum + bytes, 0);
-    if (sizes.some((bytes) => bytes > MAX_RECORD_BYTES)) {
-      throw new RecordTooLargeError(`A record is larger than ${MAX_RECORD_BYTES} bytes`);
+    if (sizes.some((bytes) => bytes > maxRecordBytes)) {
+      throw new RecordTooLargeError(`A record is larger than ${maxRecordBytes} bytes`);
     }
     if (isClosed) throw new LogUnavailableError('The log is closed');
-    if (waitingBytes + totalBytes > MAX_WAITING_BYTES) {
+    if (waitingBytes + totalBytes > maxWaitingBytes) {
       throw new LogUnavailableError('Too many records wait for the log', { cause: lastError });
     }
     if (records.length === 0) return [];
@@ -115,7 +115,7 @@ export function createMailbox(open: () => Promise<Sender>, writeLog: WriteLog): 
       envelope.settle(new LogUnavailableError(`No acknowledgement within ${timeoutMs} ms`, { cause: lastError }));
     }, timeoutMs);
     records.forEach((record, index) => {
-      waiting.push({ record, bytes: sizes[index] ?? 0, envelope, index, batchRecords: MAX_BATCH_RECORDS });
+      waiting.push({ record, bytes: sizes[index] ?? 0, envelope, index, batchRecords: maxBatchRecords });
     });
     waitingBytes += totalBytes;
     delivery ??= deliver();
@@ -125,7 +125,7 @@ export function createMailbox(open: () => Promise<Sender>, writeLog: WriteLog): 
   async function deliver(): Promise<void> {
     while (waiting.length > 0) {
       sender ??= await tryOpen();
-      if (sender === undefined) await sleep(REOPEN_AFTER_MS);
+      if (sender === undefined) await sleep(reopenAfterMs);
       dropSettled();
       if (sender !== undefined && waiting.length > 0) await sendBatch(sender, takeBatch());
     }
@@ -142,7 +142,7 @@ export function createMailbox(open: () => Promise<Sender>, writeLog: WriteLog): 
     let bytes = 0;
     const end = waiting.findIndex((letter, i) => {
       bytes += letter.bytes;
-      return i === waiting[0]?.batchRecords || (i > 0 && bytes > MAX_RECORD_BYTES);
+      return i === waiting[0]?.batchRecords || (i > 0 && bytes > maxRecordBytes);
     });
     const letters = waiting.splice(0, end === -1 ? waiting.length : end);
     waitingBytes -= bytesOf(letters);
@@ -218,9 +218,9 @@ function bytesOf(letters: readonly Letter[]): number {
   return letters.reduce((sum, letter) => sum + letter.bytes, 0);
 }
 
-/** What counts against {@link MAX_RECORD_BYTES}. */
+/** What counts against {@link maxRecordBytes}. */
 export function recordBytes(record: NewRecord): number {
-  let bytes = RECORD_OVERHEAD_BYTES + Buffer.byteLength(record.key ?? '') + (record.value?.length ?? 0);
+  let bytes = recordOverheadBytes + Buffer.byteLength(record.key ?? '') + (record.value?.length ?? 0);
   for (const [name, value] of Object.entries(record.headers)) {
     bytes += Buffer.byteLength(name) + Buffer.byteLength(value);
   }

@@ -1,9 +1,4 @@
-import {
-  LogUnavailableError,
-  MAX_RECORD_BYTES,
-  type NewRecord,
-  RecordTooLargeError,
-} from '@realtime-service/event-log';
+import { LogUnavailableError, maxRecordBytes, type NewRecord, RecordTooLargeError } from '@realtime-service/event-log';
 import { type Facts, type Member, type RoomFacts, type Seats, unknownRoom } from '@realtime-service/room-model';
 import type { FactsAnswer, KeptRecord, Login, PresentPerson } from '@realtime-service/room-store';
 import { createLogger } from '@realtime-service/telemetry';
@@ -173,7 +168,7 @@ export const startTestApi = async (
     serverUrl: settings.livekit.publicUrl,
     append: async (records) => {
       if (state.failing.log) throw new LogUnavailableError('the log is away');
-      if (records.some(({ value }) => (value?.length ?? 0) > MAX_RECORD_BYTES))
+      if (records.some(({ value }) => (value?.length ?? 0) > maxRecordBytes))
         throw new RecordTooLargeError('too large');
       state.appended.push(...records);
       return records.map(({ topic }, index) => ({ topic, partition: 3, offset: BigInt(index) }));

@@ -4,7 +4,7 @@ import { describeWith } from '@realtime-service/dev-stack/vitest';
 import {
   type EventLog,
   LogUnavailableError,
-  MAX_RECORD_BYTES,
+  maxRecordBytes,
   type NewRecord,
   RecordTooLargeError,
   recordBytes,
@@ -305,7 +305,7 @@ describeWith(['postgres'], 'the relay', () => {
     });
 
     test('one that our headers make too large travels without its value, and holds up no other', async () => {
-      const spareBytes = MAX_RECORD_BYTES - recordBytes(broken(Buffer.from('{'), { 'x-large': '' })) - 10;
+      const spareBytes = maxRecordBytes - recordBytes(broken(Buffer.from('{'), { 'x-large': '' })) - 10;
       const largest = broken(Buffer.alloc(spareBytes, '['));
       const headersOnly = broken(Buffer.from('{'), { 'x-large': 'h'.repeat(spareBytes) });
       const small = broken(Buffer.from('{'));

@@ -2,7 +2,7 @@ import {
   type EventLog,
   type LogPosition,
   LogUnavailableError,
-  MAX_RECORD_BYTES,
+  maxRecordBytes,
   type NewRecord,
   RecordTooLargeError,
   recordBytes,
@@ -24,7 +24,7 @@ export const createFakeLog = (): FakeLog => {
       isAway = true;
     },
     append: async (records, timeoutMs): Promise<LogPosition[]> => {
-      if (records.some((record) => recordBytes(record) > MAX_RECORD_BYTES)) throw new RecordTooLargeError('too large');
+      if (records.some((record) => recordBytes(record) > maxRecordBytes)) throw new RecordTooLargeError('too large');
       if (isAway)
         return new Promise((_, reject) => {
           setTimeout(() => reject(new LogUnavailableError(`No acknowledgement within ${timeoutMs} ms`)), timeoutMs);

@@ -12,7 +12,7 @@ import type {
 import { assertInside, OffsetOutOfRangeError } from '../event-log.ts';
 import { within } from '../within.ts';
 
-export const APPENDED_CHANNEL = 'log_appended';
+export const appendedChannel = 'log_appended';
 
 export interface EmbeddedConsumerDependencies {
   readonly pool: Pool;
@@ -28,14 +28,14 @@ interface Lane extends LogPartition {
   resumesAtMs: number;
 }
 
-const DEFAULT_CONCURRENCY = 32;
-const DEFAULT_BATCH_RECORDS = 500;
-const MAX_BATCH_BYTES = 1024 * 1024;
+const defaultConcurrency = 32;
+const defaultBatchRecords = 500;
+const maxBatchBytes = 1024 * 1024;
 /** Only the fallback: a notification wakes the reader at once. */
-const POLL_EVERY_MS = 500;
+const pollEveryMs = 500;
 /** In base64; what is unique to a record (its id, its time, its trace) is longer. */
-const MAX_SHARED_LENGTH = 24;
-const CALLED_SILENT_AFTER_MS = 5_000;
+const maxSharedLength = 24;
+const calledSilentAfterMs = 5_000;
 
 /**
  * Reads every partition of its topics; there are no groups. Several consumers at once are safe all the same, since
@@ -44,7 +44,7 @@ const CALLED_SILENT_AFTER_MS = 5_000;
  */
 export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, options: ConsumeOptions): LogConsumer {
   const { pool, bounds, writeLog } = dependencies;
-  const { concurrency = DEFAULT_CONCURRENCY, maxBatchRecords = DEFAULT_BATCH_RECORDS } = options;
+  const { concurrency = defaultConcurrency, maxBatchRecords = defaultBatchRecords } = options;
   const lanes: Lane[] = [];
   const turns = new Set<Promise<void>>();
   let listener: PoolClient | undefined;
@@ -91,7 +91,7 @@ export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, opti
   function waitMs(): number {
     if (isEnded) return 0;
     const pauses = lanes.map(({ resumesAtMs }) => resumesAtMs - performance.now()).filter((pauseMs) => pauseMs > 0);
-    return Math.ceil(Math.min(POLL_EVERY_MS, ...pauses));
+    return Math.ceil(Math.min(pollEveryMs, ...pauses));
   }
 
   async function assign(): Promise<void> {
@@ -116,7 +116,7 @@ export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, opti
     listener.on('notification', () => wake.resolve());
     listener.on('error', stopListening);
     try {
-      await listener.query(`listen ${APPENDED_CHANNEL}`);
+      await listener.query(`listen ${appendedChannel}`);
     } catch (error) {
       stopListening();
       throw error;
@@ -185,7 +185,7 @@ export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, opti
     } catch (error) {
       const { topic, partition } = lane;
       writeLog('warn', 'a partition of the embedded log cannot be read', { error, topic, partition });
-      lane.resumesAtMs = performance.now() + POLL_EVERY_MS;
+      lane.resumesAtMs = performance.now() + pollEveryMs;
       return undefined;
     }
   }
@@ -193,7 +193,7 @@ export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, opti
   const supervised = supervise();
   return {
     done: done.promise,
-    isReady: () => !isEnded && performance.now() - answeredAtMs < CALLED_SILENT_AFTER_MS,
+    isReady: () => !isEnded && performance.now() - answeredAtMs < calledSilentAfterMs,
     heldBack: () => [],
     reposition: () => {
       isToReposition = true;
@@ -230,7 +230,7 @@ async function readRecords(
                       order by "offset" limit $4) next) sized
       where bytes <= $5 or "offset" = $3
       order by "offset"`,
-    [topic, partition, String(position), maxRecords, MAX_BATCH_BYTES],
+    [topic, partition, String(position), maxRecords, maxBatchBytes],
   );
   const decodeHeaders = createHeaderDecoder();
   return rows.map(({ offset, timestamp_ms, key, value, headers }) => ({
@@ -248,7 +248,7 @@ async function readRecords(
 function createHeaderDecoder(): (headers: RecordRow['headers']) => RecordHeaders {
   const known = new Map<string, Buffer>();
   const decode = (base64: string): Buffer => {
-    if (base64.length > MAX_SHARED_LENGTH) return Buffer.from(base64, 'base64');
+    if (base64.length > maxSharedLength) return Buffer.from(base64, 'base64');
     let bytes = known.get(base64);
     if (bytes === undefined) {
       bytes = Buffer.from(base64, 'base64');

@@ -4,7 +4,7 @@ import type { EventLog, LogPosition, NewRecord, PartitionBounds, WriteLog } from
 import { LogUnavailableError } from '../event-log.ts';
 import { createMailboxes, type Sender } from '../mailbox.ts';
 import { partitionOf } from '../partitioner.ts';
-import { APPENDED_CHANNEL, consumeEmbedded } from './embedded-consumer.ts';
+import { appendedChannel, consumeEmbedded } from './embedded-consumer.ts';
 
 export interface EmbeddedLogOptions {
   /** Owned by the caller. It should have a `connectionTimeoutMillis`; consuming holds one of its connections. */
@@ -12,7 +12,7 @@ export interface EmbeddedLogOptions {
   readonly writeLog: WriteLog;
 }
 
-const ANSWER_WITHIN_MS = 5_000;
+const answerWithinMs = 5_000;
 
 /** Tables and topics must exist: `prepareEmbeddedLog`. */
 export function createEmbeddedLog({ pool, writeLog }: EmbeddedLogOptions): EventLog {
@@ -60,7 +60,7 @@ function createSender(pool: Pool): Sender {
     }
     await client.query('commit');
     // Inside the transaction all notifying ones would queue for one lock.
-    await client.query(`notify ${APPENDED_CHANNEL}`);
+    await client.query(`notify ${appendedChannel}`);
     return positions;
   }
 
@@ -147,7 +147,7 @@ async function withClient<T>(pool: Pool, work: (client: PoolClient) => Promise<T
     client.off('error', release);
     client.release(error);
   };
-  const deadline = setTimeout(() => release(new Error(`No answer within ${ANSWER_WITHIN_MS} ms`)), ANSWER_WITHIN_MS);
+  const deadline = setTimeout(() => release(new Error(`No answer within ${answerWithinMs} ms`)), answerWithinMs);
   // Without a listener a connection that dies between two queries would end the process.
   client.on('error', release);
   try {

@@ -22,7 +22,7 @@ create table if not exists log_records (
 `;
 
 /** Two processes may prepare at once; `create table if not exists` alone races. */
-const PREPARE_LOCK = 7_265_114;
+const prepareLock = 7_265_114;
 
 /**
  * Creates the tables and the topics that are not there yet; the partition count of a topic is fixed for its life.
@@ -31,7 +31,7 @@ export async function prepareEmbeddedLog(pool: Pool, topics: readonly string[], 
   const client = await pool.connect();
   try {
     await client.query('begin');
-    await client.query('select pg_advisory_xact_lock($1)', [PREPARE_LOCK]);
+    await client.query('select pg_advisory_xact_lock($1)', [prepareLock]);
     await client.query(embeddedLogSchema);
     await client.query(
       `insert into log_heads (topic, partition)

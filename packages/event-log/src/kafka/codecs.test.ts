@@ -13,7 +13,7 @@ const json = Buffer.from('{"a":1}');
 const rawSnappy = '07 18 7B 22 61 22 3A 31 7D';
 const xerialHeader = '82 53 4E 41 50 50 59 00 00 00 00 01 00 00 00 01';
 const framed = `00 00 00 09 ${rawSnappy}`;
-const TOO_MANY_BYTES = 257 * 1024 * 1024;
+const tooManyBytes = 257 * 1024 * 1024;
 
 describe('decompressGzip', () => {
   it.each([
@@ -24,7 +24,7 @@ describe('decompressGzip', () => {
   });
 
   it('unpacks no more than fits', async () => {
-    const bomb = gzipSync(Buffer.alloc(TOO_MANY_BYTES), { level: 1 });
+    const bomb = gzipSync(Buffer.alloc(tooManyBytes), { level: 1 });
     await expect(decompressGzip(bomb)).rejects.toThrow(UndecodableBatchError);
   });
 });
@@ -88,7 +88,7 @@ describe('decompressZstd', () => {
   });
 
   it('unpacks no more than fits', async () => {
-    const bomb = zstdCompressSync(Buffer.alloc(TOO_MANY_BYTES));
+    const bomb = zstdCompressSync(Buffer.alloc(tooManyBytes));
     await expect(decompressZstd(bomb)).rejects.toThrow(UndecodableBatchError);
   });
 });

@@ -6,43 +6,43 @@ import { decompressBound, decompressFrame } from 'lz4js';
 type Decompress = (buffer: Buffer) => Promise<Buffer>;
 
 /** More than any fetch of ours may hold; a batch that claims more is not unpacked. */
-const MAX_UNPACKED_BYTES = 256 * 1024 * 1024;
+const maxUnpackedBytes = 256 * 1024 * 1024;
 
 /** What its blocks begin after, each with its length. */
-const XERIAL_MAGIC = Buffer.from('\x82SNAPPY\0', 'latin1');
-const XERIAL_HEADER_BYTES = 16;
+const xerialMagic = Buffer.from('\x82SNAPPY\0', 'latin1');
+const xerialHeaderBytes = 16;
 
 /** No Kafka client writes them, and the library would take them for data. */
-const LZ4_FLAGS_AT = 4;
-const LZ4_BLOCK_CHECKSUMS = 0x10;
+const lz4FlagsAt = 4;
+const lz4BlockChecksums = 0x10;
 
 const unpackGzip = promisify(gunzip);
 const unpackZstd = promisify(zstdDecompress);
 const snappy = createSnappyCodec();
 
-export const decompressGzip = naming('gzip', (buffer) => unpackGzip(buffer, { maxOutputLength: MAX_UNPACKED_BYTES }));
-export const decompressZstd = naming('zstd', (buffer) => unpackZstd(buffer, { maxOutputLength: MAX_UNPACKED_BYTES }));
+export const decompressGzip = naming('gzip', (buffer) => unpackGzip(buffer, { maxOutputLength: maxUnpackedBytes }));
+export const decompressZstd = naming('zstd', (buffer) => unpackZstd(buffer, { maxOutputLength: maxUnpackedBytes }));
 /** Raw blocks (librdkafka) and xerial ones (Java, kafka-python). The library makes as much room as each one claims. */
 export const decompressSnappy = naming('snappy', async (batch) => {
   const claimed = snappyBlocks(batch).reduce((sum, block) => sum + claimedBytes(block), 0);
-  if (claimed > MAX_UNPACKED_BYTES) throw new Error(`It claims to hold ${claimed} bytes`);
+  if (claimed > maxUnpackedBytes) throw new Error(`It claims to hold ${claimed} bytes`);
   return snappy.decompress(batch);
 });
 /** The library leaves out what there is no room for, and counts it all the same. */
 export const decompressLz4Frame = naming('lz4', async (frame) => {
-  if (((frame[LZ4_FLAGS_AT] ?? 0) & LZ4_BLOCK_CHECKSUMS) !== 0) throw new Error('Its blocks have checksums');
-  const room = new Uint8Array(Math.min(decompressBound(frame), MAX_UNPACKED_BYTES));
+  if (((frame[lz4FlagsAt] ?? 0) & lz4BlockChecksums) !== 0) throw new Error('Its blocks have checksums');
+  const room = new Uint8Array(Math.min(decompressBound(frame), maxUnpackedBytes));
   const bytes = decompressFrame(frame, room);
   if (bytes > room.length) throw new Error(`It holds ${bytes} bytes, which is more than it may or claims to`);
   return Buffer.copyBytesFrom(room, 0, bytes);
 });
 
 function* snappyBlocks(batch: Buffer): Generator<Buffer, void> {
-  if (!batch.subarray(0, XERIAL_MAGIC.length).equals(XERIAL_MAGIC)) {
+  if (!batch.subarray(0, xerialMagic.length).equals(xerialMagic)) {
     yield batch;
     return;
   }
-  let end = XERIAL_HEADER_BYTES;
+  let end = xerialHeaderBytes;
   while (end + 4 <= batch.length) {
     const start = end + 4;
     end = start + batch.readUInt32BE(end);

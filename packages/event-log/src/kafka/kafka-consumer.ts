@@ -23,25 +23,25 @@ export interface KafkaConsumerDependencies {
   readonly writeLog: WriteLog;
 }
 
-const DEFAULT_CONCURRENCY = 32;
-const MAX_FETCH_WAIT_MS = 500;
-const RESTART_AFTER_MS = 1_000;
-const ASK_AGAIN_AFTER_MS = 1_000;
-const CLOSE_WITHIN_MS = 5_000;
-const SILENT_SESSIONS = 3;
+const defaultConcurrency = 32;
+const maxFetchWaitMs = 500;
+const restartAfterMs = 1_000;
+const askAgainAfterMs = 1_000;
+const defaultCloseWithinMs = 5_000;
+const silentSessions = 3;
 /** A batch that takes longer is finished aside. Longer than a full one of a busy partition takes. */
-const ASIDE_AFTER_MS = 250;
-const HELD_BACK_AFTER_MS = 5_000;
+const asideAfterMs = 250;
+const heldBackAfterMs = 5_000;
 /** Answers to these show that the broker serves this member, not merely that it is there. */
-const SIGNS_OF_LIFE = new Set(['Fetch', 'Heartbeat', 'JoinGroup', 'SyncGroup']);
+const signsOfLife = new Set(['Fetch', 'Heartbeat', 'JoinGroup', 'SyncGroup']);
 /** kafkajs calls these final although a new connection or a little time heals them, e.g. while a broker starts. */
-const PASSING_NAMES = new Set([
+const passingNames = new Set([
   'KafkaJSGroupCoordinatorNotFound',
   'KafkaJSInvariantViolation',
   'KafkaJSLockTimeout',
   'KafkaJSTimeout',
 ]);
-const PASSING_TYPES = new Set([
+const passingTypes = new Set([
   'BROKER_NOT_AVAILABLE',
   'ILLEGAL_GENERATION',
   'ILLEGAL_SASL_STATE',
@@ -50,9 +50,9 @@ const PASSING_TYPES = new Set([
   'UNKNOWN_MEMBER_ID',
 ]);
 /** What kafkajs puts around the error that tells. */
-const WRAPPERS = new Set(['KafkaJSNonRetriableError', 'KafkaJSNumberOfRetriesExceeded']);
+const wrappers = new Set(['KafkaJSNonRetriableError', 'KafkaJSNumberOfRetriesExceeded']);
 /** The one plain error that kafkajs throws while a network is broken. */
-const NOT_CONNECTED = 'Broker not connected';
+const notConnected = 'Broker not connected';
 
 /** A batch in the handler's hands. */
 interface Work extends LogPartition {
@@ -73,7 +73,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
   const done = Promise.withResolvers<void>();
   const ended = Promise.withResolvers<void>();
   const timers = new Set<NodeJS.Timeout>();
-  const { concurrency = DEFAULT_CONCURRENCY } = options;
+  const { concurrency = defaultConcurrency } = options;
   const works = new Map<string, Work>();
   const retries = new Set<string>();
   const heldBack = new Map<string, LogPartition & { readonly sinceMs: number }>();
@@ -81,7 +81,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
   let isAssigned = false;
   let assignments = 0;
   let assigned: { readonly consumer: Consumer; readonly partitions: TopicPartitions[] } | undefined;
-  let closeWithinMs = CLOSE_WITHIN_MS;
+  let closeWithinMs = defaultCloseWithinMs;
   let answeredAtMs = Number.NEGATIVE_INFINITY;
   let activeAtMs = performance.now();
 
@@ -104,7 +104,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
   }
 
   const watchdog = setInterval(() => {
-    const heardBeforeMs = performance.now() - SILENT_SESSIONS * sessionTimeoutMs;
+    const heardBeforeMs = performance.now() - silentSessions * sessionTimeoutMs;
     if (activeAtMs < heardBeforeMs) end(new Error('The Kafka consumer has been silent for three session timeouts'));
     for (const { topic, partition, aliveAtMs } of works.values())
       if (aliveAtMs < heardBeforeMs)
@@ -119,7 +119,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
         return end(new Error(`The Kafka consumer cannot go on: ${crash.message}`, { cause: crash }));
       activeAtMs = performance.now();
       writeLog('warn', 'the Kafka consumer starts anew', { error: crash });
-      await Promise.race([ended.promise, new Promise<void>((resolve) => later(RESTART_AFTER_MS, resolve))]);
+      await Promise.race([ended.promise, new Promise<void>((resolve) => later(restartAfterMs, resolve))]);
     }
   }
 
@@ -130,7 +130,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
       sessionTimeout: sessionTimeoutMs,
       rebalanceTimeout: sessionTimeoutMs,
       heartbeatInterval: sessionTimeoutMs / 5,
-      maxWaitTimeInMs: MAX_FETCH_WAIT_MS,
+      maxWaitTimeInMs: maxFetchWaitMs,
       metadataMaxAge: 60_000,
       allowAutoTopicCreation: false,
       retry: { restartOnFailure: async () => false },
@@ -141,7 +141,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
     consumer.on(events.CRASH, ({ payload }) => crashed.resolve(payload.error));
     consumer.on(events.GROUP_JOIN, ({ payload }) => enter(consumer, payload.memberAssignment));
     consumer.on(events.REQUEST, ({ payload }) => {
-      if (SIGNS_OF_LIFE.has(payload.apiName)) answeredAtMs = activeAtMs = performance.now();
+      if (signsOfLife.has(payload.apiName)) answeredAtMs = activeAtMs = performance.now();
     });
     // A broker that is away is not what the watchdog is for.
     consumer.on(events.REQUEST_TIMEOUT, () => {
@@ -209,7 +209,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
       if (assignment !== assignments) return;
       if (error instanceof OffsetOutOfRangeError) return end(error);
       writeLog('warn', 'where to go on is not known yet', { error });
-      later(ASK_AGAIN_AFTER_MS, () => {
+      later(askAgainAfterMs, () => {
         if (assignment === assignments) void position(consumer, partitions, assignment);
       });
     }
@@ -251,7 +251,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
       finished.resolve();
       takeUp(work);
     });
-    await within(ASIDE_AFTER_MS, work.done);
+    await within(asideAfterMs, work.done);
     if (works.get(name) === work && works.size < concurrency) setAside(work, consumer);
     else await work.done;
   }
@@ -288,7 +288,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
       } catch (error) {
         if (!(error instanceof LogUnavailableError)) throw error;
         writeLog('warn', 'a seek cannot be checked yet', { error, ...next });
-        return pause(consumer, batch, ASK_AGAIN_AFTER_MS);
+        return pause(consumer, batch, askAgainAfterMs);
       }
     }
     if (isEnded) return;
@@ -316,7 +316,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
   return {
     done: done.promise,
     isReady: () => !isEnded && isAssigned && performance.now() - answeredAtMs < sessionTimeoutMs,
-    heldBack: () => [...heldBack.values()].filter(({ sinceMs }) => performance.now() - sinceMs > HELD_BACK_AFTER_MS),
+    heldBack: () => [...heldBack.values()].filter(({ sinceMs }) => performance.now() - sinceMs > heldBackAfterMs),
     reposition,
     stop: async (deadlineMs) => {
       closeWithinMs = deadlineMs;
@@ -339,13 +339,13 @@ interface Member {
  */
 export function isPassing(error: Error): boolean {
   const root = rootOf(error);
-  if (!(root instanceof kafkajs.KafkaJSError)) return root.message === NOT_CONNECTED;
-  if (root instanceof kafkajs.KafkaJSProtocolError && PASSING_TYPES.has(root.type)) return true;
-  return root.retriable || PASSING_NAMES.has(root.name);
+  if (!(root instanceof kafkajs.KafkaJSError)) return root.message === notConnected;
+  if (root instanceof kafkajs.KafkaJSProtocolError && passingTypes.has(root.type)) return true;
+  return root.retriable || passingNames.has(root.name);
 }
 
 function rootOf(error: Error): Error {
-  return WRAPPERS.has(error.name) && error.cause instanceof Error ? rootOf(error.cause) : error;
+  return wrappers.has(error.name) && error.cause instanceof Error ? rootOf(error.cause) : error;
 }
 
 function toError(error: unknown): Error {

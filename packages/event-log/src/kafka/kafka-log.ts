@@ -24,16 +24,16 @@ export interface KafkaLogOptions {
   readonly writeLog: WriteLog;
 }
 
-const DEFAULT_SESSION_TIMEOUT_MS = 10_000;
-const CONNECT_WITHIN_MS = 3_000;
+const defaultSessionTimeoutMs = 10_000;
+const connectWithinMs = 3_000;
 /** Long-polling requests bring their own, longer time. */
-const ANSWER_WITHIN_MS = 5_000;
+const answerWithinMs = 5_000;
 /** All stated, since kafkajs takes other defaults when NODE_ENV is `test`. */
-const RETRY = { initialRetryTime: 100, multiplier: 2, factor: 0.2, maxRetryTime: 1_000, retries: 3 };
+const retry = { initialRetryTime: 100, multiplier: 2, factor: 0.2, maxRetryTime: 1_000, retries: 3 };
 
 /** Nothing is connected before the first use; whatever is lost is connected again. */
 export function createKafkaLog(options: KafkaLogOptions): EventLog {
-  const { brokers, clientId, tls, sasl, sessionTimeoutMs = DEFAULT_SESSION_TIMEOUT_MS, writeLog } = options;
+  const { brokers, clientId, tls, sasl, sessionTimeoutMs = defaultSessionTimeoutMs, writeLog } = options;
 
   const createClient = (): Kafka =>
     new kafkajs.Kafka({
@@ -41,9 +41,9 @@ export function createKafkaLog(options: KafkaLogOptions): EventLog {
       clientId,
       ...(tls === undefined ? {} : { ssl: tls }),
       ...(sasl === undefined ? {} : { sasl: forOneClient(sasl) }),
-      connectionTimeout: CONNECT_WITHIN_MS,
-      requestTimeout: ANSWER_WITHIN_MS,
-      retry: RETRY,
+      connectionTimeout: connectWithinMs,
+      requestTimeout: answerWithinMs,
+      retry,
       logCreator: () => (entry) => forward(entry, writeLog),
     });
 
@@ -106,7 +106,7 @@ async function connectAdmin(kafka: Kafka): Promise<Admin> {
 }
 
 /** A step lower than kafkajs has it: it calls errors what it then retries, and what does not pass reaches the caller. */
-const LEVELS = {
+const levels = {
   [kafkajs.logLevel.ERROR]: 'warn',
   [kafkajs.logLevel.WARN]: 'info',
   [kafkajs.logLevel.INFO]: 'debug',
@@ -116,5 +116,5 @@ const LEVELS = {
 function forward({ namespace, level, log }: LogEntry, writeLog: WriteLog): void {
   if (level === kafkajs.logLevel.NOTHING) return;
   const { message, timestamp: _, logger: library, ...fields } = log;
-  writeLog(LEVELS[level], message, { ...fields, from: `${library} ${namespace}` });
+  writeLog(levels[level], message, { ...fields, from: `${library} ${namespace}` });
 }

@@ -4,9 +4,9 @@ import type { Sender } from '../mailbox.ts';
 import { partitionOf } from '../partitioner.ts';
 import { kafkajs } from './kafkajs.ts';
 
-const ACKNOWLEDGE_WITHIN_MS = 4_000;
+const acknowledgeWithinMs = 4_000;
 /** kafkajs warns that a bound weakens the guarantee; it does not, as the producer is thrown away after a failure. */
-const RETRIES = 5;
+const retries = 5;
 
 /** An idempotent producer that writes to all in-sync replicas. Only one `send` at a time: see `createMailbox`. */
 export async function openProducer(kafka: Kafka): Promise<Sender> {
@@ -15,7 +15,7 @@ export async function openProducer(kafka: Kafka): Promise<Sender> {
     idempotent: true,
     allowAutoTopicCreation: false,
     metadataMaxAge: 60_000,
-    retry: { retries: RETRIES },
+    retry: { retries },
     createPartitioner:
       () =>
       ({ topic, message, partitionMetadata }) => {
@@ -37,7 +37,7 @@ export async function openProducer(kafka: Kafka): Promise<Sender> {
         messages: ofTopic.map(({ key, value, headers }): Message => ({ key, value, headers: { ...headers } })),
       }));
       const acknowledged = await producer
-        .sendBatch({ acks: -1, timeout: ACKNOWLEDGE_WITHIN_MS, topicMessages })
+        .sendBatch({ acks: -1, timeout: acknowledgeWithinMs, topicMessages })
         .catch((error: unknown) => {
           throw isTooLarge(error) ? new RecordTooLargeError('The topic takes no record or batch so large') : error;
         });

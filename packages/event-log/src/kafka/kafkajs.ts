@@ -25,13 +25,13 @@ const require = createRequire(import.meta.url);
 const RequestQueue: { prototype: RequestQueue } = require('kafkajs/src/network/requestQueue/index.js');
 const Batch: { prototype: FetchedBatch } = require('kafkajs/src/consumer/batch.js');
 
-const CHECK_PENDING_AFTER_MS = 10;
+const checkPendingAfterMs = 10;
 
 // As published it sets a timer after every response, with a negative time as a rule: 3 % of a core when idle, and a
 // warning of Node's for each.
 RequestQueue.prototype.scheduleCheckPendingRequests = function schedule(): void {
   if (this.throttleCheckTimeoutId !== null || this.pending.length === 0) return;
-  const waitMs = Math.max(this.throttledUntil - Date.now(), CHECK_PENDING_AFTER_MS);
+  const waitMs = Math.max(this.throttledUntil - Date.now(), checkPendingAfterMs);
   this.throttleCheckTimeoutId = setTimeout(() => {
     this.throttleCheckTimeoutId = null;
     this.checkPendingRequests();
