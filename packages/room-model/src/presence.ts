@@ -47,6 +47,10 @@ export interface Session {
   readonly lastFactAtMs: number;
 }
 
+/** LiveKit's reason for a session that RoomService ended. */
+export const removedReason = 'PARTICIPANT_REMOVED';
+export const wasRemoved = ({ endReason }: Pick<Session, 'endReason'>): boolean => endReason === removedReason;
+
 export type PresenceChange =
   | { readonly entity: 'life'; readonly row: RoomLife }
   | { readonly entity: 'session'; readonly row: Session };

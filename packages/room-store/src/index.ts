@@ -1,6 +1,5 @@
 export * from './apply/apply-chunk.ts';
 export * from './apply/chunk.ts';
-export { removedReason } from './apply/chunk-writes.ts';
 export * from './apply/repeats.ts';
 export * from './database/database.ts';
 export * from './database/listen.ts';
@@ -9,6 +8,7 @@ export * from './database/settings.ts';
 export { ArrayParameter } from './database/statement.ts';
 export * from './dead-letters/find-dead-letters.ts';
 export * from './dead-letters/relay-queue.ts';
+export * from './duties.ts';
 export * from './find-logins.ts';
 export * from './kept-records.ts';
 export * from './leases.ts';

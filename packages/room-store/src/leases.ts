@@ -1,5 +1,10 @@
-import { type Permissions, recentlyLeftMs, type Seats, type Verdict } from '@realtime-service/room-model';
-import { removedReason } from './apply/chunk-writes.ts';
+import {
+  type Permissions,
+  recentlyLeftMs,
+  removedReason,
+  type Seats,
+  type Verdict,
+} from '@realtime-service/room-model';
 import { type BatchOptions, createBatcher } from './batch.ts';
 import { type Client, inTransaction, type Pool } from './database/database.ts';
 import { type FactsAnswer, type FactsQuery, readFacts } from './read-facts.ts';
@@ -224,23 +229,4 @@ export const createSeatTaker = (
 ): ((request: SeatRequest, decide: Decide) => Promise<SeatAnswer>) => {
   const take = createBatcher<SeatQuestion, SeatAnswer>((questions) => decideWithSeats(pool, questions), options);
   return (request, decide) => take({ request, decide });
-};
-
-/**
- * Takes or keeps a duty that only one process may have (the sweep, the relay). A holder that does not renew loses it
- * after `seconds`.
- */
-export const holdDuty = async (pool: Pool, name: string, holder: string, seconds: number): Promise<boolean> => {
-  const { rowCount } = await pool.query(
-    `insert into duties (name, holder, held_until) values ($1, $2, clock_timestamp() + make_interval(secs => $3))
-      on conflict (name) do update set holder = excluded.holder, held_until = excluded.held_until
-        where duties.holder = excluded.holder or duties.held_until < clock_timestamp()`,
-    [name, holder, seconds],
-  );
-  return rowCount === 1;
-};
-
-/** Gives a duty back, so that another takes it at once. */
-export const releaseDuty = async (pool: Pool, name: string, holder: string): Promise<void> => {
-  await pool.query('delete from duties where name = $1 and holder = $2', [name, holder]);
 };

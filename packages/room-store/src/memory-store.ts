@@ -13,9 +13,10 @@ import {
   type Suspect,
   type User,
   WorkingSet,
+  wasRemoved,
 } from '@realtime-service/room-model';
 import type { DeadLetter, ProjectionPartition } from './apply/chunk.ts';
-import { type ChunkWrites, edgeLifeSeconds, type RaisedMark, removedReason } from './apply/chunk-writes.ts';
+import { type ChunkWrites, edgeLifeSeconds, type RaisedMark } from './apply/chunk-writes.ts';
 import type { Touched } from './apply/touched.ts';
 import type { ClaimedEdge, Mark } from './marks.ts';
 import type { PartitionPosition } from './positions.ts';
@@ -538,7 +539,7 @@ export class MemoryDatabase {
         isSuspect: [...suspects.values()].some(isDoubted),
         ownSessions: [...sessions.values()]
           .filter((session) => session.roomId === roomId && session.userId === userId && isRecent(session))
-          .map((session) => ({ ...session, wasRemoved: session.endReason === removedReason })),
+          .map((session) => ({ ...session, wasRemoved: wasRemoved(session) })),
         seats: null,
       },
       isRoomLive: lives.get(roomId)?.isLive ?? false,

@@ -5,7 +5,7 @@ import { writeChunk } from './apply/write-chunk.ts';
 import { type Client, inTransaction, type Pool } from './database/database.ts';
 import { send, toBytea } from './database/statement.ts';
 import { readDeadLetters } from './dead-letters/dead-letters.ts';
-import { holdDuty, releaseDuty } from './leases.ts';
+import { holdDuty, releaseDuty } from './duties.ts';
 import { claimEdges, claimMarks, markIdentities, postponeEdge, postponeMark, settleEdge, settleMark } from './marks.ts';
 import { type PositionColumns, readPositions, toPosition } from './positions.ts';
 import { readLiveRoomIds, readLiveRooms } from './presence.ts';

@@ -5,9 +5,9 @@ import {
   type OwnSession,
   type RoomFacts,
   recentlyLeftMs,
+  wasRemoved,
 } from '@realtime-service/room-model';
 import pg from 'pg';
-import { removedReason } from './apply/chunk-writes.ts';
 import { type BatchOptions, createBatcher } from './batch.ts';
 import { type Pool, preparedAs } from './database/database.ts';
 import { ArrayParameter } from './database/statement.ts';
@@ -94,7 +94,7 @@ const sessionsOf = (row: FactsRow): OwnSession[] =>
     deviceId,
     isLive,
     endedAtMs,
-    wasRemoved: endReason === removedReason,
+    wasRemoved: wasRemoved({ endReason }),
   }));
 
 const answerOf = (row: FactsRow): FactsAnswer => ({

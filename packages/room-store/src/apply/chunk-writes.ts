@@ -14,6 +14,7 @@ import {
   type Suspect,
   type User,
   type WorkingSet,
+  wasRemoved,
 } from '@realtime-service/room-model';
 import type { ChunkRecord } from './chunk.ts';
 
@@ -190,10 +191,6 @@ export class ChunkWrites {
 
 /** Whether others in the room see it: nothing is announced of machines and hidden people. */
 const isSeen = ({ kind, isHidden, isLive }: Session): boolean => isLive && kind === 'STANDARD' && !isHidden;
-
-/** LiveKit's reason for a session that RoomService ended. */
-export const removedReason = 'PARTICIPANT_REMOVED';
-const wasRemoved = ({ endReason }: Session): boolean => endReason === removedReason;
 
 const lifeEvent = (type: 'room.live_started' | 'room.live_ended', { roomId, roomSid }: RoomLife): PresenceEvent => ({
   type,

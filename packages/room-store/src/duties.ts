@@ -1,0 +1,20 @@
+import type { Pool } from './database/database.ts';
+
+/**
+ * Takes or keeps a duty that only one process may have (the sweep, the relay, a rebuild). A holder that does not renew loses it
+ * after `seconds`.
+ */
+export const holdDuty = async (pool: Pool, name: string, holder: string, seconds: number): Promise<boolean> => {
+  const { rowCount } = await pool.query(
+    `insert into duties (name, holder, held_until) values ($1, $2, clock_timestamp() + make_interval(secs => $3))
+      on conflict (name) do update set holder = excluded.holder, held_until = excluded.held_until
+        where duties.holder = excluded.holder or duties.held_until < clock_timestamp()`,
+    [name, holder, seconds],
+  );
+  return rowCount === 1;
+};
+
+/** Gives a duty back, so that another takes it at once. */
+export const releaseDuty = async (pool: Pool, name: string, holder: string): Promise<void> => {
+  await pool.query('delete from duties where name = $1 and holder = $2', [name, holder]);
+};
