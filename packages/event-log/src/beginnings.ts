@@ -1,8 +1,8 @@
 import { assertInside, type LogPosition, type LogStart, type PartitionBounds } from './event-log.ts';
 
 /**
- * Where reading begins. The bounds are read when `starts` are known: by older ones, a position that another consumer has
- * moved on since would lie beyond the log.
+ * Where reading begins. The bounds are read when `starts` are known: by older ones, a position that another consumer
+ * has moved on since would lie beyond the log.
  * @throws {OffsetOutOfRangeError} when the log cannot go on at one of them
  * @throws {LogUnavailableError}
  */

@@ -105,7 +105,7 @@ async function connectAdmin(kafka: Kafka): Promise<Admin> {
   return admin;
 }
 
-/** A step lower than kafkajs has it: it calls errors what it then retries, and what does not pass reaches the caller. */
+/** A step lower than kafkajs has it: it calls errors what it retries, and what does not pass reaches the caller. */
 const levels = {
   [kafkajs.logLevel.ERROR]: 'warn',
   [kafkajs.logLevel.WARN]: 'info',
