@@ -1,3 +1,4 @@
+import { partitionName } from '@realtime-service/contracts';
 import type { Pool, PoolClient } from 'pg';
 import { beginningsOf } from '../beginnings.ts';
 import type {
@@ -135,9 +136,9 @@ export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, opti
       'select topic, partition, next_offset from log_heads where topic = any($1)',
       [options.topics],
     );
-    const heads = new Map(rows.map((row) => [`${row.partition} ${row.topic}`, BigInt(row.next_offset)]));
+    const heads = new Map(rows.map((row) => [partitionName(row), BigInt(row.next_offset)]));
     for (const lane of lanes) {
-      lane.high = heads.get(`${lane.partition} ${lane.topic}`) ?? lane.high;
+      lane.high = heads.get(partitionName(lane)) ?? lane.high;
       const isDue = !lane.isBusy && lane.position < lane.high && lane.resumesAtMs <= performance.now();
       if (isDue && !isEnded && turns.size < concurrency) start(lane);
     }

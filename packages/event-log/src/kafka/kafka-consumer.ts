@@ -1,3 +1,4 @@
+import { partitionName } from '@realtime-service/contracts';
 import type { Batch, Consumer, EachBatchPayload, IHeaders, Kafka, TopicPartitions } from 'kafkajs';
 import { beginningsOf } from '../beginnings.ts';
 import type {
@@ -222,7 +223,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
   async function handle(member: Member, { batch, heartbeat }: EachBatchPayload): Promise<void> {
     const { consumer } = member;
     const { topic, partition, rawMessages } = batch as FetchedBatch;
-    const name = `${partition} ${topic}`;
+    const name = partitionName({ topic, partition });
     while (!isEnded && !works.has(name) && works.size >= concurrency)
       await Promise.race([...works.values()].map(({ done: finished }) => finished));
     if (isEnded) return;
@@ -274,7 +275,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
   }
 
   function takeUp({ topic, partition, aside }: Work): void {
-    const isWaited = retries.has(`${partition} ${topic}`);
+    const isWaited = retries.has(partitionName({ topic, partition }));
     if (isEnded || isWaited || aside?.assignment !== assignments) return;
     aside.consumer.resume([{ topic, partitions: [partition] }]);
   }
@@ -301,9 +302,9 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
     if (isEnded) return;
     const partitions = [{ topic, partitions: [partition] }];
     consumer.pause(partitions);
-    retries.add(`${partition} ${topic}`);
+    retries.add(partitionName({ topic, partition }));
     later(afterMs, () => {
-      retries.delete(`${partition} ${topic}`);
+      retries.delete(partitionName({ topic, partition }));
       try {
         consumer.resume(partitions);
       } catch (error) {

@@ -1,3 +1,4 @@
+import { partitionName } from '@realtime-service/contracts';
 import type { Consumer, TopicPartitionOffset } from 'kafkajs';
 import type { LogPosition, WriteLog } from '../event-log.ts';
 
@@ -29,8 +30,8 @@ export function createMirror(consumer: Pick<Consumer, 'commitOffsets'>, writeLog
   }
 
   return {
-    show: ({ topic, partition, offset }) => {
-      unshown.set(`${partition} ${topic}`, { topic, partition, offset: String(offset) });
+    show: (position) => {
+      unshown.set(partitionName(position), { ...position, offset: String(position.offset) });
       committing ??= commit();
     },
     settled: async () => committing,

@@ -1,3 +1,4 @@
+import { partitionName } from '@realtime-service/contracts';
 import type { Kafka, Message, RecordMetadata } from 'kafkajs';
 import { type LogPosition, type NewRecord, RecordTooLargeError } from '../event-log.ts';
 import type { Sender } from '../mailbox.ts';
@@ -53,8 +54,9 @@ const isTooLarge = (error: unknown): boolean =>
   (error.type === 'MESSAGE_TOO_LARGE' || error.type === 'RECORD_LIST_TOO_LARGE');
 
 /**
- * The position of each record, in the order given. One base offset is acknowledged per partition, where its records follow each other.
- * A partition whose leader moves while kafkajs retries can drop out of its requests: no acknowledgement is a failure.
+ * The position of each record, in the order given. One base offset is acknowledged per partition, where its records
+ * follow each other. A partition whose leader moves while kafkajs retries can drop out of its requests: no
+ * acknowledgement is a failure.
  */
 export function positionsOf(
   records: readonly NewRecord[],
@@ -62,15 +64,16 @@ export function positionsOf(
   partitionCounts: ReadonlyMap<string, number>,
 ): LogPosition[] {
   const nextOffsets = new Map<string, bigint>();
-  for (const { topicName, partition, baseOffset } of acknowledged) {
+  for (const { topicName: topic, partition, baseOffset } of acknowledged) {
     if (baseOffset !== undefined && baseOffset !== '-1')
-      nextOffsets.set(`${partition} ${topicName}`, BigInt(baseOffset));
+      nextOffsets.set(partitionName({ topic, partition }), BigInt(baseOffset));
   }
   return records.map(({ topic, key }) => {
     const partition = partitionOf(key, partitionCounts.get(topic) ?? 0);
-    const offset = nextOffsets.get(`${partition} ${topic}`);
+    const name = partitionName({ topic, partition });
+    const offset = nextOffsets.get(name);
     if (offset === undefined) throw new Error(`No acknowledgement for partition ${partition} of ${topic}`);
-    nextOffsets.set(`${partition} ${topic}`, offset + 1n);
+    nextOffsets.set(name, offset + 1n);
     return { topic, partition, offset };
   });
 }
