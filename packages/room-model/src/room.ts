@@ -161,11 +161,14 @@ const patch = <T>(value: T | null | undefined, current: T, cleared: T): T =>
 const patchTime = (value: string | null | undefined, current: number | null): number | null =>
   value === undefined ? current : toMs(value ?? undefined);
 
+/** What creations and updates say of a room. */
+type ToldFields = Omit<RoomHeader, 'roomId' | 'state' | 'isLocked' | 'closingReason' | 'origin'>;
+
 const createdHeader = (
   roomId: string,
   data: RoomEventData<'room.created'>,
   stored: RoomHeader,
-): Omit<RoomHeader, 'origin' | 'state' | 'closingReason'> => {
+): ToldFields & Pick<RoomHeader, 'roomId' | 'isLocked'> => {
   const blank = unknownRoom(roomId);
   return {
     roomId,
@@ -181,10 +184,9 @@ const createdHeader = (
   };
 };
 
-const updatedHeader = (data: RoomEventData<'room.updated'>, stored: RoomHeader): RoomHeader => {
+const updatedHeader = (data: RoomEventData<'room.updated'>, stored: RoomHeader): ToldFields => {
   const blank = unknownRoom(stored.roomId);
   return {
-    ...stored,
     name: patch(data.name, stored.name, blank.name),
     access: patch(data.access, stored.access, blank.access),
     defaultRole: patch(data.defaultRole, stored.defaultRole, blank.defaultRole),
@@ -404,10 +406,7 @@ export const evolveRoom = (entities: RoomEntities, event: RoomEvent, origin: Ori
     case 'room.created':
       return createRoom(entities, roomId, event.data, origin);
     case 'room.updated': {
-      const change = (stored: RoomHeader): Partial<RoomHeader> => {
-        const { state: _, ...fields } = updatedHeader(event.data, stored);
-        return fields;
-      };
+      const change = (stored: RoomHeader): Partial<RoomHeader> => updatedHeader(event.data, stored);
       return updated(event.data, changeHeader(entities, roomId, origin, change));
     }
     case 'room.locked':
