@@ -187,7 +187,7 @@ export const writeState = async (
  * read under. Answers how many marks and orders it raised.
  */
 export const writeChunk = async (client: Client, at: LogPartition, writes: ChunkWrites): Promise<number> => {
-  const [, , , , , , , marks] = await allInOrder([
+  const before = [
     writeState(client, at, writes),
     upsert(client, suspectTable, [...writes.suspects.values()]),
     upsert(client, lifeTable, [...writes.lives.values()]),
@@ -195,8 +195,8 @@ export const writeChunk = async (client: Client, at: LogPartition, writes: Chunk
     writeDeadLetters(client, writes),
     settleDeadLetters(client, writes.records),
     writeEdges(client, writes),
-    writeMarks(client, writes),
-    writeOutbox(client, writes),
-  ]);
-  return marks + writes.edges.length;
+  ];
+  const marks = writeMarks(client, writes);
+  await allInOrder([...before, marks, writeOutbox(client, writes)]);
+  return (await marks) + writes.edges.length;
 };
