@@ -1,5 +1,5 @@
 import type { DeadLetterPosition, LogPosition } from '@realtime-service/contracts';
-import { isLaterInLog, isSamePlace } from '@realtime-service/room-model';
+import { isLaterInLog, isSamePlace, type Origin } from '@realtime-service/room-model';
 import type { ChunkRecord, DeadLetter, RetryOutcome } from '../apply/chunk.ts';
 import { allInOrder, type Client } from '../database/database.ts';
 
@@ -88,13 +88,54 @@ export const withRetried = async (
   });
 };
 
+interface Settlement {
+  readonly letter: LogPosition;
+  readonly outcome: RetryOutcome | { readonly kind: 'discarded' };
+  readonly origin: Origin;
+}
+
+const settle = (client: Client, { letter, outcome, origin }: Settlement): Promise<unknown>[] => {
+  const at = [letter.topic, letter.partition, letter.offset.toString()];
+  const isIt = 'topic = $1 and "partition" = $2 and "offset" = $3';
+  const by = [origin.topic, origin.partition, origin.offset.toString(), new Date(origin.timeMs)];
+  const settled = 'settled_topic = $4, settled_partition = $5, settled_offset = $6, settled_at = $7';
+  switch (outcome.kind) {
+    case 'discarded':
+      return [
+        client.query(`update dead_letters set status = 'discarded', ${settled} where ${isIt} and status = 'open'`, [
+          ...at,
+          ...by,
+        ]),
+      ];
+    case 'readable':
+      return [
+        client.query(`update dead_letters set status = 'retried', ${settled} where ${isIt} and status <> 'retried'`, [
+          ...at,
+          ...by,
+        ]),
+      ];
+    case 'dead':
+      // Published again where that says something new.
+      return [
+        client.query(
+          `update dead_letters set reason = $4, message = $5, is_relayed = is_relayed and reason = $4 and message = $5
+            where ${isIt} and status = 'open'`,
+          [...at, outcome.reason, outcome.message],
+        ),
+      ];
+    case 'absent':
+      return [];
+  }
+};
+
 /** Stores what became of letters; by place, as the relay locks them. */
 export const settleDeadLetters = async (client: Client, records: readonly ChunkRecord[]): Promise<void> => {
   const settlements = records
-    .flatMap(({ content, origin }) => {
-      if (content.kind === 'retry') return { letter: content.letter, outcome: content.outcome, origin };
+    .flatMap(({ content, origin }): Settlement[] => {
+      if (content.kind === 'retry' && content.outcome !== null)
+        return [{ letter: content.letter, outcome: content.outcome, origin }];
       if (content.kind !== 'room_event' || content.event.type !== 'dead_letter.discarded') return [];
-      return { letter: toPlace(content.event.data), outcome: { kind: 'discarded' as const }, origin };
+      return [{ letter: toPlace(content.event.data), outcome: { kind: 'discarded' }, origin }];
     })
     .filter(({ letter, origin }) => isLaterInLog(origin, letter))
     .sort(
@@ -103,32 +144,5 @@ export const settleDeadLetters = async (client: Client, records: readonly ChunkR
         a.partition - b.partition ||
         Number(a.offset - b.offset),
     );
-  const updates = settlements.flatMap(({ letter, outcome, origin }) => {
-    const at = [letter.topic, letter.partition, letter.offset.toString()];
-    const isIt = 'topic = $1 and "partition" = $2 and "offset" = $3';
-    const by = [origin.topic, origin.partition, origin.offset.toString(), new Date(origin.timeMs)];
-    const settled = 'settled_topic = $4, settled_partition = $5, settled_offset = $6, settled_at = $7';
-    switch (outcome?.kind) {
-      case 'discarded':
-        return client.query(
-          `update dead_letters set status = 'discarded', ${settled} where ${isIt} and status = 'open'`,
-          [...at, ...by],
-        );
-      case 'readable':
-        return client.query(
-          `update dead_letters set status = 'retried', ${settled} where ${isIt} and status <> 'retried'`,
-          [...at, ...by],
-        );
-      case 'dead':
-        // Published again where that says something new.
-        return client.query(
-          `update dead_letters set reason = $4, message = $5, is_relayed = is_relayed and reason = $4 and message = $5
-            where ${isIt} and status = 'open'`,
-          [...at, outcome.reason, outcome.message],
-        );
-      default:
-        return [];
-    }
-  });
-  await allInOrder(updates);
+  await allInOrder(settlements.flatMap((each) => settle(client, each)));
 };
