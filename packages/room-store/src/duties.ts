@@ -1,8 +1,8 @@
 import type { Pool } from './database/database.ts';
 
 /**
- * Takes or keeps a duty that only one process may have (the sweep, the relay, a rebuild). A holder that does not renew loses it
- * after `seconds`.
+ * Takes or keeps a duty that only one process may have (the sweep, the relay, a rebuild). A holder that does not renew
+ * loses it after `seconds`.
  */
 export const holdDuty = async (pool: Pool, name: string, holder: string, seconds: number): Promise<boolean> => {
   const { rowCount } = await pool.query(
