@@ -114,6 +114,7 @@ describeWith(['postgres'], 'realtime rebuild', () => {
         const { code, stdout, stderr } = await rebuild('--json');
         expect({ code, stderr: code === 0 ? '' : stderr }).toEqual({ code: 0, stderr: '' });
         expect(JSON.parse(stdout)).toMatchObject({ events: 1_200, marks: 1, wasResumed: false });
+        expect(stdout).toMatch(/"heldMs":\d+(?:\.\d)?,/);
         expect(await database.state()).toEqual(state);
         expect(await database.kept()).toEqual(kept);
         const { rows: marks } = await database.pool.query('select room_id, identity, cause from marks');

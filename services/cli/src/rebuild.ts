@@ -20,6 +20,7 @@ import {
   swapRebuild,
 } from '@realtime-service/room-store';
 import { CommandError, defineCommand, type Terminal, UsageError, type Workplace } from './command.ts';
+import { figure, plural } from './figures.ts';
 import { takeDuty } from './rebuild-duty.ts';
 import type { RebuildShare } from './rebuild-thread.ts';
 
@@ -93,7 +94,7 @@ const startThreads = (count: number, share: Omit<RebuildShare, 'index' | 'count'
   };
 };
 
-const figure = (value: number | bigint): string => value.toLocaleString('en', { maximumFractionDigits: 0 });
+const rounded = (value: number, digits: number): number => Number(value.toFixed(digits));
 
 const durationOf = (seconds: number): string =>
   seconds < 90
@@ -116,7 +117,9 @@ const createProgress = (terminal: Terminal) => {
     const perSecond = atMs > first.atMs ? (Number(done - first.done) / (atMs - first.atMs)) * 1000 : 0;
     const left = perSecond > 0 ? `, ${durationOf(Number(total - done) / perSecond)} left` : '';
     const percent = total === 0n ? 100 : Number((done * 100n) / total);
-    terminal.tell(`${figure(done)} of ${figure(total)} events (${percent} %), ${figure(perSecond)} events/s${left}\n`);
+    terminal.tell(
+      `${figure(done)} of ${plural(total, 'event')} (${percent} %), ${figure(perSecond)} events/s${left}\n`,
+    );
   };
 };
 
@@ -203,7 +206,7 @@ const rebuild = async ({ pool, log, terminal, ending }: Workplace, options: Rebu
     if (isRestart) await dropRebuild(pool);
     const state = await prepare(pool, partitionCount);
     const begun = await readStanding(pool);
-    if (state === 'resumed') terminal.tell(`Going on at ${figure(begun.done)} of ${figure(begun.total)} events\n`);
+    if (state === 'resumed') terminal.tell(`Going on at ${figure(begun.done)} of ${plural(begun.total, 'event')}\n`);
     const startedAtMs = performance.now();
     const threads = startThreads(Math.min(threadCount, partitionCount), {
       partitionCount,
@@ -269,11 +272,15 @@ export const rebuildCommand = defineCommand({
       throw new CommandError('Interrupted. The tables are as they were; call it again to go on');
     const { events, seconds, heldMs, marks } = result;
     const peakMemoryMb = Math.round(process.resourceUsage().maxRSS / 1024);
-    if (values.json) terminal.write(`${JSON.stringify({ ...result, peakMemoryMb })}\n`);
+    if (values.json)
+      terminal.write(
+        `${JSON.stringify({ ...result, heldMs: rounded(heldMs, 1), seconds: rounded(seconds, 3), peakMemoryMb })}\n`,
+      );
     else
       terminal.write(
-        `Rebuilt from ${figure(events)} events in ${durationOf(seconds)} (${figure(events / seconds)} events/s, ${peakMemoryMb} MB). ` +
-          `The tables could not be read for ${heldMs.toFixed(0)} ms. ${figure(marks)} live sessions and rooms are looked at.\n`,
+        `Rebuilt from ${plural(events, 'event')} in ${durationOf(seconds)} (${figure(events / seconds)} events/s, ${peakMemoryMb} MB). ` +
+          `The tables could not be read for ${heldMs.toFixed(0)} ms. ` +
+          `To be looked at: ${plural(marks, 'live session or room', 'live sessions and rooms')}.\n`,
       );
     return 'done';
   },

@@ -20,6 +20,7 @@ import {
 } from '@realtime-service/room-store';
 import { type Command, CommandError, defineCommand, type Outcome, UsageError, type Workplace } from './command.ts';
 import { jsonOption, letterTable, parseNumber, parsePosition, toJson, whereOption, writeJson } from './dead-letters.ts';
+import { plural } from './figures.ts';
 import { parseWhere, whereHelp } from './where.ts';
 
 /** What an operator can do with letters. */
@@ -101,7 +102,7 @@ const isApplied = async (
   }
 };
 
-const plural = (count: number): string => `${count} dead letter${count === 1 ? '' : 's'}`;
+const lettersOf = (count: number): string => plural(count, 'dead letter');
 
 const countsOf = (values: readonly string[]): string =>
   [...Map.groupBy(values, (value) => value)].map(([value, all]) => `${all.length} ${value}`).join(', ');
@@ -140,7 +141,7 @@ const isConfirmed = async (
   letters: readonly DeadLetterSummary[],
   { terminal }: Workplace,
 ): Promise<boolean> => {
-  const what = `${action.verb} ${plural(letters.length)} (${countsOf(letters.map(({ reason }) => reason))})`;
+  const what = `${action.verb} ${lettersOf(letters.length)} (${countsOf(letters.map(({ reason }) => reason))})`;
   if (!terminal.isInteractive) throw new UsageError(`To ${what} without a terminal to ask at, say --yes`);
   return /^y(?:es)?$/i.test((await terminal.ask(`Really ${what}? [y/N] `)).trim());
 };
@@ -159,7 +160,7 @@ const act = async (
   );
   if (waitMs === 0) {
     if (isJson) for (const letter of letters) writeJson(terminal, toJson(letter));
-    terminal.tell(`Asked to ${action.verb} ${plural(letters.length)}.\n`);
+    terminal.tell(`Asked to ${action.verb} ${lettersOf(letters.length)}.\n`);
     return 'done';
   }
   const isInTime = await isApplied(pool, positions, { waitMs, ending });
@@ -167,12 +168,12 @@ const act = async (
   if (isJson) for (const letter of after) writeJson(terminal, toJson(letter));
   if (!isInTime) {
     terminal.tell(
-      `Asked to ${action.verb} ${plural(letters.length)}, but the room-worker has not come that far yet.\n`,
+      `Asked to ${action.verb} ${lettersOf(letters.length)}, but the room-worker has not come that far yet.\n`,
     );
     return 'failed';
   }
   const left = after.filter(({ status }) => status !== action.becomes);
-  terminal.tell(`${plural(after.length - left.length)} ${action.becomes}.\n`);
+  terminal.tell(`${lettersOf(after.length - left.length)} ${action.becomes}.\n`);
   const unread = left.filter(({ status }) => status === 'open').map(({ reason }) => reason);
   if (unread.length > 0) terminal.tell(`${unread.length} cannot be read still (${countsOf(unread)}).\n`);
   const settled = left.filter(({ status }) => status !== 'open').map(({ status }) => status);
@@ -221,7 +222,7 @@ const settlingCommand = (action: Action, words: { readonly summary: string; read
       if (values['dry-run']) {
         if (values.json) for (const letter of letters) writeJson(terminal, toJson(letter));
         else terminal.write(letterTable(letters));
-        terminal.tell(`Would ${action.verb} ${plural(letters.length)}.\n`);
+        terminal.tell(`Would ${action.verb} ${lettersOf(letters.length)}.\n`);
         return 'done';
       }
       if (!values.yes && !(await isConfirmed(action, letters, workplace))) {

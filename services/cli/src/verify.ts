@@ -14,6 +14,7 @@ import {
 } from '@realtime-service/room-store';
 import { applyDecoded, asDeadLetter, type Decoded, decodeRecord } from '@realtime-service/room-worker';
 import { CommandError, defineCommand, type Terminal, type Workplace } from './command.ts';
+import { plural } from './figures.ts';
 
 const topic = topics.roomEvents;
 const leftAloneMs = 24 * 3_600_000;
@@ -145,7 +146,7 @@ const verifyAt = async (client: Client, { log, terminal, ending }: Workplace, is
       report.add(positionDifference(partition, end ?? null, `at most ${high}`));
       continue;
     }
-    terminal.tell(`Partition ${partition}: ${end} events\n`);
+    terminal.tell(`Partition ${partition}: ${plural(end, 'event')}\n`);
     const lane = { partition, partitionCount: bounds.length, end };
     const folded = await foldPartition(eventLog, client, lane, ending);
     await comparison.compare(folded.model, { topic, partition });
@@ -177,13 +178,13 @@ export const verifyCommand = defineCommand({
       const { events, misplaced, differences } = result;
       if (differences > 0 && misplaced > 0)
         terminal.tell(
-          `${misplaced} records stand in other partitions than their keys give. In which order they were applied cannot be told: differences of their rooms and users may be none.\n`,
+          `${plural(misplaced, 'record stands', 'records stand')} in other partitions than their keys give. In which order they were applied cannot be told: differences of their rooms and users may be none.\n`,
         );
       if (isJson) terminal.write(`${JSON.stringify(result)}\n`);
-      else if (differences === 0) terminal.write(`The tables agree with all ${events} events.\n`);
+      else if (differences === 0) terminal.write(`The tables agree with the log: ${plural(events, 'event')}.\n`);
       else
         terminal.write(
-          `${differences} differences after ${events} events${differences > maxTold ? `, ${maxTold} of them told` : ''}.\n`,
+          `${plural(differences, 'difference')} after ${plural(events, 'event')}${differences > maxTold ? `, ${maxTold} of them told` : ''}.\n`,
         );
       return differences === 0 ? 'done' : 'failed';
     } finally {
