@@ -1,5 +1,5 @@
 import { partitionName } from '@realtime-service/contracts';
-import type { Batch, Consumer, EachBatchPayload, IHeaders, Kafka, TopicPartitions } from 'kafkajs';
+import type { Consumer, EachBatchPayload, Kafka, TopicPartitions } from 'kafkajs';
 import { beginningsOf } from '../beginnings.ts';
 import type {
   BatchOutcome,
@@ -8,13 +8,13 @@ import type {
   LogConsumer,
   LogPartition,
   PartitionBounds,
-  RecordHeaders,
   WriteLog,
 } from '../event-log.ts';
 import { assertInside, LogUnavailableError, OffsetOutOfRangeError } from '../event-log.ts';
 import { within } from '../within.ts';
+import { isPassing } from './is-passing.ts';
+import { isHeldBack, toLogBatch } from './kafka-batch.ts';
 import { createMirror, type Mirror } from './kafka-mirror.ts';
-import { kafkajs } from './kafkajs.ts';
 
 export interface KafkaConsumerDependencies {
   /** A new client for each life of the consumer: kafkajs keeps offsets of a group in the client. */
@@ -35,25 +35,6 @@ const asideAfterMs = 250;
 const heldBackAfterMs = 5_000;
 /** Answers to these show that the broker serves this member, not merely that it is there. */
 const signsOfLife = new Set(['Fetch', 'Heartbeat', 'JoinGroup', 'SyncGroup']);
-/** kafkajs calls these final although a new connection or a little time heals them, e.g. while a broker starts. */
-const passingNames = new Set([
-  'KafkaJSGroupCoordinatorNotFound',
-  'KafkaJSInvariantViolation',
-  'KafkaJSLockTimeout',
-  'KafkaJSTimeout',
-]);
-const passingTypes = new Set([
-  'BROKER_NOT_AVAILABLE',
-  'ILLEGAL_GENERATION',
-  'ILLEGAL_SASL_STATE',
-  'REBALANCE_IN_PROGRESS',
-  'UNKNOWN',
-  'UNKNOWN_MEMBER_ID',
-]);
-/** What kafkajs puts around the error that tells. */
-const wrappers = new Set(['KafkaJSNonRetriableError', 'KafkaJSNumberOfRetriesExceeded']);
-/** The one plain error that kafkajs throws while a network is broken. */
-const notConnected = 'Broker not connected';
 
 /** A batch in the handler's hands. */
 interface Work extends LogPartition {
@@ -222,7 +203,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
    */
   async function handle(member: Member, { batch, heartbeat }: EachBatchPayload): Promise<void> {
     const { consumer } = member;
-    const { topic, partition, rawMessages } = batch as FetchedBatch;
+    const { topic, partition } = batch;
     const name = partitionName({ topic, partition });
     while (!isEnded && !works.has(name) && works.size >= concurrency)
       await Promise.race([...works.values()].map(({ done: finished }) => finished));
@@ -230,7 +211,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
     const unfinished = works.get(name);
     // It came back by a rebalance.
     if (unfinished !== undefined) return setAside(unfinished, consumer);
-    if (rawMessages.length === 0) {
+    if (isHeldBack(batch)) {
       if (!heldBack.has(name)) heldBack.set(name, { topic, partition, sinceMs: performance.now() });
       return;
     }
@@ -334,60 +315,8 @@ interface Member {
   readonly mirror: Mirror;
 }
 
-/**
- * True where a new connection or a little time may help. False for what a supervisor must hear about: no permission,
- * wrong credentials, a batch that cannot be decoded, a defect.
- */
-export function isPassing(error: Error): boolean {
-  const root = rootOf(error);
-  if (!(root instanceof kafkajs.KafkaJSError)) return root.message === notConnected;
-  if (root instanceof kafkajs.KafkaJSProtocolError && passingTypes.has(root.type)) return true;
-  return root.retriable || passingNames.has(root.name);
-}
-
-function rootOf(error: Error): Error {
-  return wrappers.has(error.name) && error.cause instanceof Error ? rootOf(error.cause) : error;
-}
-
 function toError(error: unknown): Error {
   return error instanceof Error ? error : new Error(String(error));
 }
 
-/** Public fields of kafkajs' batches that its types lack. */
-interface FetchedBatch extends Batch {
-  readonly fetchedOffset: string;
-  /** Without any, an open transaction holds back what stands behind it. */
-  readonly rawMessages: readonly unknown[];
-}
-
 type Progress = Exclude<BatchOutcome, { readonly kind: 'stop' }>;
-
-function toLogBatch(batch: Batch, heartbeat: () => Promise<boolean>): LogBatch {
-  const { topic, partition, highWatermark, messages, fetchedOffset } = batch as FetchedBatch;
-  return {
-    topic,
-    partition,
-    fetchedOffset: BigInt(fetchedOffset),
-    nextOffset: BigInt(batch.lastOffset()) + 1n,
-    high: BigInt(highWatermark),
-    records: messages.map(({ offset, timestamp, key, value, headers }) => ({
-      topic,
-      partition,
-      offset: BigInt(offset),
-      timestampMs: Number(timestamp),
-      key,
-      value,
-      headers: toRecordHeaders(headers),
-    })),
-    heartbeat,
-  };
-}
-
-function toRecordHeaders(headers: IHeaders = {}): RecordHeaders {
-  return Object.fromEntries(
-    Object.entries(headers).map(([name, value]) => {
-      const last = Array.isArray(value) ? value.at(-1) : value;
-      return [name, Buffer.isBuffer(last) ? last : Buffer.from(last ?? '')];
-    }),
-  );
-}

@@ -1,6 +1,6 @@
 import { createRequire } from 'node:module';
 import { describe, expect, it } from 'vitest';
-import { isPassing } from './kafka-consumer.ts';
+import { isPassing } from './is-passing.ts';
 
 const require = createRequire(import.meta.url);
 const { createErrorFromCode, errorCodes } = require('kafkajs/src/protocol/error.js');
