@@ -98,10 +98,10 @@ export const createApp = async (dependencies: ApiDependencies): Promise<FastifyI
     limit('caller', createRateLimit(max), (request) => request.user.userId),
   ];
   registerJoin(app, callersUpTo(settings.userRequestsPerMinute), dependencies);
-  const membersOnly = callersUpTo(settings.userRequestsPerMinute);
-  registerRooms(app, membersOnly, dependencies);
-  registerWatch(app, membersOnly, dependencies.watch, dependencies);
-  registerModeration(app, membersOnly, dependencies);
+  const viewersAndModerators = callersUpTo(settings.userRequestsPerMinute);
+  registerRooms(app, viewersAndModerators, dependencies);
+  registerWatch(app, viewersAndModerators, dependencies.watch, dependencies);
+  registerModeration(app, viewersAndModerators, dependencies);
   await registerEvents(app, callersUpTo(settings.producerRequestsPerMinute), dependencies);
   const logoutLimit = limitForged(settings.addressRequestsPerMinute);
   await registerLogout(app, logoutLimit, createLogoutVerifier({ keys, oidc: settings.oidc, now }), dependencies);
@@ -133,13 +133,13 @@ const guard = async (app: FastifyInstance, settings: ApiDependencies['settings']
   // Before anything is verified, and on paths that lead nowhere, too.
   const count = limit('address', createRateLimit(settings.addressRequestsPerMinute), addressOf);
   app.addHook('onRequest', function (request, reply, done) {
-    if (comesByOneAddress.has(operationOf(request))) done();
+    if (sharingAnAddress.has(operationOf(request))) done();
     else count.call(this, request, reply, done);
   });
 };
 
 /** All who stand at the door come by one proxy, and all logouts by one provider. */
-const comesByOneAddress: ReadonlySet<string> = new Set([gateOperation, logoutOperation]);
+const sharingAnAddress: ReadonlySet<string> = new Set([gateOperation, logoutOperation]);
 
 /** What comes while this process falls behind has to come again. Not a logout: a provider tells of it once. */
 const shed = (request: FastifyRequest, reply: FastifyReply): void => {
@@ -202,7 +202,7 @@ const noteProblem =
     const user = request.user?.userId ?? request.visitor?.person?.userId;
     const fields = { operation, code, reason, room: request.visitor?.roomId ?? roomOf(request), user };
     if (code === 'internal') logger.error({ ...fields, err: cause }, 'request failed');
-    else if (isOurs.has(code)) logger.warn({ ...fields, err: cause }, 'request failed');
+    else if (ourFailures.has(code)) logger.warn({ ...fields, err: cause }, 'request failed');
     else logger.info(fields, 'request refused');
   };
 
@@ -211,4 +211,4 @@ const roomOf = ({ params }: FastifyRequest): string | undefined => RoomPath.safe
 
 const RoomPath = z.object({ roomId: RoomId });
 
-const isOurs: ReadonlySet<string> = new Set(['store_unavailable', 'livekit_unavailable']);
+const ourFailures: ReadonlySet<string> = new Set(['store_unavailable', 'livekit_unavailable']);

@@ -1,4 +1,5 @@
 import { deadLetterTopic, observedType, topics } from '@realtime-service/contracts';
+import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { type NewRecord, partitionOf, type StoredRecord } from '@realtime-service/event-log';
 import { keyOf, type Member, snapshotOf } from '@realtime-service/room-model';
@@ -6,7 +7,6 @@ import { readProjection } from '@realtime-service/room-store';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { readBatch, roomRecord, startProjection, type TestProjection } from '../test/projection.ts';
 import { binaryRecord, partitionCount } from '../test/records.ts';
-import { until } from '../test/until.ts';
 import { toLivekitRecord } from './livekit-record.ts';
 import { startRelay } from './relay.ts';
 

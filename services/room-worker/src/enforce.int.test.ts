@@ -1,4 +1,5 @@
 import { topics } from '@realtime-service/contracts';
+import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { type EventLog, partitionOf } from '@realtime-service/event-log';
 import type { RoomService } from '@realtime-service/livekit';
@@ -8,7 +9,6 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type FakeLivekit, type Fault, startFakeLivekit } from '../test/fake-livekit.ts';
 import { type RoomFact, readBatch, startProjection, type TestProjection } from '../test/projection.ts';
 import { partitionCount } from '../test/records.ts';
-import { until } from '../test/until.ts';
 import { systemClock } from './clock.ts';
 import { type Enforcement, startEnforcement } from './enforce.ts';
 import { createLaneGate, type LaneGate } from './lane-gate.ts';

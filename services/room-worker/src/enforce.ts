@@ -15,7 +15,7 @@ import {
 } from '@realtime-service/room-model';
 import type { ClaimedEdge, FactsAnswer, Mark, RoomStore } from '@realtime-service/room-store';
 import { type Logger, linkActiveSpan, withRemoteParent, withSpan } from '@realtime-service/telemetry';
-import { type Clock, systemClock } from './clock.ts';
+import type { Clock } from './clock.ts';
 import type { LaneGate } from './lane-gate.ts';
 import type { WorkerMetrics } from './metrics.ts';
 import { notify } from './notify.ts';
@@ -39,7 +39,7 @@ export interface EnforcementDependencies {
   readonly livekit: RoomService;
   readonly gate: LaneGate;
   /** The system's unless said. */
-  readonly clock?: Clock;
+  readonly clock: Clock;
   /** What to do with rooms that LiveKit has and the domain does not. */
   readonly unknownRooms: 'observe' | 'close';
   /** How long before a room's scheduled end people are told of it; 0: not at all. */
@@ -131,7 +131,7 @@ const answerRoom = async (dependencies: EnforcementDependencies, mark: ClaimedMa
 };
 
 const tell = (
-  { livekit, clock = systemClock, metrics }: EnforcementDependencies,
+  { livekit, clock, metrics }: EnforcementDependencies,
   to: { readonly roomId: string; readonly identity?: string },
   notice: Notice,
 ): Promise<void> => notify({ livekit, clock, metrics }, to, notice);
@@ -162,7 +162,7 @@ interface ClaimedMark extends Mark {
   readonly beginUntilMs: number;
 }
 
-const assertInTime = ({ clock = systemClock }: EnforcementDependencies, { beginUntilMs }: ClaimedMark): void => {
+const assertInTime = ({ clock }: EnforcementDependencies, { beginUntilMs }: ClaimedMark): void => {
   if (clock.elapsed() > beginUntilMs) throw new Error('the answer was found too late to act on it');
 };
 
@@ -237,7 +237,7 @@ const answerIdentity = async (dependencies: EnforcementDependencies, mark: Claim
 };
 
 const answerMark = async (dependencies: EnforcementDependencies, mark: ClaimedMark): Promise<void> => {
-  const { store, clock = systemClock, metrics, logger } = dependencies;
+  const { store, clock, metrics, logger } = dependencies;
   try {
     const answer = await (mark.identity === '' ? answerRoom(dependencies, mark) : answerIdentity(dependencies, mark));
     if (answer.kind === 'later') {
@@ -269,7 +269,7 @@ const answerMark = async (dependencies: EnforcementDependencies, mark: ClaimedMa
 
 /** Carries out an order that concerns one sid, if that sid is still the one that is there, and its track too. */
 const carryOutEdge = async (dependencies: EnforcementDependencies, edge: ClaimedEdge): Promise<void> => {
-  const { store, livekit, clock = systemClock, metrics, logger } = dependencies;
+  const { store, livekit, clock, metrics, logger } = dependencies;
   const { roomId, identity, trackSid, reason } = edge;
   try {
     const present = await livekit.getParticipant(roomId, identity);
@@ -315,7 +315,7 @@ export interface Enforcement {
  * it is answered, whatever its cause said then. Each is answered on its own, with bounded calls.
  */
 export const startEnforcement = (dependencies: EnforcementDependencies): Enforcement => {
-  const { store, clock = systemClock, logger } = dependencies;
+  const { store, clock, logger } = dependencies;
   const underWay = { questions: new Set<Promise<void>>(), orders: new Set<Promise<void>>() };
   let isStopped = false;
   let woken = Promise.withResolvers<void>();

@@ -5,7 +5,14 @@ import { connect } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { isDeepStrictEqual } from 'node:util';
 import { allTopics, consumedTopics, topics } from '@realtime-service/contracts';
-import { createDatabase, freePort, startFaultProxy, startKafka, startPostgres } from '@realtime-service/dev-stack';
+import {
+  createDatabase,
+  freePort,
+  startFaultProxy,
+  startKafka,
+  startPostgres,
+  until,
+} from '@realtime-service/dev-stack';
 import { describeWith, realParts } from '@realtime-service/dev-stack/vitest';
 import { createEmbeddedLog, partitionOf, prepareEmbeddedLog } from '@realtime-service/event-log';
 import {
@@ -20,7 +27,6 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type FakeLivekit, startFakeLivekit } from '../test/fake-livekit.ts';
 import { roomRecord } from '../test/projection.ts';
 import { partitionCount } from '../test/records.ts';
-import { until } from '../test/until.ts';
 import { toLivekitRecord } from './livekit-record.ts';
 
 const main = fileURLToPath(import.meta.resolve('./main.ts'));

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { topics } from '@realtime-service/contracts';
+import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { type LogBatch, type NewRecord, partitionOf } from '@realtime-service/event-log';
 import { keyOf, type Member } from '@realtime-service/room-model';
@@ -7,7 +8,6 @@ import { LogReplacedError, readProjection } from '@realtime-service/room-store';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { readBatch, roomRecord, startProjection, type TestProjection } from '../test/projection.ts';
 import { binaryRecord, partitionCount, structuredRecord } from '../test/records.ts';
-import { until } from '../test/until.ts';
 
 const room = 'room-42';
 const partition = partitionOf(room, partitionCount);

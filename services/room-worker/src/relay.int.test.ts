@@ -1,5 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import { consumedTopics, deadLetterTopic, readRecord, topics } from '@realtime-service/contracts';
+import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import {
   type EventLog,
@@ -11,7 +12,6 @@ import {
 } from '@realtime-service/event-log';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { roomRecord, startProjection, type TestProjection } from '../test/projection.ts';
-import { until } from '../test/until.ts';
 import { toLivekitRecord } from './livekit-record.ts';
 import { startRelay } from './relay.ts';
 

@@ -1,5 +1,6 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { type Role, topics } from '@realtime-service/contracts';
+import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import type { RoomService } from '@realtime-service/livekit';
 import { permissionsOf, toParticipantPermission } from '@realtime-service/room-model';
@@ -8,7 +9,6 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { type FakeLivekit, type FakeParticipant, startFakeLivekit } from '../test/fake-livekit.ts';
 import { startProjection, type TestProjection } from '../test/projection.ts';
 import { type Client, connect, type RealWorker, startRealWorker } from '../test/real-worker.ts';
-import { until } from '../test/until.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { toLivekitRecord } from './livekit-record.ts';
 import { type SweepDependencies, startSweep, sweepOnce } from './sweep.ts';
@@ -38,13 +38,13 @@ describeWith(['postgres'], 'the sweep', () => {
     store: parts.store,
     log: parts.log,
     livekit: livekit.service,
+    clock: fastClock,
     metrics: parts.metrics,
     logger: parts.logger,
   });
   const sweep = async (changes: Partial<SweepDependencies> = {}): Promise<number> => {
     const count = await sweepOnce({
       ...dependencies(),
-      clock: fastClock,
       signal: never,
       turn: nobodysTurn,
       ...changes,
@@ -425,9 +425,12 @@ describeWith(['postgres'], 'the sweep', () => {
   test('asks at most for 200 rooms a second', async () => {
     for (let at = 0; at < 300; at += 1) livekit.rooms.set(`room-${at}`, new Map());
     const stopping = new AbortController();
-    const sweeping = sweepOnce({ ...dependencies(), signal: stopping.signal, turn: nobodysTurn }).catch(
-      () => undefined,
-    );
+    const sweeping = sweepOnce({
+      ...dependencies(),
+      clock: systemClock,
+      signal: stopping.signal,
+      turn: nobodysTurn,
+    }).catch(() => undefined);
     await until('the first look is over', () => livekit.callsOf('ListParticipants').length >= 300);
     const calls = livekit.callsOf('ListParticipants');
     expect((calls[299]?.atMs ?? 0) - (calls[0]?.atMs ?? 0)).toBeGreaterThan(1_300);
@@ -510,6 +513,7 @@ describeWith(['postgres'], 'the sweep', () => {
     const start = (name: string, sweeps: string[], intervalMs = 100) =>
       startSweep({
         ...dependencies(),
+        clock: systemClock,
         intervalMs,
         livekit: {
           ...livekit.service,

@@ -5,7 +5,7 @@ import type { ListedParticipant, ListedSid, RoomService } from '@realtime-servic
 import type { LiveRoom, RoomStore } from '@realtime-service/room-store';
 import { type Logger, withSpan } from '@realtime-service/telemetry';
 import type { z } from 'zod';
-import { type Clock, systemClock } from './clock.ts';
+import type { Clock } from './clock.ts';
 import { listedForLog, toLivekitRecord } from './livekit-record.ts';
 import type { WorkerMetrics } from './metrics.ts';
 
@@ -34,7 +34,7 @@ export interface SweepDependencies {
   readonly log: EventLog;
   readonly livekit: RoomService;
   /** The system's unless said. */
-  readonly clock?: Clock;
+  readonly clock: Clock;
   readonly metrics: WorkerMetrics;
   readonly logger: Logger;
   /** Ends a sweep between two looks: a large one must not hold up the process's end. */
@@ -96,7 +96,7 @@ const differencesOf = <P extends ListedSid>(
  * would keep every other room from being repaired.
  */
 const lookAt = async <P extends ListedSid>(
-  { store, livekit, clock = systemClock, logger, signal }: SweepDependencies,
+  { store, livekit, clock, logger, signal }: SweepDependencies,
   roomIds: readonly string[],
   list: (room: LivekitRoom) => Promise<readonly P[] | null>,
 ): Promise<Difference<P>[]> => {
@@ -152,7 +152,7 @@ const hasTurn = ({ sid }: ListedSid, turn: number): boolean => {
  * was asked before: LiveKit may carry out late what it did not answer, and nothing tells of rights that it gave back so.
  */
 const listSids = async (
-  { livekit, store, turn, clock = systemClock }: SweepDependencies,
+  { livekit, store, turn, clock }: SweepDependencies,
   room: LivekitRoom,
 ): Promise<readonly ListedSid[] | null> => {
   const people = await livekit.listSids(room);
@@ -208,7 +208,7 @@ const toRecord = (look: Look<ListedParticipant>): NewRecord => {
  * room. Who is inside is believed by webhooks alone in such a room, but nobody stays whose removal holds.
  */
 const askAboutDiffering = async (
-  { store, clock = systemClock }: SweepDependencies,
+  { store, clock }: SweepDependencies,
   { roomId, room, participants, sids }: Difference<ListedParticipant>,
 ): Promise<number> => {
   const isNewLife = room !== null && sids.has(room.sid);
@@ -245,7 +245,7 @@ const appendEach = async (
  * into the log; many at once ask for a third look and raise an alarm, and are then applied all the same.
  */
 export const sweepOnce = async (dependencies: SweepDependencies): Promise<number> => {
-  const { metrics, logger, store, livekit, clock = systemClock, signal } = dependencies;
+  const { metrics, logger, store, livekit, clock, signal } = dependencies;
   // Also the rooms that are believed to be live and that LiveKit does not list.
   const listed = (await livekit.listRooms()).map(({ name }) => name);
   const believed = await store.readLiveRoomIds();
@@ -272,7 +272,7 @@ export const sweepOnce = async (dependencies: SweepDependencies): Promise<number
 export const startSweep = (
   settings: Omit<SweepDependencies, 'signal' | 'turn'> & { readonly intervalMs: number },
 ): { readonly stop: () => Promise<void> } => {
-  const { store, clock = systemClock, intervalMs, logger } = settings;
+  const { store, clock, intervalMs, logger } = settings;
   const holder = randomUUID();
   const stopping = new AbortController();
   const { signal } = stopping;

@@ -1,5 +1,6 @@
 import { DisconnectReason } from '@livekit/rtc-node';
 import { consumedTopics, type Privilege } from '@realtime-service/contracts';
+import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import {
   isSamePermission,
@@ -16,7 +17,7 @@ import { type FakeLivekit, startFakeLivekit } from '../test/fake-livekit.ts';
 import { roomRecord, startProjection, type TestProjection } from '../test/projection.ts';
 import { type Client, connect, livekitKey, type RealWorker, startRealWorker, tokenFor } from '../test/real-worker.ts';
 import { partitionCount } from '../test/records.ts';
-import { until } from '../test/until.ts';
+import { systemClock } from './clock.ts';
 import { WorkerSettings } from './config.ts';
 import { startEnforcement } from './enforce.ts';
 import { createLaneGate, type Positions } from './lane-gate.ts';
@@ -467,6 +468,7 @@ describeWith(['postgres'], 'a database that is restored under running workers', 
       gate,
       unknownRooms: 'observe',
       closingNoticeMs: 0,
+      clock: systemClock,
       metrics,
       logger,
     });

@@ -15,6 +15,7 @@ import {
   readPositions,
 } from '@realtime-service/room-store';
 import { createOpsServer, type Logger } from '@realtime-service/telemetry';
+import { systemClock } from './clock.ts';
 import type { WorkerSettings } from './config.ts';
 import { startEnforcement } from './enforce.ts';
 import { createLaneGate, noteReached, type Positions } from './lane-gate.ts';
@@ -143,12 +144,13 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
       return startPositions(positions.filter(isAssigned));
     },
   });
+  const clock = systemClock;
   const { unknownRooms, closingNoticeMs } = settings;
-  const enforcement = startEnforcement({ store, livekit, gate, unknownRooms, closingNoticeMs, metrics, logger });
+  const enforcement = startEnforcement({ store, livekit, gate, unknownRooms, closingNoticeMs, clock, metrics, logger });
   const listener = listen(database.directUrl, marksChannel, enforcement.wake, (error) =>
     logger.warn({ err: error }, 'listening for marks failed'),
   );
-  const sweep = startSweep({ store, log, livekit, intervalMs: settings.sweepIntervalMs, metrics, logger });
+  const sweep = startSweep({ store, log, livekit, intervalMs: settings.sweepIntervalMs, clock, metrics, logger });
   const relay = startRelay({ pool, log, metrics, logger });
   const watch = startPositionWatch({
     pool,

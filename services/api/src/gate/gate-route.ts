@@ -82,7 +82,7 @@ export const registerGate = (
     const { metadata, attributes } = claims;
     const { permissions, role } = verdict;
     const name = nameOf(claims.name, admission);
-    const { token } = signToken({ room: roomId, identity, name, metadata, attributes, permissions }, Date.now());
+    const { token } = signToken({ room: roomId, identity, name, metadata, attributes, permissions }, now());
     logger.info({ room: roomId, user: person.userId, role }, 'entry allowed');
     return pass(reply, token, role);
   };

@@ -21,6 +21,8 @@ export interface JoinDependencies {
   readonly serverUrl: string;
   readonly metrics: ApiMetrics;
   readonly logger: Logger;
+  /** Milliseconds since the epoch. */
+  readonly now: () => number;
 }
 
 const url = '/api/realtime/rooms/:roomId/join';
@@ -31,7 +33,7 @@ export const registerJoin = (
   callerOnly: onRequestHookHandler[],
   dependencies: JoinDependencies,
 ): void => {
-  const { freshness, signToken, serverUrl, metrics, logger } = dependencies;
+  const { freshness, serverUrl, metrics, logger } = dependencies;
 
   app.post<{ Params: { roomId: string } }>(
     url,
@@ -44,7 +46,7 @@ export const registerJoin = (
       const admission = await decideJoin(dependencies, caller, asked);
       await ensureRoom(dependencies, asked, admission);
       const name = nameOf(asked.participant_name, admission);
-      const { token, expiresAt } = sign(signToken, { caller, asked, admission, name });
+      const { token, expiresAt } = sign(dependencies, { caller, asked, admission, name });
       const { role, permissions } = admission.verdict;
       metrics.requests.inc({ operation: 'join', outcome: 'allowed', reason: role });
       logger.info({ room: asked.roomId, user: caller.userId, role }, 'join allowed');
@@ -99,7 +101,10 @@ interface TokenParts {
   readonly name: string;
 }
 
-const sign = (signToken: SignToken, { caller, asked, admission, name }: TokenParts): SignedToken => {
+const sign = (
+  { signToken, now }: Pick<JoinDependencies, 'signToken' | 'now'>,
+  { caller, asked, admission, name }: TokenParts,
+): SignedToken => {
   const trace = currentTraceparent();
   const signed = signToken(
     {
@@ -117,7 +122,7 @@ const sign = (signToken: SignToken, { caller, asked, admission, name }: TokenPar
       },
       permissions: admission.verdict.permissions,
     },
-    Date.now(),
+    now(),
   );
   if (signed.token.length > maxLivekitTokenLength)
     throw new ProblemError('invalid_request', {
