@@ -1,4 +1,4 @@
-import type { Pool } from './database/database.ts';
+import { inTransaction, type Pool } from './database/database.ts';
 
 /** The projection that serves; a rebuild fills another one. */
 export const activeProjection = 'active';
@@ -28,30 +28,33 @@ export class PartitionCountChangedError extends Error {
 }
 
 /**
- * Makes the offset rows of a topic, at 0 where they are new. The count is fixed for a topic's life.
+ * Makes the offset rows of a topic, at 0 where they are new. The count is fixed for a topic's life: where another one is
+ * known, no row is made.
  * @throws {PartitionCountChangedError}
  */
-export const preparePositions = async (
+export const preparePositions = (
   pool: Pool,
   projection: string,
   topic: string,
   partitionCount: number,
-): Promise<void> => {
-  await pool.query(
-    `insert into log_positions (projection, topic, "partition", next_offset, partition_count)
-      select $1, $2, p, 0, $3::int from generate_series(0, $3::int - 1) as p on conflict do nothing`,
-    [projection, topic, partitionCount],
-  );
-  const { rows } = await pool.query<{ partition_count: number }>(
-    'select distinct partition_count from log_positions where projection = $1 and topic = $2',
-    [projection, topic],
-  );
-  const known = rows.map((row) => row.partition_count);
-  if (known.length !== 1 || known[0] !== partitionCount)
-    throw new PartitionCountChangedError(
-      `${topic} has ${partitionCount} partitions, the projection was made with ${known.join(' and ')}: drain the topic and confirm the new count first`,
+): Promise<void> =>
+  inTransaction(pool, async (client) => {
+    await client.query(
+      `insert into log_positions (projection, topic, "partition", next_offset, partition_count)
+        select $1, $2, p, 0, $3::int from generate_series(0, $3::int - 1) as p on conflict do nothing`,
+      [projection, topic, partitionCount],
     );
-};
+    const { rows } = await client.query<{ partition_count: number }>(
+      'select distinct partition_count from log_positions where projection = $1 and topic = $2',
+      [projection, topic],
+    );
+    const known = rows.map((row) => row.partition_count);
+    if (known.length === 1 && known[0] === partitionCount) return;
+    const others = known.filter((count) => count !== partitionCount);
+    throw new PartitionCountChangedError(
+      `${topic} has ${partitionCount} partitions, the projection was made with ${others.join(' and ')}: drain the topic and confirm the new count first`,
+    );
+  });
 
 /** Columns that say how far a partition was applied. */
 export interface PositionColumns {
