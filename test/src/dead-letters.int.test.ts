@@ -1,10 +1,10 @@
 import { deadLetterTopic, topics } from '@realtime-service/contracts';
+import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import type { Message } from 'kafkajs';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Ended, runRealtime } from '../../services/cli/test/run-realtime.ts';
 import { type KafkaProjection, partitionOf, startKafkaProjection } from './kafka-projection.ts';
-import { until } from './until.ts';
 
 const room = 'room-42';
 const partition = partitionOf(room);

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { SimulateScenarioKind } from '@livekit/rtc-node';
-import { signalIn } from '@realtime-service/dev-stack';
+import { signalIn, until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { roles, toVideoGrant } from '@realtime-service/room-model';
 import { decodeJwt, SignJWT } from 'jose';
@@ -8,7 +8,6 @@ import { beforeAll, describe, expect, test } from 'vitest';
 import { behind, refreshed, returned, validate } from './gate-door.ts';
 import { connect } from './participant.ts';
 import { secondKey } from './system.ts';
-import { until } from './until.ts';
 
 /** Eleven minutes (`GATE_ATTACK_SECONDS=660`) see every refresh token to its end. */
 const attackSeconds = Number(process.env['GATE_ATTACK_SECONDS'] ?? 60);

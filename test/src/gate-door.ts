@@ -1,13 +1,12 @@
 import { once } from 'node:events';
 import { type IncomingMessage, request } from 'node:http';
 import { RoomEvent } from '@livekit/rtc-node';
-import type { GateProxyName } from '@realtime-service/dev-stack';
+import { type GateProxyName, until } from '@realtime-service/dev-stack';
 import { afterAll, beforeAll } from 'vitest';
 import { type BrowserParticipant, type Chromium, startChromium } from './browser.ts';
 import { type Identity, startDevIdentity } from './identity.ts';
 import { connect, type Participant } from './participant.ts';
 import { type System, startSystem } from './system.ts';
-import { until } from './until.ts';
 
 type Role = 'host' | 'speaker' | 'listener';
 

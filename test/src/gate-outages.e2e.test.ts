@@ -1,9 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { SimulateScenarioKind } from '@livekit/rtc-node';
+import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { describe, expect, test } from 'vitest';
 import { behind, returned, validate } from './gate-door.ts';
-import { until } from './until.ts';
 
 const allBackWithinMs = 15_000;
 

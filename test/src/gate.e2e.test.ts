@@ -1,11 +1,10 @@
 import { SimulateScenarioKind } from '@livekit/rtc-node';
-import { gateProxyNames, signalIn } from '@realtime-service/dev-stack';
+import { gateProxyNames, signalIn, until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { permissionsOf, toParticipantPermission } from '@realtime-service/room-model';
 import { expect, test } from 'vitest';
 import { behind, refreshed, returned, validate } from './gate-door.ts';
 import { connect } from './participant.ts';
-import { until } from './until.ts';
 
 for (const name of gateProxyNames) {
   describeWith(['postgres', 'livekit', 'chromium', name], `real clients behind ${name}`, () => {

@@ -1,5 +1,7 @@
 /** Several room-workers share twelve partitions: whatever becomes of one of them, each fact counts once. */
+
 import { type OutgoingRoomEvent, RoomEventPublisher, topics } from '@realtime-service/contracts';
+import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { partitionOf } from '@realtime-service/event-log';
 import { snapshotOf } from '@realtime-service/room-model';
@@ -9,7 +11,6 @@ import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { type Identity, startDevIdentity } from './identity.ts';
 import { foldLog, highOffsets, isCaughtUp } from './log-reader.ts';
 import { type Service, type System, startSystem } from './system.ts';
-import { until } from './until.ts';
 
 const roomCount = 60;
 const batchSize = 100;

@@ -3,13 +3,12 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { allTopics, defaultPartitionCount, RoomEventPublisher, topics } from '@realtime-service/contracts';
-import { type Kafka as Broker, createDatabase, freePort, startKafka } from '@realtime-service/dev-stack';
+import { type Kafka as Broker, createDatabase, freePort, startKafka, until } from '@realtime-service/dev-stack';
 import { realParts } from '@realtime-service/dev-stack/vitest';
 import kafkajs, { type Kafka, type Producer } from 'kafkajs';
 import pg from 'pg';
 import { highOffsets } from './log-reader.ts';
 import { type Service, startService } from './system.ts';
-import { until } from './until.ts';
 
 export const topic = topics.roomEvents;
 

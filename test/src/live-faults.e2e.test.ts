@@ -1,5 +1,7 @@
 /** What goes wrong around people who are inside: nobody rightful may be thrown out, and presence must be found again. */
+
 import { setTimeout as delay } from 'node:timers/promises';
+import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { snapshotOf } from '@realtime-service/room-model';
 import { readProjection } from '@realtime-service/room-store';
@@ -10,7 +12,6 @@ import { foldLog, isCaughtUp } from './log-reader.ts';
 import { connect, type Participant } from './participant.ts';
 import { speakerToken } from './speaker-token.ts';
 import { type System, startSystem } from './system.ts';
-import { until } from './until.ts';
 import { createWebhookRelay } from './webhook-relay.ts';
 
 /** `FAULT_SECONDS=60` for the long run; LiveKit gives up the head of a room's queue of webhooks after 15 s. */

@@ -1,7 +1,7 @@
 /** A login that ends, ends its calls: a real Keycloak tells the api by back-channel logout, behind a real proxy. */
 import { once } from 'node:events';
 import { request } from 'node:http';
-import { keycloakAdmin } from '@realtime-service/dev-stack';
+import { keycloakAdmin, until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { decodeJwt } from 'jose';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -9,7 +9,6 @@ import { refreshed, validate } from './gate-door.ts';
 import { type Identity, keycloakIdentity } from './identity.ts';
 import { connect } from './participant.ts';
 import { type System, startSystem } from './system.ts';
-import { until } from './until.ts';
 
 describeWith(['postgres', 'kafka', 'livekit', 'keycloak', 'nginx'], 'logins', ({ keycloak }) => {
   let identity: Identity;

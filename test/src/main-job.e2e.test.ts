@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { EventsAccepted } from '@realtime-service/contracts';
-import { signalIn } from '@realtime-service/dev-stack';
+import { signalIn, until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { permissionsOf, toParticipantPermission } from '@realtime-service/room-model';
 import { TokenVerifier } from 'livekit-server-sdk';
@@ -9,7 +9,6 @@ import { type Chromium, startChromium } from './browser.ts';
 import { type Identity, startKeycloakIdentity } from './identity.ts';
 import { connect } from './participant.ts';
 import { livekitKey, type System, startSystem } from './system.ts';
-import { until } from './until.ts';
 
 describeWith(
   ['postgres', 'kafka', 'livekit', 'keycloak', 'chromium'],

@@ -1,7 +1,7 @@
 /** Many removals at once, while LiveKit and its webhooks fail: everybody is put out, and nobody else is touched. */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { DisconnectReason } from '@livekit/rtc-node';
-import { signalIn, signalOnlyMs } from '@realtime-service/dev-stack';
+import { signalIn, signalOnlyMs, until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Identity, startDevIdentity } from './identity.ts';
@@ -11,7 +11,6 @@ import { type RoomServiceProxy, startRoomServiceProxy } from './room-service-pro
 import { Random } from './simulation/random.ts';
 import { speakerToken } from './speaker-token.ts';
 import { type System, startSystem } from './system.ts';
-import { until } from './until.ts';
 import { createWebhookRelay } from './webhook-relay.ts';
 
 const removals = 500;

@@ -1,4 +1,5 @@
 /** What moderators do over HTTP, and schedules, on the whole service with a real LiveKit. */
+
 import { setTimeout as delay } from 'node:timers/promises';
 import { TrackSource } from '@livekit/rtc-node';
 import {
@@ -9,6 +10,7 @@ import {
   RoomSight,
   RoomView,
 } from '@realtime-service/contracts';
+import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { permissionsOf, toParticipantPermission } from '@realtime-service/room-model';
 import { decodeJwt } from 'jose';
@@ -17,7 +19,6 @@ import { type Identity, startDevIdentity } from './identity.ts';
 import { connect, type Participant } from './participant.ts';
 import { type RoomServiceProxy, startRoomServiceProxy } from './room-service-proxy.ts';
 import { type System, startSystem } from './system.ts';
-import { until } from './until.ts';
 import { createWebhookRelay } from './webhook-relay.ts';
 
 /** How long LiveKit refuses, in one case; `FAULT_SECONDS=30` for the long run. */

@@ -1,9 +1,9 @@
+import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { startKeycloakIdentity } from './identity.ts';
 import { connect } from './participant.ts';
 import { type System, startSystem } from './system.ts';
-import { until } from './until.ts';
 
 describeWith(['postgres', 'kafka', 'livekit', 'keycloak'], 'when a part is down', () => {
   let identity: Awaited<ReturnType<typeof startKeycloakIdentity>>;

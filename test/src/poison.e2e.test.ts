@@ -1,11 +1,11 @@
 import { deadLetterTopic, topics } from '@realtime-service/contracts';
+import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import kafkajs, { type Message } from 'kafkajs';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Identity, startDevIdentity } from './identity.ts';
 import { highOffsets } from './log-reader.ts';
 import { type System, startSystem } from './system.ts';
-import { until } from './until.ts';
 
 describeWith(
   ['postgres', 'kafka', 'livekit'],

@@ -1,4 +1,4 @@
-import { startPgbouncer } from '@realtime-service/dev-stack';
+import { startPgbouncer, until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { snapshotOf } from '@realtime-service/room-model';
 import { readProjection } from '@realtime-service/room-store';
@@ -8,7 +8,6 @@ import { type Identity, startDevIdentity } from './identity.ts';
 import { foldLog, isCaughtUp } from './log-reader.ts';
 import { connect } from './participant.ts';
 import { type Service, type System, startSystem } from './system.ts';
-import { until } from './until.ts';
 
 const poolSize = 2;
 

@@ -1,12 +1,11 @@
 /** Records as clients and tools of many kinds write them, byte for byte, and what the real worker makes of them. */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Command, runCommand } from '@realtime-service/dev-stack';
+import { type Command, runCommand, until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import kafkajs, { type Message } from 'kafkajs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type KafkaProjection, type Member, partitionOf, startKafkaProjection, topic } from './kafka-projection.ts';
-import { until } from './until.ts';
 
 type Attributes = Readonly<Record<string, string>>;
 interface Written {

@@ -4,11 +4,10 @@ import { writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { fileURLToPath } from 'node:url';
-import { signalIn, startLivekit } from '@realtime-service/dev-stack';
+import { signalIn, startLivekit, until } from '@realtime-service/dev-stack';
 import { createRoomService } from '@realtime-service/livekit';
 import { AccessToken } from 'livekit-server-sdk';
 import { connect, type Participant } from './participant.ts';
-import { until } from './until.ts';
 
 const file = fileURLToPath(import.meta.resolve('../../packages/room-model/test/recorded-webhooks.json'));
 const key = { apiKey: 'recorded', secret: 'recorded-secret-of-no-value-outside-this' };

@@ -1,12 +1,13 @@
 /** A topic that was made again has other records at the offsets that were applied: the last of them tells. */
+
 import { RoomEventPublisher, topics } from '@realtime-service/contracts';
+import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import kafkajs, { type Admin } from 'kafkajs';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { runRealtime } from '../../services/cli/test/run-realtime.ts';
 import { type KafkaProjection, partitionOf, startKafkaProjection } from './kafka-projection.ts';
 import { highOffsets } from './log-reader.ts';
-import { until } from './until.ts';
 
 const topic = topics.roomEvents;
 const room = 'room-42';

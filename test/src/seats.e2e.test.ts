@@ -1,10 +1,11 @@
 /** Seats and devices with real clients, behind a real proxy that asks the gate. */
+
 import { DisconnectReason, SimulateScenarioKind } from '@livekit/rtc-node';
+import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { expect, test } from 'vitest';
 import { behind, returned } from './gate-door.ts';
 import { connect } from './participant.ts';
-import { until } from './until.ts';
 
 describeWith(['postgres', 'livekit', 'chromium', 'nginx'], 'seats and devices', () => {
   const { system, idOf, url, createRoom, listed } = behind('nginx');

@@ -23,12 +23,12 @@ import {
   startLivekit,
   startPostgres,
   startProcess,
+  until,
 } from '@realtime-service/dev-stack';
 import { createRoomService, type RoomService } from '@realtime-service/livekit';
 import kafkajs from 'kafkajs';
 import pg from 'pg';
 import type { Identity } from './identity.ts';
-import { until } from './until.ts';
 
 export interface SystemOptions {
   readonly identity: Identity;

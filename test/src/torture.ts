@@ -2,6 +2,7 @@
  * Facts in a steady stream while the worker, the broker and the database are killed at random moments; afterwards the
  * tables must be what the pure fold of the log is, each fact having had its effect exactly once.
  */
+
 import { setTimeout as delay } from 'node:timers/promises';
 import {
   consumedTopics,
@@ -10,13 +11,13 @@ import {
   toBinaryHeaders,
   topics,
 } from '@realtime-service/contracts';
+import { until } from '@realtime-service/dev-stack';
 import type { EventLog, NewRecord } from '@realtime-service/event-log';
 import { createKafkaLog } from '@realtime-service/event-log/kafka';
 import { snapshotOf, type WorkingSet } from '@realtime-service/room-model';
 import { readProjection } from '@realtime-service/room-store';
 import { foldEvents, isCaughtUp, readTopic } from './log-reader.ts';
 import type { Service, System } from './system.ts';
-import { until } from './until.ts';
 
 export interface TortureOptions {
   readonly seed: number;

@@ -1,10 +1,10 @@
+import { until } from '@realtime-service/dev-stack';
 import { describeWith, realParts } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Identity, startDevIdentity } from './identity.ts';
 import { connect } from './participant.ts';
 import { type RoomServiceProxy, startRoomServiceProxy } from './room-service-proxy.ts';
 import { livekitKey, type System, startSystem } from './system.ts';
-import { until } from './until.ts';
 
 interface ZipkinSpan {
   readonly traceId: string;

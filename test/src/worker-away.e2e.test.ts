@@ -1,7 +1,7 @@
 /** No worker for a while: the door goes by what the database knows, and when it knows too little it opens for nobody. */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { OutgoingRoomEvent } from '@realtime-service/contracts';
-import { signalIn, signalOnlyMs } from '@realtime-service/dev-stack';
+import { signalIn, signalOnlyMs, until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { refreshed, validate } from './gate-door.ts';
@@ -9,7 +9,6 @@ import { type Identity, startDevIdentity } from './identity.ts';
 import { connect } from './participant.ts';
 import { type RoomServiceProxy, startRoomServiceProxy } from './room-service-proxy.ts';
 import { type System, startSystem } from './system.ts';
-import { until } from './until.ts';
 
 /** `FAULT_SECONDS=60` for the long run, which leaves the age of facts at its default. */
 const awaySeconds = Number(process.env['FAULT_SECONDS'] ?? 5);

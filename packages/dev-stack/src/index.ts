@@ -25,4 +25,5 @@ export { freePort } from './ports.ts';
 export { createDatabase, type Postgres, type PostgresOptions, startPostgres } from './postgres.ts';
 export { type Command, type ProcessSpec, runCommand, runDirectory, startProcess } from './process-part.ts';
 export { type SignalClient, signalIn, signalOnlyMs } from './signal-client.ts';
+export { until } from './until.ts';
 export { startZipkin, type Zipkin, type ZipkinOptions } from './zipkin.ts';

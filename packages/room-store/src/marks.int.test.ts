@@ -1,3 +1,4 @@
+import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { startDatabase } from '../test/given.ts';
@@ -34,7 +35,7 @@ describeWith(['postgres'], 'marks', () => {
     const isWaiting = async () =>
       (await pool.query(`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`))
         .rowCount === 1;
-    while (!(await isWaiting()));
+    await until('the answer waits for whoever raises it', isWaiting);
     await raising.query('commit');
     raising.release();
     await settling;

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { consumedTopics, topics } from '@realtime-service/contracts';
-import { startKafka } from '@realtime-service/dev-stack';
+import { startKafka, until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { partitionOf } from '@realtime-service/event-log';
 import { createKafkaLog } from '@realtime-service/event-log/kafka';
@@ -207,11 +207,19 @@ describeWith(['postgres'], 'realtime rebuild', () => {
           return rowCount ?? 0;
         };
         let mostAtOnce = 0;
-        while (mostAtOnce === 0) mostAtOnce = await countWaiting();
-        // For two seconds, within which a second lane would have come.
+        const countUntil = (what: string, isOver: () => boolean): Promise<boolean> =>
+          until(
+            what,
+            async () => {
+              mostAtOnce = Math.max(mostAtOnce, await countWaiting());
+              return isOver();
+            },
+            60_000,
+          );
+        await countUntil('a lane waits', () => mostAtOnce > 0);
         const linesTold = (): number => running.told().split('events/s').length;
-        for (const first = linesTold(); linesTold() < first + 2; )
-          mostAtOnce = Math.max(mostAtOnce, await countWaiting());
+        const linesBefore = linesTold();
+        await countUntil('two seconds pass, in which a second lane would come', () => linesTold() >= linesBefore + 2);
         holder.release(true);
         expect(mostAtOnce).toBe(1);
         expect(await running.ended).toEqual([0, null]);
@@ -462,18 +470,18 @@ describeWith(['postgres'], 'realtime rebuild', () => {
       const work = [join(), watch(), produce()];
       const held = await holdTables(database.pool);
       const running = startRebuild(database.url);
-      await running.hasTold('The tables are in use');
-      await delay(2_000);
+      const timesTried = (): number => running.told().split('trying again').length - 1;
+      await until('joins have waited for three tries', () => timesTried() >= 3 && longestWaitMs > 0, 60_000);
       await held.release();
-      while ((await database.pool.query(`select from log_positions where projection = 'rebuild'`)).rowCount !== 0)
-        await delay(20);
-      await delay(500);
+      const inProgress = `select from log_positions where projection = 'rebuild'`;
+      await until('the set is in place', async () => (await database.pool.query(inProgress)).rowCount === 0, 60_000);
+      const askedBefore = answers.length;
+      await until('joins go on', () => answers.length > askedBefore + 50);
       ending.abort();
       await Promise.all(work);
       for (const { facts } of await Promise.all(answers))
         expect({ state: facts.room?.state, role: facts.member?.role }).toEqual({ state: 'open', role: 'host' });
       expect(answers.length).toBeGreaterThan(200);
-      expect(longestWaitMs).toBeGreaterThan(0);
       expect(longestWaitMs).toBeLessThan(300);
       await pool.end();
       await running.end('SIGTERM');

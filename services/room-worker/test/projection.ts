@@ -1,5 +1,5 @@
 import { allTopics, consumedTopics, partitionName } from '@realtime-service/contracts';
-import { createDatabase } from '@realtime-service/dev-stack';
+import { createDatabase, until } from '@realtime-service/dev-stack';
 import { realParts } from '@realtime-service/dev-stack/vitest';
 import {
   createEmbeddedLog,
@@ -24,7 +24,6 @@ import { createLogger, type Logger } from '@realtime-service/telemetry';
 import { createWorkerMetrics, type WorkerMetrics } from '../src/metrics.ts';
 import { createProjector } from '../src/project.ts';
 import { binaryRecord, partitionCount } from './records.ts';
-import { until } from './until.ts';
 
 /** A database with an embedded log of its own in it, and the parts of the worker that need nothing else. */
 export interface TestProjection {

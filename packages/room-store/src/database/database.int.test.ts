@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { createDatabase, startFaultProxy, startPgbouncer } from '@realtime-service/dev-stack';
+import { createDatabase, startFaultProxy, startPgbouncer, until } from '@realtime-service/dev-stack';
 import { describeWith, realParts } from '@realtime-service/dev-stack/vitest';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { activeProjection, preparePositions } from '../positions.ts';
@@ -19,8 +19,9 @@ const undoMigration = (pool: Pool): Promise<unknown> =>
 /** Locks of others' databases are none of these: several files use the one PostgreSQL at a time. */
 const locksHere = `pg_locks join pg_database on pg_database.oid = pg_locks.database and datname = current_database()`;
 /** Resolves when somebody waits for such a lock. */
-const untilAwaited = async (pool: Pool, lock: string): Promise<void> => {
-  while ((await pool.query(`select from ${locksHere} where not granted and ${lock}`)).rowCount === 0);
+const untilAwaited = (pool: Pool, lock: string): Promise<unknown> => {
+  const waiting = `select from ${locksHere} where not granted and ${lock}`;
+  return until('somebody waits for the lock', async () => (await pool.query(waiting)).rowCount !== 0);
 };
 const positionsLock = `relation = 'log_positions'::regclass`;
 
