@@ -350,6 +350,15 @@ describeWith(['postgres'], 'the api on a real database', ({ postgres }) => {
     await expect(fetch(second.url)).rejects.toThrow();
   });
 
+  test('one that waits for another process to migrate ends when it is told to', async () => {
+    const other = await pool.connect();
+    await other.query(`begin; select pg_advisory_xact_lock(hashtextextended('realtime-service.migrate', 0))`);
+    const second = await startApi(ApiSettings.parse(variables), logger);
+    await second.stop();
+    await other.query('rollback');
+    other.release();
+  });
+
   test('a connection that never finishes its request is ended', async () => {
     const raw = await rawRequest(api.url, 'POST /api/realtime/rooms/room-42/join HTTP/1.1\r\nHost: x\r\n');
     expect(readAnswer(raw).status).toBe(400);

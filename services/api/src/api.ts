@@ -163,7 +163,7 @@ const prepareSchema = ({ migrates, database, log }: ApiSettings, pool: Pool, log
   let isReady = false;
 
   const prepare = async (): Promise<void> => {
-    const applied = migrates ? await migrate(database.directUrl) : [];
+    const applied = migrates ? await migrate(database.directUrl, stopping.signal) : [];
     if (applied.length > 0) logger.info({ migrations: applied }, 'schema migrated');
     if (migrates && log.kind === 'embedded') await prepareEmbeddedLog(pool, allTopics);
     isReady = true;
@@ -174,6 +174,7 @@ const prepareSchema = ({ migrates, database, log }: ApiSettings, pool: Pool, log
       try {
         await prepare();
       } catch (error) {
+        if (stopping.signal.aborted) return;
         logger.warn({ err: error }, 'the schema could not be prepared yet');
         await delay(prepareAgainMs, undefined, { signal: stopping.signal }).catch(() => {});
       }

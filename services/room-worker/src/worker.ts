@@ -101,7 +101,7 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
   const opsUrl = await ops.listen({ host: settings.host, port: settings.opsPort });
 
   const prepare = async (): Promise<void> => {
-    const applied = await migrate(database.directUrl);
+    const applied = await migrate(database.directUrl, ending);
     if (applied.length > 0) logger.info({ migrations: applied }, 'schema migrated');
     if (settings.log.kind === 'embedded') await prepareEmbeddedLog(pool, allTopics);
   };

@@ -1,9 +1,9 @@
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { createDatabase, startFaultProxy, startPgbouncer, until } from '@realtime-service/dev-stack';
+import { createDatabase, type FaultProxy, startFaultProxy, startPgbouncer, until } from '@realtime-service/dev-stack';
 import { describeWith, realParts } from '@realtime-service/dev-stack/vitest';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { activeProjection, preparePositions } from '../positions.ts';
 import { readFacts } from '../read-facts.ts';
 import { createPool, inTransaction, isBusy, isUnstorable, type Pool, preparedAs } from './database.ts';
@@ -186,41 +186,90 @@ describeWith(['postgres'], 'a migration', () => {
     expect(await migrate(url)).toEqual(['0007-which-log-it-was.sql']);
   });
 
-  test('that adds a column leaves no worker of the release before with statements that fail for good', async () => {
-    await pool.query(`alter table sessions drop column is_end_told; alter table room_lives drop column last_fact_at;
-      delete from schema_migrations where name = '0011-what-lists-may-overrule.sql'`);
-    const worker = createPool({ url, maxConnections: 1, applicationName: 'room-worker', onError: () => undefined });
-    const read = () => inTransaction(worker, (client) => client.query({ name: 'all', text: 'select * from sessions' }));
-    await read();
-    await migrate(url);
-    await read().catch(() => undefined);
-    expect((await read()).fields.map(({ name }) => name)).toContain('is_end_told');
-    await worker.end();
+  describe('that adds a column', () => {
+    const named = (name: string): string => {
+      const withName = new URL(url);
+      withName.searchParams.set('application_name', name);
+      return withName.href;
+    };
+    beforeEach(async () => {
+      await pool.query(`alter table sessions drop column is_end_told; alter table room_lives drop column last_fact_at;
+        delete from schema_migrations where name = '0011-what-lists-may-overrule.sql'`);
+    });
+
+    test.each([
+      ['as they are by default', (plain: string) => plain],
+      ["as all of one URL are, the migration's own too", () => named('realtime')],
+      ['as the room-worker is by default, the migration too', () => named('room-worker')],
+    ])('leaves no worker of the release before with statements that fail for good: named %s', async (_, urlOf) => {
+      const worker = createPool({
+        url: urlOf(url),
+        maxConnections: 1,
+        applicationName: 'room-worker',
+        onError: () => undefined,
+      });
+      const all = { name: 'all', text: 'select * from sessions' };
+      const read = () => inTransaction(worker, (client) => client.query(all));
+      await read();
+      expect(await migrate(urlOf(url))).toContain('0011-what-lists-may-overrule.sql');
+      await read().catch(() => undefined);
+      expect((await read()).fields.map(({ name }) => name)).toContain('is_end_told');
+      await worker.end();
+    });
   });
 
-  test('waits for another process that migrates, however long that takes', async () => {
-    const other = await pool.connect();
-    await other.query(`begin; select pg_advisory_xact_lock(hashtextextended('realtime-service.migrate', 0))`);
-    const migrating = migrate(url);
-    await untilAwaited(pool, `locktype = 'advisory'`);
-    await other.query('select pg_sleep(1); commit');
-    other.release();
-    expect(await migrating).toEqual(['0007-which-log-it-was.sql']);
+  describe('while another process migrates', () => {
+    let other: Awaited<ReturnType<Pool['connect']>>;
+    beforeEach(async () => {
+      other = await pool.connect();
+      await other.query(`begin; select pg_advisory_xact_lock(hashtextextended('realtime-service.migrate', 0))`);
+    });
+    afterEach(() => other.release(true));
+
+    const refusals = `select from pg_stat_activity where datname = current_database()
+      and application_name = 'realtime-migrate' and query = 'rollback'`;
+    const untilRefused = () => until('it has asked in vain', async () => (await pool.query(refusals)).rowCount === 1);
+
+    test('waits, however long that takes', async () => {
+      const migrating = migrate(url);
+      await untilRefused();
+      await other.query('commit');
+      expect(await migrating).toEqual(['0007-which-log-it-was.sql']);
+    });
+
+    test('ends at once when told to', async () => {
+      const ending = new AbortController();
+      const refused = migrate(url, ending.signal).catch((refusal: unknown) => refusal);
+      await untilRefused();
+      ending.abort();
+      expect(await refused).toBeInstanceOf(Error);
+      await other.query('commit');
+      expect(await migrate(url)).toEqual(['0007-which-log-it-was.sql']);
+    });
+
+    test('fails where its connection breaks, and ends no process', async () => {
+      const proxy = await startFaultProxy(realParts(['postgres']).postgres.port);
+      const refused = migrate(throughProxy(proxy)).catch((refusal: unknown) => refusal);
+      await untilRefused();
+      await proxy.stop();
+      expect(await refused).toBeInstanceOf(Error);
+    });
+
+    test('fails where its connection falls silent, so that it can be tried by another one', async () => {
+      const proxy = await startFaultProxy(realParts(['postgres']).postgres.port);
+      const refused = migrate(throughProxy(proxy)).catch((refusal: unknown) => refusal);
+      await untilRefused();
+      proxy.stall();
+      expect(await refused).toMatchObject({ message: 'Query read timeout' });
+      await proxy.stop();
+    });
   });
 
-  test('whose connection breaks while it waits fails, and ends no process', async () => {
-    const other = await pool.connect();
-    await other.query(`begin; select pg_advisory_xact_lock(hashtextextended('realtime-service.migrate', 0))`);
-    const proxy = await startFaultProxy(realParts(['postgres']).postgres.port);
+  const throughProxy = ({ port }: FaultProxy): string => {
     const proxied = new URL(url);
-    proxied.port = String(proxy.port);
-    const refused = migrate(proxied.href).catch((refusal: unknown) => refusal);
-    await untilAwaited(pool, `locktype = 'advisory'`);
-    await proxy.stop();
-    await other.query('commit');
-    other.release();
-    expect(await refused).toMatchObject({ code: 'ECONNRESET' });
-  });
+    proxied.port = String(port);
+    return proxied.href;
+  };
 });
 
 describeWith(['postgres'], 'data that PostgreSQL refuses', () => {

@@ -1,28 +1,54 @@
 import { readdir, readFile } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
 
 const folder = new URL('./migrations/', import.meta.url);
 
 /** Whoever needs the table next waits behind a migration that waits for it. */
 const lockTimeoutMs = 300;
+/** Of all but the migrations themselves, which take as long as they take. A connection that fell silent ends by it. */
+const answerTimeoutMs = 5_000;
+/** The longest that a timer can be told, in milliseconds: none at all would be the client's own. */
+const unbounded = { query_timeout: 2 ** 31 - 1 };
+const tryAgainMs = 200;
+
+/** One process at a time. Another one may migrate for long: it is asked for, not waited for within a statement. */
+const begin = async (client: pg.Client, signal: AbortSignal | undefined): Promise<void> => {
+  const lock = `select pg_try_advisory_xact_lock(hashtextextended('realtime-service.migrate', 0)) as is_ours`;
+  for (;;) {
+    await client.query('begin');
+    const { rows } = await client.query<{ is_ours: boolean }>(lock);
+    if (rows[0]?.is_ours) return;
+    await client.query('rollback');
+    await delay(tryAgainMs, undefined, signal && { signal });
+  }
+};
 
 /**
  * Brings the schema up to date, each migration in a transaction of its own, under a lock that ends with it. Several
  * processes may start at once. Where somebody reads a table for long that a migration alters, such as a dump, it fails
  * ({@link isBusy}) and is to be tried again a little later. `directUrl` must lead past any pooler in transaction mode.
+ * Aborted, it ends at once and rejects; what was under way is rolled back.
  */
-export const migrate = async (directUrl: string): Promise<readonly string[]> => {
+export const migrate = async (directUrl: string, signal?: AbortSignal): Promise<readonly string[]> => {
   const files = (await readdir(folder)).filter((name) => name.endsWith('.sql')).sort();
-  const client = new pg.Client({ connectionString: directUrl, connectionTimeoutMillis: 5_000 });
+  const client = new pg.Client({
+    connectionString: directUrl,
+    connectionTimeoutMillis: answerTimeoutMs,
+    application_name: 'realtime-migrate',
+    query_timeout: answerTimeoutMs,
+    keepAlive: true,
+  });
   // One that breaks would end the process; the query that waits for it tells of it.
   client.on('error', () => undefined);
+  const end = (): void => void client.end().catch(() => undefined);
   await client.connect();
+  signal?.addEventListener('abort', end);
   const applied: string[] = [];
   try {
     for (const file of files) {
-      await client.query('begin');
-      await client.query(`select pg_advisory_xact_lock(hashtextextended('realtime-service.migrate', 0))`);
-      // Not before: another process may migrate for long.
+      signal?.throwIfAborted();
+      await begin(client, signal);
       await client.query(`set local lock_timeout = ${lockTimeoutMs}`);
       await client.query(
         'create table if not exists schema_migrations (name text primary key, applied_at timestamptz not null default now())',
@@ -32,12 +58,14 @@ export const migrate = async (directUrl: string): Promise<readonly string[]> => 
         [file],
       );
       if (rowCount === 1) {
-        await client.query(await readFile(new URL(file, folder), 'utf8'));
+        const text = await readFile(new URL(file, folder), 'utf8');
+        await client.query({ text, ...unbounded });
         applied.push(file);
       }
       await client.query('commit');
     }
   } finally {
+    signal?.removeEventListener('abort', end);
     await client.end();
   }
   return applied;

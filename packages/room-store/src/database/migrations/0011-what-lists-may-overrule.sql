@@ -3,6 +3,7 @@
 alter table room_lives add column last_fact_at timestamptz not null default now();
 alter table sessions add column is_end_told boolean not null default false;
 -- Workers from before keep statements prepared that read all columns, and each fails for good from now on: on new
--- connections they are prepared anew, and what was under way is tried again.
+-- connections they are prepared anew, and what was under way is tried again. A name in DATABASE_URL is ours as well as theirs.
 select pg_terminate_backend(pid) from pg_stat_activity
-  where datname = current_database() and usename = current_user and application_name = 'room-worker';
+  where datname = current_database() and pid <> pg_backend_pid() and pg_has_role(usesysid, 'usage')
+    and application_name in ('room-worker', current_setting('application_name'));
