@@ -51,7 +51,7 @@ describeWith(['livekit'], "LiveKit's RoomService", () => {
     }
   });
 
-  test('a message to whoever is not there is taken, and told to nobody', async () => {
+  test('a message to whoever is not there is taken', async () => {
     await rooms.createRoom('quiet', options);
     await rooms.sendData('quiet', { topic: 'news', text: 'to all' });
     await rooms.sendData('quiet', { topic: 'news', text: 'to ann', to: ['ann'] });
