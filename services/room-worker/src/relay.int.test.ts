@@ -289,6 +289,56 @@ describeWith(['postgres'], 'the relay', () => {
       ]);
     });
 
+    test('one that the log does not take now has none published again', async () => {
+      for (let at = 0; at < 5; at += 1) await parts.append(broken(Buffer.from('{')));
+      await parts.caughtUp();
+      let refusals = 2;
+      const relay = start({
+        ...parts.log,
+        append: async (records, timeoutMs) => {
+          const isThird = records[0]?.headers['kafka_dlt-original-offset'] === '2';
+          if (!isThird || refusals === 0) return parts.log.append(records, timeoutMs);
+          refusals -= 1;
+          throw new LogUnavailableError('it took too long');
+        },
+      });
+      await relayed();
+      await relay.stop();
+      const letters = await published(deadLetterTopic(topics.roomEvents));
+      expect(letters.map(({ headers }) => headers['kafka_dlt-original-offset']?.toString())).toEqual([
+        '0',
+        '1',
+        '2',
+        '3',
+        '4',
+      ]);
+    });
+
+    test('one that is read again while it is published keeps nobody waiting, and is told with its new reason too', async () => {
+      await parts.append(broken(Buffer.from('{')));
+      await parts.caughtUp();
+      let isFirst = true;
+      const relay = start({
+        ...parts.log,
+        append: async (records, timeoutMs) => {
+          const isReadAgain = isFirst;
+          isFirst = false;
+          if (isReadAgain)
+            await parts.pool.query(
+              `begin; set local lock_timeout = 100; update dead_letters set reason = 'not_utf8'; commit`,
+            );
+          return parts.log.append(records, timeoutMs);
+        },
+      });
+      await relayed();
+      await relay.stop();
+      const letters = await published(deadLetterTopic(topics.roomEvents));
+      expect(letters.map(({ headers }) => headers['kafka_dlt-exception-fqcn']?.toString())).toEqual([
+        'not_json',
+        'not_utf8',
+      ]);
+    });
+
     test('a null key and a null value stay null', async () => {
       const [letter] = await relayAll({ ...broken(null), key: null });
       expect(letter).toMatchObject({ key: null, value: null });

@@ -14,7 +14,7 @@ import {
   holdDuty,
   type OutboxEvent,
   type Pool,
-  relayDeadLetters,
+  relayDeadLetter,
   relayOutbox,
   releaseDuty,
 } from '@realtime-service/room-store';
@@ -24,8 +24,6 @@ import type { WorkerMetrics } from './metrics.ts';
 const dutyName = 'relay';
 const dutySeconds = 15;
 const eventBatchSize = 500;
-/** Each may have a megabyte. */
-const letterBatchSize = 20;
 const idleMs = 200;
 const afterFailureMs = 1_000;
 const appendTimeoutMs = 3_000;
@@ -114,10 +112,11 @@ export const startRelay = ({
     return events;
   };
 
-  const relayLetters = async (topic: TopicName): Promise<number> => {
-    const letters = await relayDeadLetters(pool, topic, letterBatchSize, async (rows) => {
-      await Promise.all(rows.map((letter) => appendFirstThatFits(log, toDeadLetterRecords(letter))));
-    });
+  const relayLetter = async (topic: TopicName): Promise<number> => {
+    const isRelayed = await relayDeadLetter(pool, topic, (letter) =>
+      appendFirstThatFits(log, toDeadLetterRecords(letter)),
+    );
+    const letters = isRelayed ? 1 : 0;
     metrics.relayed.inc({ queue: 'dead_letters' }, letters);
     return letters;
   };
@@ -139,7 +138,7 @@ export const startRelay = ({
 
   const running = Promise.all([
     run(topics.presence, relayPresence),
-    ...consumedTopics.map((topic) => run(deadLetterTopic(topic), () => relayLetters(topic))),
+    ...consumedTopics.map((topic) => run(deadLetterTopic(topic), () => relayLetter(topic))),
   ]);
   return {
     stop: async () => {

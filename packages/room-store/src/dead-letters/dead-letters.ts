@@ -52,10 +52,10 @@ const isAction = ({ content }: ChunkRecord): boolean =>
   content.kind === 'retry' || (content.kind === 'room_event' && content.event.type === 'dead_letter.discarded');
 
 /**
- * Reads the dead letters that a chunk's records have retried, which may stand in the chunk itself; never one that stands
- * after its retry, which a log that is read anew would find all the same. One that today's
- * decoder can read follows its retry as a record of its own, with the place where it stood: the identity of its fact
- * counts like any other's, so that its producer cannot tell it again.
+ * Reads the dead letters that a chunk's records have retried, which may stand in the chunk itself; never one that
+ * stands after its retry, which a log that is read anew would find all the same. One that today's decoder can read
+ * follows its retry as a record of its own, with the place where it stood: the identity of its fact counts like any
+ * other's, so that its producer cannot tell it again.
  */
 export const withRetried = async (
   records: readonly ChunkRecord[],
@@ -128,7 +128,7 @@ const settle = (client: Client, { letter, outcome, origin }: Settlement): Promis
   }
 };
 
-/** Stores what became of letters; by place, as the relay locks them. */
+/** Stores what became of letters; by place, so that two lanes cannot wait for each other. */
 export const settleDeadLetters = async (client: Client, records: readonly ChunkRecord[]): Promise<void> => {
   const settlements = records
     .flatMap(({ content, origin }): Settlement[] => {

@@ -39,24 +39,28 @@ export const relayOutbox = (
     return rows.length;
   });
 
-/** Publishes dead letters of a topic that their producers have not seen yet, as `relayOutbox` does. */
-export const relayDeadLetters = (
+/**
+ * Publishes the first dead letter of a topic that its producer has not seen yet, and says whether there was one. Each
+ * is noted by itself, so that none is published again for another's sake. No row is locked meanwhile, since a log may
+ * take long: one that a retry has given another reason by then is published again. For the holder of the relay's duty
+ * only.
+ */
+export const relayDeadLetter = async (
   pool: Pool,
   topic: string,
-  limit: number,
-  publish: (letters: readonly DeadLetter[]) => Promise<void>,
-): Promise<number> =>
-  inTransaction(pool, async (client) => {
-    const { rows } = await client.query(
-      `select * from dead_letters where not is_relayed and topic = $1 order by "partition", "offset" limit $2 for update`,
-      [topic, limit],
-    );
-    if (rows.length === 0) return 0;
-    await publish(rows.map(toDeadLetter));
-    await client.query(
-      `update dead_letters set is_relayed = true where (topic, "partition", "offset") in
-        (select * from unnest($1::text[], $2::int[], $3::bigint[]))`,
-      [rows.map((row) => row.topic), rows.map((row) => row.partition), rows.map((row) => row.offset)],
-    );
-    return rows.length;
-  });
+  publish: (letter: DeadLetter) => Promise<void>,
+): Promise<boolean> => {
+  const { rows } = await pool.query(
+    'select * from dead_letters where not is_relayed and topic = $1 order by "partition", "offset" limit 1',
+    [topic],
+  );
+  if (rows[0] === undefined) return false;
+  const letter = toDeadLetter(rows[0]);
+  await publish(letter);
+  await pool.query(
+    `update dead_letters set is_relayed = true
+      where topic = $1 and "partition" = $2 and "offset" = $3 and reason = $4 and message = $5`,
+    [topic, letter.partition, letter.offset.toString(), letter.reason, letter.message],
+  );
+  return true;
+};
