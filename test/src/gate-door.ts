@@ -52,7 +52,9 @@ export const behind = (name: GateProxyName) => {
     setRole: (user: string, room: string, role: Role) =>
       system.publish({ type: 'member.updated', subject: room, data: { userId: idOf(user), role } }),
     listed: async (room: string) => system.rooms.listParticipants(room),
-    /** Opens the signalling and asks for a session beside one's own, in a body; until LiveKit or the door has answered. */
+    /**
+     * Opens the signalling and asks for a session beside one's own, in a body; until LiveKit or the door has answered.
+     */
     signalBeside: async (token: string): Promise<void> => {
       const body = '--b\r\nContent-Disposition: form-data; name="publish"\r\n\r\nx\r\n--b--\r\n';
       const headers = {

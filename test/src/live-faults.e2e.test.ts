@@ -1,4 +1,6 @@
-/** What goes wrong around people who are inside: nobody rightful may be thrown out, and presence must be found again. */
+/**
+ * What goes wrong around people who are inside: nobody rightful may be thrown out, and presence must be found again.
+ */
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { until } from '@realtime-service/dev-stack';
@@ -16,7 +18,7 @@ import { createWebhookRelay } from './webhook-relay.ts';
 
 /** `FAULT_SECONDS=60` for the long run; LiveKit gives up the head of a room's queue of webhooks after 15 s. */
 const faultSeconds = Number(process.env['FAULT_SECONDS'] ?? 20);
-/** What a sweep's look has just missed waits for the next sweep (15 s) and for its second look (1 s); then it is applied. */
+/** What a sweep's look has just missed waits for the next sweep (15 s) and its second look (1 s), and is applied. */
 const foundAgainWithinMs = 17_000;
 const roomCount = 5;
 const peopleCount = 50;

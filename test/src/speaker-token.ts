@@ -2,7 +2,9 @@ import { attributes, permissionsOf, toVideoGrant } from '@realtime-service/room-
 import { AccessToken, TrackSource } from 'livekit-server-sdk';
 import { livekitKey } from './system.ts';
 
-/** A LiveKit token as a join of a speaker gives it, for people whom no issuer knows; of one device where it is named. */
+/**
+ * A LiveKit token as a join of a speaker gives it, for people whom no issuer knows; of one device where it is named.
+ */
 export const speakerToken = (room: string, user: string, device?: string): Promise<string> => {
   const token = new AccessToken(livekitKey.apiKey, livekitKey.secret, {
     identity: device === undefined ? user : `${user}:${device}`,

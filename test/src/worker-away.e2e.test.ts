@@ -1,4 +1,6 @@
-/** No worker for a while: the door goes by what the database knows, and when it knows too little it opens for nobody. */
+/**
+ * No worker for a while: the door goes by what the database knows, and when it knows too little it opens for nobody.
+ */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { OutgoingRoomEvent } from '@realtime-service/contracts';
 import { signalIn, signalOnlyMs, until } from '@realtime-service/dev-stack';

@@ -7,7 +7,9 @@ import { chunkRecords } from './records.ts';
 
 const nameOf = (text: string): string => createHash('sha256').update(text).digest('hex').slice(0, 32);
 
-/** Sends each chunk's recorded statements, prepared, in one transaction per chunk: no decoding, no reading, no folding. */
+/**
+ * Sends each chunk's recorded statements, prepared, in one transaction per chunk: no decoding, no reading, no folding.
+ */
 export const replay = async (
   pool: Pool,
   batches: readonly LogBatch[],

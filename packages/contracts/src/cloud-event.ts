@@ -85,7 +85,7 @@ export const fromStructured = (value: unknown): CloudEvent => {
   return fromAttributes(attributes, data);
 };
 
-/** Values of `ce-*` headers: printable ASCII, the rest percent-encoded, quoted or not (CloudEvents HTTP binding 3.1.3.2). */
+/** Values of `ce-*` headers: printable ASCII, the rest percent-encoded, quoted or not (CloudEvents' HTTP, 3.1.3.2). */
 const HttpHeaderValue = z
   .string()
   .regex(/^[ -~]*$/, { error: 'must be percent-encoded', abort: true })

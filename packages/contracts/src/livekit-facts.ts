@@ -84,7 +84,7 @@ export const LivekitParticipant = z.object({
 });
 export type LivekitParticipant = z.infer<typeof LivekitParticipant>;
 
-/** As its publisher has announced it, but for `mimeType`: that is what arrives. LiveKit leaves out `AUDIO` and `UNKNOWN`. */
+/** As its publisher has announced it, but for `mimeType`: what arrives. LiveKit leaves out `AUDIO` and `UNKNOWN`. */
 export const LivekitTrack = z.object({
   type: EnumName.optional().catch(undefined),
   source: EnumName.optional().catch(undefined),
@@ -99,13 +99,16 @@ const kindOfSource: ReadonlyMap<string, 'AUDIO' | 'VIDEO'> = new Map([
   ['SCREEN_SHARE', 'VIDEO'],
 ]);
 
-/** By what arrives, else by what was announced; undefined for what is neither, as a codec that LiveKit does not know. */
+/**
+ * By what arrives, else by what was announced; undefined for what is neither, as a codec that LiveKit does not know.
+ */
 const mediaOf = ({ type = 'AUDIO', mimeType = '' }: LivekitTrack): string | undefined =>
   /^(?:audio|video)(?=\/|$)/i.exec(mimeType || type)?.[0].toUpperCase();
 
 /**
  * Whether a track is audio under a source of video, or the other way round. LiveKit compares the source alone with what
- * somebody may publish (livekit pkg/rtc/participant.go, `AddTrack`), and refuses one that is unknown where sources are set.
+ * somebody may publish (livekit pkg/rtc/participant.go, `AddTrack`), and refuses one that is unknown where sources
+ * are set.
  */
 export const isDisguised = (track: LivekitTrack): boolean => {
   const due = kindOfSource.get(track.source ?? '');

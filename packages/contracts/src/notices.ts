@@ -3,12 +3,14 @@ import { Reason, Sid, Timestamp } from './ids.ts';
 import { problemCodes } from './problems.ts';
 
 /**
- * Topic of the data messages that people inside get from the service. Anybody with the right to publish data can send on
- * it too: only those that LiveKit names no sender of are the service's.
+ * Topic of the data messages that people inside get from the service. Anybody with the right to publish data can send
+ * on it too: only those that LiveKit names no sender of are the service's.
  */
 export const noticeTopic = 'rt.notice';
 
-/** What somebody inside is told, as JSON. Delivery is tried once and not assured: whoever missed it sees what follows. */
+/**
+ * What somebody inside is told, as JSON. Delivery is tried once and not assured: whoever missed it sees what follows.
+ */
 export const Notice = z
   .discriminatedUnion('type', [
     z.object({

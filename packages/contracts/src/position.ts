@@ -42,8 +42,8 @@ const Vector = z
   .max(8);
 
 /**
- * "The projection has seen at least this": per topic and partition, the offset of the newest fact that counts. Opaque to
- * callers: what the event route answers and the join takes as `at_least`. Holds 256 partitions.
+ * "The projection has seen at least this": per topic and partition, the offset of the newest fact that counts. Opaque
+ * to callers: what the event route answers and the join takes as `at_least`. Holds 256 partitions.
  */
 export const AtLeast = z
   .string()

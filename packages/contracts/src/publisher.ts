@@ -13,7 +13,9 @@ export interface ProducerMessage {
   headers: Record<string, string>;
 }
 
-/** What the publisher needs of a Kafka client; kafkajs' `Producer` is one. It must partition by murmur2, as Java does. */
+/**
+ * What the publisher needs of a Kafka client; kafkajs' `Producer` is one. It must partition by murmur2, as Java does.
+ */
 export interface MessageProducer {
   send(request: { topic: string; messages: ProducerMessage[] }): Promise<unknown>;
 }
@@ -26,7 +28,9 @@ interface Envelope<T extends RoomEventType> {
   readonly id?: string | undefined;
   /** When it happened. Now by default; the order of facts never rests on it. */
   readonly time?: Date | undefined;
-  /** A monotonic version of the entity (room, member, ban, user), where there is one; a number only where it is safe. */
+  /**
+   * A monotonic version of the entity (room, member, ban, user), where there is one; a number only where it is safe.
+   */
   readonly sequence?: bigint | number | string | undefined;
   /** W3C trace context of what caused the fact; left out when it is not valid. */
   readonly traceparent?: string | undefined;

@@ -21,7 +21,9 @@ export interface ContainerPort {
   readonly protocol: 'tcp' | 'udp';
 }
 
-/** Whether an image can be run: a Docker engine answers (or one that speaks its language) and has it or can fetch it. */
+/**
+ * Whether an image can be run: a Docker engine answers (or one that speaks its language) and has it or can fetch it.
+ */
 export async function canRunImage(image: string, report: Report): Promise<boolean> {
   const client = await getContainerRuntimeClient().catch(() => undefined);
   if (client === undefined) return false;

@@ -45,9 +45,9 @@ export interface Livekit extends Part {
 }
 
 /**
- * A LiveKit server with the configuration of `livekit.yaml`, on 127.0.0.1: the program on the PATH or one that was built
- * before, else a container where an engine answers, else one that is built with Go. Throws `PartAbsent` when none of
- * them can be had.
+ * A LiveKit server with the configuration of `livekit.yaml`, on 127.0.0.1: the program on the PATH or one that was
+ * built before, else a container where an engine answers, else one that is built with Go. Throws `PartAbsent` when none
+ * of them can be had.
  */
 export async function startLivekit(options: LivekitOptions): Promise<Livekit> {
   const source = await findLivekit(options.report ?? silently);

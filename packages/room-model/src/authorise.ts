@@ -2,7 +2,9 @@ import type { ProblemCode, Role } from '@realtime-service/contracts';
 import { type Permissions, permissionsOf, roles } from './permissions.ts';
 import type { Ban, Member, RoomHeader, User } from './room.ts';
 
-/** How long a person who left, and was not removed since, still counts as live: a full reconnect must not be locked out. */
+/**
+ * How long a person who left, and was not removed since, still counts as live: a full reconnect must not be locked out.
+ */
 export const recentlyLeftMs = 120_000;
 
 /** Most devices of one person with a token that is not used: by inventing devices, one person could take every seat. */
@@ -17,7 +19,9 @@ export interface OwnSession {
   readonly wasRemoved: boolean;
 }
 
-/** What is taken in a room with a limit or a device policy: by who is inside or just left, and by tokens not used yet. */
+/**
+ * What is taken in a room with a limit or a device policy: by who is inside or just left, and by tokens not used yet.
+ */
 export interface Seats {
   /** Distinct identities of other people and of the person's own other devices. */
   readonly takenByOthers: number;
@@ -88,7 +92,7 @@ export interface Allowed {
   readonly role: Role;
   readonly displayName: string | null;
   readonly permissions: Permissions;
-  /** When the answer changes by time alone: a ban ends, or the login; milliseconds since the epoch. The room's end is the room's. */
+  /** When a ban or the login ends, and the answer with it; milliseconds since the epoch. A room's end is the room's. */
   readonly changesAtMs: number | null;
 }
 
@@ -161,7 +165,9 @@ const membership = (room: RoomFacts, member: MemberFacts | null): Role | DenyRea
 
 const isRole = (value: Role | DenyReason): value is Role => Object.hasOwn(roles, value);
 
-/** The role of a person in this room, whatever keeps the person out at the moment; null for whom it does not concern. */
+/**
+ * The role of a person in this room, whatever keeps the person out at the moment; null for whom it does not concern.
+ */
 export const roleIn = (room: RoomFacts, member: MemberFacts | null): Role | null => {
   const role = membership(room, member);
   return isRole(role) ? role : null;
@@ -209,7 +215,10 @@ const denySeat = (room: RoomFacts, seats: Seats, { takeOver }: Request): Denied 
   return ownOtherDevices >= max || ownUnusedTokens >= maxUnusedTokens ? deny('device_conflict') : null;
 };
 
-/** The one rule of take-over: where a person has one device, an identity that the policy gives no more ends once the one that it gives is inside. */
+/**
+ * The one rule of take-over. Where a person may have one device, an identity of an earlier policy ends once the one
+ * that today's policy gives is inside.
+ */
 const isReplaced = ({ room, ownSessions }: Facts, { identity, dueIdentity = identity }: Request): boolean =>
   isOneDevice(room) &&
   dueIdentity !== identity &&
@@ -228,8 +237,9 @@ const denyAll = (room: RoomFacts, bans: readonly BanFacts[], nowMs: number): Den
 
 /**
  * May this person be in this room, and with which rights, at this moment? The only place that decides: the desk and
- * the door ask with `enter`, the worker with `stay`, views and moderation with `act`. What concerns the person comes before what concerns the room, and
- * membership before the room's state, so that a refusal tells a stranger nothing about a room.
+ * the door ask with `enter`, the worker with `stay`, views and moderation with `act`. What concerns the person comes
+ * before what concerns the room, and membership before the room's state, so that a refusal tells a stranger nothing
+ * about a room.
  */
 export const authorise = (facts: Facts, request: Request, nowMs: number): Verdict => {
   const { room, member, user } = facts;
@@ -274,8 +284,9 @@ export interface Moderation {
 }
 
 /**
- * May this person, whose facts these are, do that? Whoever moderates nobody is refused before anything is said about the
- * target. Nobody moderates a higher role, nor the own rights: a host who took them would have nobody to give them back.
+ * May this person, whose facts these are, do that? Whoever moderates nobody is refused before anything is said about
+ * the target. Nobody moderates a higher role, nor the own rights: a host who took them would have nobody to give them
+ * back.
  */
 export const authoriseModeration = (
   facts: Facts,

@@ -409,8 +409,8 @@ interface History {
 }
 
 /**
- * A small LiveKit: rooms of one name with one life after the other, and its webhooks in order. `clock` is what it shows, in
- * seconds, when each of this happens.
+ * A small LiveKit: rooms of one name with one life after the other, and its webhooks in order. `clock` is what it
+ * shows, in seconds, when each of this happens.
  */
 const play = (happenings: readonly Happening[], clock: (at: number) => number = (at) => at): History => {
   const told: LivekitFact[] = [];

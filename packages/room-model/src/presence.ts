@@ -17,7 +17,9 @@ export interface RoomLife {
   readonly roomSid: string;
   readonly createdAtMs: number;
   readonly isLive: boolean;
-  /** When the fact was received that it began or ended by, milliseconds since the epoch: an older list changes neither. */
+  /**
+   * When the fact was received that it began or ended by, milliseconds since the epoch: an older list changes neither.
+   */
   readonly lastFactAtMs: number;
 }
 
@@ -63,8 +65,8 @@ export interface PresenceEntities {
   /** Asked for those that a fact names. */
   readonly session: (roomId: string, roomSid: string, participantSid: string) => Session | undefined;
   /**
-   * Those that live, those that a fact names, and of the others, in each life of the room that a fact names, the last to
-   * join: whether anybody joined later is all that is asked about who has left.
+   * Those that live, those that a fact names, and of the others, in each life of the room that a fact names, the last
+   * to join: whether anybody joined later is all that is asked about who has left.
    */
   readonly sessionsOfIdentity: (roomId: string, identity: string) => Iterable<Session>;
 }
@@ -211,8 +213,8 @@ interface Sighting {
 }
 
 /**
- * Of one identity the latest to join is the one that lives: whom this one replaced, and whether it was replaced. One that a
- * list names was replaced only by one that is there, and that was heard of since the list was asked for.
+ * Of one identity the latest to join is the one that lives: whom this one replaced, and whether it was replaced. One
+ * that a list names was replaced only by one that is there, and that was heard of since the list was asked for.
  */
 const supersede = (
   entities: PresenceEntities,
@@ -275,8 +277,9 @@ const leave = (entities: PresenceEntities, departure: Departure, atMs: number): 
 };
 
 /**
- * The life that a list names. LiveKit never uses a sid again, and its clock may be set back: where all that is known of the
- * room is older than the list, this life is the present one, though another was created later, or this one was over.
+ * The life that a list names. LiveKit never uses a sid again, and its clock may be set back: where all that is known of
+ * the room is older than the list, this life is the present one, though another was created later, or this one was
+ * over.
  */
 const listLife = (entities: PresenceEntities, room: LivekitRoom, listedAtMs: number): LifeEntry => {
   const known = entities.lives.get(room.name);
@@ -315,8 +318,8 @@ const observe = (entities: PresenceEntities, observed: LivekitObserved): Presenc
 
 /**
  * Folds one LiveKit fact. `receivedAtMs` is the record's time. Facts may arrive shuffled, repeated or not at all:
- * a left or aborted sid stays ended whatever comes later, and a room's older life never ends a newer one. Which is newer
- * LiveKit's own times say, but for a list: it knows better than all that was received before it was asked for.
+ * a left or aborted sid stays ended whatever comes later, and a room's older life never ends a newer one. Which is
+ * newer LiveKit's own times say, but for a list: it knows better than all that was received before it was asked for.
  */
 export const evolvePresence = (
   entities: PresenceEntities,

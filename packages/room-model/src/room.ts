@@ -372,7 +372,9 @@ const createRoom = (
     .flatMap((member) => addMember(entities, roomId, member, memberOrigin));
 };
 
-/** A ban is an entity of its own: it settles no doubt about whether the person is still a member, or about other bans. */
+/**
+ * A ban is an entity of its own: it settles no doubt about whether the person is still a member, or about other bans.
+ */
 const changeBan = (entities: RoomEntities, row: Ban): RoomChange[] => {
   const { roomId, userId, privilege, origin } = row;
   const stored = entities.bans.get(keyOf(roomId, userId, privilege))?.origin ?? null;

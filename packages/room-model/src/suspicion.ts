@@ -131,8 +131,8 @@ const onlyTakesRights: ReadonlySet<RoomEventType> = new Set([
 
 /**
  * Folds a dead letter that has become readable, with its own place as provenance and version: it changes only entities
- * whose position is below that place, whatever the fold would merge in its own order. Where the entity's last fact stands
- * in another partition, nothing tells which came first: then it may take rights away, and give none.
+ * whose position is below that place, whatever the fold would merge in its own order. Where the entity's last fact
+ * stands in another partition, nothing tells which came first: then it may take rights away, and give none.
  */
 export const evolveRetried = (entities: RoomEntities, event: RoomEvent, origin: Origin): RoomChange[] =>
   evolveRoom(entities, event, origin).filter((change) => {

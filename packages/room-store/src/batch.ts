@@ -20,10 +20,10 @@ const maxUnderWay = 3;
 const slowAfterMs = 200;
 
 /**
- * Gathers concurrent questions, to be answered by one call of `answer`, in its order. A question only ever joins a batch
- * that has *not been sent*: one that is under way may rest on an older snapshot than the question. Each batch waits for
- * the one before it, since two at once would be half as large, and cost almost twice as much; but not for a slow one. A
- * question that is answered with undefined is asked again, behind those who wait.
+ * Gathers concurrent questions, to be answered by one call of `answer`, in its order. A question only ever joins a
+ * batch that has *not been sent*: one that is under way may rest on an older snapshot than the question. Each batch
+ * waits for the one before it, since two at once would be half as large, and cost almost twice as much; but not for a
+ * slow one. A question that is answered with undefined is asked again, behind those who wait.
  */
 export const createBatcher = <Q, A>(
   answer: (questions: readonly Q[]) => Promise<readonly (A | undefined)[]>,

@@ -6,7 +6,9 @@ export interface Login {
   readonly loginId: string;
 }
 
-/** The logins of those who were inside a call at that moment and still are: of one person, or by the login's id alone. */
+/**
+ * The logins of those who were inside a call at that moment and still are: of one person, or by the login's id alone.
+ */
 export const findLiveLogins = async (pool: Pool, about: Partial<Login>, joinedBy: Date): Promise<readonly Login[]> => {
   const { rows } = await pool.query<{ user_id: string; login_id: string }>(
     `select distinct user_id, login_id from sessions

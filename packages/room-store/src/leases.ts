@@ -36,7 +36,9 @@ interface SeatQuestion {
 /** Most times that one transaction reads and grants, while it holds all its rooms' locks. */
 const maxRounds = 3;
 
-/** Whoever leaves by own will gives the seat up after this time: a reload or a full reconnect says that it leaves, too. */
+/**
+ * Whoever leaves by own will gives the seat up after this time: a reload or a full reconnect says that it leaves, too.
+ */
 const freedAfterLeavingMs = 15_000;
 /** After these the seat is free at once: it was taken away, taken over, or went with the room. */
 const freeingReasons = [removedReason, 'DUPLICATE_IDENTITY', 'ROOM_DELETED', 'ROOM_CLOSED'];
@@ -46,11 +48,12 @@ const clocksDifferByMs = 1_000;
 
 /**
  * Seats are held by people: who is inside, who was until a moment ago, and who has a token that was not used yet: no
- * session of that device has joined since. Machines (recorders, agents, ingress, SIP) and hidden people hold none. Of those
- * who left, the last end of an identity counts, and a removal of the person for all of the person's ends before it. A device
- * that is inside or has just left keeps its seat by whatever identity an earlier device policy gave it; a token does not, since
- * it may still be used beside the new one. The first bound on `ended_at` excludes nobody whom the second would let through:
- * it is there for an index, to which neither a clock that goes on nor what depends on a row is a bound.
+ * session of that device has joined since. Machines (recorders, agents, ingress, SIP) and hidden people hold none. Of
+ * those who left, the last end of an identity counts, and a removal of the person for all of the person's ends before
+ * it. A device that is inside or has just left keeps its seat by whatever identity an earlier device policy gave it; a
+ * token does not, since it may still be used beside the new one. The first bound on `ended_at` excludes nobody whom the
+ * second would let through: it is there for an index, to which neither a clock that goes on nor what depends on a row
+ * is a bound.
  */
 const seatsSql = `
   with asked as materialized (
@@ -163,9 +166,9 @@ interface Round {
 }
 
 /**
- * Decides one after the other, as if each had come alone: who was let in before takes a seat from those who follow. What
- * was read for a person is out of date once that person has a further lease; one that is renewed changes nothing, nor does a
- * refusal.
+ * Decides one after the other, as if each had come alone: who was let in before takes a seat from those who follow.
+ * What was read for a person is out of date once that person has a further lease; one that is renewed changes nothing,
+ * nor does a refusal.
  */
 const decideInOrder = (
   questions: readonly SeatQuestion[],
@@ -201,8 +204,8 @@ const takesSeat = ({ hidden }: Permissions): boolean => !hidden;
 /**
  * Decides and takes seats as one step: under the rooms' advisory locks, taken in a statement of their own (in one
  * statement, or without them, more get in than there are seats), facts and seats are read, `decide` is asked, and the
- * leases are written of those whom it allows. Who is to be read anew comes in the next round, and after a few of them in
- * the next batch, so that nobody waits for one person's many questions.
+ * leases are written of those whom it allows. Who is to be read anew comes in the next round, and after a few of them
+ * in the next batch, so that nobody waits for one person's many questions.
  */
 const decideWithSeats = (pool: Pool, questions: readonly SeatQuestion[]): Promise<(SeatAnswer | undefined)[]> =>
   inTransaction(pool, async (client) => {

@@ -54,13 +54,16 @@ export const claimMarks = async (pool: Pool, limit: number, claimSeconds: number
   }));
 };
 
-/** Generations begin anew with each mark: without its claim, one that came too late would settle a question of later. */
+/**
+ * Generations begin anew with each mark. Without the claim, an answer that comes too late would settle a mark that was
+ * raised since.
+ */
 const isClaimed = 'room_id = $1 and identity = $2 and locked_until = $3::timestamptz';
 
 /**
- * Answers a mark that is still claimed. When it was raised again meanwhile it stays and is due at once. `askAgainAtMs` keeps the question for
- * a time when the answer changes by itself (the end of a ban). Resolves with the trace of who raised it meanwhile: the
- * answer may have been given on that newer fact already.
+ * Answers a mark that is still claimed. When it was raised again meanwhile it stays and is due at once. `askAgainAtMs`
+ * keeps the question for a time when the answer changes by itself (the end of a ban). Resolves with the trace of who
+ * raised it meanwhile: the answer may have been given on that newer fact already.
  */
 export const settleMark = async (pool: Pool, mark: Mark, askAgainAtMs: number | null): Promise<string | null> => {
   const id = [mark.roomId, mark.identity, mark.claim, mark.generation.toString()];

@@ -28,8 +28,8 @@ export class PartitionCountChangedError extends Error {
 }
 
 /**
- * Makes the offset rows of a topic, at 0 where they are new. The count is fixed for a topic's life: where another one is
- * known, no row is made.
+ * Makes the offset rows of a topic, at 0 where they are new. The count is fixed for a topic's life: where another one
+ * is known, no row is made.
  * @throws {PartitionCountChangedError}
  */
 export const preparePositions = (

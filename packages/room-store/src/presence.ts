@@ -21,9 +21,9 @@ interface LiveRow extends Pick<LiveRoom, 'roomId' | 'roomSid'> {
 }
 
 /**
- * Those of these rooms that are believed to be live, from one snapshot. The columns are those that a sweep needs and come
- * as they are: it reads thousands of rows. The life is no part of the join, so that this goes by the index of live sessions,
- * not through all that a long life has seen.
+ * Those of these rooms that are believed to be live, from one snapshot. The columns are those that a sweep needs and
+ * come as they are: it reads thousands of rows. The life is no part of the join, so that this goes by the index of live
+ * sessions, not through all that a long life has seen.
  */
 export const readLiveRooms = async (pool: Pool, roomIds: readonly string[]): Promise<LiveRoom[]> => {
   const { rows } = await pool.query<LiveRow>({
@@ -64,8 +64,8 @@ interface PresentRow {
 }
 
 /**
- * The people whom everybody in a room sees, in the order in which they came, at most `limit`: machines and hidden people
- * are not among them. Where an identity is given, its newest session alone.
+ * The people whom everybody in a room sees, in the order in which they came, at most `limit`: machines and hidden
+ * people are not among them. Where an identity is given, its newest session alone.
  */
 export const readPresentPeople = async (
   pool: Pool,

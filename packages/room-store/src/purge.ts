@@ -33,7 +33,9 @@ const purgeFactsSql = `
     where fact.topic = past.topic and fact."partition" = past."partition" and fact.fact_key = past.fact_key
       and fact.recorded_at = past.recorded_at`;
 
-/** Drops the identities of facts that can never count as repeated again (`repeats.ts`); of all partitions, or of one. */
+/**
+ * Drops the identities of facts that can never count as repeated again (`repeats.ts`); of all partitions, or of one.
+ */
 export const purgeFacts = async (
   pool: Pool | Client,
   at: Pick<ProjectionPartition, 'projection'> & Partial<ProjectionPartition>,

@@ -40,8 +40,8 @@ export const isOfLate = `(s.is_live or s.ended_at > statement_timestamp() - inte
 const epochMs = (column: string): string => `extract(epoch from ${column})::float8 * 1000`;
 
 /**
- * One statement, so one snapshot, for everybody who waits; every lookup goes by primary key or a narrow index. A room is
- * told as `RoomFacts`, in one column: many ask about the same one.
+ * One statement, so one snapshot, for everybody who waits; every lookup goes by primary key or a narrow index. A room
+ * is told as `RoomFacts`, in one column: many ask about the same one.
  */
 const factsSql = `
   select ${epochMs('statement_timestamp()')} as now_ms,
@@ -155,8 +155,8 @@ export const readFacts = async (database: Queryable, queries: readonly FactsQuer
 export type ReadFacts = (queries: readonly FactsQuery[]) => Promise<readonly FactsAnswer[]>;
 
 /**
- * Facts for whoever asks, many at once in one query, so that freshness costs little. A question never joins a query that
- * is under way: its answer could miss a removal that was committed before the question was asked.
+ * Facts for whoever asks, many at once in one query, so that freshness costs little. A question never joins a query
+ * that is under way: its answer could miss a removal that was committed before the question was asked.
  */
 export const createFactsReader = (
   read: ReadFacts,

@@ -40,8 +40,8 @@ const assertOrdered = (decoded: readonly Decoded[]): void => {
 };
 
 /**
- * The handler that fills the second set. It decodes and applies as the projector does, but whole batches at once: one row
- * for an entity that changes many times, one commit for thousands of facts.
+ * The handler that fills the second set. It decodes and applies as the projector does, but whole batches at once: one
+ * row for an entity that changes many times, one commit for thousands of facts.
  */
 export const createFiller = (dependencies: FillDependencies): ((batch: LogBatch) => Promise<BatchOutcome>) => {
   const { store, partitionCount, acceptsMisplaced, isOurs, readLimits, purge } = dependencies;

@@ -49,8 +49,8 @@ const maxLetters = 10_000;
 const maxWaitSeconds = 600;
 
 /**
- * The record of an action. Its key is what the letter is about, so that it keeps its place among the facts of that room;
- * a letter that nobody can be read from leaves no doubt, and any key will do.
+ * The record of an action. Its key is what the letter is about, so that it keeps its place among the facts of that
+ * room; a letter that nobody can be read from leaves no doubt, and any key will do.
  */
 const recordOf = ({ type }: Action, letter: DeadLetterSummary, nowMs: number): NewRecord => {
   const { topic, partition, offset } = letter;

@@ -164,8 +164,8 @@ const loneFacts = (count: number): ReadonlyMap<number, Omit<Event, 'id'>> => {
 };
 
 /**
- * Appends a history of few rooms and people, so that everything meets everything: repeats near and far, sequences out of
- * order, full states, dead letters of every kind, and what operators did about them.
+ * Appends a history of few rooms and people, so that everything meets everything: repeats near and far, sequences out
+ * of order, full states, dead letters of every kind, and what operators did about them.
  */
 export const appendHistory = async (
   { append }: Pick<RebuiltDatabase, 'append'>,

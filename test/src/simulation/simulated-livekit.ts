@@ -126,7 +126,7 @@ export class SimulatedLivekit {
     this.#tell('room_finished', live.room);
   }
 
-  /** Killed and started again: nobody is inside, what was to be told is lost, and every other time the clock was set back. */
+  /** Killed and started again: nobody is inside, what was to be told is lost, the clock is set back every other time. */
   crash(): void {
     this.rooms.clear();
     this.webhooks = [];

@@ -5,7 +5,10 @@ import type { Person } from './demo-settings.ts';
 import type { IssuerClient } from './issuer-client.ts';
 import { type JoinProblem, joinRoom } from './join-room.ts';
 
-/** Stands for the service that owns rooms and members: it publishes facts, and calls neither LiveKit nor the api's routes for clients. */
+/**
+ * Stands for the service that owns rooms and members: it publishes facts, and calls neither LiveKit nor the api's
+ * routes for clients.
+ */
 export interface DemoDomain {
   readonly roomId: string;
   /** Those who can sign in: ann, bob and cleo are members; dan is none before he is let in. */

@@ -128,8 +128,8 @@ export class ChunkWrites {
     if (content.kind !== 'livekit') return;
     const { fact } = content;
     const cause: Cause = { cause: causeOf(record), causedAtMs: record.recordedAtMs, trace: record.trace };
-    // Every entry is looked at, whatever token brought it in; so is whoever publishes one kind of media under a source of
-    // the other, and every identity that a list shows otherwise than expected.
+    // Every entry is looked at, whatever token brought it in; so is whoever publishes one kind of media under a source
+    // of the other, and every identity that a list shows otherwise than expected.
     if (
       fact.type === 'participant_joined' ||
       fact.type === 'participant_connection_aborted' ||

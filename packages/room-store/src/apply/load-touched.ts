@@ -99,9 +99,10 @@ const loadDoubts = (client: Client, set: WorkingSet, touched: Touched): Loading 
 };
 
 /**
- * Of those who share a named one's identity and life of the room, and are not named, the last to join. They are asked for
- * by where they end in `sessions_by_joining`, since equalities make other indexes look as good, which have them all read. The
- * first row of somebody else ends the search, or each of those whom a long list names would be looked for among them all.
+ * Of those who share a named one's identity and life of the room, and are not named, the last to join. They are asked
+ * for by where they end in `sessions_by_joining`, since equalities make other indexes look as good, which have them all
+ * read. The first row of somebody else ends the search, or each of those whom a long list names would be looked for
+ * among them all.
  */
 const isLastOfOthers = `(room_id, room_sid, participant_sid) in (
   select last.room_id, last.room_sid, last.participant_sid

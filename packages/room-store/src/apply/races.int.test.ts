@@ -1,4 +1,6 @@
-/** Two workers on one database, as fast as they can: what neither of them may miss, and where neither may wait for ever. */
+/**
+ * Two workers on one database, as fast as they can: what neither of them may miss, and where neither may wait for ever.
+ */
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import {
@@ -13,7 +15,9 @@ import {
 } from '../../test/given.ts';
 import { applyChunk, type ChunkRecord, createPool, createPostgresStore, type Pool } from '../index.ts';
 
-/** Pairs of each kind of race, and how long two lanes share rooms: `RACES=2000 DEADLOCK_SECONDS=60` for the long run. */
+/**
+ * Pairs of each kind of race, and how long two lanes share rooms: `RACES=2000 DEADLOCK_SECONDS=60` for the long run.
+ */
 const races = Number(process.env['RACES'] ?? 2_000);
 const deadlockSeconds = Number(process.env['DEADLOCK_SECONDS'] ?? 10);
 /** Races at once, each with partitions of its own. */

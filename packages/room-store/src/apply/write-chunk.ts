@@ -183,8 +183,8 @@ export const writeState = async (
 };
 
 /**
- * Writes everything that a chunk changed, in a fixed order of tables and without waiting for answers; to be called under the locks that the rows were
- * read under. Answers how many marks and orders it raised.
+ * Writes everything that a chunk changed, in a fixed order of tables and without waiting for answers; to be called
+ * under the locks that the rows were read under. Answers how many marks and orders it raised.
  */
 export const writeChunk = async (client: Client, at: LogPartition, writes: ChunkWrites): Promise<number> => {
   const before = [

@@ -11,7 +11,9 @@ export interface DatabaseOptions {
   readonly onError: (error: Error) => void;
 }
 
-/** Longer than any statement of ours should take and below Kafka's session timeout; set per transaction, for poolers. */
+/**
+ * Longer than any statement of ours should take and below Kafka's session timeout; set per transaction, for poolers.
+ */
 export const statementTimeoutMs = 5_000;
 const connectTimeoutMs = 2_000;
 
@@ -41,8 +43,8 @@ export const preparedAs = (name: string, database: object): { readonly name?: st
 
 /**
  * Plans are made once and go by indexes. PostgreSQL would plan most of our statements anew each time, since they look
- * cheaper for one row than for many: that took five times as long as a lone join's query. And a plan that reads the whole
- * of a table while it is small would outlive that.
+ * cheaper for one row than for many: that took five times as long as a lone join's query. And a plan that reads the
+ * whole of a table while it is small would outlive that.
  */
 const planOnce = [
   'plan_cache_mode = force_generic_plan',
@@ -77,7 +79,9 @@ export const createPool = (options: DatabaseOptions): Pool => {
   return pool;
 };
 
-/** A replica is behind: what it answers is no fresh decision. Asked once for each connection; a promotion ends them all. */
+/**
+ * A replica is behind: what it answers is no fresh decision. Asked once for each connection; a promotion ends them all.
+ */
 const refuseReplica = (client: Client, done: (error?: Error) => void): void => {
   client
     .query<{ is_replica: boolean }>('select pg_is_in_recovery() as is_replica')
@@ -133,7 +137,9 @@ export const isCancelled = (error: unknown): boolean => error instanceof pg.Data
 export const isBusy = (error: unknown): boolean =>
   error instanceof pg.DatabaseError && ['55P03', '57014', '40P01'].includes(error.code ?? '');
 
-/** SQLSTATE classes 22, 23 and 54, such as a text that no index holds: this data can never be stored, whatever the day. */
+/**
+ * SQLSTATE classes 22, 23 and 54, such as a text that no index holds: this data can never be stored, whatever the day.
+ */
 export const isUnstorable = (error: unknown): boolean =>
   error instanceof pg.DatabaseError && /^(?:2[23]|54)/.test(error.code ?? '');
 

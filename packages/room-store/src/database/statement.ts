@@ -27,7 +27,9 @@ const toArrayText = (items: readonly unknown[]): string => {
 /** Bytes in hex as PostgreSQL reads them. */
 export const toBytea = (hex: string): string => `\\x${hex}`;
 
-/** A column of values as PostgreSQL's array text. The driver's own writing of arrays took a third of a record's time. */
+/**
+ * A column of values as PostgreSQL's array text. The driver's own writing of arrays took a third of a record's time.
+ */
 export class ArrayParameter {
   readonly items: readonly unknown[];
 

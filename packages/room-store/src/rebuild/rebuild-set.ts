@@ -17,7 +17,7 @@ const retiredSchema = 'realtime_retired';
  */
 export const rebuiltTables = ['rooms', 'members', 'users', 'ended_logins', 'bans', 'applied_facts'] as const;
 
-/** The longest that a swap keeps the tables from being read before its commit: while it waits for them, and renames them. */
+/** The longest that a swap keeps the tables from being read before its commit, waiting for them and renaming them. */
 const heldTimeoutMs = 200;
 
 /** The set was made when the tables were others: it cannot take the place of the tables as they are now. */
@@ -143,7 +143,9 @@ export const dropRebuild = (pool: Pool): Promise<void> =>
     await client.query('delete from log_positions where projection = $1', [rebuildProjection]);
   });
 
-/** To be called once the set is nearly filled: statistics for the queries to come, and nothing that holds its tables. */
+/**
+ * To be called once the set is nearly filled: statistics for the queries to come, and nothing that holds its tables.
+ */
 export const settleRebuild = async (pool: Pool): Promise<void> => {
   for (const name of rebuiltTables) {
     await pool.query(`alter table ${rebuildSchema}.${name} set (autovacuum_enabled = false)`);
@@ -160,7 +162,9 @@ export interface Swapped {
 
 export interface SwapOptions {
   readonly topic: string;
-  /** Resolves when the set stands where the locked positions stand, which nobody can move meanwhile; false: not in time. */
+  /**
+   * Resolves when the set stands where the locked positions stand, which nobody can move meanwhile; false: not in time.
+   */
   readonly caughtUp: () => Promise<boolean>;
   /** Makes what was committed so far durable, so that the swap's commit has little left to wait for. */
   readonly flush: () => Promise<unknown>;
@@ -205,10 +209,10 @@ const assertSameLog = async (client: Client, topic: string): Promise<void> => {
 
 /**
  * Puts the set in the place of the first, in one transaction, and has every live session looked at. First the positions
- * are locked, of every topic: nobody applies anything then, and nobody holds a lock of a table but readers. Only when all
- * else is done are the tables locked, for as long as it takes to rename them. Answers undefined where the set had not
- * caught up in time. Where that takes longer than 200 ms, as where somebody reads a table, it fails ({@link isBusy}); nothing
- * has happened then, and it is to be tried again a little later.
+ * are locked, of every topic: nobody applies anything then, and nobody holds a lock of a table but readers. Only when
+ * all else is done are the tables locked, for as long as it takes to rename them. Answers undefined where the set had
+ * not caught up in time. Where that takes longer than 200 ms, as where somebody reads a table, it fails
+ * ({@link isBusy}); nothing has happened then, and it is to be tried again a little later.
  * @throws {LogReplacedError} {@link RebuildOutdatedError} {@link DependentsError}
  */
 export const swapRebuild = async (

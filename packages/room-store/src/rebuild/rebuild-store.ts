@@ -10,7 +10,7 @@ const bits = 2 ** 27;
 
 /**
  * What may have been written: false where it has not been, for certain. It answers most questions of a rebuild, which
- * begins with empty tables, without asking them. Its 16 MB stay the same; a longer log only has it say "maybe" more often.
+ * begins with empty tables, without asking them. Its 16 MB stay the same; a longer log has it say "maybe" more often.
  */
 class MaybeWritten {
   readonly #marked = new Uint8Array(bits / 8);

@@ -144,14 +144,17 @@ async function* scan(client: Client, sql: string, values: readonly unknown[]): A
 }
 
 /**
- * Compares tables with models of the log, one partition after the other, in one REPEATABLE READ transaction of `client`.
- * Memory is that of one partition's model and of the differences found.
+ * Compares tables with models of the log, one partition after the other, in one REPEATABLE READ transaction of
+ * `client`. Memory is that of one partition's model and of the differences found.
  */
 export class Comparison {
   readonly #client: Client;
   readonly #partitionOf: (key: string) => number;
   readonly #report: (difference: Difference) => void;
-  /** Rows that no model of their provenance's partition holds, if there is such a one: a retried dead letter may be another's. */
+  /**
+   * Rows that no model of their provenance's partition holds, if there is such a one: a retried dead letter may be
+   * another's.
+   */
   readonly #unclaimed = new Map<string, Difference>();
   readonly #claimed = new Set<string>();
 
@@ -179,7 +182,7 @@ export class Comparison {
     await this.#comparePosition(model, at);
   }
 
-  /** To be called after all partitions: what is left are rows that came, as they say, by one that the topic does not have. */
+  /** To be called after all partitions: what is left are rows that came, as they say, by one that there is not. */
   async finish(topic: string, partitionCount: number): Promise<void> {
     const topicHasIt = `topic = $1 and "partition" < $2`;
     const gatherStrays = async <T>(table: Table<T>): Promise<void> => {

@@ -38,7 +38,9 @@ entry.addEventListener('submit', (event) => {
   if (person !== undefined) void enter(person, roomName.value);
 });
 
-/** As long as by default, but never more than 3 s apart (each is taken at 50 to 150 %): LiveKit may be back meanwhile. */
+/**
+ * As long as by default, but never more than 3 s apart (each is taken at 50 to 150 %): LiveKit may be back meanwhile.
+ */
 const retryDelaysMs = [0, 300, 1_000, ...Array.from({ length: 22 }, () => 2_000)];
 
 /** From the click to the end of the call. */
