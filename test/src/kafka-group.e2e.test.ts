@@ -154,7 +154,7 @@ describeWith(['postgres', 'kafka', 'livekit'], 'a group of three room-workers', 
       await worker.stop();
       expect(await worker.readLog()).toContain('PartitionCountChangedError');
     }
-    await expect(system.worker.start()).rejects.toThrow();
+    await expect(system.worker.start()).rejects.toThrow('has 13 partitions, the projection was made with 12');
 
     await system.pool.query(
       `update log_positions set partition_count = 13 where projection = 'active' and topic = '${topics.roomEvents}'`,
