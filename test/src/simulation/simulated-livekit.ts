@@ -126,7 +126,7 @@ export class SimulatedLivekit {
     this.#tell('room_finished', live.room);
   }
 
-  /** Killed and started again: nobody is inside, what was to be told is lost, the clock is set back every other time. */
+  /** Killed and started anew: nobody is inside, what was to be told is lost, the clock is set back every other time. */
   crash(): void {
     this.rooms.clear();
     this.webhooks = [];
