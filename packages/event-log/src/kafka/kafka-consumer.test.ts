@@ -1,0 +1,207 @@
+import { createRequire } from 'node:module';
+import type { Consumer, ConsumerRunConfig } from 'kafkajs';
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import type { BatchOutcome, ConsumeOptions, LogConsumer } from '../event-log.ts';
+import { consumeKafka } from './kafka-consumer.ts';
+import { kafkajs } from './kafkajs.ts';
+
+const Batch = createRequire(import.meta.url)('kafkajs/src/consumer/batch.js');
+const patience = { timeout: 5_000, interval: 5 };
+
+/** A kafkajs consumer whose broker is the test. As the real one, it refuses all but `disconnect` when it has stopped. */
+function createFakeMember() {
+  const real = new kafkajs.Kafka({ brokers: ['nowhere:1'], logLevel: kafkajs.logLevel.NOTHING });
+  const { events, ...rest } = real.consumer({ groupId: 'g' });
+  const listeners = new Map<string, (event: never) => void>();
+  const paused = new Set<number>();
+  let running: ConsumerRunConfig | undefined;
+
+  const whileRunning = (act: () => void): void => {
+    if (running === undefined) throw new kafkajs.KafkaJSNonRetriableError('Consumer group was not initialized');
+    act();
+  };
+  const partitionsOf = (topics: readonly { readonly partitions?: number[] }[]): number[] =>
+    topics.flatMap(({ partitions = [] }) => partitions);
+  const tell = (name: string, payload: unknown = {}): void => listeners.get(name)?.({ payload } as never);
+  const stop = (): void => {
+    running = undefined;
+    tell(events.STOP);
+  };
+
+  const consumer: Consumer = {
+    ...rest,
+    events,
+    on: (name: string, listener: (event: never) => void) => {
+      listeners.set(name, listener);
+      return () => undefined;
+    },
+    connect: async () => undefined,
+    subscribe: async () => undefined,
+    run: async (config) => {
+      running = config;
+    },
+    pause: (topics) => whileRunning(() => partitionsOf(topics).forEach((each) => void paused.add(each))),
+    resume: (topics) => whileRunning(() => partitionsOf(topics).forEach((each) => void paused.delete(each))),
+    seek: () => whileRunning(() => undefined),
+    commitOffsets: async () => undefined,
+    disconnect: async () => stop(),
+  };
+
+  return {
+    consumer,
+    stop,
+    crash: () => tell(events.CRASH, { error: new kafkajs.KafkaJSConnectionError('Connection error: ECONNREFUSED') }),
+    join: (...partitions: number[]) => tell(events.GROUP_JOIN, { memberAssignment: { t: partitions } }),
+    isPaused: (partition: number) => paused.has(partition),
+    isRunning: () => running !== undefined,
+    /** Resolves when kafkajs would ask for more. */
+    bring: async (partition: number, offset: string) => {
+      const messages = [{ offset, timestamp: '0', key: null, value: null, headers: {} }];
+      const fetched = { partition, highWatermark: '9', abortedTransactions: [], messages };
+      const payload = { batch: new Batch('t', offset, fetched), heartbeat: async () => undefined };
+      await running?.eachBatch?.(payload as unknown as Parameters<NonNullable<ConsumerRunConfig['eachBatch']>>[0]);
+    },
+  };
+}
+
+describe('consumeKafka', () => {
+  let consumer: LogConsumer;
+  afterEach(() => consumer.stop(1_000));
+
+  function given(options: Partial<ConsumeOptions>) {
+    const members: ReturnType<typeof createFakeMember>[] = [];
+    const handed: PromiseWithResolvers<BatchOutcome>[] = [];
+    const createClient = () => ({
+      consumer: () => {
+        const member = createFakeMember();
+        members.push(member);
+        return member.consumer;
+      },
+    });
+    const onBatch = (): Promise<BatchOutcome> => {
+      const outcome = Promise.withResolvers<BatchOutcome>();
+      handed.push(outcome);
+      return outcome.promise;
+    };
+    const bounds = async () => [{ partition: 0, low: 0n, high: 9n }];
+    const dependencies = { createClient, bounds, sessionTimeoutMs: 10_000, writeLog: () => undefined };
+    consumer = consumeKafka(dependencies, { group: 'g', topics: ['t'], onBatch, ...options });
+    const running = (nth: number) =>
+      vi.waitFor(() => {
+        const member = members[nth];
+        if (member?.isRunning() !== true) throw new Error(`member ${nth} does not run`);
+        return member;
+      }, patience);
+    const finish = (nth: number, nextOffset = 1n) => handed[nth]?.resolve({ kind: 'advance', nextOffset });
+    return { running, handed, finish };
+  }
+
+  const untilPaused = (member: ReturnType<typeof createFakeMember>, isPaused: boolean) =>
+    vi.waitFor(() => expect(member.isPaused(0)).toBe(isPaused), patience);
+  const startAt = async () => [{ topic: 't', partition: 0, offset: 0n }];
+
+  it('goes on with a partition that another assignment had left alone', async () => {
+    const { running, handed, finish } = given({ startAt });
+    const member = await running(0);
+    member.join(0);
+    await untilPaused(member, false);
+    const first = member.bring(0, '0');
+    handed[0]?.resolve({ kind: 'retry', nextOffset: 0n, afterMs: 3_600_000 });
+    await first;
+    expect(member.isPaused(0)).toBe(true);
+
+    member.join(0);
+    await untilPaused(member, false);
+    await member.bring(0, '0');
+    expect(member.isPaused(0)).toBe(true);
+    finish(1);
+    await untilPaused(member, false);
+  });
+
+  it.each<[string, Partial<ConsumeOptions>]>([
+    ['from where startAt says', { startAt }],
+    ['from where the group was', {}],
+  ])('goes on with a partition whose batch outlived its assignment, %s', async (_, options) => {
+    const { running, handed, finish } = given(options);
+    const member = await running(0);
+    member.join(0);
+    await untilPaused(member, false);
+    await member.bring(0, '0');
+    expect(member.isPaused(0)).toBe(true);
+
+    member.join(0);
+    await untilPaused(member, false);
+    await member.bring(0, '0');
+    expect(member.isPaused(0)).toBe(true);
+    expect(handed).toHaveLength(1);
+    finish(0);
+    await untilPaused(member, false);
+  });
+
+  it('outlives a batch that ends between the stop of its member and the crash', async () => {
+    const { running, finish } = given({ startAt });
+    const member = await running(0);
+    member.join(0);
+    await untilPaused(member, false);
+    await member.bring(0, '0');
+    member.stop();
+    finish(0);
+    await new Promise((resolve) => setImmediate(resolve));
+    member.crash();
+    await Promise.race([running(1), consumer.done]);
+  });
+
+  it('hands a partition to one member at a time, and the next one goes on after the one before', async () => {
+    const { running, handed, finish } = given({ startAt });
+    const before = await running(0);
+    before.join(0);
+    await untilPaused(before, false);
+    await before.bring(0, '0');
+    before.stop();
+    before.crash();
+
+    const member = await running(1);
+    member.join(0);
+    await untilPaused(member, false);
+    await member.bring(0, '0');
+    expect(member.isPaused(0)).toBe(true);
+    expect(handed).toHaveLength(1);
+    finish(0);
+    await untilPaused(member, false);
+    const next = member.bring(0, '0');
+    finish(1);
+    await next;
+    expect(handed).toHaveLength(2);
+  });
+
+  it('has no more in hand than concurrency, and leaves a hand to others before it sets one aside', async () => {
+    const { running, handed, finish } = given({ concurrency: 2 });
+    const member = await running(0);
+    member.join(0, 1, 2);
+    await untilPaused(member, false);
+    await member.bring(0, '0');
+    expect(member.isPaused(0)).toBe(true);
+    const others = [member.bring(1, '0'), member.bring(2, '0')];
+    await member.bring(0, '0');
+    expect(handed).toHaveLength(2);
+    expect(member.isPaused(1)).toBe(false);
+    finish(0);
+    await vi.waitFor(() => expect(handed).toHaveLength(3), patience);
+    expect(member.isPaused(1)).toBe(false);
+    finish(1);
+    finish(2);
+    await Promise.all(others);
+  });
+
+  it('keeps a partition paused until everything is over that it waits for', async () => {
+    const { running, handed } = given({ startAt });
+    const member = await running(0);
+    member.join(0);
+    await untilPaused(member, false);
+    await member.bring(0, '0');
+    handed[0]?.resolve({ kind: 'retry', nextOffset: 0n, afterMs: 100 });
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(member.isPaused(0)).toBe(true);
+    await untilPaused(member, false);
+  });
+});

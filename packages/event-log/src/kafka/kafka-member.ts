@@ -1,0 +1,149 @@
+import { partitionName } from '@realtime-service/contracts';
+import type { EachBatchPayload, Kafka } from 'kafkajs';
+import type { LogConsumer, LogPartition } from '../event-log.ts';
+import { toError } from '../to-error.ts';
+import type { BatchesInHand } from './batches-in-hand.ts';
+import { type Assignment, type ConsumerContext, createAssignment } from './kafka-assignment.ts';
+import { isHeldBack } from './kafka-batch.ts';
+import { createMirror } from './kafka-mirror.ts';
+
+export interface MemberDependencies extends ConsumerContext {
+  /** A new client for each member: kafkajs keeps offsets of a group in the client. */
+  readonly createClient: () => Pick<Kafka, 'consumer'>;
+  readonly sessionTimeoutMs: number;
+  /** Those of all members: a handler may outlive the one that gave it a batch. */
+  readonly inHand: BatchesInHand;
+  readonly ended: Promise<unknown>;
+}
+
+/** One life of a kafkajs consumer in its group. */
+export interface Member extends Pick<LogConsumer, 'isReady' | 'heldBack' | 'reposition'> {
+  /** From connecting to the crash (returned) or to the end of all (undefined). */
+  readonly live: () => Promise<Error | undefined>;
+  /** Never from inside `eachBatch`, which this waits for. */
+  readonly leave: () => Promise<void>;
+}
+
+const maxFetchWaitMs = 500;
+const silentSessions = 3;
+const heldBackAfterMs = 5_000;
+/** Answers to these show that the broker serves this member, not merely that it is there. */
+const signsOfLife = new Set(['Fetch', 'Heartbeat', 'JoinGroup', 'SyncGroup']);
+
+export function createMember(dependencies: MemberDependencies): Member {
+  const { options, writeLog, end, signal, createClient, sessionTimeoutMs, inHand, ended } = dependencies;
+  const consumer = createClient().consumer({
+    groupId: options.group,
+    sessionTimeout: sessionTimeoutMs,
+    rebalanceTimeout: sessionTimeoutMs,
+    heartbeatInterval: sessionTimeoutMs / 5,
+    maxWaitTimeInMs: maxFetchWaitMs,
+    metadataMaxAge: 60_000,
+    allowAutoTopicCreation: false,
+    retry: { restartOnFailure: async () => false },
+  });
+  const mirror = createMirror(consumer, writeLog);
+  const crashed = Promise.withResolvers<Error>();
+  const heldBack = new Map<string, LogPartition & { readonly sinceMs: number }>();
+  let assignment: Assignment | undefined;
+  let isPositioned = false;
+  let answeredAtMs = Number.NEGATIVE_INFINITY;
+  let activeAtMs = performance.now();
+
+  const { events } = consumer;
+  consumer.on(events.CRASH, ({ payload }) => crashed.resolve(payload.error));
+  consumer.on(events.GROUP_JOIN, ({ payload }) => enter(payload.memberAssignment));
+  // From here on kafkajs throws at whoever seeks, pauses or resumes.
+  consumer.on(events.STOP, () => {
+    assignment = undefined;
+  });
+  consumer.on(events.REQUEST, ({ payload }) => {
+    if (signsOfLife.has(payload.apiName)) answeredAtMs = activeAtMs = performance.now();
+  });
+  // A broker that is away is not what the watchdog is for.
+  consumer.on(events.REQUEST_TIMEOUT, () => {
+    activeAtMs = performance.now();
+  });
+
+  async function live(): Promise<Error | undefined> {
+    const watchdog = setInterval(watch, 1_000);
+    try {
+      await consumer.connect();
+      // Also governs offsets that are out of range: with false, retained records would be skipped.
+      await consumer.subscribe({ topics: [...options.topics], fromBeginning: true });
+      await consumer.run({
+        autoCommit: false,
+        eachBatchAutoResolve: false,
+        partitionsConsumedConcurrently: inHand.concurrency,
+        eachBatch: handle,
+      });
+      return await Promise.race([crashed.promise, ended.then(() => undefined)]);
+    } catch (error) {
+      return toError(error);
+    } finally {
+      clearInterval(watchdog);
+    }
+  }
+
+  function watch(): void {
+    const heardBeforeMs = performance.now() - silentSessions * sessionTimeoutMs;
+    if (activeAtMs < heardBeforeMs) end(new Error('The Kafka consumer has been silent for three session timeouts'));
+    const silent = inHand.silentSince(heardBeforeMs);
+    if (silent === undefined) return;
+    const { topic, partition } = silent;
+    end(new Error(`The handler of partition ${partition} of ${topic} has been silent for three session timeouts`));
+  }
+
+  async function leave(): Promise<void> {
+    if (signal.aborted) {
+      await inHand.allDone();
+      await mirror.settled();
+    }
+    await consumer.disconnect();
+  }
+
+  function enter(memberAssignment: Readonly<Record<string, number[]>>): void {
+    const assigned = new Map(Object.entries(memberAssignment));
+    options.onAssigned?.(assigned);
+    heldBack.clear();
+    void assign([...assigned].flatMap(([topic, of]) => of.map((partition) => ({ topic, partition }))));
+  }
+
+  async function assign(partitions: readonly LogPartition[]): Promise<void> {
+    const isCurrent = (): boolean => assignment === entered && !signal.aborted;
+    const entered = createAssignment({ ...dependencies, consumer, mirror, partitions, isCurrent });
+    assignment = entered;
+    if (await entered.position()) isPositioned = true;
+  }
+
+  /**
+   * kafkajs asks a broker again only when every batch of its last answer was handled, so that one which takes long
+   * would keep all other partitions waiting. Its partition is paused then, and it is finished aside.
+   */
+  async function handle(payload: EachBatchPayload): Promise<void> {
+    if (signal.aborted) return;
+    const { batch } = payload;
+    const name = partitionName(batch);
+    if (isHeldBack(batch)) {
+      const { topic, partition } = batch;
+      if (!heldBack.has(name)) heldBack.set(name, { topic, partition, sinceMs: performance.now() });
+      return;
+    }
+    heldBack.delete(name);
+    await inHand.take(
+      batch,
+      async (showLife) => assignment?.carryOut(payload, showLife),
+      (done) => assignment?.hold(batch, done),
+    );
+  }
+
+  return {
+    live,
+    leave,
+    isReady: () => isPositioned && assignment !== undefined && performance.now() - answeredAtMs < sessionTimeoutMs,
+    heldBack: () => [...heldBack.values()].filter(({ sinceMs }) => performance.now() - sinceMs > heldBackAfterMs),
+    reposition: () => {
+      if (assignment !== undefined && !signal.aborted) void assign(assignment.partitions);
+    },
+  };
+}
