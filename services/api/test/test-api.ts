@@ -40,12 +40,21 @@ export interface Situation {
   readonly nowMs?: number;
 }
 
+const knownRooms = new Map<string, RoomFacts>();
+/** The same object for the same room, as the store gives it. */
+const sameRoom = (room: RoomFacts): RoomFacts => {
+  const text = JSON.stringify(room);
+  const known = knownRooms.get(text) ?? room;
+  knownRooms.set(text, known);
+  return known;
+};
+
 const answerOf = (
   roomId: string,
   { room, member, facts, isRoomLive = false, nowMs = Date.now() }: Situation,
 ): FactsAnswer => ({
   facts: {
-    room: room === null ? null : { ...unknownRoom(roomId), state: 'open', ...room },
+    room: room === null ? null : sameRoom({ ...unknownRoom(roomId), state: 'open', ...room }),
     member:
       member === null ? null : { role: 'speaker', displayName: 'Ann', permissions: null, isRemoved: false, ...member },
     bans: [],

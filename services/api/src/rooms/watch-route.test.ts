@@ -1,7 +1,9 @@
+import { once } from 'node:events';
+import { connect } from 'node:net';
 import { promisify } from 'node:util';
 import { Problem, RoomSight } from '@realtime-service/contracts';
 import type { PresentPerson } from '@realtime-service/room-store';
-import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { now } from '../../test/identity-provider.ts';
 import { at, type Situation, startTestApi, type TestApi } from '../../test/test-api.ts';
 
@@ -89,6 +91,40 @@ test('sends nothing to whoever comes again with the newest id, until something c
   const behind = await watch({ 'last-event-id': newest });
   expect(RoomSight.parse((await behind.next())?.data)).toMatchObject({ participants: [{ identity: 'tom' }] });
   behind.leave();
+});
+
+test('writes the people once for all who watch, whatever their roles, and again for another version of the room', async () => {
+  let written = 0;
+  const counted = {
+    ...person('tom'),
+    get participantSid() {
+      written += 1;
+      return 'PA_tom';
+    },
+  };
+  api.present.set('room-42', [counted]);
+  const reads = vi.spyOn(api.present, 'get');
+  const roles = { 'u-7': 'speaker', 'u-8': 'moderator' } as const;
+  const setRooms = (room: Situation['room'] = {}): void => {
+    for (const [userId, role] of Object.entries(roles))
+      api.situations.set(at('room-42', userId), { room, member: { role } });
+  };
+  setRooms();
+  const another = { authorization: `Bearer ${await api.token({ sub: 'u-8' })}` };
+  const streams = [await watch(), await watch(), await watch(another)];
+  const first = await Promise.all(streams.map(({ next }) => next()));
+  expect(first.map((event) => RoomSight.parse(event?.data).room.ownRole)).toEqual(['speaker', 'speaker', 'moderator']);
+  expect(first[0]?.id).toBe(first[1]?.id);
+  expect(first[0]?.id).not.toBe(first[2]?.id);
+  await vi.waitFor(() => expect(reads.mock.calls.length).toBeGreaterThan(10));
+  expect(written).toBeLessThanOrEqual(reads.mock.calls.length);
+  setRooms({ access: 'authenticated', defaultRole: 'observer' });
+  for (const event of await Promise.all(streams.map(({ next }) => next())))
+    expect(RoomSight.parse(event?.data)).toMatchObject({
+      room: { access: 'authenticated' },
+      participants: [{ identity: 'tom', role: 'observer' }],
+    });
+  for (const { leave } of streams) leave();
 });
 
 test.each<readonly [string, Situation, string]>([
@@ -214,4 +250,34 @@ test('a process that ends, ends its streams', async () => {
   const ended = next();
   await api.app.close();
   expect(await ended).toBeUndefined();
+});
+
+describe('whoever reads slowly', () => {
+  /** Takes a kilobyte now and then of an event that no buffer holds. */
+  const watchSlowly = async (authorization: string) => {
+    given();
+    const endless = { role: 'host', displayName: 'x'.repeat(30_000_000), permissions: null, isRemoved: false } as const;
+    api.present.set('room-42', [{ ...person('tom'), member: endless }]);
+    const { pathname, hostname, port } = new URL(url);
+    const socket = connect({ host: hostname, port: Number(port) });
+    socket.on('error', () => {});
+    socket.write(`GET ${pathname} HTTP/1.1\r\nhost: ${hostname}\r\nauthorization: ${authorization}\r\n\r\n`);
+    await once(socket, 'readable');
+    const reading = setInterval(() => socket.read(1_024), 50);
+    socket.once('close', () => clearInterval(reading));
+    return () => socket.destroy();
+  };
+  const connections = () => promisify(api.app.server.getConnections.bind(api.app.server))();
+
+  test('does not hold up the end of the process', async () => {
+    const leave = await watchSlowly(bearer);
+    await api.app.close();
+    leave();
+  });
+
+  test('does not outlive the token', async () => {
+    const leave = await watchSlowly(`Bearer ${await api.token({ exp: now() + 2 })}`);
+    await vi.waitFor(async () => expect(await connections()).toBe(0), { timeout: 4_000 });
+    leave();
+  });
 });

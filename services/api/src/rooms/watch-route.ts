@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 import { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
-import { problemStatus, type RoomSight } from '@realtime-service/contracts';
-import type { PresentPerson } from '@realtime-service/room-store';
+import { type ParticipantsView, type ProblemCode, problemStatus, type RoomView } from '@realtime-service/contracts';
+import type { RoomFacts } from '@realtime-service/room-model';
 import type { FastifyInstance, onRequestHookHandler } from 'fastify';
 import type { Caller } from '../authenticate.ts';
 import { ProblemError, refuseOtherMethods } from '../problem.ts';
@@ -32,21 +32,69 @@ const url = `${roomUrl}/events`;
 const operation = 'watch_room';
 /** A connection on which nothing is sent for 10 s is closed. */
 const keepAliveEveryMs = 4_000;
+/** A stream that is over and has not been read to its end by then is cut off. */
+const lingerMs = 1_000;
 
-/** One look at the people in a room serves all who watch it for as long as `lookEveryMs`. */
+/** The people in a room as JSON, the same bytes for all who watch it: with a thousand inside it is some 200 KB. */
+interface PeopleText {
+  readonly json: Buffer;
+  readonly digest: string;
+}
+
+/** What one watcher sees; what is the watcher's own of it is small. */
+interface Sight {
+  readonly id: string;
+  readonly room: string;
+  readonly people: Buffer;
+}
+
+const digestOf = (data: string | Buffer): string => createHash('sha256').update(data).digest('base64url').slice(0, 22);
+
+const toPeopleText = (view: ParticipantsView): PeopleText => {
+  const json = Buffer.from(JSON.stringify(view));
+  return { json, digest: digestOf(json) };
+};
+
+/**
+ * One look at the people in a room serves all who watch it for as long as `lookEveryMs`, and is written once for each version
+ * of the room (the store gives the same one as the same object), which says what their roles are.
+ */
 const createPeopleReader = ({ readPresentPeople }: RoomsDependencies, lookEveryMs: number) => {
-  const looks = new Map<string, Promise<readonly PresentPerson[]>>();
-  return (roomId: string): Promise<readonly PresentPerson[]> => {
-    const known = looks.get(roomId);
-    if (known !== undefined) return known;
-    const look = readPeople(readPresentPeople, roomId);
-    looks.set(roomId, look);
-    setTimeout(() => looks.delete(roomId), lookEveryMs).unref();
-    return look;
+  const looks = new Map<string, Promise<(room: RoomFacts) => PeopleText>>();
+
+  const look = async (roomId: string) => {
+    const people = await readPeople(readPresentPeople, roomId);
+    const texts = new WeakMap<RoomFacts, PeopleText>();
+    return (room: RoomFacts): PeopleText => {
+      const text = texts.get(room) ?? toPeopleText(toParticipantsView(room, people));
+      texts.set(room, text);
+      return text;
+    };
+  };
+
+  return async (room: RoomFacts): Promise<PeopleText> => {
+    const { roomId } = room;
+    let textOf = looks.get(roomId);
+    if (textOf === undefined) {
+      textOf = look(roomId);
+      looks.set(roomId, textOf);
+      setTimeout(() => looks.delete(roomId), lookEveryMs).unref();
+    }
+    return (await textOf)(room);
   };
 };
 
-const idOf = (data: string): string => createHash('sha256').update(data).digest('base64url').slice(0, 22);
+const toSight = (view: RoomView, { json, digest }: PeopleText): Sight => {
+  const room = JSON.stringify(view);
+  return { id: digestOf(room + digest), room, people: json };
+};
+
+/** An event whose data is a `RoomSight`: the room, and beside it what the people's JSON holds. Their bytes are not copied. */
+const partsOf = ({ id, room, people }: Sight): readonly (string | Buffer)[] => [
+  `id: ${id}\nevent: room\ndata: {"room":${room},`,
+  people.subarray(1),
+  '\n\n',
+];
 
 /**
  * The whole sight of a room, whenever it differs from the one before, as server-sent events (WHATWG HTML, 9.2). The id is
@@ -63,11 +111,17 @@ export const registerWatch = (
   const readPeopleOnce = createPeopleReader(dependencies, lookEveryMs);
   const streams = new Map<AbortController, Caller['userId']>();
 
-  const look = async ({ caller, roomId }: Watcher): Promise<string> => {
+  const look = async ({ caller, roomId }: Watcher): Promise<Sight> => {
     const seen = await decideView(dependencies, caller, roomId);
-    const people = toParticipantsView(seen.room, await readPeopleOnce(roomId));
-    return JSON.stringify({ room: toRoomView(seen), ...people } satisfies RoomSight);
+    return toSight(toRoomView(seen), await readPeopleOnce(seen.room));
   };
+
+  /** What is there to see, or why nothing. */
+  const tryLook = (watcher: Watcher): Promise<Sight | ProblemCode> =>
+    look(watcher).catch((error: unknown) => {
+      if (error instanceof ProblemError) return error.code;
+      throw error;
+    });
 
   /** @throws {ProblemError} where there are too many already */
   const open = ({ userId }: Caller): AbortController => {
@@ -80,32 +134,27 @@ export const registerWatch = (
     return leaving;
   };
 
-  /** `first` was looked at before the answer began: a refusal then has a status. */
-  async function* watch(watcher: Watcher, first: string, signal: AbortSignal) {
-    const endsAtMs = performance.now() + Math.min(lifeMs, watcher.caller.endsAtMs - now());
+  async function* watch(watcher: Watcher, signal: AbortSignal) {
     let sentId = watcher.lastId;
     // Something is sent at once, so that the caller sees the stream open.
     let sentAtMs = Number.NEGATIVE_INFINITY;
-    let data = first;
-    while (!signal.aborted && performance.now() < endsAtMs) {
-      const id = idOf(data);
-      const isNew = id !== sentId;
+    while (!signal.aborted) {
+      const seen = await tryLook(watcher);
+      if (signal.aborted) return;
+      if (typeof seen === 'string' && problemStatus[seen] < 500) {
+        yield `event: end\ndata: ${JSON.stringify({ code: seen })}\n\n`;
+        return;
+      }
+      // What cannot be known now is no reason to end: the sight stays as it was.
+      const isNew = typeof seen !== 'string' && seen.id !== sentId;
       if (isNew || performance.now() - sentAtMs > keepAliveEveryMs) {
-        yield isNew ? `id: ${id}\nevent: room\ndata: ${data}\n\n` : ':\n\n';
-        sentId = id;
+        if (isNew) {
+          yield* partsOf(seen);
+          sentId = seen.id;
+        } else yield ':\n\n';
         sentAtMs = performance.now();
       }
       await delay(lookEveryMs, undefined, { signal }).catch(() => {});
-      if (signal.aborted) return;
-      try {
-        data = await look(watcher);
-      } catch (error) {
-        if (!(error instanceof ProblemError)) throw error;
-        // What cannot be known now is no reason to end: the sight stays as it was.
-        if (problemStatus[error.code] >= 500) continue;
-        yield `event: end\ndata: ${JSON.stringify({ code: error.code })}\n\n`;
-        return;
-      }
     }
   }
 
@@ -115,13 +164,18 @@ export const registerWatch = (
     async ({ params, user, headers }, reply) => {
       const { roomId } = readRequest(RoomRequest, { params }).params;
       const watcher = { caller: user, roomId, lastId: headers['last-event-id'] };
-      const first = await look(watcher);
+      // A refusal now has a status. What was seen is not kept: a stream would hold it for as long as it lives.
+      await look(watcher);
       const leaving = open(user);
+      const life = setTimeout(() => leaving.abort(), Math.min(lifeMs, user.endsAtMs - now()));
       const leave = (): void => {
+        clearTimeout(life);
         leaving.abort();
         streams.delete(leaving);
       };
       reply.raw.once('close', leave);
+      // Whoever does not read what was sent keeps the stream from its end.
+      leaving.signal.addEventListener('abort', () => void setTimeout(() => reply.raw.destroy(), lingerMs).unref());
       // Gone during that look: nothing will tell of it any more.
       if (reply.raw.destroyed) {
         leave();
@@ -134,7 +188,7 @@ export const registerWatch = (
         'x-accel-buffering': 'no',
         connection: 'close',
       });
-      return reply.send(Readable.from(watch(watcher, first, leaving.signal)));
+      return reply.send(Readable.from(watch(watcher, leaving.signal)));
     },
   );
   refuseOtherMethods(app, url, ['GET']);
