@@ -6,7 +6,7 @@ import { describeWith, realParts } from '@realtime-service/dev-stack/vitest';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { activeProjection, preparePositions } from '../positions.ts';
 import { readFacts } from '../read-facts.ts';
-import { createPool, inTransaction, isBusy, isUnstorable, type Pool, preparedAs } from './database.ts';
+import { type Client, createPool, inTransaction, isBusy, isUnstorable, type Pool, preparedAs } from './database.ts';
 import { migrate } from './migrate.ts';
 
 const maxConnections = 5;
@@ -219,7 +219,7 @@ describeWith(['postgres'], 'a migration', () => {
   });
 
   describe('while another process migrates', () => {
-    let other: Awaited<ReturnType<Pool['connect']>>;
+    let other: Client;
     beforeEach(async () => {
       other = await pool.connect();
       await other.query(`begin; select pg_advisory_xact_lock(hashtextextended('realtime-service.migrate', 0))`);
