@@ -1,19 +1,12 @@
 import { partitionName } from '@realtime-service/contracts';
-import type { Pool, PoolClient } from 'pg';
+import type { Pool } from 'pg';
 import { beginningsOf } from '../beginnings.ts';
-import type {
-  ConsumeOptions,
-  LogConsumer,
-  LogPartition,
-  PartitionBounds,
-  RecordHeaders,
-  StoredRecord,
-  WriteLog,
-} from '../event-log.ts';
+import type { ConsumeOptions, LogConsumer, LogPartition, PartitionBounds, WriteLog } from '../event-log.ts';
 import { assertInside, OffsetOutOfRangeError } from '../event-log.ts';
+import { toError } from '../to-error.ts';
 import { within } from '../within.ts';
-
-export const appendedChannel = 'log_appended';
+import { createListener } from './listener.ts';
+import { readRecords } from './read-records.ts';
 
 export interface EmbeddedConsumerDependencies {
   readonly pool: Pool;
@@ -23,7 +16,7 @@ export interface EmbeddedConsumerDependencies {
 
 /** One partition and where its reading stands. */
 interface Lane extends LogPartition {
-  position: bigint;
+  offset: bigint;
   high: bigint;
   isBusy: boolean;
   resumesAtMs: number;
@@ -31,11 +24,8 @@ interface Lane extends LogPartition {
 
 const defaultConcurrency = 32;
 const defaultBatchRecords = 500;
-const maxBatchBytes = 1024 * 1024;
 /** Only the fallback: a notification wakes the reader at once. */
 const pollEveryMs = 500;
-/** In base64; what is unique to a record (its id, its time, its trace) is longer. */
-const maxSharedLength = 24;
 const calledSilentAfterMs = 5_000;
 
 /**
@@ -48,8 +38,8 @@ export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, opti
   const { concurrency = defaultConcurrency, maxBatchRecords = defaultBatchRecords } = options;
   const lanes: Lane[] = [];
   const turns = new Set<Promise<void>>();
-  let listener: PoolClient | undefined;
   const done = Promise.withResolvers<void>();
+  const listener = createListener(pool, () => wake.resolve());
   let wake = Promise.withResolvers<void>();
   let isEnded = false;
   let isToReposition = false;
@@ -71,7 +61,7 @@ export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, opti
           isToReposition = false;
         }
         if (lanes.length === 0) await assign();
-        await listen();
+        await listener.listen();
         await look();
         answeredAtMs = performance.now();
       } catch (error) {
@@ -85,7 +75,7 @@ export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, opti
       wake = Promise.withResolvers();
     }
     await Promise.all(turns);
-    stopListening();
+    listener.stop();
   }
 
   /** Until the next fallback look, or until the first paused partition may go on. */
@@ -99,35 +89,16 @@ export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, opti
     const found: Lane[] = [];
     for (const topic of options.topics) {
       for (const { partition, high } of await bounds(topic)) {
-        found.push({ topic, partition, position: 0n, high, isBusy: false, resumesAtMs: 0 });
+        found.push({ topic, partition, offset: 0n, high, isBusy: false, resumesAtMs: 0 });
       }
     }
     for (const start of await beginningsOf((await options.startAt?.(found)) ?? [], bounds)) {
       const lane = found.find(({ topic, partition }) => topic === start.topic && partition === start.partition);
-      if (lane !== undefined) lane.position = start.offset;
+      if (lane !== undefined) lane.offset = start.offset;
     }
     lanes.push(...found);
     const byTopic = Map.groupBy(found, ({ topic }) => topic);
     options.onAssigned?.(new Map([...byTopic].map(([topic, of]) => [topic, of.map(({ partition }) => partition)])));
-  }
-
-  async function listen(): Promise<void> {
-    if (listener !== undefined) return;
-    listener = await pool.connect();
-    listener.on('notification', () => wake.resolve());
-    listener.on('error', stopListening);
-    try {
-      await listener.query(`listen ${appendedChannel}`);
-    } catch (error) {
-      stopListening();
-      throw error;
-    }
-  }
-
-  /** The connection is destroyed: nobody else should get one that listens. */
-  function stopListening(): void {
-    listener?.release(true);
-    listener = undefined;
   }
 
   /** Finds the partitions that have something to read and starts as many of them as may run. */
@@ -139,7 +110,7 @@ export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, opti
     const heads = new Map(rows.map((row) => [partitionName(row), BigInt(row.next_offset)]));
     for (const lane of lanes) {
       lane.high = heads.get(partitionName(lane)) ?? lane.high;
-      const isDue = !lane.isBusy && lane.position < lane.high && lane.resumesAtMs <= performance.now();
+      const isDue = !lane.isBusy && lane.offset < lane.high && lane.resumesAtMs <= performance.now();
       if (isDue && !isEnded && turns.size < concurrency) start(lane);
     }
   }
@@ -147,7 +118,7 @@ export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, opti
   function start(lane: Lane): void {
     lane.isBusy = true;
     const turn = takeTurn(lane)
-      .catch((error: unknown) => end(error instanceof Error ? error : new Error(String(error))))
+      .catch((error: unknown) => end(toError(error)))
       .finally(() => {
         lane.isBusy = false;
         turns.delete(turn);
@@ -159,24 +130,24 @@ export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, opti
   async function takeTurn(lane: Lane): Promise<void> {
     const records = await orPause(lane, readRecords(pool, lane, maxBatchRecords));
     if (records === undefined || isEnded) return;
-    const { topic, partition, position, high } = lane;
-    const nextOffset = position + BigInt(records.length);
+    const { topic, partition, offset: fetchedOffset, high } = lane;
+    const nextOffset = fetchedOffset + BigInt(records.length);
     const outcome = await options.onBatch({
       topic,
       partition,
-      fetchedOffset: position,
+      fetchedOffset,
       nextOffset,
       high: nextOffset > high ? nextOffset : high,
       records,
       heartbeat: async () => !isEnded,
     });
     if (outcome.kind === 'stop') throw outcome.error;
-    if (outcome.nextOffset < position || outcome.nextOffset > nextOffset) {
+    if (outcome.nextOffset < fetchedOffset || outcome.nextOffset > nextOffset) {
       const held = await orPause(lane, bounds(topic));
       if (held === undefined) return;
       assertInside({ topic, partition, offset: outcome.nextOffset }, held);
     }
-    lane.position = outcome.nextOffset;
+    lane.offset = outcome.nextOffset;
     if (outcome.kind === 'retry') lane.resumesAtMs = performance.now() + outcome.afterMs;
   }
 
@@ -205,61 +176,5 @@ export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, opti
       await within(deadlineMs, supervised);
       done.resolve();
     },
-  };
-}
-
-interface RecordRow {
-  readonly offset: string;
-  readonly timestamp_ms: number;
-  readonly key: Buffer | null;
-  readonly value: Buffer | null;
-  /** In base64, until they are decoded. */
-  readonly headers: Record<string, string | Buffer>;
-}
-
-/** A record above the limit comes alone. */
-async function readRecords(
-  pool: Pool,
-  { topic, partition, position }: Lane,
-  maxRecords: number,
-): Promise<StoredRecord[]> {
-  const { rows } = await pool.query<RecordRow>(
-    `select "offset", floor(round(date_part('epoch', appended_at) * 1e6) / 1e3) as timestamp_ms, key, value, headers
-       from (select *, sum(coalesce(octet_length(value), 0)) over (order by "offset" rows unbounded preceding) as bytes
-               from (select * from log_records
-                      where topic = $1 and partition = $2 and "offset" >= $3
-                      order by "offset" limit $4) next) sized
-      where bytes <= $5 or "offset" = $3
-      order by "offset"`,
-    [topic, partition, String(position), maxRecords, maxBatchBytes],
-  );
-  const decodeHeaders = createHeaderDecoder();
-  return rows.map(({ offset, timestamp_ms, key, value, headers }) => ({
-    topic,
-    partition,
-    offset: BigInt(offset),
-    timestampMs: timestamp_ms,
-    key,
-    value,
-    headers: decodeHeaders(headers),
-  }));
-}
-
-/** Most headers say the same in every record of a batch: those that do share their bytes. */
-function createHeaderDecoder(): (headers: RecordRow['headers']) => RecordHeaders {
-  const known = new Map<string, Buffer>();
-  const decode = (base64: string): Buffer => {
-    if (base64.length > maxSharedLength) return Buffer.from(base64, 'base64');
-    let bytes = known.get(base64);
-    if (bytes === undefined) {
-      bytes = Buffer.from(base64, 'base64');
-      known.set(base64, bytes);
-    }
-    return bytes;
-  };
-  return (headers) => {
-    // In place: it is nobody else's, and a log that is read from its beginning has millions of them.
-    for (const [name, base64] of Object.entries(headers)) headers[name] = decode(base64 as string);
-    return headers as RecordHeaders;
   };
 }

@@ -5,7 +5,8 @@ import type { EventLog, LogPosition, NewRecord, PartitionBounds, WriteLog } from
 import { LogUnavailableError } from '../event-log.ts';
 import { createMailboxes, type Sender } from '../mailbox.ts';
 import { partitionOf } from '../partitioner.ts';
-import { appendedChannel, consumeEmbedded } from './embedded-consumer.ts';
+import { consumeEmbedded } from './embedded-consumer.ts';
+import { appendedChannel } from './listener.ts';
 
 export interface EmbeddedLogOptions {
   /** Owned by the caller. It should have a `connectionTimeoutMillis`; consuming holds one of its connections. */
