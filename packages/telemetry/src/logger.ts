@@ -45,8 +45,8 @@ const pieceLength = 4096;
 const pieceMs = 100;
 
 /**
- * To write and to scrub each line by itself would be a tenth of a join, and larger pieces cost more than they save. What
- * waits is written after 100 ms and when the process ends, fatal lines at once.
+ * To write and to scrub each line by itself would be a tenth of a join, and larger pieces cost more than they save.
+ * What waits is written after 100 ms and when the process ends, fatal lines at once.
  */
 function inPieces(destination: DestinationStream): DestinationStream & { flushSync: () => void } {
   let waiting = '';

@@ -65,7 +65,9 @@ describe('traceRoutes', () => {
     app.get('/livez', () => ({ traceparent: currentTraceparent() ?? null }));
     const url = await app.listen({ host: '127.0.0.1', port: 0 });
 
-    /** The body leaves once the headers have arrived: it then comes outside of the context in which the request began. */
+    /**
+     * The body leaves once the headers have arrived: it then comes outside of the context in which the request began.
+     */
     const ask = async (path: string, body?: string): Promise<unknown> => {
       const headers = { 'content-type': 'application/json', traceparent, connection: 'close' };
       const asking = request(`${url}${path}`, { method: body === undefined ? 'GET' : 'POST', headers });

@@ -49,10 +49,10 @@ export function routeOf(request: Pick<FastifyRequest, 'knownRoute' | 'routeOptio
 const tracer = trace.getTracer('realtime-service');
 
 /**
- * Opens a server span for each request, named after its route template (`POST /rooms/:roomId/join`), within the caller's
- * trace. A request without a route has the bare method as its name, since its path is the caller's choice. Probes are
- * left out. The HTTP instrumentation does the same, but wraps every listener of every request and response, which took
- * a quarter of the processor time of a join.
+ * Opens a server span for each request, named after its route template (`POST /rooms/:roomId/join`), within the
+ * caller's trace. A request without a route has the bare method as its name, since its path is the caller's choice.
+ * Probes are left out. The HTTP instrumentation does the same, but wraps every listener of every request and response,
+ * which took a quarter of the processor time of a join.
  */
 export function traceRoutes<L extends FastifyBaseLogger, P extends FastifyTypeProvider>(app: App<L, P>): void {
   app.decorateRequest('knownRoute', null);
@@ -100,10 +100,11 @@ type RequestToTrace = Pick<
 >;
 
 /**
- * Measures each request under the names that Spring's dashboards know: `http_server_requests_seconds{method,uri,status}`,
- * where `uri` is the route template, never a path. A bucket's exemplar is the trace of a request that fell into it. The time
- * is that until the answer is given to the connection, of a stream that until its first bytes: to wait for the end of an
- * answer takes listeners on every response. What a route answers by itself (`hijack`: pages of documentation) is not measured.
+ * Measures each request under the names that Spring's dashboards know:
+ * `http_server_requests_seconds{method,uri,status}`, where `uri` is the route template, never a path. A bucket's
+ * exemplar is the trace of a request that fell into it. The time is that until the answer is given to the connection,
+ * of a stream that until its first bytes: to wait for the end of an answer takes listeners on every response. What a
+ * route answers by itself (`hijack`: pages of documentation) is not measured.
  */
 export function measureRoutes<L extends FastifyBaseLogger, P extends FastifyTypeProvider>(
   app: App<L, P>,

@@ -38,8 +38,8 @@ export function scrub(text: string): string {
 }
 
 /**
- * Lines of JSON without secrets, by name at any depth and by pattern anywhere. Working on finished lines is both
- * sure and cheap: pino's own `redact` needs each path spelt out, and takes twenty times as long from the third level on.
+ * Lines of JSON without secrets, by name at any depth and by pattern anywhere. Working on finished lines is both sure
+ * and cheap: pino's own `redact` needs each path spelt out, and takes twenty times as long from the third level on.
  */
 export function scrubLines(lines: string): string {
   return scrub(lines.replace(secretMember, '"$1":"[redacted]"'));

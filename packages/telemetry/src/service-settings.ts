@@ -1,6 +1,8 @@
 import { z } from 'zod';
 
-/** The settings that both services have, besides those of what they use; a service combines it with its own by `.and()`. */
+/**
+ * The settings that both services have, besides those of what they use; a service combines it with its own by `.and()`.
+ */
 export const ServiceSettings = z
   .object({
     HOST: z.string().min(1).default('127.0.0.1').describe('Address to listen on'),
