@@ -48,12 +48,12 @@ const clocksDifferByMs = 1_000;
 
 /**
  * Seats are held by people: who is inside, who was until a moment ago, and who has a token that was not used yet: no
- * session of that device has joined since. Machines (recorders, agents, ingress, SIP) and hidden people hold none. Of
- * those who left, the last end of an identity counts, and a removal of the person for all of the person's ends before
- * it. A device that is inside or has just left keeps its seat by whatever identity an earlier device policy gave it; a
- * token does not, since it may still be used beside the new one. The first bound on `ended_at` excludes nobody whom the
- * second would let through: it is there for an index, to which neither a clock that goes on nor what depends on a row
- * is a bound.
+ * session of that device has joined since, nor within the second before and was there still. Machines (recorders,
+ * agents, ingress, SIP) and hidden people hold none. Of those who left, the last end of an identity counts, and a
+ * removal of the person for all of the person's ends before it. A device that is inside or has just left keeps its seat
+ * by whatever identity an earlier device policy gave it; a token does not, since it may still be used beside the new
+ * one. The first bound on `ended_at` excludes nobody whom the second would let through: it is there for an index, to
+ * which neither a clock that goes on nor what depends on a row is a bound.
  */
 const seatsSql = `
   with asked as materialized (
@@ -80,7 +80,8 @@ const seatsSql = `
       from wanted join seat_leases l using (room_id)
       where l.expires_at > clock_timestamp() and not exists (
         select from sessions s where s.room_id = l.room_id and s.identity = l.identity
-          and s.device_id is not distinct from l.device_id and s.joined_at >= l.granted_at - interval '${clocksDifferByMs} milliseconds')),
+          and s.device_id is not distinct from l.device_id and s.joined_at >= l.granted_at - interval '${clocksDifferByMs} milliseconds'
+          and (s.is_live or s.ended_at >= l.granted_at))),
   totals as (select room_id, count(distinct identity)::int as taken from taken group by room_id),
   own as materialized (
     select asked.at, taken.identity, taken.device_id, taken.how, same.*,

@@ -294,19 +294,32 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
       await addRoom('used', 1, ['a', 'b']);
       expect(await statusOf('used', 'a')).toBe(200);
       expect(await statusOf('used', 'b')).toBe(409);
-      await enter('used', 'a', { left: ['CLIENT_INITIATED', 16] });
+      await enter('used', 'a', { left: ['CLIENT_INITIATED', 0] });
+      await passSeconds('used', 16);
       expect(await statusOf('used', 'b')).toBe(200);
     });
 
     test("also where LiveKit's clock is behind by less than a second", async () => {
       await addRoom('clocks', 1, ['a', 'b']);
       expect(await statusOf('clocks', 'a')).toBe(200);
-      await enter('clocks', 'a', { left: ['CLIENT_INITIATED', 16] });
+      await enter('clocks', 'a', { left: ['CLIENT_INITIATED', 0] });
       await pool.query(
         `update sessions set joined_at = granted_at - interval '900 milliseconds' from seat_leases where sessions.room_id = 'clocks'
           and seat_leases.room_id = 'clocks'`,
       );
+      await passSeconds('clocks', 16);
       expect(await statusOf('clocks', 'b')).toBe(200);
+    });
+
+    test('a stay that was over before the token was given does not use it', async () => {
+      await addRoom('reload', 1, ['a', 'b']);
+      await addStay('reload', { user: 'a', left: ['CLIENT_INITIATED', 0] });
+      await pool.query(
+        `update sessions set joined_at = ended_at - interval '100 milliseconds' where room_id = 'reload'`,
+      );
+      expect(await statusOf('reload', 'a')).toBe(200);
+      await passSeconds('reload', 16);
+      expect(await statusOf('reload', 'b')).toBe(409);
     });
 
     test('whoever is removed gives it up at once', async () => {
@@ -338,7 +351,8 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
       const refused = devices[statuses.indexOf(409)] ?? '';
       const [first = ''] = devices.filter((device) => device !== refused);
       expect((await join('multi', 'a', on(refused))).code).toBe('device_conflict');
-      await enter('multi', 'a', { identity: `a:${first}`, device: first, left: ['CLIENT_INITIATED', 16] });
+      await enter('multi', 'a', { identity: `a:${first}`, device: first, left: ['CLIENT_INITIATED', 0] });
+      await passSeconds('multi', 16);
       expect(await statusOf('multi', 'a', on(refused))).toBe(200);
     });
 
