@@ -61,9 +61,9 @@ export const claimMarks = async (pool: Pool, limit: number, claimSeconds: number
 const isClaimed = 'room_id = $1 and identity = $2 and locked_until = $3::timestamptz';
 
 /**
- * Answers a mark that is still claimed. When it was raised again meanwhile it stays and is due at once. `askAgainAtMs`
- * keeps the question for a time when the answer changes by itself (the end of a ban). Resolves with the trace of who
- * raised it meanwhile: the answer may have been given on that newer fact already.
+ * Answers a mark that is still claimed. When it was raised again meanwhile it stays and is due at once, behind those that
+ * wait already. `askAgainAtMs` keeps the question for a time when the answer changes by itself (the end of a ban).
+ * Resolves with the trace of who raised it meanwhile: the answer may have been given on that newer fact already.
  */
 export const settleMark = async (pool: Pool, mark: Mark, askAgainAtMs: number | null): Promise<string | null> => {
   const id = [mark.roomId, mark.identity, mark.claim, mark.generation.toString()];
@@ -72,14 +72,15 @@ export const settleMark = async (pool: Pool, mark: Mark, askAgainAtMs: number | 
     // A statement of its own: one that waited for whoever raised the mark sees it as it was before.
     if (rowCount !== 0) return null;
     const { rows } = await pool.query<RaisedRow>(
-      `update marks set locked_until = null where ${isClaimed} and generation <> $4 returning trace`,
+      `update marks set locked_until = null, due_at = clock_timestamp() where ${isClaimed} and generation <> $4
+        returning trace`,
       id,
     );
     return rows[0]?.trace ?? null;
   }
   const { rows } = await pool.query<RaisedRow>(
     `update marks set locked_until = null, attempts = 0,
-        due_at = case when generation = $4 then $5::timestamptz else due_at end,
+        due_at = case when generation = $4 then $5::timestamptz else clock_timestamp() end,
         caused_at = case when generation = $4 then $5::timestamptz else caused_at end
       where ${isClaimed}
       returning case when generation <> $4 then trace end as trace`,
@@ -88,17 +89,20 @@ export const settleMark = async (pool: Pool, mark: Mark, askAgainAtMs: number | 
   return rows[0]?.trace ?? null;
 };
 
-/** Puts a mark back that is still claimed and could not be answered, to be due after `delayMs`. */
+/**
+ * Puts a mark back that is still claimed and could not be answered, to be due after `delayMs`; when it was raised again
+ * meanwhile, at once, behind those that wait already.
+ */
 export const postponeMark = async (pool: Pool, mark: Mark, delayMs: number): Promise<void> => {
   await pool.query(
-    `update marks set locked_until = null, due_at = case when generation = $4
-        then clock_timestamp() + make_interval(secs => $5::float8 / 1000) else due_at end
+    `update marks set locked_until = null,
+        due_at = clock_timestamp() + make_interval(secs => case when generation = $4 then $5::float8 / 1000 else 0 end)
       where ${isClaimed}`,
     [mark.roomId, mark.identity, mark.claim, mark.generation.toString(), delayMs],
   );
 };
 
-/** Asks about identities of a room now. */
+/** Asks about identities of a room now. A mark that is due already keeps its place: raised often, it is answered no later. */
 export const markIdentities = async (
   pool: Pool,
   roomId: string,
@@ -109,8 +113,8 @@ export const markIdentities = async (
   await pool.query(
     `insert into marks (room_id, identity, cause, caused_at, due_at)
       select $1, identity, $3, $4, clock_timestamp() from unnest($2::opaque_id[]) as identity order by identity
-      on conflict (room_id, identity) do update set generation = marks.generation + 1, due_at = excluded.due_at, attempts = 0,
-        caused_at = least(marks.caused_at, excluded.caused_at)`,
+      on conflict (room_id, identity) do update set generation = marks.generation + 1, attempts = 0,
+        due_at = least(marks.due_at, excluded.due_at), caused_at = least(marks.caused_at, excluded.caused_at)`,
     [roomId, identities, cause, new Date(causedAtMs)],
   );
 };

@@ -307,7 +307,7 @@ export class MemoryDatabase {
           await this.#changeMark(owner, mark, (row) => ({
             ...row,
             lockedUntilMs: null,
-            dueAtMs: row.generation === mark.generation ? this.#now() + delayMs : row.dueAtMs,
+            dueAtMs: this.#now() + (row.generation === mark.generation ? delayMs : 0),
           }));
         }),
       markIdentities: (roomId, identities, { cause, causedAtMs }) =>
@@ -453,7 +453,7 @@ export class MemoryDatabase {
       causedAtMs: Math.min(causedAtMs, known?.causedAtMs ?? causedAtMs),
       generation: (known?.generation ?? 0n) + 1n,
       attempts: 0,
-      dueAtMs: this.#now(),
+      dueAtMs: Math.min(this.#now(), known?.dueAtMs ?? this.#now()),
       lockedUntilMs: known?.lockedUntilMs ?? null,
     });
   }
@@ -491,9 +491,9 @@ export class MemoryDatabase {
   async #settleMark(owner: Owner, mark: Mark, askAgainAtMs: number | null): Promise<string | null> {
     const isSame = ({ generation }: MarkRow): boolean => generation === mark.generation;
     const found = await this.#changeMark(owner, mark, (row) => {
-      if (askAgainAtMs === null) return isSame(row) ? null : { ...row, lockedUntilMs: null };
-      const again = isSame(row) ? { dueAtMs: askAgainAtMs, causedAtMs: askAgainAtMs } : {};
-      return { ...row, lockedUntilMs: null, attempts: 0, ...again };
+      if (!isSame(row)) return { ...row, lockedUntilMs: null, dueAtMs: this.#now() };
+      if (askAgainAtMs === null) return null;
+      return { ...row, lockedUntilMs: null, attempts: 0, dueAtMs: askAgainAtMs, causedAtMs: askAgainAtMs };
     });
     return found === undefined || isSame(found) ? null : found.trace;
   }

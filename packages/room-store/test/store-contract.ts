@@ -385,6 +385,50 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       expect(await claimOne()).toMatchObject({ identity: 'ann', causedAtMs: 1_000, attempts: 1 });
     });
 
+    /** In the order in which they have become due. */
+    const waiting = async (...identities: readonly string[]): Promise<void> => {
+      for (const identity of identities) await raise(identity);
+      const claimed = await open().store.claimMarks(identities.length, 60);
+      for (const mark of claimed)
+        await open().store.settleMark(mark, Date.now() - 60_000 + identities.indexOf(mark.identity));
+    };
+    const inTurn = async (): Promise<string[]> => [(await claimOne()).identity, (await claimOne()).identity];
+
+    test.each([
+      ['', () => raise('ann')],
+      [' by a chunk', () => apply([livekitRecord(0, joined('r', 'ann'))])],
+    ])('one that is raised again%s keeps its place among those that are due', async (_, again) => {
+      await waiting('ann', 'bob');
+      await again();
+      expect(await inTurn()).toEqual(['ann', 'bob']);
+    });
+
+    const raisedMeanwhile = [
+      ['answered', (mark: Mark) => open().store.settleMark(mark, null)],
+      ['answered until later', (mark: Mark) => open().store.settleMark(mark, soonMs)],
+      ['put back', (mark: Mark) => open().store.postponeMark(mark, 60_000)],
+    ] as const;
+    test.each(raisedMeanwhile)(
+      'one that was raised before it was %s goes behind those that are due',
+      async (_, settle) => {
+        await waiting('ann', 'bob');
+        const mark = await claimOne();
+        await raise('ann');
+        await settle(mark);
+        expect(await inTurn()).toEqual(['bob', 'ann']);
+      },
+    );
+
+    test.each([
+      ['answered until later', (mark: Mark) => open().store.settleMark(mark, soonMs)],
+      ['put back', (mark: Mark) => open().store.postponeMark(mark, 60_000)],
+    ])('one that was %s is due at once when it is raised', async (_, settle) => {
+      await raise();
+      await settle(await claimOne());
+      await raise();
+      expect(await claimOne()).toMatchObject({ identity: 'ann', attempts: 1 });
+    });
+
     test('one whose answer changes by itself is due then', async () => {
       await raise();
       await open().store.settleMark(await claimOne(), Date.now() + 60_000);

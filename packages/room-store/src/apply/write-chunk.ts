@@ -132,7 +132,7 @@ const writeMarks = async (client: Client, writes: ChunkWrites): Promise<number> 
           from affected order by room_id, identity, caused_at
         on conflict (room_id, identity) do update set
           generation = marks.generation + 1, cause = excluded.cause, trace = excluded.trace, attempts = 0,
-          caused_at = least(marks.caused_at, excluded.caused_at), due_at = excluded.due_at`,
+          caused_at = least(marks.caused_at, excluded.caused_at), due_at = least(marks.due_at, excluded.due_at)`,
     [
       rows.map(({ concern }) => concern),
       rows.map(({ left }) => left),
