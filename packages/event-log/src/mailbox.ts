@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { LogPosition, NewRecord, WriteLog } from './event-log.ts';
 import { LogUnavailableError, maxRecordBytes, RecordTooLargeError } from './event-log.ts';
+import { Envelope, type Letter, LetterQueue } from './letter-queue.ts';
 
 /** One connection to the log. It is thrown away after a failed `send`. */
 export interface Sender {
@@ -16,24 +17,6 @@ export interface Mailbox {
   readonly close: () => Promise<void>;
 }
 
-/** One call of `append`; its letters may travel in several batches. */
-interface Envelope {
-  readonly positions: LogPosition[];
-  undelivered: number;
-  isSettled: boolean;
-  readonly settle: (error?: LogUnavailableError | RecordTooLargeError) => void;
-}
-
-interface Letter {
-  readonly record: NewRecord;
-  readonly bytes: number;
-  readonly envelope: Envelope;
-  readonly index: number;
-  /** At most so many travel in a batch that begins with it. */
-  readonly batchRecords: number;
-}
-
-const maxBatchRecords = 500;
 const maxWaitingBytes = 64 * 1024 * 1024;
 const reopenAfterMs = 100;
 /** Per record: lengths, timestamps and what headers cost beyond their bytes. */
@@ -80,8 +63,7 @@ export function createMailboxes(open: () => Promise<Sender>, writeLog: WriteLog)
  * one whose acknowledgement was lost; the broker takes it for a repeat and acknowledges what it never wrote.
  */
 export function createMailbox(open: () => Promise<Sender>, writeLog: WriteLog): Mailbox {
-  let waiting: Letter[] = [];
-  let waitingBytes = 0;
+  const queue = new LetterQueue();
   let sender: Sender | undefined;
   let delivery: Promise<void> | undefined;
   let lastError: unknown;
@@ -94,59 +76,28 @@ export function createMailbox(open: () => Promise<Sender>, writeLog: WriteLog): 
       throw new RecordTooLargeError(`A record is larger than ${maxRecordBytes} bytes`);
     }
     if (isClosed) throw new LogUnavailableError('The log is closed');
-    if (waitingBytes + totalBytes > maxWaitingBytes) {
+    if (queue.bytes + totalBytes > maxWaitingBytes) {
       throw new LogUnavailableError('Too many records wait for the log', { cause: lastError });
     }
     if (records.length === 0) return [];
 
-    const { promise, resolve, reject } = Promise.withResolvers<LogPosition[]>();
-    const envelope: Envelope = {
-      positions: [],
-      undelivered: records.length,
-      isSettled: false,
-      settle: (error) => {
-        envelope.isSettled = true;
-        clearTimeout(deadline);
-        if (error === undefined) resolve(envelope.positions);
-        else reject(error);
-      },
-    };
+    const envelope = new Envelope(records.length);
     const deadline = setTimeout(() => {
-      envelope.settle(new LogUnavailableError(`No acknowledgement within ${timeoutMs} ms`, { cause: lastError }));
+      envelope.refuse(new LogUnavailableError(`No acknowledgement within ${timeoutMs} ms`, { cause: lastError }));
     }, timeoutMs);
-    records.forEach((record, index) => {
-      waiting.push({ record, bytes: sizes[index] ?? 0, envelope, index, batchRecords: maxBatchRecords });
-    });
-    waitingBytes += totalBytes;
+    for (const [index, record] of records.entries()) queue.add({ record, bytes: sizes[index] ?? 0, envelope, index });
     delivery ??= deliver();
-    return promise;
+    return envelope.answer.finally(() => clearTimeout(deadline));
   }
 
   async function deliver(): Promise<void> {
-    while (waiting.length > 0) {
+    while (queue.letters.length > 0) {
       sender ??= await tryOpen();
       if (sender === undefined) await sleep(reopenAfterMs);
-      dropSettled();
-      if (sender !== undefined && waiting.length > 0) await sendBatch(sender, takeBatch());
+      queue.dropSettled();
+      if (sender !== undefined && queue.letters.length > 0) await sendBatch(sender, queue.takeBatch());
     }
     delivery = undefined;
-  }
-
-  /** What was given up must not be written later: its caller sends all of it again, in order. */
-  function dropSettled(): void {
-    waiting = waiting.filter((letter) => !letter.envelope.isSettled);
-    waitingBytes = bytesOf(waiting);
-  }
-
-  function takeBatch(): Letter[] {
-    let bytes = 0;
-    const end = waiting.findIndex((letter, i) => {
-      bytes += letter.bytes;
-      return i === waiting[0]?.batchRecords || (i > 0 && bytes > maxRecordBytes);
-    });
-    const letters = waiting.splice(0, end === -1 ? waiting.length : end);
-    waitingBytes -= bytesOf(letters);
-    return letters;
   }
 
   async function tryOpen(): Promise<Sender | undefined> {
@@ -162,39 +113,19 @@ export function createMailbox(open: () => Promise<Sender>, writeLog: WriteLog): 
   async function sendBatch(current: Sender, letters: readonly Letter[]): Promise<void> {
     try {
       const positions = await current.send(letters.map(({ record }) => record));
+      if (positions.length < letters.length) throw new Error('The log acknowledged fewer records than were sent');
       lastError = undefined;
-      letters.forEach(({ envelope, index }, i) => {
-        const position = positions[i];
-        if (position === undefined) throw new Error('The log acknowledged fewer records than were sent');
-        envelope.positions[index] = position;
-      });
+      for (const [at, { envelope, index }] of letters.entries()) envelope.deliver(index, positions[at] as LogPosition);
     } catch (error) {
       lastError = error;
       sender = undefined;
       writeLog('warn', 'appending failed, a new connection will be made', { error, records: letters.length });
       closeBroken(current);
-      if (error instanceof RecordTooLargeError && letters.length > 1) {
-        sendInHalves(letters);
-        return;
-      }
-      const reason =
-        error instanceof RecordTooLargeError
-          ? error
-          : new LogUnavailableError('The log did not take the records', { cause: error });
-      for (const { envelope } of letters) envelope.settle(reason);
-      return;
+      const isTooLarge = error instanceof RecordTooLargeError;
+      if (isTooLarge && letters.length > 1) return queue.putBackInHalves(letters);
+      const reason = isTooLarge ? error : new LogUnavailableError('The log did not take the records', { cause: error });
+      for (const { envelope } of letters) envelope.refuse(reason);
     }
-    for (const { envelope } of letters) {
-      envelope.undelivered -= 1;
-      if (envelope.undelivered === 0) envelope.settle();
-    }
-  }
-
-  /** One of them, or all together, are too much for their topic. */
-  function sendInHalves(letters: readonly Letter[]): void {
-    const batchRecords = Math.ceil(letters.length / 2);
-    waiting.unshift(...letters.map((letter) => ({ ...letter, batchRecords })));
-    waitingBytes += bytesOf(letters);
   }
 
   function closeBroken(broken: Sender): void {
@@ -205,17 +136,13 @@ export function createMailbox(open: () => Promise<Sender>, writeLog: WriteLog): 
 
   async function close(): Promise<void> {
     isClosed = true;
-    for (const { envelope } of waiting) envelope.settle(new LogUnavailableError('The log is being closed'));
+    for (const { envelope } of queue.letters) envelope.refuse(new LogUnavailableError('The log is being closed'));
     await delivery;
     await sender?.close();
     sender = undefined;
   }
 
   return { append, close };
-}
-
-function bytesOf(letters: readonly Letter[]): number {
-  return letters.reduce((sum, letter) => sum + letter.bytes, 0);
 }
 
 /** What counts against {@link maxRecordBytes}. */
