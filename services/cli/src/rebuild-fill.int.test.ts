@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { topics } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
-import { createEmbeddedLog } from '@realtime-service/event-log';
+import { createEmbeddedLog, type LogPosition } from '@realtime-service/event-log';
 import {
   activeProjection,
   createPool,
@@ -15,7 +15,14 @@ import {
   rebuildUrlOf,
 } from '@realtime-service/room-store';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { appendHistory, partitionCount, type RebuiltDatabase, startRebuiltDatabase } from '../test/rebuilt-database.ts';
+import {
+  appendHistory,
+  binary,
+  partitionCount,
+  type RebuiltDatabase,
+  startRebuiltDatabase,
+} from '../test/rebuilt-database.ts';
+import { runRealtime } from '../test/run-realtime.ts';
 import { createFiller } from './rebuild-fill.ts';
 
 const topic = topics.roomEvents;
@@ -44,6 +51,7 @@ const fill = async (
     group: 'test',
     topics: [topic],
     onBatch: createFiller({
+      pool,
       store: createRebuildStore(pool, isEmpty),
       partitionCount,
       acceptsMisplaced: false,
@@ -123,6 +131,55 @@ describeWith(['postgres'], 'filling the second set', () => {
     expect(rows.length).toBeGreaterThan(5);
     await fill(pool, true);
     expect(await rowsOf(pool, 'realtime_rebuild')).toEqual(await rowsOf(database.pool, 'public'));
+  });
+
+  test('leaves dead letters what they became, whatever a later release reads in them', async () => {
+    const room = 'room 1 ✓';
+    let told = 0;
+    const tell = async (type: string, data: object): Promise<LogPosition> => {
+      told += 1;
+      const [position] = await database.append([binary({ id: `told-${told}`, type, subject: room, data })]);
+      await database.caughtUp();
+      return position as LogPosition;
+    };
+    const settle = (how: 'retried' | 'discarded', { partition, offset }: LogPosition) =>
+      tell(`dead_letter.${how}`, { topic, partition, offset: `${offset}` });
+    const unreadable = (userId: string) => tell('member.added', { userId, role: 7 });
+    const mend = async ({ partition, offset }: LogPosition, userId: string): Promise<void> => {
+      for (const table of ['log_records', 'dead_letters'])
+        await database.pool.query(
+          `update ${table} set value = $1 where topic = $2 and "partition" = $3 and "offset" = $4`,
+          [JSON.stringify({ userId, role: 'host' }), topic, partition, `${offset}`],
+        );
+    };
+
+    await tell('room.created', { members: [] });
+    const open = await unreadable('open');
+    const discarded = await unreadable('discarded');
+    await settle('retried', discarded);
+    await settle('discarded', discarded);
+    const late = await unreadable('late');
+    await settle('retried', late);
+    await tell('member.updated', { userId: 'late', displayName: 'Late' });
+    const early = await unreadable('early');
+    await mend(early, 'early');
+    await tell('member.updated', { userId: 'early', displayName: 'Early' });
+    await settle('discarded', early);
+    await settle('retried', early);
+    await mend(open, 'open');
+    await mend(discarded, 'discarded');
+    await mend(late, 'late');
+    await settle('retried', late);
+    await tell('member.updated', { userId: 'late', role: 'listener' });
+
+    await prepareRebuild(pool);
+    await preparePositions(pool, rebuildProjection, topic, partitionCount);
+    await fill(pool, true);
+    const rows = await rowsOf(database.pool, 'public');
+    expect(await rowsOf(pool, 'realtime_rebuild')).toEqual(rows);
+    const members = rows.filter((line) => line.startsWith('members'));
+    expect(members.map((line) => /early|late/.exec(line)?.[0])).toEqual(['early', 'late']);
+    expect(await runRealtime({ DATABASE_URL: database.url }, 'verify')).toMatchObject({ code: 0 });
   });
 
   test.each([true, false])('by two at once comes to the same rows; from an empty set: %s', async (isEmpty) => {

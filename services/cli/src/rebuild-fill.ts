@@ -1,7 +1,8 @@
 import { topics } from '@realtime-service/contracts';
 import type { BatchOutcome, LogBatch } from '@realtime-service/event-log';
-import { type ChunkStore, isBusy, LogReplacedError, rebuildProjection } from '@realtime-service/room-store';
+import { type ChunkStore, isBusy, LogReplacedError, type Pool, rebuildProjection } from '@realtime-service/room-store';
 import { applyDecoded, type Decoded, decodeRecord } from '@realtime-service/room-worker';
+import { asCounted } from './as-counted.ts';
 
 /** Somebody else's partition, for as long as any rebuild takes. */
 const leftAloneMs = 24 * 3_600_000;
@@ -12,6 +13,7 @@ const busyRetryMs = 500;
 const batchesPerPurge = 20;
 
 export interface FillDependencies {
+  readonly pool: Pick<Pool, 'query'>;
   readonly store: ChunkStore;
   readonly partitionCount: number;
   /** Whether records count that stand in another partition than their keys give. */
@@ -44,7 +46,7 @@ const assertOrdered = (decoded: readonly Decoded[]): void => {
  * row for an entity that changes many times, one commit for thousands of facts.
  */
 export const createFiller = (dependencies: FillDependencies): ((batch: LogBatch) => Promise<BatchOutcome>) => {
-  const { store, partitionCount, acceptsMisplaced, isOurs, readLimits, purge } = dependencies;
+  const { pool, store, partitionCount, acceptsMisplaced, isOurs, readLimits, purge } = dependencies;
   let limits: ReadonlyMap<number, bigint> = new Map();
   let written = 0;
 
@@ -55,9 +57,10 @@ export const createFiller = (dependencies: FillDependencies): ((batch: LogBatch)
 
   /** Answers where the set stands. */
   const write = async ({ partition, fetchedOffset, records }: LogBatch, nextOffset: bigint): Promise<bigint> => {
-    const decoded = records
-      .filter(({ offset }) => offset < nextOffset)
-      .map((stored) => decodeRecord(stored, partitionCount));
+    const decoded = await asCounted(
+      pool,
+      records.filter(({ offset }) => offset < nextOffset).map((stored) => decodeRecord(stored, partitionCount)),
+    );
     if (!acceptsMisplaced) assertOrdered(decoded);
     const { result } = await applyDecoded(store, {
       projection: rebuildProjection,

@@ -53,6 +53,7 @@ const consumer = log.consume({
   concurrency: lanesAtOnce,
   maxBatchRecords,
   onBatch: createFiller({
+    pool,
     store: createRebuildStore(pool, isEmpty),
     partitionCount,
     acceptsMisplaced,

@@ -46,7 +46,7 @@ export const resetCommand = defineCommand({
     'The room-workers then apply the topic from its first record. Until they have, and from a second after the reset of room events',
     'on, rooms admit nobody (503), and nobody is taken out of a call. What the topic does not hold any more is gone for good.',
     'Dead letters that were discarded or retried may be open again afterwards, with their doubts, where the action stands in',
-    'another partition or topic than the letter: settle them again.',
+    'another partition or topic than the letter: settle them again. What this release can read of them counts.',
     'Where the log is the one that was applied, use rebuild: nobody waits for that.',
   ].join('\n'),
   examples: [`reset ${topics.roomEvents}`, `reset ${topics.livekitWebhooks} --yes`],

@@ -10,9 +10,9 @@ import {
   type Difference,
   type Model,
   readNextOffsets,
-  readUnstorable,
 } from '@realtime-service/room-store';
-import { applyDecoded, asDeadLetter, type Decoded, decodeRecord } from '@realtime-service/room-worker';
+import { applyDecoded, decodeRecord } from '@realtime-service/room-worker';
+import { asCounted } from './as-counted.ts';
 import { CommandError, defineCommand, type Terminal, type Workplace } from './command.ts';
 import { plural } from './figures.ts';
 
@@ -20,12 +20,6 @@ const topic = topics.roomEvents;
 const leftAloneMs = 24 * 3_600_000;
 const stopWithinMs = 5_000;
 const maxTold = 100;
-
-const withUnstorable = (decoded: readonly Decoded[], unstorable: ReadonlyMap<bigint, string>): Decoded[] =>
-  decoded.map((each) => {
-    const message = unstorable.get(each.stored.offset);
-    return message === undefined ? each : { ...each, record: asDeadLetter(each, message) };
-  });
 
 interface Lane {
   readonly partition: number;
@@ -45,7 +39,6 @@ const foldPartition = async (
   const model = createModel(client);
   let misplaced = 0;
   if (end === 0n) return { model, misplaced };
-  const unstorable = await readUnstorable(client, { topic, partition });
   const folded = Promise.withResolvers<void>();
   const fold = async ({ records, fetchedOffset, nextOffset }: LogBatch): Promise<void> => {
     const decoded = records.filter(({ offset }) => offset < end).map((stored) => decodeRecord(stored, partitionCount));
@@ -55,7 +48,7 @@ const foldPartition = async (
       ...at,
       fetchedOffset,
       nextOffset: nextOffset < end ? nextOffset : end,
-      decoded: withUnstorable(decoded, unstorable),
+      decoded: await asCounted(client, decoded),
     });
     if (model.nextOffset() >= end) folded.resolve();
   };

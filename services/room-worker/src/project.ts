@@ -6,6 +6,7 @@ import {
   type ChunkRecord,
   type ChunkResult,
   type ChunkStore,
+  type DeadRecord,
   isCancelled,
   isUnstorable,
   LogReplacedError,
@@ -53,22 +54,30 @@ function* chunksOf(batch: LogBatch, partitionCount: number): Generator<Run, unde
   yield { decoded, nextOffset: batch.nextOffset };
 }
 
-/** PostgreSQL refused the data itself: the record is a dead letter, alone, and the doubt that it leaves is kept. */
-export const asDeadLetter = ({ stored, record }: Decoded, message: string): ChunkRecord => {
+/** The record as a dead letter, whatever can be read of it: the doubt that it leaves is kept. */
+export const asDeadLetter = (
+  { stored, record }: Decoded,
+  { reason, message }: Pick<DeadRecord, 'reason' | 'message'>,
+): ChunkRecord => {
   const { content } = record;
   const { key, value, headers } = stored;
   const unreadable =
     content.kind === 'room_event'
       ? { key: content.event.subject, type: content.event.type, data: content.event.data }
       : { key: null, type: undefined, data: undefined };
-  // It is the letter that cannot be stored, not the order to read it again.
-  if (content.kind === 'retry')
-    return { ...record, content: { ...content, outcome: { kind: 'dead', reason: 'unstorable', message } } };
   return {
     ...record,
     factKey: null,
-    content: { kind: 'dead', dead: { reason: 'unstorable', message, key, value, headers }, unreadable },
+    content: { kind: 'dead', dead: { reason, message, key, value, headers }, unreadable },
   };
+};
+
+/** PostgreSQL refused the data itself. Of an order to read a letter again it is the letter that cannot be stored. */
+const asUnstorable = (decoded: Decoded, error: unknown): ChunkRecord => {
+  const { record } = decoded;
+  const why = { reason: 'unstorable', message: error instanceof Error ? error.message : String(error) } as const;
+  if (record.content.kind !== 'retry') return asDeadLetter(decoded, why);
+  return { ...record, content: { ...record.content, outcome: { kind: 'dead', ...why } } };
 };
 
 type Stretch = Omit<Chunk, 'records'> & Run;
@@ -107,7 +116,7 @@ export const applyDecoded = async (store: ChunkStore, stretch: Stretch): Promise
     const isTooMuch = isCancelled(error) && decoded.length > 1;
     if (first === undefined || !(isUnstorable(error) || isTooMuch)) throw error;
     if (decoded.length === 1) {
-      const dead = [{ ...first, record: asDeadLetter(first, error instanceof Error ? error.message : String(error)) }];
+      const dead = [{ ...first, record: asUnstorable(first, error) }];
       return apply(store, { ...stretch, decoded: dead });
     }
     const right = decoded.slice(decoded.length >> 1);

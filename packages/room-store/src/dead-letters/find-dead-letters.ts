@@ -103,12 +103,26 @@ export const findDeadLetters = async (
   return rows.map(toSummary);
 };
 
+/** Those of one partition from a place on to an offset, both included. */
+export const findDeadLettersBetween = async (
+  client: Pick<Pool, 'query'>,
+  { topic, partition, offset }: LogPosition,
+  lastOffset: bigint,
+): Promise<DeadLetterSummary[]> => {
+  const { rows } = await client.query(
+    `select ${summaryColumns} from dead_letters
+      where topic = $1 and "partition" = $2 and "offset" between $3 and $4`,
+    [topic, partition, offset.toString(), lastOffset.toString()],
+  );
+  return rows.map(toSummary);
+};
+
 /** Those of these letters that there are, in the order of places. */
 export const summariseDeadLetters = async (
-  pool: Pool,
+  client: Pick<Pool, 'query'>,
   places: readonly LogPosition[],
 ): Promise<DeadLetterSummary[]> => {
-  const { rows } = await pool.query(
+  const { rows } = await client.query(
     `select ${summaryColumns} from dead_letters
       where (topic, "partition", "offset") in (select * from unnest($1::text[], $2::int[], $3::bigint[]))
       order by topic, "partition", "offset"`,

@@ -278,18 +278,6 @@ export class Comparison {
   }
 }
 
-/** Offsets of a partition whose data the database refused: dead letters that no decoder can tell. */
-export const readUnstorable = async (
-  client: Client,
-  { topic, partition }: LogPartition,
-): Promise<Map<bigint, string>> => {
-  const { rows } = await client.query<{ offset: string; message: string }>(
-    `select "offset", message from dead_letters where topic = $1 and "partition" = $2 and reason = 'unstorable'`,
-    [topic, partition],
-  );
-  return new Map(rows.map(({ offset, message }) => [BigInt(offset), message]));
-};
-
 /** A transaction that sees the database as it is now for as long as it lasts, and changes nothing. */
 export const beginSnapshot = async (client: Client): Promise<void> => {
   await client.query(
