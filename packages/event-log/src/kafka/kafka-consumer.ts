@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import type { ConsumeOptions, LogConsumer } from '../event-log.ts';
 import { rest, within } from '../within.ts';
-import { createBatchesInHand } from './batches-in-hand.ts';
+import { BatchesInHand } from './batches-in-hand.ts';
 import { isPassing } from './is-passing.ts';
 import { createMember, type MemberDependencies } from './kafka-member.ts';
 
@@ -25,7 +25,7 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
   const ending = new AbortController();
   const { signal } = ending;
   const ended = once(signal, 'abort');
-  const inHand = createBatchesInHand(options.concurrency ?? defaultConcurrency);
+  const inHand = new BatchesInHand(options.concurrency ?? defaultConcurrency);
   const context = { ...dependencies, options, inHand, signal, ended, end };
   let member = createMember(context);
   let closeWithinMs = defaultCloseWithinMs;

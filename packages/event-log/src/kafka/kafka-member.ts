@@ -13,6 +13,7 @@ export interface MemberDependencies extends ConsumerContext {
   readonly sessionTimeoutMs: number;
   /** Those of all members: a handler may outlive the one that gave it a batch. */
   readonly inHand: BatchesInHand;
+  /** The end of all, to be waited for. */
   readonly ended: Promise<unknown>;
 }
 
