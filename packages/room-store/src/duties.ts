@@ -2,13 +2,15 @@ import type { Pool } from './database/database.ts';
 
 /**
  * Takes or keeps a duty that only one process may have (the sweep, the relay, a rebuild). A holder that does not renew
- * loses it after `seconds`.
+ * loses it after `seconds`. One that is held for more than twice as long was taken before the clock was set back: its
+ * holder may be gone, and it is free. A smaller step takes it from nobody.
  */
 export const holdDuty = async (pool: Pool, name: string, holder: string, seconds: number): Promise<boolean> => {
   const { rowCount } = await pool.query(
     `insert into duties (name, holder, held_until) values ($1, $2, clock_timestamp() + make_interval(secs => $3))
       on conflict (name) do update set holder = excluded.holder, held_until = excluded.held_until
-        where duties.holder = excluded.holder or duties.held_until < clock_timestamp()`,
+        where duties.holder = excluded.holder
+          or duties.held_until not between clock_timestamp() and clock_timestamp() + 2 * make_interval(secs => $3)`,
     [name, holder, seconds],
   );
   return rowCount === 1;

@@ -292,7 +292,9 @@ export class MemoryDatabase {
       holdDuty: (name, holder, seconds) =>
         statement('holdDuty', () => {
           const held = this.tables.duties.get(name);
-          if (held !== undefined && held.holder !== holder && held.heldUntilMs >= this.#now()) return false;
+          const heldForMs = held === undefined ? -1 : held.heldUntilMs - this.#now();
+          const isFree = heldForMs < 0 || heldForMs > 2 * seconds * 1000;
+          if (held?.holder !== holder && !isFree) return false;
           this.tables.duties.set(name, { holder, heldUntilMs: this.#now() + seconds * 1000 });
           return true;
         }),

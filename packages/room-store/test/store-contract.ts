@@ -593,6 +593,15 @@ export const storeContract = (open: () => StoreUnderTest): void => {
     expect(await store.holdDuty('sweep', 'a', 60)).toBe(true);
   });
 
+  test('a duty that is held for longer than it can be taken for is free: the clock was set back', async () => {
+    const { store } = open();
+    expect(await store.holdDuty('sweep', 'a', 3_600)).toBe(true);
+    expect(await store.holdDuty('sweep', 'b', 60)).toBe(true);
+    // By so little that the holder may be there.
+    expect(await store.holdDuty('sweep', 'b', 100)).toBe(true);
+    expect(await store.holdDuty('sweep', 'a', 60)).toBe(false);
+  });
+
   test('facts are told as they are committed', async () => {
     const ask = async () => {
       const [answer] = await open().store.readFacts([{ roomId: 'r', userId: 'ann', loginId: 'l' }]);
