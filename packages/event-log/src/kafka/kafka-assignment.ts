@@ -35,8 +35,8 @@ export interface AssignmentDependencies extends ConsumerContext {
 }
 
 /**
- * The partitions of a kafkajs consumer, from when it has joined its group, or is told to start anew, to the next time.
- * What was begun under an older assignment no longer decides where to go on.
+ * What a kafkajs consumer has, from when it has joined its group or is repositioned to the next time. What was begun
+ * under an older assignment no longer decides where to go on.
  */
 export interface Assignment {
   readonly partitions: readonly LogPartition[];
@@ -78,6 +78,7 @@ export function createAssignment(dependencies: AssignmentDependencies): Assignme
   async function seekBeginnings(): Promise<boolean> {
     while (isCurrent()) {
       try {
+        // Who has none is ready, whatever keeps `startAt` from answering.
         const starts = partitions.length === 0 ? [] : await options.startAt?.(partitions);
         const beginnings = await beginningsOf(starts ?? [], bounds);
         if (!isCurrent()) break;
