@@ -41,7 +41,7 @@ export interface ApiDependencies
     LogoutDependencies,
     ModerationDependencies {
   readonly settings: Omit<ApiSettings, 'database' | 'log' | 'livekit'>;
-  readonly keys: Pick<KeySet, 'find'>;
+  readonly keys: Pick<KeySet, 'find' | 'findForCertain'>;
   readonly watch: WatchSettings;
 }
 

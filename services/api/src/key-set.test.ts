@@ -74,6 +74,49 @@ describe('rotation', () => {
   });
 });
 
+describe('for certain', () => {
+  const notKnownYet = { code: 'store_unavailable', reason: 'key_not_known_yet' };
+
+  test('a key that is not there is unknown only where the issuer was asked since', async () => {
+    expect(await keys.findForCertain(header('k2'))).toBeUndefined();
+    seconds(1);
+    await expect(keys.findForCertain(header('k2'))).rejects.toMatchObject({
+      ...notKnownYet,
+      details: { retryAfterSeconds: 29 },
+    });
+    expect(await keys.findForCertain(header('k1'))).toBeDefined();
+    seconds(29);
+    expect(await keys.findForCertain(header('k2'))).toBeUndefined();
+    expect(server.requests()).toBe(2);
+  });
+
+  test("a rotation while a stranger's token has used up the fetch: later, not never", async () => {
+    expect(await isFound('made-up')).toBe(false);
+    server.answer = answerKeys(k1.jwk, k2.jwk);
+    seconds(1);
+    await expect(keys.findForCertain(header('k2'))).rejects.toMatchObject(notKnownYet);
+    seconds(29);
+    expect(await keys.findForCertain(header('k2'))).toBeDefined();
+  });
+
+  test('an answer that was asked for before says nothing', async () => {
+    const first = keys.find(header('k2'));
+    await Promise.resolve();
+    seconds(1);
+    await expect(keys.findForCertain(header('k2'))).rejects.toMatchObject(notKnownYet);
+    expect(await first).toBeUndefined();
+    expect(server.requests()).toBe(1);
+  });
+
+  test('nothing is, while the issuer does not answer', async () => {
+    expect(await isFound('k1')).toBe(true);
+    server.answer = (response) => response.writeHead(503).end();
+    seconds(60);
+    await expect(keys.findForCertain(header('k2'))).rejects.toMatchObject(notKnownYet);
+    expect(await keys.findForCertain(header('k1'))).toBeDefined();
+  });
+});
+
 test('a key is imported once, however many tokens name it', async () => {
   const found = await keys.find(header('k1'));
   const again = await keys.find(header('k1'));

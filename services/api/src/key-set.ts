@@ -38,6 +38,11 @@ export interface KeySet {
    * @throws {ProblemError} 503 without a set of keys: nothing is known of any token then
    */
   readonly find: (header: KeyHeader) => Promise<PublicKey | undefined>;
+  /**
+   * The same, for whom "not yet" must not pass for "no": undefined only where the issuer has been asked since.
+   * @throws {ProblemError} 503 as above, and while the issuer is not to be asked again or does not answer
+   */
+  readonly findForCertain: KeySet['find'];
   /** Fetches the set now and from then on every few minutes. */
   readonly start: () => Promise<void>;
   readonly stop: () => void;
@@ -90,7 +95,7 @@ export const createKeySet = ({ url, logger, now = () => performance.now() }: Key
   const refresh = async (): Promise<void> => {
     attemptedAtMs = now();
     try {
-      keys = { resolve: await fetchKeys(url), used: new Map(), fetchedAtMs: now() };
+      keys = { resolve: await fetchKeys(url), used: new Map(), fetchedAtMs: attemptedAtMs };
     } catch (error) {
       logger.warn({ err: error, has_keys: current() !== undefined }, 'identity keys could not be fetched');
     }
@@ -130,13 +135,22 @@ export const createKeySet = ({ url, logger, now = () => performance.now() }: Key
     timer.unref();
   };
 
+  const find = async (header: KeyHeader): Promise<PublicKey | undefined> => {
+    const known = await lookUp(header);
+    if (known !== undefined) return known;
+    await tryRefresh();
+    if (current() === undefined) throw new ProblemError('store_unavailable', { reason: 'no_keys' });
+    return lookUp(header);
+  };
+
   return {
-    find: async (header) => {
-      const known = await lookUp(header);
-      if (known !== undefined) return known;
-      await tryRefresh();
-      if (current() === undefined) throw new ProblemError('store_unavailable', { reason: 'no_keys' });
-      return lookUp(header);
+    find,
+    findForCertain: async (header) => {
+      const cameAtMs = now();
+      const found = await find(header);
+      if (found !== undefined || (keys !== undefined && keys.fetchedAtMs >= cameAtMs)) return found;
+      const retryAfterSeconds = (attemptedAtMs + fetchSpacingMs - now()) / 1000;
+      throw new ProblemError('store_unavailable', { reason: 'key_not_known_yet', retryAfterSeconds });
     },
     start: keepFresh,
     stop: () => {

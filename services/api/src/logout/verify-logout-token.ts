@@ -60,7 +60,7 @@ const reasonOf = (error: unknown): string => {
 export const isForged = ({ cause }: Error): boolean => cause instanceof errors.JWSSignatureVerificationFailed;
 
 interface VerifierOptions {
-  readonly keys: Pick<KeySet, 'find'>;
+  readonly keys: Pick<KeySet, 'findForCertain'>;
   readonly oidc: ApiSettings['oidc'];
   readonly now: () => number;
 }
@@ -73,7 +73,7 @@ export const createLogoutVerifier = ({ keys, oidc, now }: VerifierOptions) => {
   const findKey = async (header: JWTHeaderParameters): Promise<CryptoKey> => {
     const parsed = Header.safeParse(header);
     if (!parsed.success) throw refused('header', parsed.error);
-    const found = await keys.find(parsed.data);
+    const found = await keys.findForCertain(parsed.data);
     if (found === undefined) throw refused('unknown_key');
     return found.key;
   };
@@ -95,7 +95,7 @@ export const createLogoutVerifier = ({ keys, oidc, now }: VerifierOptions) => {
     }
   };
 
-  /** @throws {ProblemError} 400, as the specification wants; 503 without the issuer's keys */
+  /** @throws {ProblemError} 400, as the specification wants; 503 where it cannot be known whether the issuer has the key */
   return async (token: string): Promise<Logout> => {
     const claims = Claims.safeParse(await verify(token));
     if (!claims.success) throw refused('claims', claims.error);
