@@ -267,7 +267,7 @@ export const routes: readonly Route[] = [
     description:
       'OpenID Connect Back-Channel Logout 1.0, for the identity provider: the calls of that login end, and its tokens count ' +
       'no more. A token without `sid` ends the logins of its `sub` that are inside a call. 503 when the event log is away: ' +
-      'the logout is kept and will be carried out; or when it cannot be known whether the token counts: tell it again.',
+      'the logout is kept and will be carried out; or when its key, or whom it is about, cannot be known: tell it again.',
     scopes: 'none',
     body: {
       isRequired: true,

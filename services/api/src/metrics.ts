@@ -10,7 +10,7 @@ export interface ApiMetrics {
   readonly requests: Counter<'operation' | 'outcome' | 'reason'>;
   readonly roomsNotMade: Counter;
   readonly eventsAccepted: Counter;
-  /** Records that the log did not take at first; `outcome` is `kept`, `lost` or `appended`. */
+  /** Logouts that could not be appended at first; `outcome` is `kept`, `lost` or `appended`. */
   readonly keptRecords: Counter<'outcome'>;
   readonly keptRecordsWaiting: Gauge;
 }
@@ -38,7 +38,7 @@ export const createApiMetrics = (): ApiMetrics => {
     }),
     keptRecords: new Counter({
       name: 'realtime_kept_records',
-      help: 'Logouts that the log did not take at once: kept for later, lost, or appended since',
+      help: 'Logouts that could not be appended at once: kept for later, lost, or appended since',
       labelNames: ['outcome'],
       registers,
     }),

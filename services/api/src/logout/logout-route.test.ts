@@ -144,10 +144,18 @@ describe('503', () => {
     expect(api.appended[0]?.headers['ce_id']).toBe(api.kept[0]?.headers['ce_id']);
   });
 
-  test('the database is away, too: nothing is kept, and the log says so', async () => {
-    Object.assign(api.failing, { log: true, store: true });
-    expect((await send(await logoutToken())).statusCode).toBe(503);
-    expect(api.lines.some((line) => line.includes('could not be kept'))).toBe(true);
+  test.each<[string, { log: boolean; store: boolean }, Changes]>([
+    ['the database is away, too: nothing is kept', { log: true, store: true }, {}],
+    ['who is inside cannot be read, so nobody knows what to keep', { log: false, store: true }, { sid: undefined }],
+  ])('%s, and log and metric say so', async (_, failing, changes) => {
+    Object.assign(api.failing, failing);
+    const lost = async () =>
+      /kept_records_total\{outcome="lost"\} (\d+)/.exec(await api.metrics.registry.metrics())?.[1];
+    const [before, lines] = [Number((await lost()) ?? 0), api.lines.length];
+    expect((await send(await logoutToken(changes))).statusCode).toBe(503);
+    expect(Number(await lost())).toBe(before + 1);
+    expect(api.lines.slice(lines).some((line) => line.includes('could not be kept'))).toBe(true);
+    expect([...api.appended, ...api.kept]).toEqual([]);
   });
 
   test.each([
@@ -163,11 +171,6 @@ describe('503', () => {
     expect(JSON.parse(api.lines.at(-1) ?? '')).toMatchObject({ reason: 'key_not_known_yet' });
     expect([...api.appended, ...api.kept]).toEqual([]);
     expect(api.keyServer.requests()).toBe(before);
-  });
-
-  test('who is inside cannot be read', async () => {
-    api.failing.store = true;
-    expect((await send(await logoutToken({ sid: undefined }))).statusCode).toBe(503);
   });
 });
 

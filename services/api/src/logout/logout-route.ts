@@ -68,16 +68,18 @@ const tokenOf = (body: unknown): string => {
   return token;
 };
 
-/** A token that names no login, or no person, is about those who are inside a call. @throws {ProblemError} 503 */
+/** A token that names no login, or no person, is about those inside a call. @throws {ProblemError} 503, and is lost */
 const loginsOf = async (
   { userId, loginId, issuedBy }: Logout,
-  { findLiveLogins }: LogoutDependencies,
+  { findLiveLogins, metrics, logger }: LogoutDependencies,
 ): Promise<readonly Login[]> => {
   if (userId !== undefined && loginId !== undefined) return [{ userId, loginId }];
   const about = { ...(userId !== undefined && { userId }), ...(loginId !== undefined && { loginId }) };
   try {
     return await findLiveLogins(about, issuedBy);
   } catch (cause) {
+    logLost(logger, cause);
+    metrics.keptRecords.inc({ outcome: 'lost' });
     throw new ProblemError('store_unavailable', { cause });
   }
 };
@@ -107,7 +109,7 @@ const appendOrKeep = async (
     const outcome = await keepRecords(records).then(
       () => 'kept',
       (cause: unknown) => {
-        logger.error({ err: cause }, 'logout could not be kept and is lost');
+        logLost(logger, cause);
         return 'lost';
       },
     );
@@ -115,3 +117,6 @@ const appendOrKeep = async (
     throw error;
   }
 };
+
+const logLost = (logger: Logger, cause: unknown): void =>
+  logger.error({ err: cause }, 'logout could not be kept and is lost');
