@@ -216,13 +216,13 @@ describe('400: what is no logout token, or none of ours', () => {
     ['no id', 'claims', () => logoutToken({ jti: undefined })],
     ['an empty id', 'claims', () => logoutToken({ jti: '' })],
     ['an endless id', 'claims', () => logoutToken({ jti: 'j'.repeat(129) })],
-    ['no events', 'claims', () => logoutToken({ events: undefined })],
-    ['events that are null', 'claims', () => logoutToken({ events: null })],
-    ['events that are a list', 'claims', () => logoutToken({ events: [event] })],
-    ['another event', 'claims', () => logoutToken({ events: { 'https://example.test/logout': {} } })],
-    ['an event in other case', 'claims', () => logoutToken({ events: { [event.toUpperCase()]: {} } })],
-    ['an event that is no object', 'claims', () => logoutToken({ events: { [event]: true } })],
-    ['an event that is a list', 'claims', () => logoutToken({ events: { [event]: [] } })],
+    ['no events', 'no_event', () => logoutToken({ events: undefined })],
+    ['events that are null', 'no_event', () => logoutToken({ events: null })],
+    ['events that are a list', 'no_event', () => logoutToken({ events: [event] })],
+    ['another event', 'no_event', () => logoutToken({ events: { 'https://example.test/logout': {} } })],
+    ['an event in other case', 'no_event', () => logoutToken({ events: { [event.toUpperCase()]: {} } })],
+    ['an event that is no object', 'no_event', () => logoutToken({ events: { [event]: true } })],
+    ['an event that is a list', 'no_event', () => logoutToken({ events: { [event]: [] } })],
     ['a nonce', 'claims', () => logoutToken({ nonce: 'n' })],
     ['a nonce that is null', 'claims', () => logoutToken({ nonce: null })],
     ['nobody', 'claims', () => logoutToken({ sub: undefined, sid: undefined })],
@@ -232,12 +232,12 @@ describe('400: what is no logout token, or none of ours', () => {
     ['a person with a NUL', 'claims', () => logoutToken({ sub: 'u\0' })],
     ['a person too long', 'claims', () => logoutToken({ sub: 'u'.repeat(192) })],
 
-    ['an access token', 'claims', () => api.token({ aud: ['web', 'realtime-service'] })],
+    ['an access token', 'no_event', () => api.token({ aud: ['web', 'realtime-service'] })],
     ['an access token with the event', 'claims', () => logoutToken({ typ: 'Bearer' })],
-    ['an ID token', 'claims', () => api.token({ typ: 'ID', aud: 'web', nonce: 'n' })],
+    ['an ID token', 'no_event', () => api.token({ typ: 'ID', aud: 'web', nonce: 'n' })],
     ['an ID token with the event', 'claims', () => logoutToken({ typ: 'ID' })],
-    ['a refresh token', 'claims', () => api.token({ typ: 'Refresh', aud: 'web' })],
-    ['an offline token', 'claims', () => api.token({ typ: 'Offline', aud: 'web' })],
+    ['a refresh token', 'no_event', () => api.token({ typ: 'Refresh', aud: 'web' })],
+    ['an offline token', 'no_event', () => api.token({ typ: 'Offline', aud: 'web' })],
     ["LiveKit's token", 'issuer', async () => livekitToken(livekitKey)],
   ];
 
@@ -300,12 +300,15 @@ describe('429', () => {
     return { strict, tell };
   };
 
-  test('an address whose signatures are wrong again and again', async () => {
+  test.each<[string, (key: SigningKey) => Promise<string>]>([
+    ['signatures that are wrong', () => logoutToken({}, {}, foreign)],
+    ["a caller's own access token", (key) => signToken(key, { aud: ['web', 'realtime-service'] })],
+    ["a caller's own ID token", (key) => signToken(key, { typ: 'ID', aud: 'web', nonce: 'n' })],
+  ])('an address that shows again and again %s', async (_, tokenOf) => {
     const { strict, tell } = await startStrict();
     try {
       const statuses: number[] = [];
-      for (let n = 0; n < 5; n += 1)
-        statuses.push((await tell(logoutToken({}, {}, foreign), '2001:db8::1')).statusCode);
+      for (let n = 0; n < 5; n += 1) statuses.push((await tell(tokenOf(strict.key), '2001:db8::1')).statusCode);
       expect(statuses).toEqual([400, 400, 400, 429, 429]);
       const neighbours = await tell(logoutToken({}, {}, strict.key), '2001:db8::2');
       expect(neighbours.json<Problem>().code).toBe('rate_limited');

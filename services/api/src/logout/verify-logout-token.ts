@@ -20,15 +20,18 @@ const Header = z.object({
     .optional(),
 });
 
+/** What no other token says. */
+const Events = z.object({ events: z.object({ [logoutEvent]: z.object({}) }) });
+
 /** What makes a token a logout token, and what of it is used (OpenID Connect Back-Channel Logout 1.0, 2.4 and 2.6). */
 const Claims = z
   .object({
+    ...Events.shape,
     jti: boundedText(128).min(1),
     iat: z.int().min(0),
     exp: z.int().min(0),
     sub: UserId.optional(),
     sid: LoginId.optional(),
-    events: z.object({ [logoutEvent]: z.object({}) }),
     /** Forbidden, so that no ID token passes for a logout token. */
     nonce: z.undefined().optional(),
     /** Keycloak's: access tokens say `Bearer` here, ID tokens `ID`. */
@@ -56,8 +59,12 @@ const reasonOf = (error: unknown): string => {
   return error instanceof errors.JOSEAlgNotAllowed ? 'algorithm' : 'invalid';
 };
 
-/** Whether the signature was checked against the issuer's key and is wrong. */
-export const isForged = ({ cause }: Error): boolean => cause instanceof errors.JWSSignatureVerificationFailed;
+const noEvent = 'no_event';
+
+/** Whether no provider tells of a logout so: the signature was checked and is wrong, or there is no word of a logout. */
+export const isForged = (error: Error): boolean =>
+  error.cause instanceof errors.JWSSignatureVerificationFailed ||
+  (error instanceof ProblemError && error.reason === noEvent);
 
 interface VerifierOptions {
   readonly keys: Pick<KeySet, 'findForCertain'>;
@@ -80,8 +87,11 @@ export const createLogoutVerifier = ({ keys, oidc, now }: VerifierOptions) => {
 
   const verify = async (token: string): Promise<JWTPayload> => {
     try {
+      const unverified = decodeJwt(token);
       // Before a key is looked for: a stranger's token must not lead to a fetch.
-      if (decodeJwt(token).iss !== oidc.issuer) throw refused('issuer');
+      if (unverified.iss !== oidc.issuer) throw refused('issuer');
+      // Nor to the check of a signature: a caller's access token has a good one.
+      if (!Events.safeParse(unverified).success) throw refused(noEvent);
       const { payload } = await jwtVerify(token, findKey, {
         algorithms: [...oidc.algorithms],
         audience: [...oidc.logoutAudience],
