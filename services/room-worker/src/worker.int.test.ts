@@ -487,3 +487,30 @@ describeWith(['postgres'], 'a database that is restored under running workers', 
     expect(isLet()).toBe(true);
   });
 });
+
+describeWith(['postgres'], 'the worker, with as few database connections as can be set', () => {
+  test('relays by the embedded log, which needs some of them itself', async () => {
+    const parts = await startProjection();
+    const livekit = await startFakeLivekit(2_000);
+    const settings = WorkerSettings.parse({
+      DATABASE_URL: parts.url,
+      DATABASE_MAX_CONNECTIONS: '2',
+      LIVEKIT_URL: livekit.url,
+      LIVEKIT_KEYS: `${livekitKey.apiKey}: ${livekitKey.secret}`,
+      WORKER_PORT: '0',
+      WORKER_OPS_PORT: '0',
+    });
+    const worker = await startWorker(settings, parts.logger, new AbortController().signal);
+    try {
+      await until('it reads the log', async () => (await fetch(`${worker.opsUrl}/readyz`)).ok);
+      await parts.pool.query(
+        `insert into outbox (room_id, event_id, type, occurred_at, data) values ('room', 'e', 'participant.joined', now(), '{}')`,
+      );
+      await until('it is published', async () => (await parts.pool.query('select from outbox')).rowCount === 0);
+    } finally {
+      await worker.stop();
+      await livekit.stop();
+      await parts.stop();
+    }
+  });
+});

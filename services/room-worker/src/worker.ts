@@ -27,6 +27,8 @@ import { startPositions } from './start-positions.ts';
 import { startSweep } from './sweep.ts';
 import { createWebhookIntake } from './webhook-intake.ts';
 
+/** The relay publishes from a transaction, while the embedded log listens by a second and writes by a third; one for the rest. */
+const fewestConnections = 4;
 const livekitTimeoutMs = 2_000;
 const retryStartMs = 500;
 const purgeEveryMs = 3_600_000;
@@ -66,7 +68,7 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
   const { database } = settings;
   const pool = createPool({
     url: database.url,
-    maxConnections: database.maxConnections,
+    maxConnections: Math.max(database.maxConnections, fewestConnections),
     applicationName: 'room-worker',
     onError: (error) => logger.warn({ err: error }, 'idle database connection failed'),
   });

@@ -20,7 +20,7 @@ export const DatabaseSettings = z
       .min(2)
       .max(200)
       .default(10)
-      .describe('Size of the connection pool'),
+      .describe('Size of the connection pool; a room-worker takes 4 at least'),
   })
   .transform(({ DATABASE_URL, DATABASE_DIRECT_URL, DATABASE_MAX_CONNECTIONS }) => ({
     database: {
