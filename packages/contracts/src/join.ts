@@ -70,7 +70,9 @@ export const JoinResponse = z
     participant_token: z.string(),
     room_name: RoomId,
     participant_identity: z.string(),
-    participant_name: z.string(),
+    participant_name: z
+      .string()
+      .describe('The one asked for where the room allows that; else the projected one, control characters as spaces.'),
     expires_at: z.iso.datetime(),
     role: Role,
     permissions: JoinPermissions,

@@ -134,6 +134,18 @@ describe('200', () => {
     expect((await allowed()).claims.name).toBe('Ann');
   });
 
+  test.each([
+    ['control characters', '\u0001', ' '],
+    ['quotation marks', '"', '"'],
+  ])('no name keeps its member out: 512 %s, with the longest ids', async (_, character, shown) => {
+    const [room, sub, device_id] = ['r'.repeat(256), 'u'.repeat(191), 'd'.repeat(64)];
+    const authorization = `Bearer ${await api.token({ sub, sid: 's'.repeat(255) })}`;
+    api.situations.set(at(room, sub), { member: { role: 'host', displayName: character.repeat(512) } });
+    const response = await join({ device_id }, { room, authorization });
+    expect(response.statusCode, response.body).toBe(200);
+    expect(response.json().participant_name).toBe(shown.repeat(512));
+  });
+
   test('metadata and attributes of the client where the room lets it', async () => {
     given({ room: { settings: { clientMetadata: true, clientAttributes: true } } });
     const { claims } = await allowed({ participant_metadata: '{"a":1}', participant_attributes: { mood: 'fine' } });

@@ -92,7 +92,10 @@ const ensureRoom = async (
 
 /** The name that somebody goes by: the one asked for where the room allows that, else the projected one. */
 export const nameOf = (asked: string | undefined, { room, verdict }: Admission): string =>
-  (room.settings.clientName && asked) || (verdict.displayName ?? '');
+  (room.settings.clientName && asked) || withoutControls(verdict.displayName ?? '');
+
+/** In a token each control character takes six bytes, and the longest name has 512: nobody is kept out by a name. */
+const withoutControls = (name: string): string => name.replaceAll(/\p{Cc}/gu, ' ');
 
 interface TokenParts {
   readonly caller: Caller;
