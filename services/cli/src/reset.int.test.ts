@@ -107,6 +107,20 @@ describeWith(['postgres'], 'realtime reset', () => {
     expect(await count(`pg_namespace where nspname = 'realtime_rebuild'`)).toBe(0);
   });
 
+  test('gives nothing up where the positions are in use for too long', async () => {
+    await database.pool.query('create schema realtime_rebuild');
+    const lane = await database.pool.connect();
+    await lane.query(`begin; select from log_positions where projection = 'active' for update`);
+    const state = await database.state();
+    const reset = await run('reset', roomEvents, '--yes');
+    await lane.query('rollback');
+    lane.release();
+    expect(reset).toMatchObject({ code: 1 });
+    expect(reset.stderr).toContain('nothing was given up');
+    expect(await count(`pg_namespace where nspname = 'realtime_rebuild'`)).toBe(1);
+    expect(await database.state()).toEqual(state);
+  });
+
   test.each([
     ['no topic', [], 'Say which topic'],
     ['another topic', ['realtime.room-events.v1-dlt', '--yes'], 'Say which topic'],

@@ -1,5 +1,5 @@
 import { consumedTopics, topics } from '@realtime-service/contracts';
-import { dropRebuild, isBusy, resetTopic } from '@realtime-service/room-store';
+import { isBusy, resetTopic } from '@realtime-service/room-store';
 import { CommandError, defineCommand, UsageError, type Workplace } from './command.ts';
 import { takeDuty } from './rebuild-duty.ts';
 
@@ -22,7 +22,6 @@ const reset = async (topic: string, { pool, log, terminal, ending }: Workplace):
   const { keep, release } = await takeDuty(pool, terminal, ending);
   const keeping = setInterval(() => void keep().catch(() => {}), keepEveryMs);
   try {
-    await dropRebuild(pool);
     await resetTopic(pool, { topic, lows: new Map(bounds.map(({ partition, low }) => [partition, low])) });
   } catch (error) {
     if (!isBusy(error)) throw error;

@@ -136,12 +136,14 @@ export const prepareRebuild = async (pool: Pool): Promise<'new' | 'resumed'> => 
   return 'new';
 };
 
+/** Gives an unfinished set up, in a transaction of the caller's. */
+export const dropSet = async (client: Client): Promise<void> => {
+  await client.query(`drop schema if exists ${rebuildSchema} cascade`);
+  await client.query('delete from log_positions where projection = $1', [rebuildProjection]);
+};
+
 /** Gives an unfinished set up. */
-export const dropRebuild = (pool: Pool): Promise<void> =>
-  inTransaction(pool, async (client) => {
-    await client.query(`drop schema if exists ${rebuildSchema} cascade`);
-    await client.query('delete from log_positions where projection = $1', [rebuildProjection]);
-  });
+export const dropRebuild = (pool: Pool): Promise<void> => inTransaction(pool, dropSet);
 
 /**
  * To be called once the set is nearly filled: statistics for the queries to come, and nothing that holds its tables.

@@ -1,7 +1,7 @@
 import { topics } from '@realtime-service/contracts';
 import { inTransaction, type Pool } from '../database/database.ts';
 import { activeProjection } from '../positions.ts';
-import { rebuiltTables } from './rebuild-set.ts';
+import { dropSet, rebuiltTables } from './rebuild-set.ts';
 
 /** A whole table may have to be emptied. */
 const emptyWithinMs = 600_000;
@@ -13,9 +13,9 @@ export interface ResetOptions {
 }
 
 /**
- * Gives up all that was applied of a topic, dead letters and doubts included, in one transaction: whoever applies then
- * begins at what the log holds first. Nobody is taken out of a room by it, since nothing is enforced on old facts; nor
- * does it touch who is believed to be inside, which the sweep repairs.
+ * Gives up all that was applied of a topic, dead letters, doubts and an unfinished rebuild included, in one transaction:
+ * whoever applies then begins at what the log holds first. Nobody is taken out of a room by it, since nothing is
+ * enforced on old facts; nor does it touch who is believed to be inside, which the sweep repairs.
  */
 export const resetTopic = (pool: Pool, { topic, lows }: ResetOptions): Promise<void> =>
   inTransaction(pool, async (client) => {
@@ -24,6 +24,7 @@ export const resetTopic = (pool: Pool, { topic, lows }: ResetOptions): Promise<v
       return client.query(query);
     };
     await run('set local statement_timeout = 0');
+    await dropSet(client);
     // Whoever applies waits here, and finds its position gone; of other topics, too, since they lock rooms and people.
     await run('select from log_positions where projection = $1 order by topic, "partition" for update', [
       activeProjection,
