@@ -27,7 +27,7 @@ import { startPositions } from './start-positions.ts';
 import { startSweep } from './sweep.ts';
 import { createWebhookIntake } from './webhook-intake.ts';
 
-/** The relay publishes from a transaction, while the embedded log listens by a second and writes by a third; one for the rest. */
+/** The relay holds one while the embedded log, which listens by another, writes by a third; and one for the rest. */
 const fewestConnections = 4;
 const livekitTimeoutMs = 2_000;
 const retryStartMs = 500;
