@@ -18,11 +18,14 @@ const createDocs = async (): Promise<FastifyInstance> => {
   return docs;
 };
 
-/** Built when somebody first asks: most processes never need its 4 MB. */
-export const registerDocs = (app: FastifyInstance): void => {
+/** Built when somebody first asks, and after a failure when somebody asks again: most processes never need its 4 MB. */
+export const registerDocs = (app: FastifyInstance, create: () => Promise<FastifyInstance> = createDocs): void => {
   let docs: Promise<FastifyInstance> | undefined;
   const answer: RouteHandlerMethod = async (request, reply) => {
-    docs ??= createDocs();
+    docs ??= create().catch((error: unknown) => {
+      docs = undefined;
+      throw error;
+    });
     const { routing } = await docs;
     reply.hijack();
     routing(request.raw, reply.raw);
