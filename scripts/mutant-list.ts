@@ -378,6 +378,21 @@ export const mutants: readonly Mutant[] = [
     },
   },
   {
+    name: 'a rebuild applies a dead letter that a later release reads',
+    edits: [
+      {
+        path: 'services/cli/src/as-counted.ts',
+        from: '    if (letter !== undefined) return asLetter(each, letter);\n',
+        to: '',
+      },
+    ],
+    caughtBy: {
+      file: 'services/cli/src/rebuild-fill.int.test.ts',
+      title: 'leaves dead letters what they became, whatever a later release reads in them',
+      parts: 'postgres',
+    },
+  },
+  {
     name: 'an ID token passes for a logout token',
     edits: [
       {
