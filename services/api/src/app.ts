@@ -178,8 +178,8 @@ const refuseUnreadable = (app: FastifyInstance): void => {
 const addressOf = ({ ip }: FastifyRequest): string => addressBlockOf(ip);
 
 /**
- * A forged token costs a signature's check, and what is no logout token is a caller's. What else is refused is not counted: it may be the provider's, which tells of
- * a logout once, and our own settings or keys that are at fault.
+ * A forged token costs a signature's check, and what is no logout token is a caller's. What else is refused is not
+ * counted: it may be the provider's, which tells of a logout once, and our own settings or keys that are at fault.
  */
 const limitForged = (max: number): ForgeryLimit => {
   const count = createRateLimit(max);

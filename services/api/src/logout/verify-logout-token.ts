@@ -61,7 +61,7 @@ const reasonOf = (error: unknown): string => {
 
 const noEvent = 'no_event';
 
-/** Whether no provider tells of a logout so: the signature was checked and is wrong, or there is no word of a logout. */
+/** Whether no provider tells of a logout so: the signature was checked and is wrong, or it says nothing of a logout. */
 export const isForged = (error: Error): boolean =>
   error.cause instanceof errors.JWSSignatureVerificationFailed ||
   (error instanceof ProblemError && error.reason === noEvent);
@@ -105,7 +105,7 @@ export const createLogoutVerifier = ({ keys, oidc, now }: VerifierOptions) => {
     }
   };
 
-  /** @throws {ProblemError} 400, as the specification wants; 503 where it cannot be known whether the issuer has the key */
+  /** @throws {ProblemError} 400, as the specification wants; 503 where the issuer may have the key and we do not */
   return async (token: string): Promise<Logout> => {
     const claims = Claims.safeParse(await verify(token));
     if (!claims.success) throw refused('claims', claims.error);

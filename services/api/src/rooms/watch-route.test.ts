@@ -93,7 +93,7 @@ test('sends nothing to whoever comes again with the newest id, until something c
   behind.leave();
 });
 
-test('writes the people once for all who watch, whatever their roles, and again for another version of the room', async () => {
+test('writes the people once for all who watch, and again for another version of the room', async () => {
   let written = 0;
   const counted = {
     ...person('tom'),

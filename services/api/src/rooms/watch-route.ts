@@ -56,8 +56,8 @@ const toPeopleText = (view: ParticipantsView): PeopleText => {
 };
 
 /**
- * One look at the people in a room serves all who watch it for as long as `lookEveryMs`, and is written once for each version
- * of the room (the store gives the same one as the same object), which says what their roles are.
+ * One look at the people in a room serves all who watch it for as long as `lookEveryMs`. It is written once for each
+ * version of the room, which says what their roles are; the store gives the same version as the same object.
  */
 const createPeopleReader = ({ readPresentPeople }: RoomsDependencies, lookEveryMs: number) => {
   const looks = new Map<string, Promise<(room: RoomFacts) => PeopleText>>();
@@ -89,7 +89,7 @@ const toSight = (view: RoomView, { json, digest }: PeopleText): Sight => {
   return { id: digestOf(room + digest), room, people: json };
 };
 
-/** An event whose data is a `RoomSight`: the room, and beside it what the people's JSON holds. Their bytes are not copied. */
+/** An event whose data is a `RoomSight`: the room, and what the people's JSON holds, whose bytes are not copied. */
 const partsOf = ({ id, room, people }: Sight): readonly (string | Buffer)[] => [
   `id: ${id}\nevent: room\ndata: {"room":${room},`,
   people.subarray(1),
@@ -97,8 +97,8 @@ const partsOf = ({ id, room, people }: Sight): readonly (string | Buffer)[] => [
 ];
 
 /**
- * The whole sight of a room, whenever it differs from the one before, as server-sent events (WHATWG HTML, 9.2). The id is
- * that of the content: who comes again with the newest one is sent nothing, who missed something gets what is now.
+ * The whole sight of a room, whenever it differs from the one before, as server-sent events (WHATWG HTML, 9.2). The id
+ * is that of the content: who comes again with the newest one is sent nothing, who missed something gets what is now.
  */
 export const registerWatch = (
   app: FastifyInstance,
