@@ -31,6 +31,15 @@ describeWith(['livekit'], "LiveKit's RoomService", () => {
     },
   );
 
+  test('a room that is revived where its node lives stays as it is, and one that is not there is not made', async () => {
+    await rooms.createRoom('alive', { ...options, metadata: 'as it was' });
+    const before = await rooms.listRooms(['alive']);
+    expect(await rooms.reviveRoom('alive')).toBe(true);
+    expect(await rooms.listRooms(['alive'])).toEqual(before);
+    expect(await rooms.reviveRoom('over')).toBe(false);
+    expect(await rooms.listRooms(['over'])).toEqual([]);
+  });
+
   test("another key's room whose name has NUL hides no other", async () => {
     await rooms.createRoom('a\0b', options);
     await rooms.createRoom('beside', options);

@@ -129,6 +129,11 @@ export interface DataMessage {
 export interface RoomService {
   /** Makes the room; changes nothing where it exists. */
   readonly createRoom: (room: string, options: RoomOptions) => Promise<void>;
+  /**
+   * Has a node that lives take over a room that is listed and whose node does not live: LiveKit goes on listing it, and
+   * nobody answers for it. A room whose node lives is left as it is. False where there is no such room.
+   */
+  readonly reviveRoom: (room: string) => Promise<boolean>;
   /** Also where there is no such room. */
   readonly deleteRoom: (room: string) => Promise<void>;
   /** All, or those of these names. */
@@ -299,6 +304,12 @@ export const createRoomService = ({ apiUrl, key, timeoutMs }: RoomServiceOptions
         agents,
       };
       await call('CreateRoom', { roomCreate: true }, body, Made);
+    },
+    reviveRoom: async (room) => {
+      if (!(await hasRoom(room))) return false;
+      // By its name alone: what else was said here would be changed (pkg/service/roomallocator.go).
+      await call('CreateRoom', { roomCreate: true }, { name: room }, Made);
+      return true;
     },
     deleteRoom: async (room) => {
       await call('DeleteRoom', { roomCreate: true }, { room }, Done);

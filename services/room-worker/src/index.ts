@@ -7,4 +7,4 @@ export { createWorkerMetrics } from './metrics.ts';
 export { noticeRestore, noting } from './position-watch.ts';
 export { applyDecoded, asDeadLetter, createProjector } from './project.ts';
 export { startPositions } from './start-positions.ts';
-export { sweepOnce } from './sweep.ts';
+export { beforeAnySweep, sweepOnce } from './sweep.ts';

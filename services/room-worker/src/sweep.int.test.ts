@@ -2,7 +2,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import { type Role, topics } from '@realtime-service/contracts';
 import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
-import type { RoomService } from '@realtime-service/livekit';
+import { LivekitError, type RoomService } from '@realtime-service/livekit';
 import { permissionsOf, toParticipantPermission } from '@realtime-service/room-model';
 import type { RoomStore } from '@realtime-service/room-store';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
@@ -11,10 +11,12 @@ import { startProjection, type TestProjection } from '../test/projection.ts';
 import { type Client, connect, type RealWorker, startRealWorker } from '../test/real-worker.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { toLivekitRecord } from './livekit-record.ts';
-import { type SweepDependencies, startSweep, sweepOnce } from './sweep.ts';
+import { beforeAnySweep, type SweepDependencies, startSweep, sweepOnce } from './sweep.ts';
 
 /** Looks follow each other ten times as fast: what they see is set by the test, not by time. */
 const fastClock: Clock = { ...systemClock, delay: (ms, signal) => systemClock.delay(ms / 10, signal) };
+
+const unavailable = (): LivekitError => new LivekitError('no answer', { kind: 'unavailable' });
 
 /** Nobody is asked about because of it. */
 const nobodysTurn = -1;
@@ -22,9 +24,11 @@ const nobodysTurn = -1;
 describeWith(['postgres'], 'the sweep', () => {
   let parts: TestProjection;
   let livekit: FakeLivekit;
+  let before = beforeAnySweep;
   const never = new AbortController().signal;
 
   beforeEach(async () => {
+    before = beforeAnySweep;
     parts = await startProjection();
     livekit = await startFakeLivekit(2_000);
     parts.consume();
@@ -43,14 +47,16 @@ describeWith(['postgres'], 'the sweep', () => {
     logger: parts.logger,
   });
   const sweep = async (changes: Partial<SweepDependencies> = {}): Promise<number> => {
-    const count = await sweepOnce({
+    const swept = await sweepOnce({
       ...dependencies(),
       signal: never,
       turn: nobodysTurn,
+      before,
       ...changes,
     });
+    before = swept;
     await parts.caughtUp();
-    return count;
+    return swept.differences;
   };
   const put = (room: string, identity: string, sid = `PA_${identity}`, role: Role = 'speaker'): void =>
     livekit.put(room, {
@@ -356,7 +362,8 @@ describeWith(['postgres'], 'the sweep', () => {
       },
     };
     const listSids: RoomService['listSids'] = async (room) => {
-      if (room.name === 'room-20') {
+      // The first of the next ones, by name.
+      if (room.name === 'room-5') {
         put('room-0', 'late');
         await parts.tell(joined('room-0', 'late'));
         livekit.rooms.get('room-1')?.clear();
@@ -393,14 +400,109 @@ describeWith(['postgres'], 'the sweep', () => {
       return asked === 2 ? { status: 503 } : undefined;
     });
     expect(await sweep()).toBe(3);
-    expect(await live()).toEqual(['room-20 PA_p-20', 'room-21 PA_p-21', 'room-22 PA_p-22']);
+    expect(await live()).toEqual(['room-7 PA_p-7', 'room-8 PA_p-8', 'room-9 PA_p-9']);
   });
 
-  test('gives up when five rooms one after the other cannot be listed', async () => {
+  const askedRooms = (from = 0): unknown[] =>
+    livekit
+      .callsOf('ListParticipants')
+      .slice(from)
+      .map(({ body }) => body.room);
+
+  test('gives up when five rooms one after the other cannot be listed; the next one goes on behind them', async () => {
     for (let at = 0; at < 10; at += 1) put(`room-${at}`, 'ann');
     livekit.fail('ListParticipants', () => ({ status: 503 }));
-    await expect(sweep()).rejects.toMatchObject({ kind: 'unavailable' });
-    expect(livekit.callsOf('ListParticipants')).toHaveLength(5);
+    expect(await sweep()).toBe(0);
+    expect(askedRooms()).toEqual(['room-0', 'room-1', 'room-2', 'room-3', 'room-4']);
+    expect(await sweep()).toBe(0);
+    expect(askedRooms(5)).toEqual(['room-5', 'room-6', 'room-7', 'room-8', 'room-9']);
+  });
+
+  test('goes on behind the room at which its second look gave up', async () => {
+    for (let at = 0; at < 10; at += 1) put(`room-${at}`, 'ann');
+    const listParticipants = (): Promise<never> => Promise.reject(unavailable());
+    expect(await sweep({ livekit: { ...livekit.service, listParticipants } })).toBe(0);
+    const before = askedRooms().length;
+    expect(await sweep()).toBe(10);
+    expect(askedRooms(before)[0]).toBe('room-5');
+  });
+
+  describe('with rooms of a node that died, which are listed and do not answer', () => {
+    const dead = Array.from({ length: 8 }, (_, at) => `dead-${at}`);
+    let elapsedMs: number;
+    let revived: string[];
+
+    beforeEach(async () => {
+      elapsedMs = 0;
+      revived = [];
+      put('a', 'ann');
+      for (const room of dead) put(room, 'ghost', `PA_${room}`);
+      put('z', 'bob');
+      await sweep();
+      expect(await live()).toHaveLength(10);
+      livekit.rooms.get('a')?.clear();
+      livekit.rooms.get('z')?.clear();
+    });
+
+    /** A sweep that begins so long after the rooms fell silent; a call that is not answered takes 2 s. */
+    const sweepAfter = (ms: number, changes: Partial<RoomService> = {}): Promise<number> => {
+      elapsedMs = ms;
+      const answer = async <T>(room: string, call: () => Promise<T>): Promise<T> => {
+        if (!dead.includes(room) || revived.includes(room)) return call();
+        elapsedMs += 2_000;
+        throw unavailable();
+      };
+      const service: RoomService = {
+        ...livekit.service,
+        listSids: (room) => answer(room.name, () => livekit.service.listSids(room)),
+        listParticipants: (room) => answer(room, () => livekit.service.listParticipants(room)),
+        reviveRoom: async (room) => {
+          if (dead.includes(room) && !revived.includes(room)) livekit.rooms.get(room)?.clear();
+          revived.push(room);
+          return livekit.service.reviveRoom(room);
+        },
+        ...changes,
+      };
+      return sweep({ livekit: service, clock: { ...fastClock, elapsed: () => elapsedMs } });
+    };
+
+    test('repairs the others, and has a node that lives take these over once they have been silent for 15 s', async () => {
+      expect(await sweepAfter(0)).toBe(1);
+      expect(await live()).not.toContain('a PA_ann');
+      expect(await sweepAfter(15_000)).toBe(9);
+      expect(revived).toEqual([...dead.slice(5), 'z', 'a', ...dead.slice(0, 5)]);
+      expect(await live()).toEqual([]);
+    });
+
+    test('leaves each to itself that does not answer on a node that lives either', async () => {
+      const reviveRoom = async (): Promise<boolean> => true;
+      expect(await sweepAfter(0, { reviveRoom })).toBe(1);
+      expect(await sweepAfter(15_000, { reviveRoom })).toBe(1);
+      expect(await live()).toEqual(dead.map((room) => `${room} PA_${room}`));
+    });
+
+    test('makes none anew that has ended meanwhile', async () => {
+      await sweepAfter(0);
+      const listSids: RoomService['listSids'] = (room) => {
+        livekit.rooms.delete(room.name);
+        return Promise.reject(unavailable());
+      };
+      await sweepAfter(60_000, { listSids });
+      expect(livekit.callsOf('CreateRoom')).toEqual([]);
+    });
+
+    test('does nothing about rooms that were silent for less', async () => {
+      await sweepAfter(0);
+      await sweepAfter(0);
+      expect(revived).toEqual([]);
+    });
+
+    test('counts anew once all have answered', async () => {
+      await sweepAfter(0);
+      await sweepAfter(15_000, { listSids: livekit.service.listSids });
+      await sweepAfter(30_000);
+      expect(revived).toEqual([]);
+    });
   });
 
   test('many differences at once are looked at a third time, told, and repaired all the same', async () => {
@@ -430,6 +532,7 @@ describeWith(['postgres'], 'the sweep', () => {
       clock: systemClock,
       signal: stopping.signal,
       turn: nobodysTurn,
+      before,
     }).catch(() => undefined);
     await until('the first look is over', () => livekit.callsOf('ListParticipants').length >= 300);
     const calls = livekit.callsOf('ListParticipants');
@@ -528,7 +631,7 @@ describeWith(['postgres'], 'the sweep', () => {
       const sweeps: string[] = [];
       const first = start('first', sweeps, 1_000);
       await until('the first sweeps', () => sweeps.length > 0);
-      const second = start('second', sweeps);
+      const second = start('second', sweeps, 500);
       await until('the first goes on', () => sweeps.length > 2);
       expect(new Set(sweeps)).toEqual(new Set(['first']));
       await first.stop();
@@ -580,7 +683,7 @@ describeWith(['postgres'], 'the sweep', () => {
       const sweeps: string[] = [];
       const first = start('first', sweeps, 1_000);
       await until('the first sweeps', () => sweeps.length > 0);
-      const second = start('second', sweeps);
+      const second = start('second', sweeps, 500);
       await until(
         'the first has looked at every room',
         () => livekit.callsOf('ListParticipants').length >= 800,

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { isDisguised, type LivekitObserved, type LivekitRoom, observedType } from '@realtime-service/contracts';
 import { type EventLog, type NewRecord, RecordTooLargeError } from '@realtime-service/event-log';
-import type { ListedParticipant, ListedSid, RoomService } from '@realtime-service/livekit';
+import { type ListedParticipant, type ListedSid, LivekitError, type RoomService } from '@realtime-service/livekit';
 import type { LiveRoom, RoomStore } from '@realtime-service/room-store';
 import { type Logger, withSpan } from '@realtime-service/telemetry';
 import type { z } from 'zod';
@@ -22,6 +22,11 @@ const roomsAtOnceMs = (roomsAtOnce / roomsPerSecond) * 1000;
 const appendTimeoutMs = 5_000;
 /** So many failures one after the other are an outage: each may have taken as long as a call may. */
 const failuresInARow = 5;
+/**
+ * Rooms that did not answer for so long are taken over by a node that lives. LiveKit takes a node for dead after 5 s; one
+ * that only stood still for some seconds goes on with its people, who would then be where nobody sees them.
+ */
+const silentForMs = 15_000;
 /** From here on differences look like an outage of ours or of LiveKit's rather than lost webhooks. */
 const massMinimum = 20;
 const massShare = 0.3;
@@ -41,7 +46,18 @@ export interface SweepDependencies {
   readonly signal: AbortSignal;
   /** Counts the sweeps, whichever process makes them. */
   readonly turn: number;
+  readonly before: SweepState;
 }
+
+/** What one sweep leaves to the next. */
+export interface SweepState {
+  /** The room at which it gave up, to begin behind; '' where it came to the end. */
+  readonly leftAt: string;
+  /** Since when there are rooms that do not answer, by the clock of durations; null where all have answered. */
+  readonly silentSinceMs: number | null;
+}
+
+export const beforeAnySweep: SweepState = { leftAt: '', silentSinceMs: null };
 
 /** One room as LiveKit has it, and when it was asked. */
 interface Look<P extends ListedSid = ListedSid> {
@@ -54,6 +70,11 @@ interface Look<P extends ListedSid = ListedSid> {
 /** A look that does not agree with the projection about these: the room's sid, or people's. */
 interface Difference<P extends ListedSid> extends Look<P> {
   readonly sids: ReadonlySet<string>;
+}
+
+/** What was found until a look came to the end or gave up. */
+interface Looked<P extends ListedSid> extends Pick<SweepState, 'leftAt'> {
+  readonly differing: readonly Difference<P>[];
 }
 
 const isThere = ({ state }: ListedSid): boolean => state !== 'DISCONNECTED';
@@ -93,13 +114,13 @@ const differencesOf = <P extends ListedSid>(
  * Looks at rooms at a bounded rate, and finds those that differ. They are listed again some at a time, right before their
  * people are: of a room that is gone since, LiveKit knows only after seconds. What is believed of these is read right
  * after, so that little arrives in between. What cannot be listed is left to the next sweep, or one failing call in ten
- * would keep every other room from being repaired.
+ * would keep every other room from being repaired; after an outage's worth of failures, so is the rest.
  */
 const lookAt = async <P extends ListedSid>(
   { store, livekit, clock, logger, signal }: SweepDependencies,
   roomIds: readonly string[],
   list: (room: LivekitRoom) => Promise<readonly P[] | null>,
-): Promise<Difference<P>[]> => {
+): Promise<Looked<P>> => {
   const startedAtMs = clock.now();
   const differing: Difference<P>[] = [];
   let failures = 0;
@@ -111,7 +132,6 @@ const lookAt = async <P extends ListedSid>(
       return answer;
     } catch (error) {
       failures += 1;
-      if (failures === failuresInARow) throw error;
       logger.warn({ rooms, err: error }, 'rooms could not be looked at');
       return null;
     }
@@ -123,18 +143,24 @@ const lookAt = async <P extends ListedSid>(
     const some = roomIds.slice(first, first + roomsAtOnce);
     const listedAtMs = clock.now();
     const listed = await ask(some, () => livekit.listRooms(some));
-    if (listed === null) continue;
-    const rooms = new Map(listed.map((room) => [room.name, room]));
+    const rooms = new Map(listed?.map((room) => [room.name, room]));
     const looks: Look<P>[] = [];
-    for (const roomId of some) {
+    let leftAt = some.at(-1) ?? '';
+    for (const roomId of listed === null ? [] : some) {
       signal.throwIfAborted();
       const room = rooms.get(roomId) ?? null;
       const participants = room === null ? [] : await ask([roomId], () => list(room));
       if (participants !== null) looks.push({ roomId, listedAtMs, room, participants });
+      leftAt = roomId;
+      if (failures === failuresInARow) break;
     }
-    differing.push(...differencesOf(looks, await store.readLiveRooms(some)));
+    if (looks.length > 0) differing.push(...differencesOf(looks, await store.readLiveRooms(some)));
+    if (failures === failuresInARow) {
+      logger.warn({ leftAt }, 'the rest of the rooms is left to the next sweep');
+      return { differing, leftAt };
+    }
   }
-  return differing;
+  return { differing, leftAt: '' };
 };
 
 const isPerson = ({ kind }: ListedSid): boolean => kind === 'STANDARD';
@@ -165,6 +191,35 @@ const listSids = async (
   return people;
 };
 
+const isUnavailable = (error: unknown): boolean => error instanceof LivekitError && error.kind === 'unavailable';
+
+/**
+ * The first look, room by room. LiveKit goes on listing the rooms of a node that has died, and nobody answers for them until
+ * a node that lives takes them over. Once that has helped one room, the others are not waited for: each would take as long
+ * as a call may.
+ */
+const startListing = (dependencies: SweepDependencies) => {
+  const { livekit, clock, before } = dependencies;
+  let silentSinceMs: number | null = null;
+  let isNodeGone = false;
+  return {
+    list: async (room: LivekitRoom): Promise<readonly ListedSid[] | null> => {
+      if (isNodeGone && !(await livekit.reviveRoom(room.name))) return null;
+      try {
+        return await listSids(dependencies, room);
+      } catch (error) {
+        if (isNodeGone || !isUnavailable(error)) throw error;
+        silentSinceMs ??= before.silentSinceMs ?? clock.elapsed();
+        if (clock.elapsed() - silentSinceMs < silentForMs || !(await livekit.reviveRoom(room.name))) throw error;
+        const people = await listSids(dependencies, room);
+        isNodeGone = true;
+        return people;
+      }
+    },
+    silentSinceMs: () => silentSinceMs,
+  };
+};
+
 /** Null where the room has been replaced or ended meanwhile: these may be the people of its next life. */
 const listPeople = async (
   { livekit }: SweepDependencies,
@@ -178,11 +233,15 @@ const listPeople = async (
 /** At everything about the people: what is found goes into the log. Of what differed, what still does. */
 const lookAgain = async (
   dependencies: SweepDependencies,
-  before: readonly Difference<ListedSid>[],
-): Promise<Difference<ListedParticipant>[]> => {
-  const sidsBefore = new Map(before.map(({ roomId, sids }) => [roomId, sids]));
-  const differing = await lookAt(dependencies, [...sidsBefore.keys()], (room) => listPeople(dependencies, room));
-  return differing.filter(({ roomId, sids }) => !sids.isDisjointFrom(sidsBefore.get(roomId) ?? new Set()));
+  before: Looked<ListedSid>,
+): Promise<Looked<ListedParticipant>> => {
+  const sidsBefore = new Map(before.differing.map(({ roomId, sids }) => [roomId, sids]));
+  const { differing, leftAt } = await lookAt(dependencies, [...sidsBefore.keys()], (room) =>
+    listPeople(dependencies, room),
+  );
+  const isStill = ({ roomId, sids }: Difference<ListedParticipant>): boolean =>
+    !sids.isDisjointFrom(sidsBefore.get(roomId) ?? new Set());
+  return { differing: differing.filter(isStill), leftAt: leftAt || before.leftAt };
 };
 
 const toRecord = (look: Look<ListedParticipant>): NewRecord => {
@@ -240,42 +299,60 @@ const appendEach = async (
   );
 };
 
+/** In one order for all sweeps, so that one that gave up is gone on with. */
+const beginningBehind = (place: string, roomIds: Iterable<string>): string[] => {
+  const sorted = [...new Set(roomIds)].sort();
+  return [...sorted.filter((roomId) => roomId > place), ...sorted.filter((roomId) => roomId <= place)];
+};
+
+export interface Swept extends SweepState {
+  /** In how many rooms presence differed. */
+  readonly differences: number;
+}
+
 /**
  * One sweep: what LiveKit lists against what is believed. Only differences that two looks a second apart agree on go
  * into the log; many at once ask for a third look and raise an alarm, and are then applied all the same.
  */
-export const sweepOnce = async (dependencies: SweepDependencies): Promise<number> => {
-  const { metrics, logger, store, livekit, clock, signal } = dependencies;
+export const sweepOnce = async (dependencies: SweepDependencies): Promise<Swept> => {
+  const { metrics, logger, store, livekit, clock, signal, before } = dependencies;
   // Also the rooms that are believed to be live and that LiveKit does not list.
   const listed = (await livekit.listRooms()).map(({ name }) => name);
   const believed = await store.readLiveRoomIds();
-  const suspected = await lookAt(dependencies, [...new Set([...listed, ...believed])], (room) =>
-    listSids(dependencies, room),
-  );
-  if (suspected.length === 0) return 0;
+  const { list, silentSinceMs } = startListing(dependencies);
+  const suspected = await lookAt(dependencies, beginningBehind(before.leftAt, [...listed, ...believed]), list);
+  const end = ({ differing, leftAt }: Looked<ListedSid>): Swept => ({
+    differences: differing.length,
+    leftAt,
+    silentSinceMs: silentSinceMs(),
+  });
+  if (suspected.differing.length === 0) return end(suspected);
   await clock.delay(secondLookAfterMs, signal);
-  let differing = await lookAgain(dependencies, suspected);
-  if (differing.length >= massMinimum && differing.length > massShare * believed.length) {
+  let found = await lookAgain(dependencies, suspected);
+  const { length: count } = found.differing;
+  if (count >= massMinimum && count > massShare * believed.length) {
     metrics.sweepAlarms.inc();
-    logger.error({ rooms: differing.length }, 'many rooms differ from LiveKit at once');
+    logger.error({ rooms: count }, 'many rooms differ from LiveKit at once');
     await clock.delay(secondLookAfterMs, signal);
-    differing = await lookAgain(dependencies, differing);
+    found = await lookAgain(dependencies, found);
   }
-  if (differing.length === 0) return 0;
+  const { differing } = found;
+  if (differing.length === 0) return end(found);
   await appendEach(dependencies, differing);
   metrics.sweepDifferences.inc(differing.length);
   logger.warn({ rooms: differing.length }, 'presence differed from LiveKit');
-  return differing.length;
+  return end(found);
 };
 
 /** Sweeps while this process holds the duty. */
 export const startSweep = (
-  settings: Omit<SweepDependencies, 'signal' | 'turn'> & { readonly intervalMs: number },
+  settings: Omit<SweepDependencies, 'signal' | 'turn' | 'before'> & { readonly intervalMs: number },
 ): { readonly stop: () => Promise<void> } => {
   const { store, clock, intervalMs, logger } = settings;
   const holder = randomUUID();
   const stopping = new AbortController();
   const { signal } = stopping;
+  let before = beforeAnySweep;
   const hold = (): Promise<boolean> => store.holdDuty(dutyName, holder, (2 * intervalMs) / 1000);
 
   const sweep = async (): Promise<void> => {
@@ -283,7 +360,7 @@ export const startSweep = (
     const keeping = setInterval(() => void hold().catch(() => {}), intervalMs);
     try {
       const turn = Math.floor(clock.now() / intervalMs);
-      await withSpan('sweep', { isRoot: true }, () => sweepOnce({ ...settings, signal, turn }));
+      before = await withSpan('sweep', { isRoot: true }, () => sweepOnce({ ...settings, signal, turn, before }));
     } finally {
       clearInterval(keeping);
     }

@@ -76,6 +76,9 @@ export const startFakeLivekit = async (timeoutMs: number): Promise<FakeLivekit> 
           body: { rooms: names.filter((name) => rooms.has(name)).map((name) => ({ sid: `RM_${name}`, name })) },
         };
       }
+      case 'CreateRoom':
+        if (!rooms.has(String(body.name))) rooms.set(String(body.name), new Map());
+        return { status: 200, body: {} };
       case 'ListParticipants':
         return { status: 200, body: { participants: [...(room?.values() ?? [])] } };
       case 'DeleteRoom':

@@ -146,6 +146,11 @@ export class SimulatedLivekit {
     const peopleIn = (roomId: string): ListedParticipant[] => [...(this.rooms.get(roomId)?.people.values() ?? [])];
     return {
       createRoom: (roomId) => call('createRoom', () => this.make(roomId)),
+      reviveRoom: async (roomId) => {
+        if (!(await call('listRooms', () => this.rooms.has(roomId)))) return false;
+        await call('createRoom', () => this.make(roomId));
+        return true;
+      },
       deleteRoom: (roomId) =>
         call('deleteRoom', () => {
           if (this.rooms.has(roomId)) witness.onDelete(roomId);

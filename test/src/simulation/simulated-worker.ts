@@ -4,6 +4,7 @@ import type { RoomService } from '@realtime-service/livekit';
 import { activeProjection } from '@realtime-service/room-store';
 import type { MemoryConnection, MemoryDatabase } from '@realtime-service/room-store/memory';
 import {
+  beforeAnySweep,
   type Clock,
   createLaneGate,
   createProjector,
@@ -63,6 +64,7 @@ export class SimulatedWorker implements SimulatedProcess {
   readonly #livekit: RoomService;
   readonly #clock: Clock;
   #sweeps = 0;
+  #lastSweep = beforeAnySweep;
   readonly #reached: Positions = new Map();
   readonly #gate: LaneGate;
   readonly #project: (batch: LogBatch) => Promise<BatchOutcome>;
@@ -193,7 +195,7 @@ export class SimulatedWorker implements SimulatedProcess {
 
   async sweep(): Promise<void> {
     if (!(await this.#store.holdDuty('sweep', this.name, sweepDutySeconds))) return;
-    await sweepOnce({
+    this.#lastSweep = await sweepOnce({
       store: this.#store,
       log: this.#log,
       livekit: this.#livekit,
@@ -202,6 +204,7 @@ export class SimulatedWorker implements SimulatedProcess {
       logger,
       signal: new AbortController().signal,
       turn: this.#sweeps,
+      before: this.#lastSweep,
     });
     this.#sweeps += 1;
   }
