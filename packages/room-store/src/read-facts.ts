@@ -19,7 +19,10 @@ export interface FactsQuery {
   readonly loginId: string | null;
 }
 
-/** Facts of one snapshot; `facts.seats` is left null: seats are counted only under the room's seat lock. */
+/**
+ * Facts of one snapshot; `facts.seats` is left null: seats are counted only under the room's seat lock. A room that has
+ * not changed is the same object again, as a rule: what is made of it can be kept by it.
+ */
 export interface FactsAnswer {
   readonly facts: Facts;
   /** Whether the room is live in LiveKit, as far as is known. */
