@@ -91,14 +91,19 @@ export const settleMark = async (pool: Pool, mark: Mark, askAgainAtMs: number | 
 
 /**
  * Puts a mark back that is still claimed and could not be answered, to be due after `delayMs`; when it was raised again
- * meanwhile, at once, behind those that wait already.
+ * meanwhile, at once, behind those that wait already. Its claim counts as a try, unless `attempts` says otherwise.
  */
-export const postponeMark = async (pool: Pool, mark: Mark, delayMs: number): Promise<void> => {
+export const postponeMark = async (
+  pool: Pool,
+  mark: Mark,
+  delayMs: number,
+  attempts = mark.attempts,
+): Promise<void> => {
   await pool.query(
-    `update marks set locked_until = null,
+    `update marks set locked_until = null, attempts = case when generation = $4 then $6 else attempts end,
         due_at = clock_timestamp() + make_interval(secs => case when generation = $4 then $5::float8 / 1000 else 0 end)
       where ${isClaimed}`,
-    [mark.roomId, mark.identity, mark.claim, mark.generation.toString(), delayMs],
+    [mark.roomId, mark.identity, mark.claim, mark.generation.toString(), delayMs, attempts],
   );
 };
 

@@ -304,13 +304,14 @@ export class MemoryDatabase {
         }),
       claimMarks: (limit, seconds) => statement('claimMarks', () => this.#claimMarks(limit, seconds)),
       settleMark: (mark, askAgainAtMs) => run('settleMark', (owner) => this.#settleMark(owner, mark, askAgainAtMs)),
-      postponeMark: (mark, delayMs) =>
+      postponeMark: (mark, delayMs, attempts = mark.attempts) =>
         run('postponeMark', async (owner) => {
-          await this.#changeMark(owner, mark, (row) => ({
-            ...row,
-            lockedUntilMs: null,
-            dueAtMs: this.#now() + (row.generation === mark.generation ? delayMs : 0),
-          }));
+          await this.#changeMark(owner, mark, (row) => {
+            const nowMs = this.#now();
+            const isSame = row.generation === mark.generation;
+            const again = isSame ? { dueAtMs: nowMs + delayMs, attempts } : { dueAtMs: nowMs };
+            return { ...row, lockedUntilMs: null, ...again };
+          });
         }),
       markIdentities: (roomId, identities, { cause, causedAtMs }) =>
         run('markIdentities', async (owner) => {

@@ -108,7 +108,7 @@ export const createPostgresStore = (pool: Pool): RoomStore => ({
   releaseDuty: (name, holder) => releaseDuty(pool, name, holder),
   claimMarks: (limit, claimSeconds) => claimMarks(pool, limit, claimSeconds),
   settleMark: (mark, askAgainAtMs) => settleMark(pool, mark, askAgainAtMs),
-  postponeMark: (mark, delayMs) => postponeMark(pool, mark, delayMs),
+  postponeMark: (mark, delayMs, attempts) => postponeMark(pool, mark, delayMs, attempts),
   markIdentities: (roomId, identities, cause) => markIdentities(pool, roomId, identities, cause),
   claimEdges: (limit, claimSeconds) => claimEdges(pool, limit, claimSeconds),
   settleEdge: (edge) => settleEdge(pool, edge),

@@ -58,7 +58,7 @@ export interface ChunkStore {
 export interface MarkStore {
   readonly claimMarks: (limit: number, claimSeconds: number) => Promise<Mark[]>;
   readonly settleMark: (mark: Mark, askAgainAtMs: number | null) => Promise<string | null>;
-  readonly postponeMark: (mark: Mark, delayMs: number) => Promise<void>;
+  readonly postponeMark: (mark: Mark, delayMs: number, attempts?: number) => Promise<void>;
   readonly markIdentities: (
     roomId: string,
     identities: readonly string[],

@@ -447,6 +447,18 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       expect(await claimOne()).toMatchObject({ identity: 'bob', attempts: 2 });
     });
 
+    test('one that is put back untried counts no try, and whoever raises it meanwhile none at all', async () => {
+      await raise();
+      await open().store.postponeMark(await claimOne(), 0);
+      const second = await claimOne();
+      await open().store.postponeMark(second, 0, second.attempts - 1);
+      const third = await claimOne();
+      expect(third.attempts).toBe(2);
+      await raise();
+      await open().store.postponeMark(third, 0, third.attempts - 1);
+      expect(await claimOne()).toMatchObject({ attempts: 1 });
+    });
+
     const late = [
       ['answers', (mark: Mark) => open().store.settleMark(mark, null)],
       ['answers until later', (mark: Mark) => open().store.settleMark(mark, soonMs)],

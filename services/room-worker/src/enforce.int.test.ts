@@ -714,6 +714,32 @@ describeWith(['postgres'], 'enforcing', () => {
       await answered();
     });
 
+    test('waiting for the lane counts as no try: LiveKit is soon asked again where it fails then', async () => {
+      await aCall();
+      await parts.publish(['member.removed', room, { userId: 'u-7' }]);
+      await parts.caughtUp();
+      const real = createLaneGate(parts.store, parts.log, activeProjection);
+      let looks = 0;
+      const hasReachedKnown: LaneGate['hasReachedKnown'] = async (keys) => {
+        looks += 1;
+        return looks > 4 && real.hasReachedKnown(keys);
+      };
+      await parts.pool.query(`delete from marks where identity <> 'u-7'`);
+      livekit.fail('RemoveParticipant', [{ status: 503 }]);
+      const delaysMs: number[] = [];
+      const postponeMark: RoomStore['postponeMark'] = (mark, delayMs, attempts) => {
+        delaysMs.push(delayMs);
+        return parts.store.postponeMark(mark, delayMs, attempts);
+      };
+      start({
+        store: { ...parts.store, postponeMark },
+        gate: { ...real, hasReachedKnown },
+        clock: { ...systemClock, random: () => 1 },
+      });
+      await until('u-7 is out', () => !inside().includes('u-7'));
+      expect(delaysMs).toEqual([500, 500, 500, 500, 250]);
+    });
+
     test('fifty calls that wait in vain delay no other', async () => {
       parts.consume();
       const people = Array.from({ length: 50 }, (_, at) => `p-${at}`);

@@ -241,7 +241,7 @@ const answerMark = async (dependencies: EnforcementDependencies, mark: ClaimedMa
   try {
     const answer = await (mark.identity === '' ? answerRoom(dependencies, mark) : answerIdentity(dependencies, mark));
     if (answer.kind === 'later') {
-      await store.postponeMark(mark, answer.delayMs);
+      await store.postponeMark(mark, answer.delayMs, mark.attempts - 1);
       return;
     }
     const { action, reason, askAgainAtMs } = answer;
