@@ -472,6 +472,41 @@ const anyHistoryOfWrongClock = fc
   .tuple(anyHappenings, fc.array(fc.integer({ min: -9, max: 9 }), { minLength: happeningsAtMost }))
   .map(([happenings, shown]) => play(happenings, (at) => shown[at] ?? 0));
 
+describe('a clock that was ahead', () => {
+  const day = 86_400_000;
+  /** As the log has it, at `receivedAtMs`. */
+  const apply = (set: WorkingSet, fact: LivekitFact, receivedAtMs: number, heardAtMs = receivedAtMs): WorkingSet => {
+    for (const change of evolvePresence(set, fact, receivedAtMs, heardAtMs)) set.put(change);
+    return set;
+  };
+
+  test('dates no list later than the log does', () => {
+    const set = apply(hear([joined(first, ann)]), observed(now + day, first, [ann, bob]), now + 10);
+    expect(sids(hear([observed(now + 20, first, [bob])], set))).toEqual(['PA_3']);
+    expect(sids(hear([observed(now + 30, null)], set))).toEqual([]);
+    expect(set.lives.get(theRoom)?.isLive).toBe(false);
+  });
+
+  test('excuses nobody from a list', () => {
+    const ahead = () => hear([joined(first, ann), joined(first, bob)], undefined, now + day);
+    expect(sids(hear([observed(after, first, [bob])], ahead()))).toEqual(['PA_3']);
+    expect(hear([observed(after, null)], ahead()).lives.get(theRoom)?.isLive).toBe(false);
+    expect(sids(hear([observed(after, second, [annAgain])], ahead()))).toEqual(['PA_2']);
+    expect(sids(hear([observed(after, first, []), observed(after + 1, first, [ann])], ahead()))).toEqual(['PA_1']);
+    expect(sids(hear([observed(after, first, [annAgain])], ahead()))).toEqual(['PA_2']);
+  });
+
+  test('by less than a minute is believed', () => {
+    const set = hear([joined(first, ann)], undefined, after + 60_000);
+    expect(sids(hear([observed(after, first, [])], set))).toEqual(['PA_1']);
+  });
+
+  test('is not what a list shows that was read again long after', () => {
+    const set = hear([joined(first, ann)]);
+    expect(sids(apply(set, observed(now - day, first, []), now - day, now + 10))).toEqual(['PA_1']);
+  });
+});
+
 const shuffled = (facts: readonly LivekitFact[]) => fc.shuffledSubarray([...facts], { minLength: facts.length });
 const pictureOf = (set: WorkingSet) => {
   const { lastFactAtMs: _, ...life } = set.lives.get(theRoom) ?? {};

@@ -114,6 +114,24 @@ const creationMs = (room: LivekitRoom): number => room.creationTimeMs || (room.c
 const joinedMs = (participant: LivekitParticipant): number =>
   participant.joinedAtMs || (participant.joinedAt ?? 0) * 1000;
 
+/** By how much the clocks of those who receive facts may differ. */
+const clocksDifferMs = 60_000;
+
+/** When a list was asked for, and when it was heard: by the log, milliseconds since the epoch. */
+interface ListTimes {
+  readonly listedAtMs: number;
+  readonly heardAtMs: number;
+}
+
+/**
+ * Whether this was heard of since a list was asked for: that knows better than the list. A time far beyond that of the list
+ * itself says only that a clock was ahead.
+ */
+export const isHeardSince = (
+  { lastFactAtMs }: Pick<Session, 'lastFactAtMs'>,
+  { listedAtMs, heardAtMs }: ListTimes,
+): boolean => lastFactAtMs >= listedAtMs && lastFactAtMs <= heardAtMs + clocksDifferMs;
+
 interface Ending {
   readonly reason: string;
   readonly atMs: number;
@@ -209,7 +227,8 @@ interface Sighting {
   readonly atMs: number;
   /** Whether the room's life is the present one. */
   readonly isCurrent: boolean;
-  readonly isListed: boolean;
+  /** Null where no list names it. */
+  readonly list: ListTimes | null;
 }
 
 /**
@@ -219,12 +238,12 @@ interface Sighting {
 const supersede = (
   entities: PresenceEntities,
   entered: Session,
-  { atMs, isListed }: Pick<Sighting, 'atMs' | 'isListed'>,
+  { atMs, list }: Pick<Sighting, 'atMs' | 'list'>,
 ): { isSuperseded: boolean; changes: PresenceChange[] } => {
   const others = [...entities.sessionsOfIdentity(entered.roomId, entered.identity)].filter(
     ({ roomSid, participantSid }) => roomSid === entered.roomSid && participantSid !== entered.participantSid,
   );
-  const judges = others.filter(({ isLive, lastFactAtMs }) => !isListed || (isLive && lastFactAtMs >= atMs));
+  const judges = others.filter((other) => list === null || (other.isLive && isHeardSince(other, list)));
   return {
     isSuperseded: judges.some(({ joinedAtMs }) => joinedAtMs > entered.joinedAtMs),
     changes: endAll(others, ({ joinedAtMs }) => joinedAtMs < entered.joinedAtMs, inferred('DUPLICATE_IDENTITY', atMs)),
@@ -232,8 +251,8 @@ const supersede = (
 };
 
 /** An end that is inferred counts until a later list names who is there all the same. */
-const isEnded = ({ isLive, isEndTold, lastFactAtMs }: Session, { isListed, atMs }: Sighting): boolean =>
-  !isLive && (isEndTold || !isListed || lastFactAtMs >= atMs);
+const isEnded = (session: Session, { list }: Sighting): boolean =>
+  !session.isLive && (session.isEndTold || list === null || isHeardSince(session, list));
 
 /** A participant that is there. A sid of which LiveKit told that it left stays ended. */
 const enter = (
@@ -271,7 +290,7 @@ const leave = (entities: PresenceEntities, departure: Departure, atMs: number): 
   const left = stored ?? sessionOf(room, participant, atMs);
   // If its own arrival is yet to come, whom it replaced is learnt here: that arrival will change nothing.
   return [
-    ...supersede(entities, left, { atMs, isListed: false }).changes,
+    ...supersede(entities, left, { atMs, list: null }).changes,
     { entity: 'session', row: end(left, { reason: departureReason(departure), atMs, isTold: true }) },
   ];
 };
@@ -281,19 +300,21 @@ const leave = (entities: PresenceEntities, departure: Departure, atMs: number): 
  * the room is older than the list, this life is the present one, though another was created later, or this one was
  * over.
  */
-const listLife = (entities: PresenceEntities, room: LivekitRoom, listedAtMs: number): LifeEntry => {
+const listLife = (entities: PresenceEntities, room: LivekitRoom, list: ListTimes): LifeEntry => {
+  const { listedAtMs } = list;
   const known = entities.lives.get(room.name);
   if (known === undefined || (known.isLive && known.roomSid === room.sid)) return enterLife(entities, room, listedAtMs);
   const live = [...entities.sessionsOf(room.name)].filter(({ isLive }) => isLive);
-  const isNewer = [known, ...live].every(({ lastFactAtMs }) => lastFactAtMs < listedAtMs);
+  const isNewer = [known, ...live].every((each) => !isHeardSince(each, list));
   return (isNewer ? beginLife : enterLife)(entities, room, listedAtMs);
 };
 
 /** What a list says: who is listed is there; who is known, older than the list and not listed, is not. */
-const observe = (entities: PresenceEntities, observed: LivekitObserved): PresenceChange[] => {
-  const { room, listedAtMs } = observed;
+const observe = (entities: PresenceEntities, observed: LivekitObserved, list: ListTimes): PresenceChange[] => {
+  const { room } = observed;
+  const { listedAtMs } = list;
   const sessions = [...entities.sessionsOf(observed.roomName)];
-  const isOlder = ({ lastFactAtMs }: Pick<Session, 'lastFactAtMs'>): boolean => lastFactAtMs < listedAtMs;
+  const isOlder = (each: Pick<Session, 'lastFactAtMs'>): boolean => !isHeardSince(each, list);
   if (room === null) {
     const life = entities.lives.get(observed.roomName);
     const isGone = life?.isLive && isOlder(life) && sessions.every((session) => !session.isLive || isOlder(session));
@@ -302,9 +323,9 @@ const observe = (entities: PresenceEntities, observed: LivekitObserved): Presenc
       ...endAll(sessions, isOlder, inferred('not_listed', listedAtMs)),
     ];
   }
-  const { isCurrent, changes } = listLife(entities, room, listedAtMs);
+  const { isCurrent, changes } = listLife(entities, room, list);
   const entered = observed.participants.flatMap((participant) =>
-    enter(entities, room, participant, { atMs: listedAtMs, isCurrent, isListed: true }),
+    enter(entities, room, participant, { atMs: listedAtMs, isCurrent, list }),
   );
   const settled = new Set(observed.participants.map(({ sid }) => sid));
   for (const { entity, row } of entered) if (entity === 'session') settled.add(row.participantSid);
@@ -317,7 +338,8 @@ const observe = (entities: PresenceEntities, observed: LivekitObserved): Presenc
 };
 
 /**
- * Folds one LiveKit fact. `receivedAtMs` is the record's time. Facts may arrive shuffled, repeated or not at all:
+ * Folds one LiveKit fact. `receivedAtMs` is the record's time: no list was asked for later than that, whatever the clock
+ * showed that dated it. `heardAtMs` is another where a record counts long after it was received. Facts may arrive shuffled, repeated or not at all:
  * a left or aborted sid stays ended whatever comes later, and a room's older life never ends a newer one. Which is
  * newer LiveKit's own times say, but for a list: it knows better than all that was received before it was asked for.
  */
@@ -325,6 +347,7 @@ export const evolvePresence = (
   entities: PresenceEntities,
   fact: LivekitFact,
   receivedAtMs: number,
+  heardAtMs = receivedAtMs,
 ): PresenceChange[] => {
   switch (fact.type) {
     case 'room_started':
@@ -335,7 +358,7 @@ export const evolvePresence = (
       const { isCurrent, changes } = enterLife(entities, fact.room, receivedAtMs);
       return [
         ...changes,
-        ...enter(entities, fact.room, fact.participant, { atMs: receivedAtMs, isCurrent, isListed: false }),
+        ...enter(entities, fact.room, fact.participant, { atMs: receivedAtMs, isCurrent, list: null }),
       ];
     }
     case 'participant_left':
@@ -346,6 +369,9 @@ export const evolvePresence = (
     case 'track_published':
       return [];
     case 'observed':
-      return observe(entities, fact.observed);
+      return observe(entities, fact.observed, {
+        listedAtMs: Math.min(fact.observed.listedAtMs, receivedAtMs),
+        heardAtMs,
+      });
   }
 };

@@ -222,9 +222,12 @@ export const participant = (
   ...more,
 });
 
-/** Folds LiveKit facts, each received so many milliseconds after the other, and answers the set. */
+/** Folds LiveKit facts, each received so many milliseconds after the other, lists not before they were asked for. */
 export const hear = (facts: readonly LivekitFact[], set = new WorkingSet(), firstAtMs = now): WorkingSet => {
-  for (const [at, each] of facts.entries()) put(set, evolvePresence(set, each, firstAtMs + at));
+  for (const [at, each] of facts.entries()) {
+    const askedAtMs = each.type === 'observed' ? each.observed.listedAtMs : 0;
+    put(set, evolvePresence(set, each, Math.max(firstAtMs + at, askedAtMs)));
+  }
   return set;
 };
 

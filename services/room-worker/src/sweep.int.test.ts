@@ -209,6 +209,26 @@ describeWith(['postgres'], 'the sweep', () => {
     expect(await inLog()).toBe(1);
   });
 
+  test('by a clock that is a day ahead blinds none after it', async () => {
+    put('one', 'ann');
+    put('one', 'bob');
+    expect(await sweep({ clock: { ...fastClock, now: () => Date.now() + 86_400_000 } })).toBe(1);
+    livekit.rooms.get('one')?.delete('ann');
+    expect(await sweep()).toBe(1);
+    expect(await live()).toEqual(['one PA_bob']);
+  });
+
+  test('is not blinded by what was received by a clock that was a day ahead', async () => {
+    put('one', 'ann');
+    await sweep();
+    await parts.pool.query(`update sessions set last_fact_at = last_fact_at + interval '1 day'`);
+    await parts.pool.query(`update room_lives set last_fact_at = last_fact_at + interval '1 day'`);
+    livekit.rooms.delete('one');
+    expect(await sweep()).toBe(1);
+    expect(await live()).toEqual([]);
+    expect(await sweep()).toBe(0);
+  });
+
   test('takes a leave that was received since the look for no difference', async () => {
     put('one', 'ann');
     await sweep();

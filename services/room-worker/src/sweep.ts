@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { isDisguised, type LivekitObserved, type LivekitRoom, observedType } from '@realtime-service/contracts';
 import { type EventLog, type NewRecord, RecordTooLargeError } from '@realtime-service/event-log';
 import { type ListedParticipant, type ListedSid, LivekitError, type RoomService } from '@realtime-service/livekit';
+import { isHeardSince } from '@realtime-service/room-model';
 import type { LiveRoom, RoomStore } from '@realtime-service/room-store';
 import { type Logger, withSpan } from '@realtime-service/telemetry';
 import type { z } from 'zod';
@@ -59,10 +60,11 @@ export interface SweepState {
 
 export const beforeAnySweep: SweepState = { leftAt: '', silentSinceMs: null };
 
-/** One room as LiveKit has it, and when it was asked. */
+/** One room as LiveKit has it, and when it was asked and was heard. */
 interface Look<P extends ListedSid = ListedSid> {
   readonly roomId: string;
   readonly listedAtMs: number;
+  readonly heardAtMs: number;
   readonly room: LivekitRoom | null;
   readonly participants: readonly P[];
 }
@@ -84,10 +86,11 @@ const isThere = ({ state }: ListedSid): boolean => state !== 'DISCONNECTED';
  * whether others see it: no webhook tells of new rights. What was told of one since the list was asked for excuses that one
  * alone: in a busy room something is always new.
  */
-const differingSids = ({ listedAtMs, room, participants }: Look, believed: LiveRoom | undefined): Set<string> => {
+const differingSids = (look: Look, believed: LiveRoom | undefined): Set<string> => {
+  const { room, participants } = look;
   const sessions = believed?.sessions ?? [];
   const since = new Set(
-    sessions.filter(({ lastFactAtMs }) => lastFactAtMs >= listedAtMs).map(({ participantSid }) => participantSid),
+    sessions.filter((session) => isHeardSince(session, look)).map(({ participantSid }) => participantSid),
   );
   if (room?.sid !== believed?.roomSid) {
     // Somebody came since into a life that the list does not know: it is newer than the list.
@@ -150,7 +153,7 @@ const lookAt = async <P extends ListedSid>(
       signal.throwIfAborted();
       const room = rooms.get(roomId) ?? null;
       const participants = room === null ? [] : await ask([roomId], () => list(room));
-      if (participants !== null) looks.push({ roomId, listedAtMs, room, participants });
+      if (participants !== null) looks.push({ roomId, listedAtMs, heardAtMs: clock.now(), room, participants });
       leftAt = roomId;
       if (failures === failuresInARow) break;
     }

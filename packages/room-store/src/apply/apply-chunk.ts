@@ -63,7 +63,7 @@ const evolve = (set: WorkingSet, record: ChunkRecord): (RoomChange | PresenceCha
     case 'room_event':
       return (retriedAtMs === undefined ? evolveRoom : evolveRetried)(set, content.event, origin);
     case 'livekit':
-      return evolvePresence(set, content.fact, recordedAtMs);
+      return evolvePresence(set, content.fact, recordedAtMs, retriedAtMs);
     case 'dead':
       return suspectsOf(content.unreadable, set, origin);
     case 'retry':
