@@ -1,9 +1,11 @@
-// Says where the tree holds what it may not: a path of somebody's machine, work put off, a check silenced.
+// Says where the tree holds what it may not: a path of somebody's machine, work put off, a check silenced; or a
+// comment that no formatter wraps.
 import { existsSync, readFileSync } from 'node:fs';
 import { trackedFiles } from './tracked-files.ts';
 
 const forbidden = [
   { what: "a path of somebody's machine", pattern: /(?<![\w.~:/}])\/(?:home|root|Users|work)\/[\w.-]+/ },
+  { what: 'a comment wider than 120 columns', pattern: /^(?=.{121})\s*(?:\/\/|\/?\*)/ },
   { what: 'work put off', pattern: /\b(?:TODO|FIXME|HACK)\b/ },
   {
     what: 'a check silenced',

@@ -1,5 +1,5 @@
-// Installs what the tests take from the system's packages: nginx, HAProxy, PgBouncer, a Chromium or Chrome, a Java compiler and pip.
-// Says how where it may not.
+// Installs what the tests take from the system's packages: nginx, HAProxy, PgBouncer, a Chromium or Chrome, a Java
+// compiler and pip. Says how where it may not.
 import { spawnSync } from 'node:child_process';
 import { accessSync, constants } from 'node:fs';
 import { delimiter, join } from 'node:path';

@@ -17,7 +17,9 @@ import org.springframework.kafka.core.DefaultKafkaProducerFactory;
 import org.springframework.kafka.core.KafkaOperations;
 import org.springframework.kafka.core.KafkaTemplate;
 
-/** The same with Spring Kafka and the CloudEvents SDK. In Spring Boot the settings stand under spring.kafka.producer. */
+/**
+ * The same with Spring Kafka and the CloudEvents SDK. In Spring Boot the settings stand under spring.kafka.producer.
+ */
 public class SpringKafkaProducer {
   private static final String topic = "realtime.room-events.v1";
   private static final ObjectMapper json = new ObjectMapper();

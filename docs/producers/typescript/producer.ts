@@ -65,7 +65,9 @@ function idOf(type: string): string {
   return createHash('sha256').update(`${type}\n${room}`).digest('hex');
 }
 
-/** The publisher writes binary mode, which is what we recommend; structured mode carries the attributes in the value. */
+/**
+ * The publisher writes binary mode, which is what we recommend; structured mode carries the attributes in the value.
+ */
 function toStructured({ key, value, headers }: ProducerMessage): ProducerMessage {
   const { 'content-type': datacontenttype, ...attributes } = headers;
   const context = Object.fromEntries(

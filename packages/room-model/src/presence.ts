@@ -124,8 +124,8 @@ interface ListTimes {
 }
 
 /**
- * Whether this was heard of since a list was asked for: that knows better than the list. A time far beyond that of the list
- * itself says only that a clock was ahead.
+ * Whether this was heard of since a list was asked for: that knows better than the list. A time far beyond that of the
+ * list itself says only that a clock was ahead.
  */
 export const isHeardSince = (
   { lastFactAtMs }: Pick<Session, 'lastFactAtMs'>,
@@ -338,10 +338,11 @@ const observe = (entities: PresenceEntities, observed: LivekitObserved, list: Li
 };
 
 /**
- * Folds one LiveKit fact. `receivedAtMs` is the record's time: no list was asked for later than that, whatever the clock
- * showed that dated it. `heardAtMs` is another where a record counts long after it was received. Facts may arrive shuffled, repeated or not at all:
- * a left or aborted sid stays ended whatever comes later, and a room's older life never ends a newer one. Which is
- * newer LiveKit's own times say, but for a list: it knows better than all that was received before it was asked for.
+ * Folds one LiveKit fact. `receivedAtMs` is the record's time: no list was asked for later than that, whatever the
+ * clock showed that dated it. `heardAtMs` is another where a record counts long after it was received. Facts may arrive
+ * shuffled, repeated or not at all: a left or aborted sid stays ended whatever comes later, and a room's older life
+ * never ends a newer one. Which is newer LiveKit's own times say, but for a list: it knows better than all that was
+ * received before it was asked for.
  */
 export const evolvePresence = (
   entities: PresenceEntities,

@@ -6,7 +6,10 @@ const groupCount = 8;
 /** As some proxies write an address: `192.0.2.1:5000`, `[2001:db8::1]:443`, `[2001:db8::1]`. */
 const withPortOrBrackets = /^(?:([^:]*):\d+|\[(.*)\](?::\d+)?)$/;
 
-/** Whom an address is counted as: an IPv4 address is one, of an IPv6 address whoever has the first 64 bits has all the others. */
+/**
+ * Whom an address is counted as: an IPv4 address is one, of an IPv6 address whoever has the first 64 bits has all the
+ * others.
+ */
 export const addressBlockOf = (written: string): string => {
   if (!written.includes(':')) return written;
   const address = written.replace(withPortOrBrackets, '$1$2');

@@ -43,7 +43,10 @@ export interface Api {
   readonly stop: () => Promise<void>;
 }
 
-/** Builds the api and starts it. It listens within seconds: what it depends on may come later, and readiness says what is missing. */
+/**
+ * Builds the api and starts it. It listens within seconds: what it depends on may come later, and readiness says what
+ * is missing.
+ */
 export const startApi = async (settings: ApiSettings, logger: Logger): Promise<Api> => {
   const { database, livekit } = settings;
   const pool = createPool({
@@ -144,7 +147,10 @@ export const startApi = async (settings: ApiSettings, logger: Logger): Promise<A
   };
 };
 
-/** Answers who is being answered. Their connections would then be kept alive for more than a minute: they end as they fall idle. */
+/**
+ * Answers who is being answered. Their connections would then be kept alive for more than a minute: they end as they
+ * fall idle.
+ */
 const close = async (app: FastifyInstance): Promise<void> => {
   const sweep = setInterval(() => app.server.closeIdleConnections(), sweepEveryMs);
   await app.close();

@@ -45,7 +45,10 @@ export interface ApiDependencies
   readonly watch: WatchSettings;
 }
 
-/** Answers are JSON and never framed, sniffed or cached. @fastify/helmet would compute its fourteen anew for each request. */
+/**
+ * Answers are JSON and never framed, sniffed or cached. @fastify/helmet would compute its fourteen anew for each
+ * request.
+ */
 const headersOfEveryAnswer = {
   'cache-control': 'no-store',
   'content-security-policy': "default-src 'none'; frame-ancestors 'none'",

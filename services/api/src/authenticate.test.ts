@@ -54,7 +54,9 @@ const join = (authorization: string | undefined, room = 'room-42') =>
 const encode = (value: unknown): string =>
   Buffer.from(typeof value === 'string' ? value : JSON.stringify(value)).toString('base64url');
 
-/** A token put together by hand, so that it may be wrong in any way; signed with the right key unless said otherwise. */
+/**
+ * A token put together by hand, so that it may be wrong in any way; signed with the right key unless said otherwise.
+ */
 const forge = (header: unknown, payload: unknown, signature?: string): string => {
   const input = `${encode(header)}.${encode(payload)}`;
   return `${input}.${signature ?? createSign('sha256').update(input).sign(KeyObject.from(api.key.privateKey), 'base64url')}`;

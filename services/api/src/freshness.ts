@@ -43,16 +43,16 @@ export interface PartitionFreshness {
   /** Records that are not applied. */
   readonly lag: bigint;
   /**
-   * Time since the oldest high position that is not reached was first seen, or since the log was found to end before what
-   * had been applied; 0 where neither is.
+   * Time since the oldest high position that is not reached was first seen, or since the log was found to end before
+   * what had been applied; 0 where neither is.
    */
   readonly ageMs: number;
 }
 
 export interface Freshness {
   /**
-   * False while the room's partition or the person's is older than the limit, or is behind where the first look found the
-   * log to end. What is not known is no reason to refuse.
+   * False while the room's partition or the person's is older than the limit, or is behind where the first look found
+   * the log to end. What is not known is no reason to refuse.
    */
   readonly isCurrent: (roomId: string, userId: string) => boolean;
   /** Waits up to a second until the projection has applied these positions. False when it has not. */

@@ -34,7 +34,8 @@ interface PublicKey {
 
 export interface KeySet {
   /**
-   * The public key that a token's header names, of the type that its algorithm needs; undefined where the issuer has none.
+   * The public key that a token's header names, of the type that its algorithm needs; undefined where the issuer has
+   * none.
    * @throws {ProblemError} 503 without a set of keys: nothing is known of any token then
    */
   readonly find: (header: KeyHeader) => Promise<PublicKey | undefined>;

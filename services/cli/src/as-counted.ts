@@ -19,9 +19,9 @@ const hasGoneThrough = ({ stored }: Decoded, letter: DeadLetterSummary | undefin
   letter.settledBy.offset <= stored.offset;
 
 /**
- * Records of a partition as they counted when the tables took them in, whatever this release reads in them: a dead letter
- * stays one where it stands, and a retry counts once one of its letter went through. So nothing counts by being read
- * anew that an operator has given up, or could still give up.
+ * Records of a partition as they counted when the tables took them in, whatever this release reads in them: a dead
+ * letter stays one where it stands, and a retry counts once one of its letter went through. So nothing counts by being
+ * read anew that an operator has given up, or could still give up.
  */
 export const asCounted = async (
   client: Pick<Pool, 'query'>,

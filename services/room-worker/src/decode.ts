@@ -147,8 +147,9 @@ const recordTimesEndMs = Date.parse('2200-01-01T00:00:00Z');
 const isRecordTime = (ms: number): boolean => ms >= 0 && ms < recordTimesEndMs;
 
 /**
- * Producers choose record times, too. One that no clock shows, such as microseconds, would be the newest of its partition
- * for ever, and no repeat would be told from then on: the event's own time stands in for it, or the earliest there is.
+ * Producers choose record times, too. One that no clock shows, such as microseconds, would be the newest of its
+ * partition for ever, and no repeat would be told from then on: the event's own time stands in for it, or the earliest
+ * there is.
  */
 const recordTimeOf = ({ timestampMs }: StoredRecord, event: CloudEvent | null): number =>
   [timestampMs, Date.parse(event?.context.time ?? '')].find(isRecordTime) ?? 0;

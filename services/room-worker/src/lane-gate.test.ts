@@ -8,7 +8,9 @@ const room = 'room-42';
 const lane = partitionOf(room, count);
 const otherLane = 1 - lane;
 
-/** A gate over a log and a projection whose positions the test moves, and whose answers it may hold back on their way. */
+/**
+ * A gate over a log and a projection whose positions the test moves, and whose answers it may hold back on their way.
+ */
 const given = (
   at: { high: [number, number]; next: [number, number]; tables?: string },
   {

@@ -22,15 +22,17 @@ export const noteReached = (reached: Positions, positions: readonly PartitionPos
  */
 export interface LaneGate {
   /**
-   * The lanes of these keys have reached the log's end as it was when this process first looked at these tables (a rebuild
-   * puts others in their place), or anew where the projection stood lower than it had been seen, by a restore or a reset
-   * under a running worker. To be asked every so often, be it about no keys: a position that was not seen is not missed.
+   * The lanes of these keys have reached the log's end as it was when this process first looked at these tables (a
+   * rebuild puts others in their place), or anew where the projection stood lower than it had been seen, by a restore
+   * or a reset under a running worker. To be asked every few seconds, also about no keys: a position that was never
+   * seen cannot be seen to have gone back.
    */
   readonly hasReachedKnown: (keys: readonly string[]) => Promise<boolean>;
   /**
-   * The lanes of these keys have reached the log's end as it is when this is asked, now or within half a second: only then
-   * does absence mean anything. A lane in which something is always under way never reaches the end of the moment. One that
-   * was waited for in vain is waited for by one question at a time, until it has moved: others must not be held up by it.
+   * The lanes of these keys have reached the log's end as it is when this is asked, now or within half a second: only
+   * then does absence mean anything. A lane in which something is always under way never reaches the end of the moment.
+   * One that was waited for in vain is waited for by one question at a time, until it has moved: others must not be
+   * held up by it.
    */
   readonly isCaughtUp: (keys: readonly string[]) => Promise<boolean>;
 }

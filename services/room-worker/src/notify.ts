@@ -12,7 +12,9 @@ interface NotifyDependencies {
   readonly metrics: Pick<WorkerMetrics, 'notices'>;
 }
 
-/** Tells people inside, one of them or all, within 50 ms or not at all: never fails, and holds nothing up for longer. */
+/**
+ * Tells people inside, one of them or all, within 50 ms or not at all: never fails, and holds nothing up for longer.
+ */
 export const notify = async (
   { livekit, clock, metrics }: NotifyDependencies,
   { roomId, identity }: { readonly roomId: string; readonly identity?: string },

@@ -136,8 +136,8 @@ export const applyDecoded = async (store: ChunkStore, stretch: Stretch): Promise
 };
 
 /**
- * The handler of both topics: decodes a batch, applies it chunk by chunk, and says how far the database has come.
- * A failure that passes pauses the partition and resumes by timer; nothing is ever skipped. Another log than the one that
+ * The handler of both topics: decodes a batch, applies it chunk by chunk, and says how far the database has come. A
+ * failure that passes pauses the partition and resumes by timer; nothing is ever skipped. Another log than the one that
  * was applied ends the consumer.
  */
 export const createProjector = (dependencies: ProjectorDependencies): ((batch: LogBatch) => Promise<BatchOutcome>) => {

@@ -54,8 +54,9 @@ const toPresenceRecord = (event: OutboxEvent): NewRecord => {
 };
 
 /**
- * Spring Kafka's header names, so that tools which know them find their way. A letter that with them is too large for its
- * topic travels without its value or, where its headers are what is large, without these too: the database keeps both.
+ * Spring Kafka's header names, so that tools which know them find their way. A letter that with them is too large for
+ * its topic travels without its value or, where its headers are what is large, without these too: the database keeps
+ * both.
  */
 const toDeadLetterRecords = (letter: DeadLetter): readonly NewRecord[] => {
   const about = {

@@ -5,8 +5,8 @@ import type { StoredPosition } from '@realtime-service/room-store';
 const readAgainAtMost = 10_000n;
 
 /**
- * Where to begin to read: at the last record that was applied instead of after it, so that a log which was made again is
- * noticed, also where it holds more than had been applied.
+ * Where to begin to read: at the last record that was applied instead of after it, so that a log which was made again
+ * is noticed, also where it holds more than had been applied.
  */
 export const startPositions = (positions: readonly StoredPosition[]): LogStart[] =>
   positions.map(({ topic, partition, nextOffset, last }) => ({

@@ -24,8 +24,8 @@ const appendTimeoutMs = 5_000;
 /** So many failures one after the other are an outage: each may have taken as long as a call may. */
 const failuresInARow = 5;
 /**
- * Rooms that did not answer for so long are taken over by a node that lives. LiveKit takes a node for dead after 5 s; one
- * that only stood still for some seconds goes on with its people, who would then be where nobody sees them.
+ * Rooms that did not answer for so long are taken over by a node that lives. LiveKit takes a node for dead after 5 s;
+ * one that only stood still for some seconds goes on with its people, who would then be where nobody sees them.
  */
 const silentForMs = 15_000;
 /** From here on differences look like an outage of ours or of LiveKit's rather than lost webhooks. */
@@ -82,9 +82,9 @@ interface Looked<P extends ListedSid> extends Pick<SweepState, 'leftAt'> {
 const isThere = ({ state }: ListedSid): boolean => state !== 'DISCONNECTED';
 
 /**
- * The sids that LiveKit's list names and the projection does not, or the other way round, or of which they say otherwise
- * whether others see it: no webhook tells of new rights. What was told of one since the list was asked for excuses that one
- * alone: in a busy room something is always new.
+ * The sids that LiveKit's list names and the projection does not, or the other way round, or of which they say
+ * otherwise whether others see it: no webhook tells of new rights. What was told of one since the list was asked for
+ * excuses that one alone: in a busy room something is always new.
  */
 const differingSids = (look: Look, believed: LiveRoom | undefined): Set<string> => {
   const { room, participants } = look;
@@ -114,10 +114,10 @@ const differencesOf = <P extends ListedSid>(
 };
 
 /**
- * Looks at rooms at a bounded rate, and finds those that differ. They are listed again some at a time, right before their
- * people are: of a room that is gone since, LiveKit knows only after seconds. What is believed of these is read right
- * after, so that little arrives in between. What cannot be listed is left to the next sweep, or one failing call in ten
- * would keep every other room from being repaired; after an outage's worth of failures, so is the rest.
+ * Looks at rooms at a bounded rate, and finds those that differ. They are listed again some at a time, right before
+ * their people are: of a room that is gone since, LiveKit knows only after seconds. What is believed of these is read
+ * right after, so that little arrives in between. What cannot be listed is left to the next sweep, or one failing call
+ * in ten would keep every other room from being repaired; after an outage's worth of failures, so is the rest.
  */
 const lookAt = async <P extends ListedSid>(
   { store, livekit, clock, logger, signal }: SweepDependencies,
@@ -176,9 +176,10 @@ const hasTurn = ({ sid }: ListedSid, turn: number): boolean => {
 };
 
 /**
- * The first look at the people of a room. That somebody's track is disguised is no difference, and no fact: the question
- * is asked that its webhook would have raised, had it not been lost. Everybody is asked about once in a round, whatever
- * was asked before: LiveKit may carry out late what it did not answer, and nothing tells of rights that it gave back so.
+ * The first look at the people of a room. That somebody's track is disguised is no difference, and no fact: the
+ * question is asked that its webhook would have raised, had it not been lost. Everybody is asked about once in a round,
+ * whatever was asked before: LiveKit may carry out late what it did not answer, and nothing tells of rights that it
+ * gave back so.
  */
 const listSids = async (
   { livekit, store, turn, clock }: SweepDependencies,
@@ -197,9 +198,9 @@ const listSids = async (
 const isUnavailable = (error: unknown): boolean => error instanceof LivekitError && error.kind === 'unavailable';
 
 /**
- * The first look, room by room. LiveKit goes on listing the rooms of a node that has died, and nobody answers for them until
- * a node that lives takes them over. Once that has helped one room, the others are not waited for: each would take as long
- * as a call may.
+ * The first look, room by room. LiveKit goes on listing the rooms of a node that has died, and nobody answers for them
+ * until a node that lives takes them over. Once that has helped one room, the others are not waited for: each would
+ * take as long as a call may.
  */
 const startListing = (dependencies: SweepDependencies) => {
   const { livekit, clock, before } = dependencies;
@@ -266,8 +267,8 @@ const toRecord = (look: Look<ListedParticipant>): NewRecord => {
 };
 
 /**
- * Asks what the record would have asked: about everybody who differs; where the room's life does, about everybody and the
- * room. Who is inside is believed by webhooks alone in such a room, but nobody stays whose removal holds.
+ * Asks what the record would have asked: about everybody who differs; where the room's life does, about everybody and
+ * the room. Who is inside is believed by webhooks alone in such a room, but nobody stays whose removal holds.
  */
 const askAboutDiffering = async (
   { store, clock }: SweepDependencies,

@@ -37,7 +37,10 @@ const isHashOf = (claim: unknown, body: Buffer): boolean => {
   return claimed.length === actual.length && timingSafeEqual(claimed, actual);
 };
 
-/** Rightly signed, for another time than this clock shows: one of the two clocks is wrong, or it was on its way for long. */
+/**
+ * Rightly signed, for another time than this clock shows: one of the two clocks is wrong, or it was on its way for
+ * long.
+ */
 const isOutOfTime = (error: unknown): boolean =>
   error instanceof errors.JWTExpired ||
   (error instanceof errors.JWTClaimValidationFailed && error.claim === 'nbf' && error.reason === 'check_failed');

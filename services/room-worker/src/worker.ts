@@ -60,8 +60,8 @@ const untilReady = async (
 };
 
 /**
- * Builds the room-worker and starts it in order: database, log, intake, projection, enforcement, sweep, relay.
- * Waits for the database and the log, until `ending` says otherwise; LiveKit may be away. Rejects where waiting does not
+ * Builds the room-worker and starts it in order: database, log, intake, projection, enforcement, sweep, relay. Waits
+ * for the database and the log, until `ending` says otherwise; LiveKit may be away. Rejects where waiting does not
  * help; the process is to end then.
  */
 export const startWorker = async (settings: WorkerSettings, logger: Logger, ending: AbortSignal): Promise<Worker> => {

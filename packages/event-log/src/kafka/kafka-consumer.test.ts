@@ -8,7 +8,9 @@ import { kafkajs } from './kafkajs.ts';
 const Batch = createRequire(import.meta.url)('kafkajs/src/consumer/batch.js');
 const patience = { timeout: 5_000, interval: 5 };
 
-/** A kafkajs consumer whose broker is the test. As the real one, it refuses all but `disconnect` when it has stopped. */
+/**
+ * A kafkajs consumer whose broker is the test. As the real one, it refuses all but `disconnect` when it has stopped.
+ */
 function createFakeMember() {
   const real = new kafkajs.Kafka({ brokers: ['nowhere:1'], logLevel: kafkajs.logLevel.NOTHING });
   const { events, ...rest } = real.consumer({ groupId: 'g' });

@@ -13,9 +13,9 @@ export interface ResetOptions {
 }
 
 /**
- * Gives up all that was applied of a topic, dead letters, doubts and an unfinished rebuild included, in one transaction:
- * whoever applies then begins at what the log holds first. Nobody is taken out of a room by it, since nothing is
- * enforced on old facts; nor does it touch who is believed to be inside, which the sweep repairs.
+ * Gives up all that was applied of a topic, dead letters, doubts and an unfinished rebuild included, in one
+ * transaction: whoever applies then begins at what the log holds first. Nobody is taken out of a room by it, since
+ * nothing is enforced on old facts; nor does it touch who is believed to be inside, which the sweep repairs.
  */
 export const resetTopic = (pool: Pool, { topic, lows }: ResetOptions): Promise<void> =>
   inTransaction(pool, async (client) => {

@@ -17,7 +17,9 @@ import { ProblemError } from '../problem.ts';
 
 const maxEvents = 1_000;
 
-/** A well-formed event that this caller may publish; the data as the producer wrote them, fields of newer versions too. */
+/**
+ * A well-formed event that this caller may publish; the data as the producer wrote them, fields of newer versions too.
+ */
 interface ReadEvent {
   readonly context: CloudEventContext;
   readonly data: unknown;

@@ -41,7 +41,10 @@ const envoyUrl = `${url}/*`;
 /** Hooks that count one visitor's questions, whichever proxy asks them. */
 export type LimitBy = (keyOf: (request: FastifyRequest) => string) => onRequestHookHandler;
 
-/** The life of an entry: what a client showed → visitor → facts → verdict → room → today's token, for the proxy to send on. */
+/**
+ * The life of an entry: what a client showed → visitor → facts → verdict → room → today's token, for the proxy to send
+ * on.
+ */
 export const registerGate = (
   app: FastifyInstance,
   settings: GateSettings,

@@ -47,7 +47,9 @@ interface Grant {
   readonly permissions: Permissions;
 }
 
-/** What the caller chose and may not choose; asked only once entering is allowed, so that it tells strangers nothing. */
+/**
+ * What the caller chose and may not choose; asked only once entering is allowed, so that it tells strangers nothing.
+ */
 export const faultsOfChoice = (asked: AskedJoin, { identity, settings, permissions }: Grant): ProblemFault[] => {
   const { participant_identity, participant_metadata = '', participant_attributes = {}, room_config } = asked;
   const rules: readonly (readonly [isBroken: boolean, path: string, message: string])[] = [

@@ -491,7 +491,8 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
     });
   });
 
-  // At the end: no room-worker applies what is appended here, so that other rooms of that partition are refused as stale.
+  // At the end: no room-worker applies what is appended here, so that other rooms of that partition are refused as
+  // stale.
   test.each([
     [0, 422],
     [-1, 422],

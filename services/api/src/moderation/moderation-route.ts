@@ -45,7 +45,9 @@ const MuteRequest = z.object({
 const BanUserRequest = z.object({ params: z.object({ roomId: RoomId }), body: BanRequest });
 const UnbanRequest = z.object({ params: z.object({ roomId: RoomId, userId: UserId }), query: UnbanQuery });
 
-/** The life of a moderation: caller and target → facts of both → verdict → a fact in the log, which the worker enforces. */
+/**
+ * The life of a moderation: caller and target → facts of both → verdict → a fact in the log, which the worker enforces.
+ */
 export const registerModeration = (
   app: FastifyInstance,
   callerOnly: onRequestHookHandler[],
@@ -144,7 +146,10 @@ const decideOnSession = async (
   return { session, nowMs };
 };
 
-/** When it was decided, by the database's clock. @throws {ProblemError} where the caller may not moderate this person */
+/**
+ * When it was decided, by the database's clock.
+ * @throws {ProblemError} where the caller may not moderate this person
+ */
 const decideOnRights = async (
   dependencies: ModerationDependencies,
   { userId, loginId, loginEndsAtMs }: Caller,
