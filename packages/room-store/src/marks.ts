@@ -60,10 +60,14 @@ export const claimMarks = async (pool: Pool, limit: number, claimSeconds: number
  */
 const isClaimed = 'room_id = $1 and identity = $2 and locked_until = $3::timestamptz';
 
+/** The longest that a question is kept for a time to come. */
+export const keptForSeconds = 3600;
+
 /**
  * Answers a mark that is still claimed. When it was raised again meanwhile it stays and is due at once, behind those that
- * wait already. `askAgainAtMs` keeps the question for a time when the answer changes by itself (the end of a ban).
- * Resolves with the trace of who raised it meanwhile: the answer may have been given on that newer fact already.
+ * wait already. `askAgainAtMs` keeps the question for a time when the answer changes by itself (the end of a ban),
+ * and for an hour at most: whom it is about may be gone by then. Resolves with the trace of who raised it meanwhile: the
+ * answer may have been given on that newer fact already.
  */
 export const settleMark = async (pool: Pool, mark: Mark, askAgainAtMs: number | null): Promise<string | null> => {
   const id = [mark.roomId, mark.identity, mark.claim, mark.generation.toString()];
@@ -80,8 +84,9 @@ export const settleMark = async (pool: Pool, mark: Mark, askAgainAtMs: number | 
   }
   const { rows } = await pool.query<RaisedRow>(
     `update marks set locked_until = null, attempts = 0,
-        due_at = case when generation = $4 then $5::timestamptz else clock_timestamp() end,
-        caused_at = case when generation = $4 then $5::timestamptz else caused_at end
+        due_at = case when generation = $4 then again.at else clock_timestamp() end,
+        caused_at = case when generation = $4 then again.at else caused_at end
+      from (select least($5::timestamptz, clock_timestamp() + make_interval(secs => ${keptForSeconds})) as at) as again
       where ${isClaimed}
       returning case when generation <> $4 then trace end as trace`,
     [...id, new Date(askAgainAtMs)],

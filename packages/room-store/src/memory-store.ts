@@ -18,7 +18,7 @@ import {
 import type { DeadLetter, ProjectionPartition } from './apply/chunk.ts';
 import { type ChunkWrites, edgeLifeSeconds, type RaisedMark } from './apply/chunk-writes.ts';
 import type { Touched } from './apply/touched.ts';
-import type { ClaimedEdge, Mark } from './marks.ts';
+import { type ClaimedEdge, keptForSeconds, type Mark } from './marks.ts';
 import type { PartitionPosition } from './positions.ts';
 import type { FactsAnswer, FactsQuery } from './read-facts.ts';
 import type { ChunkTransaction, LockedPosition, RoomStore } from './store.ts';
@@ -496,7 +496,8 @@ export class MemoryDatabase {
     const found = await this.#changeMark(owner, mark, (row) => {
       if (!isSame(row)) return { ...row, lockedUntilMs: null, dueAtMs: this.#now() };
       if (askAgainAtMs === null) return null;
-      return { ...row, lockedUntilMs: null, attempts: 0, dueAtMs: askAgainAtMs, causedAtMs: askAgainAtMs };
+      const dueAtMs = Math.min(askAgainAtMs, this.#now() + keptForSeconds * 1000);
+      return { ...row, lockedUntilMs: null, attempts: 0, dueAtMs, causedAtMs: dueAtMs };
     });
     return found === undefined || isSame(found) ? null : found.trace;
   }

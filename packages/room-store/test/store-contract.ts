@@ -23,6 +23,8 @@ export interface StoreUnderTest {
   /** By room and identity. */
   readonly marks: () => Promise<readonly Pick<Mark, 'roomId' | 'identity' | 'cause'>[]>;
   readonly forgetMarks: () => Promise<unknown>;
+  /** In how many seconds each question is due. */
+  readonly markWaits: () => Promise<readonly number[]>;
   /** How many seconds each order has left. */
   readonly orderLives: () => Promise<readonly number[]>;
   /** Nothing in it, every partition at 0. */
@@ -436,6 +438,12 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       await raise('bob');
       await open().store.settleMark(await claimOne(), Date.now() - 1);
       expect(await claimOne()).toMatchObject({ identity: 'bob', attempts: 1 });
+    });
+
+    test('one whose answer changes by itself after more than an hour is asked in an hour', async () => {
+      await raise();
+      await open().store.settleMark(await claimOne(), Date.now() + 10 * 86_400_000);
+      expect(await open().markWaits()).toEqual([expect.closeTo(3600, -1)]);
     });
 
     test('one that is put back is due after the delay, and counts its tries', async () => {

@@ -21,16 +21,20 @@ describeWith(['postgres'], 'the store in PostgreSQL', () => {
   });
   afterAll(() => pool.end());
 
+  /** Until then, of each row. */
+  const seconds = async (column: string, table: string): Promise<number[]> =>
+    (await pool.query(`select extract(epoch from ${column} - now())::float8 as seconds from ${table}`)).rows.map(
+      (row) => row.seconds,
+    );
+
   storeContract(() => ({
     store: createPostgresStore(pool),
     projection: () => readProjection(pool),
     marks: async () =>
       (await pool.query('select room_id as "roomId", identity, cause from marks order by room_id, identity')).rows,
     forgetMarks: () => pool.query('truncate marks'),
-    orderLives: async () =>
-      (await pool.query('select extract(epoch from expires_at - now())::float8 as seconds from edges')).rows.map(
-        ({ seconds }) => seconds,
-      ),
+    markWaits: () => seconds('due_at', 'marks'),
+    orderLives: () => seconds('expires_at', 'edges'),
     empty: async () => {
       const { rows } = await pool.query<{ name: string }>(
         `select tablename as name from pg_tables where schemaname = 'public' and tablename not in ('schema_migrations', 'log_positions')`,
