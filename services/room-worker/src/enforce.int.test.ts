@@ -931,6 +931,34 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(livekit.callsOf('RemoveParticipant')).toEqual([]);
     });
 
+    test('nobody is removed by an older state that came in between the look at the lane and the reading', async () => {
+      await aCall();
+      start();
+      await answered();
+      await enforcement?.stop();
+      let isRestored = false;
+      const readFacts: RoomStore['readFacts'] = async (asked) => {
+        if (!isRestored) {
+          isRestored = true;
+          await parts.pool.query(`update members set is_removed = true where user_id = 'u-7'`);
+          await parts.pool.query(
+            'update log_positions set next_offset = next_offset - 1 where topic = $1 and partition = $2',
+            [topics.roomEvents, partitionOf(room, partitionCount)],
+          );
+        }
+        return parts.store.readFacts(asked);
+      };
+      let postponed = 0;
+      const postponeMark: RoomStore['postponeMark'] = (...given) => {
+        postponed += 1;
+        return parts.store.postponeMark(...given);
+      };
+      await parts.store.markIdentities(room, ['u-7'], { cause: 'test', causedAtMs: Date.now() });
+      start({ store: { ...parts.store, readFacts, postponeMark } });
+      await until('it was asked about', async () => postponed > 0 || (await marks()) === 0);
+      expect(inside()).toEqual(['bob', 'u-7']);
+    });
+
     test('a room that is created in that moment is not closed', async () => {
       parts.consume();
       await enter('new-room', 'u-7');

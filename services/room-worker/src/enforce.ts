@@ -228,12 +228,17 @@ const answerIdentity = async (dependencies: EnforcementDependencies, mark: Claim
     if (replaced.length > 0) await store.markIdentities(roomId, replaced, mark);
     return verdict;
   };
-  if (!(await gate.hasReachedKnown([roomId, userId]))) return later;
-  const verdict = await judge();
-  if (verdict.kind === 'allow' || verdict.evidence === 'fact') return enforce(dependencies, mark, present, verdict);
-  if (!(await gate.isCaughtUp([roomId, userId]))) return later;
-  // Judged again: what was applied between the first reading and the sight of the log's end counts.
-  return enforce(dependencies, mark, present, await judge());
+  const keys = [roomId, userId];
+  if (!(await gate.hasReachedKnown(keys))) return later;
+  let verdict = await judge();
+  if (verdict.kind === 'deny' && verdict.evidence === 'absence') {
+    if (!(await gate.isCaughtUp(keys))) return later;
+    // Judged again: what was applied between the first reading and the sight of the log's end counts.
+    verdict = await judge();
+  }
+  // What was read may be older than what was seen of the lanes, by a failover in between: it stands lower then.
+  if (verdict.kind === 'deny' && !(await gate.hasReachedKnown(keys))) return later;
+  return enforce(dependencies, mark, present, verdict);
 };
 
 const answerMark = async (dependencies: EnforcementDependencies, mark: ClaimedMark): Promise<void> => {
