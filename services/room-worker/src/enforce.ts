@@ -38,7 +38,6 @@ export interface EnforcementDependencies {
   readonly store: RoomStore;
   readonly livekit: RoomService;
   readonly gate: LaneGate;
-  /** The system's unless said. */
   readonly clock: Clock;
   /** What to do with rooms that LiveKit has and the domain does not. */
   readonly unknownRooms: 'observe' | 'close';

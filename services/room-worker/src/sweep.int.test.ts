@@ -486,11 +486,14 @@ describeWith(['postgres'], 'the sweep', () => {
       return sweep({ livekit: service, clock: { ...fastClock, elapsed: () => elapsedMs } });
     };
 
-    test('repairs the others, and has a node that lives take these over once they have been silent for 15 s', async () => {
+    test('repairs the others, and has a node that lives take over each that was silent for 15 s', async () => {
       expect(await sweepAfter(0)).toBe(1);
       expect(await live()).not.toContain('a PA_ann');
-      expect(await sweepAfter(15_000)).toBe(9);
-      expect(revived).toEqual([...dead.slice(5), 'z', 'a', ...dead.slice(0, 5)]);
+      expect(await sweepAfter(15_000)).toBe(6);
+      expect(revived).toEqual(dead.slice(0, 5));
+      expect(await live()).toEqual(dead.slice(5).map((room) => `${room} PA_${room}`));
+      expect(await sweepAfter(40_000)).toBe(3);
+      expect(revived).toEqual(dead);
       expect(await live()).toEqual([]);
     });
 
@@ -508,12 +511,14 @@ describeWith(['postgres'], 'the sweep', () => {
         return Promise.reject(unavailable());
       };
       await sweepAfter(60_000, { listSids });
+      await sweepAfter(80_000, { listSids });
+      expect(revived).toEqual(dead.slice(0, 5));
       expect(livekit.callsOf('CreateRoom')).toEqual([]);
     });
 
     test('does nothing about rooms that were silent for less', async () => {
       await sweepAfter(0);
-      await sweepAfter(0);
+      await sweepAfter(4_000);
       expect(revived).toEqual([]);
     });
 
@@ -523,6 +528,52 @@ describeWith(['postgres'], 'the sweep', () => {
       await sweepAfter(30_000);
       expect(revived).toEqual([]);
     });
+
+    test('leaves one that fails for the first time to its node, however long another has been silent', async () => {
+      const silent = (...rooms: string[]): Partial<RoomService> => ({
+        listSids: (room) =>
+          rooms.includes(room.name) ? Promise.reject(unavailable()) : livekit.service.listSids(room),
+      });
+      await sweepAfter(0, silent('dead-0'));
+      await sweepAfter(60_000, silent('dead-0', 'dead-1'));
+      expect(revived).toEqual(['dead-0']);
+    });
+  });
+
+  test.each([
+    ['LiveKit was away', { failing: 2, elsewhere: 0 }],
+    ['another worker swept', { failing: 0, elsewhere: 2 }],
+  ])('forgets how long a room has been silent where meanwhile %s', async (_, { failing, elsewhere }) => {
+    put('room', 'ann');
+    let turn = 0;
+    let laterMs = 60_000;
+    const revived: string[] = [];
+    const sweeping = startSweep({
+      ...dependencies(),
+      intervalMs: 15_000,
+      clock: { ...fastClock, delay: () => systemClock.delay(10), elapsed: () => (turn < 3 ? 0 : laterMs) },
+      store: {
+        ...parts.store,
+        holdDuty: async () => {
+          turn += 1;
+          return turn !== elsewhere;
+        },
+      },
+      livekit: {
+        ...livekit.service,
+        listRooms: (names) => {
+          if (turn === failing) throw unavailable();
+          return livekit.service.listRooms(names);
+        },
+        listSids: () => Promise.reject(unavailable()),
+        reviveRoom: async (room) => revived.push(room) > 0,
+      },
+    });
+    await until('it has swept again', () => turn >= 6);
+    expect(revived).toEqual([]);
+    laterMs = 80_000;
+    await until('it counts from then on', () => revived.length > 0);
+    await sweeping.stop();
   });
 
   test('many differences at once are looked at a third time, told, and repaired all the same', async () => {

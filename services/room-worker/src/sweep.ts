@@ -24,7 +24,7 @@ const appendTimeoutMs = 5_000;
 /** So many failures one after the other are an outage: each may have taken as long as a call may. */
 const failuresInARow = 5;
 /**
- * Rooms that did not answer for so long are taken over by a node that lives. LiveKit takes a node for dead after 5 s;
+ * A room that did not answer for so long is taken over by a node that lives. LiveKit takes a node for dead after 5 s;
  * one that only stood still for some seconds goes on with its people, who would then be where nobody sees them.
  */
 const silentForMs = 15_000;
@@ -39,7 +39,6 @@ export interface SweepDependencies {
   readonly store: RoomStore;
   readonly log: EventLog;
   readonly livekit: RoomService;
-  /** The system's unless said. */
   readonly clock: Clock;
   readonly metrics: WorkerMetrics;
   readonly logger: Logger;
@@ -54,11 +53,11 @@ export interface SweepDependencies {
 export interface SweepState {
   /** The room at which it gave up, to begin behind; '' where it came to the end. */
   readonly leftAt: string;
-  /** Since when there are rooms that do not answer, by the clock of durations; null where all have answered. */
-  readonly silentSinceMs: number | null;
+  /** The listed rooms that have not answered since they were last asked: since when, by the clock of durations. */
+  readonly silentSinceMs: ReadonlyMap<string, number>;
 }
 
-export const beforeAnySweep: SweepState = { leftAt: '', silentSinceMs: null };
+export const beforeAnySweep: SweepState = { leftAt: '', silentSinceMs: new Map() };
 
 /** One room as LiveKit has it, and when it was asked and was heard. */
 interface Look<P extends ListedSid = ListedSid> {
@@ -199,29 +198,27 @@ const isUnavailable = (error: unknown): boolean => error instanceof LivekitError
 
 /**
  * The first look, room by room. LiveKit goes on listing the rooms of a node that has died, and nobody answers for them
- * until a node that lives takes them over. Once that has helped one room, the others are not waited for: each would
- * take as long as a call may.
+ * until a node that lives takes them over: one that did not answer twice, the second time long after the first.
  */
-const startListing = (dependencies: SweepDependencies) => {
+const startListing = (dependencies: SweepDependencies, listed: ReadonlySet<string>) => {
   const { livekit, clock, before } = dependencies;
-  let silentSinceMs: number | null = null;
-  let isNodeGone = false;
-  return {
-    list: async (room: LivekitRoom): Promise<readonly ListedSid[] | null> => {
-      if (isNodeGone && !(await livekit.reviveRoom(room.name))) return null;
-      try {
-        return await listSids(dependencies, room);
-      } catch (error) {
-        if (isNodeGone || !isUnavailable(error)) throw error;
-        silentSinceMs ??= before.silentSinceMs ?? clock.elapsed();
-        if (clock.elapsed() - silentSinceMs < silentForMs || !(await livekit.reviveRoom(room.name))) throw error;
-        const people = await listSids(dependencies, room);
-        isNodeGone = true;
-        return people;
-      }
-    },
-    silentSinceMs: () => silentSinceMs,
+  const silentSinceMs = new Map([...before.silentSinceMs].filter(([roomId]) => listed.has(roomId)));
+
+  const isGone = async (roomId: string): Promise<boolean> => {
+    const nowMs = clock.elapsed();
+    const sinceMs = silentSinceMs.get(roomId) ?? nowMs;
+    silentSinceMs.set(roomId, sinceMs);
+    return nowMs - sinceMs >= silentForMs && (await livekit.reviveRoom(roomId));
   };
+  const list = async (room: LivekitRoom): Promise<readonly ListedSid[] | null> => {
+    const people = await listSids(dependencies, room).catch(async (error: unknown) => {
+      if (!isUnavailable(error) || !(await isGone(room.name))) throw error;
+      return listSids(dependencies, room);
+    });
+    silentSinceMs.delete(room.name);
+    return people;
+  };
+  return { list, silentSinceMs };
 };
 
 /** Null where the room has been replaced or ended meanwhile: these may be the people of its next life. */
@@ -323,12 +320,12 @@ export const sweepOnce = async (dependencies: SweepDependencies): Promise<Swept>
   // Also the rooms that are believed to be live and that LiveKit does not list.
   const listed = (await livekit.listRooms()).map(({ name }) => name);
   const believed = await store.readLiveRoomIds();
-  const { list, silentSinceMs } = startListing(dependencies);
+  const { list, silentSinceMs } = startListing(dependencies, new Set(listed));
   const suspected = await lookAt(dependencies, beginningBehind(before.leftAt, [...listed, ...believed]), list);
   const end = ({ differing, leftAt }: Looked<ListedSid>): Swept => ({
     differences: differing.length,
     leftAt,
-    silentSinceMs: silentSinceMs(),
+    silentSinceMs,
   });
   if (suspected.differing.length === 0) return end(suspected);
   await clock.delay(secondLookAfterMs, signal);
@@ -364,7 +361,11 @@ export const startSweep = (
     const keeping = setInterval(() => void hold().catch(() => {}), intervalMs);
     try {
       const turn = Math.floor(clock.now() / intervalMs);
-      before = await withSpan('sweep', { isRoot: true }, () => sweepOnce({ ...settings, signal, turn, before }));
+      const { leftAt } = before;
+      const dependencies = { ...settings, signal, turn, before };
+      // Of a sweep that fails nothing is known: rooms count as silent by what was asked without a gap.
+      before = { ...beforeAnySweep, leftAt };
+      before = await withSpan('sweep', { isRoot: true }, () => sweepOnce(dependencies));
     } finally {
       clearInterval(keeping);
     }
@@ -375,6 +376,7 @@ export const startSweep = (
       const startedAtMs = clock.now();
       try {
         if (await hold()) await sweep();
+        else before = beforeAnySweep;
       } catch (error) {
         if (!signal.aborted) logger.warn({ err: error }, 'sweep failed');
       }
