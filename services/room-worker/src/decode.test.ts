@@ -346,18 +346,6 @@ describe('modes and headers', () => {
     expect(outcomeOf(decode(binaryRecord({ type: 'room.painted' }, { colour: 1 })))).toBe('skipped: unknown_type');
   });
 
-  test.each([
-    ['an unknown type', binaryRecord({ type: 'room.painted' }, {}), {}],
-    [
-      'a webhook that says nothing about presence',
-      binaryRecord({ type: 'livekit.egress_started' }, { event: 'egress_started' }),
-      { topic: topics.livekitWebhooks },
-    ],
-    ['a dead letter', binaryRecord({}, { userId: 7 }), {}],
-  ])('%s uses up no id: told again to a release that reads it, it counts', (_, record, at) => {
-    expect(decode(record, at).record.factKey).toBeNull();
-  });
-
   test('unknown fields are ignored', () => {
     expect(outcomeOf(decode(binaryRecord({}, { userId: 'u-7', zzFuture: { a: 1 } })))).toBe('member.removed');
   });

@@ -178,9 +178,6 @@ const originOf = (stored: StoredRecord, event: CloudEvent | null): Origin => {
   };
 };
 
-/** What does not count now uses up no id: its producer may tell it again to a release that reads it. */
-const countsNow = ({ kind }: ChunkContent): boolean => kind !== 'dead' && kind !== 'skipped';
-
 const recordOf = (stored: StoredRecord): Pick<Decoded, 'record' | 'joinTrace' | 'skipped'> => {
   const reading = stored.topic === topics.roomEvents ? readRoomEventRecord(stored) : readLivekitRecord(stored);
   const { content, event, skipped, joinTrace } = reading;
@@ -189,7 +186,7 @@ const recordOf = (stored: StoredRecord): Pick<Decoded, 'record' | 'joinTrace' | 
       origin: originOf(stored, event),
       recordedAtMs: recordTimeOf(stored, event),
       isTimeGuessed: !isRecordTime(stored.timestampMs),
-      factKey: event !== null && countsNow(content) ? factKeyOf(event.context.source, event.context.id) : null,
+      factKey: event === null || content.kind === 'dead' ? null : factKeyOf(event.context.source, event.context.id),
       trace: traceOf(stored, event),
       content,
     },
