@@ -421,14 +421,14 @@ describeWith(['postgres'], 'a database that is restored under running workers', 
     expect(isLet()).toBe(true);
   });
 
-  test('is noticed where the backlog cannot be read, of which no old number is shown then', async () => {
+  test('is noticed while the log does not answer and the backlog cannot be read; no old number is shown then', async () => {
     const { store, pool, log, metrics, logger } = parts;
     const consumer = log.consume({ group: 'other', topics: consumedTopics, onBatch: parts.project });
     const reached: Positions = new Map();
     let repositioned = 0;
     const watch = startPositionWatch({
       pool,
-      log,
+      log: { ...log, bounds: () => Promise.withResolvers<never>().promise },
       consumer: {
         ...consumer,
         reposition: () => {
@@ -442,7 +442,10 @@ describeWith(['postgres'], 'a database that is restored under running workers', 
       metrics,
       logger,
     });
-    stops.push(watch.stop, () => consumer.stop(5_000));
+    stops.push(
+      async () => watch.stop(),
+      () => consumer.stop(5_000),
+    );
     const shown = async () => (await metrics.deadLettersOpen.get()).values;
     await parts.tell(roomRecord(['room.created', room, {}]));
     await until('the room is known to be applied', () => [...reached.values()].some((offset) => offset > 0n));
@@ -478,7 +481,7 @@ describeWith(['postgres'], 'a database that is restored under running workers', 
     await restore();
     await askAboutAnn();
     await until('the question was answered, or put off', async () => {
-      const { rows } = await pool.query('select attempts > 0 and locked_until is null as is_put_off from marks');
+      const { rows } = await pool.query('select due_at > clock_timestamp() as is_put_off from marks');
       return rows.length === 0 || rows[0].is_put_off;
     });
     expect(isLet()).toBe(true);
