@@ -11,7 +11,7 @@ export const ServiceSettings = z
       .min(1)
       .default('realtime-room-worker')
       .describe("The room-worker's consumer group with Kafka, by whose name its lag is told"),
-    SHUTDOWN_SECONDS: z.coerce.number().int().min(1).max(300).default(10).describe('How long an orderly end may take'),
+    SHUTDOWN_SECONDS: z.coerce.number().min(1).max(300).default(10).describe('How long an orderly end may take'),
     LOG_LEVEL: z
       .enum(['trace', 'debug', 'info', 'warn', 'error'])
       .default('info')

@@ -65,18 +65,29 @@ export const noticeRestore = async (
   return next;
 };
 
-/** @throws {PartitionCountChangedError} when a topic was grown: what its new partitions hold must not be applied */
-export const lookAtPositions = async (dependencies: PositionWatchDependencies): Promise<void> => {
-  const { pool, log, consumergroup, partitionCounts, gate, metrics } = dependencies;
-  const next = await noticeRestore(dependencies, () => readPositions(pool, activeProjection));
+/** Where each partition of the database stands, which the consumer and the gate are told of. */
+export const lookAtPositions = async (dependencies: PositionWatchDependencies): Promise<Positions> => {
+  const { pool, gate } = dependencies;
+  const positions = await noticeRestore(dependencies, () => readPositions(pool, activeProjection));
   // So that it knows what other workers have applied, also while it is asked nothing.
   await gate.hasReachedKnown([]);
+  return positions;
+};
+
+/**
+ * Tells the lag, where the database's positions are known.
+ * @throws {PartitionCountChangedError} when a topic was grown: what its new partitions hold must not be applied
+ */
+const tellLag = async (
+  { log, consumergroup, partitionCounts, metrics }: PositionWatchDependencies,
+  positions: Positions | undefined,
+): Promise<void> => {
   for (const topic of consumedTopics) {
     const bounds = await log.bounds(topic);
     if (bounds.length !== partitionCounts.get(topic))
       throw new PartitionCountChangedError(`${topic} has ${bounds.length} partitions now`);
-    for (const { partition, high } of bounds) {
-      const lag = high - (next.get(partitionName({ topic, partition })) ?? 0n);
+    for (const { partition, high } of positions === undefined ? [] : bounds) {
+      const lag = high - (positions?.get(partitionName({ topic, partition })) ?? 0n);
       metrics.lag.set({ consumergroup, topic, partition: String(partition) }, Math.max(0, Number(lag)));
     }
   }
@@ -94,47 +105,50 @@ const tellBacklog = async ({ pool, consumer, metrics }: PositionWatchDependencie
 };
 
 /**
- * Looks every two seconds at where database and log stand, and tells what waits. Neither waits for the other: those on
- * call can do without a number, people inside not without a worker that notices a restore.
+ * Looks every two seconds at where database and log stand, and tells what waits. None of these waits for another: those
+ * on call can do without a number, people inside not without a worker that notices a restore. Nor does the end of the
+ * process wait for a log that is away.
  */
 export const startPositionWatch = (
   dependencies: PositionWatchDependencies,
-): { readonly failed: Promise<never>; readonly stop: () => Promise<void> } => {
+): { readonly failed: Promise<never>; readonly stop: () => void } => {
   const { metrics, logger } = dependencies;
   const stopping = new AbortController();
+  const { signal } = stopping;
   const failure = Promise.withResolvers<never>();
+  let positions: Positions | undefined;
 
+  /** What cannot be read is hidden: the last numbers would say that all is well. */
+  const repeat = async (work: () => Promise<void>, hide: () => void): Promise<void> => {
+    while (!signal.aborted) {
+      try {
+        await work();
+      } catch (error) {
+        if (signal.aborted) return;
+        if (error instanceof PartitionCountChangedError) failure.reject(error);
+        hide();
+        logger.warn({ err: error }, 'positions or backlog could not be read');
+      }
+      await delay(lookEveryMs, undefined, { signal }).catch(() => {});
+    }
+  };
   const look = async (): Promise<void> => {
-    try {
-      await lookAtPositions(dependencies);
-    } catch (error) {
-      if (error instanceof PartitionCountChangedError) failure.reject(error);
-      // What cannot be read is not shown: the last numbers would say that all is well.
-      metrics.lag.reset();
-      logger.warn({ err: error }, 'positions could not be looked at');
-    }
+    positions = await lookAtPositions(dependencies);
   };
-  const tell = async (): Promise<void> => {
-    try {
-      await tellBacklog(dependencies);
-    } catch (error) {
+  void repeat(look, () => {
+    positions = undefined;
+    metrics.lag.reset();
+  });
+  void repeat(
+    () => tellLag(dependencies, positions),
+    () => metrics.lag.reset(),
+  );
+  void repeat(
+    () => tellBacklog(dependencies),
+    () => {
       for (const gauge of [metrics.marksDue, metrics.markAgeSeconds, metrics.deadLettersOpen]) gauge.remove({});
-      logger.warn({ err: error }, 'backlog could not be read');
-    }
-  };
-  const repeat = async (work: () => Promise<void>): Promise<void> => {
-    while (!stopping.signal.aborted) {
-      await work();
-      await delay(lookEveryMs, undefined, { signal: stopping.signal }).catch(() => {});
-    }
-  };
-  const running = Promise.all([look, tell].map(repeat));
-
-  return {
-    failed: failure.promise,
-    stop: async () => {
-      stopping.abort();
-      await running;
     },
-  };
+  );
+
+  return { failed: failure.promise, stop: () => stopping.abort() };
 };

@@ -180,11 +180,11 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
     opsUrl,
     failed: Promise.race([consumer.done, watch.failed]),
     stop: async () => {
+      watch.stop();
       clearInterval(purging);
       await intake.close();
       await Promise.all([
         consumer.stop(settings.shutdownMs / 2),
-        watch.stop(),
         sweep.stop(),
         relay.stop(),
         enforcement.stop(),

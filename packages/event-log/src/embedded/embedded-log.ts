@@ -1,5 +1,5 @@
 /** The log in tables of PostgreSQL, for a machine without Kafka. */
-import { partitionName } from '@realtime-service/contracts';
+
 import type { Pool, PoolClient } from 'pg';
 import type { EventLog, LogPosition, NewRecord, PartitionBounds, WriteLog } from '../event-log.ts';
 import { LogUnavailableError } from '../event-log.ts';
@@ -78,9 +78,9 @@ interface PlacedRecord {
   readonly partition: number;
 }
 
-/** Every writer takes the partitions' locks in this one order, else two of them could wait for each other. */
+/** Every writer takes the partitions' locks in this one order, of any release: two could wait for each other else. */
 function inLockOrder(placed: readonly PlacedRecord[]): PlacedRecord[][] {
-  const groups = Map.groupBy(placed, ({ record, partition }) => partitionName({ topic: record.topic, partition }));
+  const groups = Map.groupBy(placed, ({ record, partition }) => JSON.stringify([record.topic, partition]));
   return [...groups].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, group]) => group);
 }
 

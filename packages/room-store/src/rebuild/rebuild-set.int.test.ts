@@ -1,4 +1,5 @@
 import { topics } from '@realtime-service/contracts';
+import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { expect, test } from 'vitest';
 import { startDatabase } from '../../test/given.ts';
@@ -35,7 +36,13 @@ describeWith(['postgres'], 'the second set of tables', () => {
     expect(isBusy(await swap().catch((error: unknown) => error))).toBe(true);
     expect((await pool.query('select room_id from rooms')).rows).toEqual([{ room_id: 'stays' }]);
     await pool.query('drop event trigger slow');
-    expect(await swap()).toMatchObject({ marks: 0 });
+    // A busy machine may take some tries.
+    const trySwap = () =>
+      swap().catch((error: unknown) => {
+        if (!isBusy(error)) throw error;
+        return null;
+      });
+    expect(await until('it is swapped', trySwap)).toMatchObject({ marks: 0 });
     expect((await pool.query('select room_id from rooms')).rows).toEqual([]);
     await pool.end();
   });

@@ -43,7 +43,10 @@ export const rebuildUrlOf = (directUrl: string): string => {
   return url.href;
 };
 
-/** What the tables are like: a name for all that a copy of them takes over. */
+/** Raised whenever a rebuild counts records otherwise than before: a set that is half filled so is to be begun anew. */
+const countingRule = 2;
+
+/** What the tables are like: a name for all that a copy of them takes over, and for how it is filled. */
 const readShape = async (client: Client | Pool): Promise<string> => {
   const { rows } = await client.query<{ shape: string }>(
     `with replaced as (select oid, relname, relacl from pg_class where oid = any($1::regclass[])),
@@ -55,7 +58,7 @@ const readShape = async (client: Client | Pool): Promise<string> => {
           union all select relname, pg_get_indexdef(indexrelid) from replaced join pg_index on indrelid = oid
           union all select relname, concat_ws(' ', conname, pg_get_constraintdef(held.oid))
             from replaced join pg_constraint as held on conrelid = replaced.oid)
-      select md5(string_agg(concat_ws(' ', name, part), ', ' order by name, part)) as shape from parts`,
+      select md5(string_agg(concat_ws(' ', name, part), ', ' order by name, part)) || ' ${countingRule}' as shape from parts`,
     [rebuiltTables.map((name) => `public.${name}`)],
   );
   return rows[0]?.shape ?? '';
@@ -67,7 +70,7 @@ const assertUpToDate = async (client: Client | Pool): Promise<void> => {
     `select obj_description(to_regnamespace('${rebuildSchema}'), 'pg_namespace') as shape`,
   );
   if (rows[0]?.shape !== (await readShape(client)))
-    throw new RebuildOutdatedError('The tables have been altered since the rebuild was begun');
+    throw new RebuildOutdatedError('The tables, or this release, are not those that the rebuild was begun with');
 };
 
 /** What a copy of the tables has too is left out: defaults, indexes, statistics, and constraints but foreign keys. */
