@@ -131,8 +131,8 @@ export interface RoomService {
   readonly createRoom: (room: string, options: RoomOptions) => Promise<void>;
   /**
    * Has a node that lives take over a room that is listed and whose node does not live: LiveKit goes on listing it, and
-   * nobody answers for it. A room whose node lives is left as it is. False where there is no such room; one that ends in
-   * between is made anew, empty.
+   * nobody answers for it. A room whose node lives is left as it is. False where there is no such room; one that ends
+   * in between is made anew, empty.
    */
   readonly reviveRoom: (room: string) => Promise<boolean>;
   /** Also where there is no such room. */

@@ -64,10 +64,10 @@ const isClaimed = 'room_id = $1 and identity = $2 and locked_until = $3::timesta
 export const keptForSeconds = 3600;
 
 /**
- * Answers a mark that is still claimed. When it was raised again meanwhile it stays and is due at once, behind those that
- * wait already. `askAgainAtMs` keeps the question for a time when the answer changes by itself (the end of a ban),
- * and for an hour at most: whom it is about may be gone by then. Resolves with the trace of who raised it meanwhile: the
- * answer may have been given on that newer fact already.
+ * Answers a mark that is still claimed. When it was raised again meanwhile it stays and is due at once, behind those
+ * that wait already. `askAgainAtMs` keeps the question for a time when the answer changes by itself (the end of a ban),
+ * and for an hour at most: whom it is about may be gone by then. Resolves with the trace of who raised it meanwhile:
+ * the answer may have been given on that newer fact already.
  */
 export const settleMark = async (pool: Pool, mark: Mark, askAgainAtMs: number | null): Promise<string | null> => {
   const id = [mark.roomId, mark.identity, mark.claim, mark.generation.toString()];
@@ -112,7 +112,10 @@ export const postponeMark = async (
   );
 };
 
-/** Asks about identities of a room now. A mark that is due already keeps its place: raised often, it is answered no later. */
+/**
+ * Asks about identities of a room now. A mark that is due already keeps its place: raised often, it is answered no
+ * later.
+ */
 export const markIdentities = async (
   pool: Pool,
   roomId: string,

@@ -22,8 +22,8 @@ import { notify } from './notify.ts';
 
 const claimSeconds = 15;
 /**
- * What is not begun by then is left to the next claim. Each call is bounded, so what is begun has ended before another can
- * claim the question, and undoes nothing that the other did on newer facts.
+ * What is not begun by then is left to the next claim. Each call is bounded, so what is begun has ended before another
+ * can claim the question, and undoes nothing that the other did on newer facts.
  */
 const beginWithinMs = 10_000;
 const firstRetryMs = 250;
@@ -300,8 +300,9 @@ const inTrace = (name: string, traceparent: string | null, work: () => Promise<v
   withRemoteParent(traceparent === null ? {} : { traceparent }, () => withSpan(name, {}, work));
 
 /**
- * How many questions are being answered at once, and how many orders: those that wait in vain, for a LiveKit node that is
- * silent, leave room for others. Many more would hold up the projection, with which they share the pool of connections.
+ * How many questions are being answered at once, and how many orders: those that wait in vain, for a LiveKit node that
+ * is silent, leave room for others. Many more would hold up the projection, with which they share the pool of
+ * connections.
  */
 const atOnce = { questions: 64, orders: 16 };
 /** A notification can be missed, and marks become due by time alone. */
