@@ -475,8 +475,8 @@ const anyHistoryOfWrongClock = fc
 describe('a clock that was ahead', () => {
   const day = 86_400_000;
   /** As the log has it, at `receivedAtMs`. */
-  const apply = (set: WorkingSet, fact: LivekitFact, receivedAtMs: number, heardAtMs = receivedAtMs): WorkingSet => {
-    for (const change of evolvePresence(set, fact, receivedAtMs, heardAtMs)) set.put(change);
+  const apply = (set: WorkingSet, fact: LivekitFact, receivedAtMs: number, nowMs = receivedAtMs): WorkingSet => {
+    for (const change of evolvePresence(set, fact, receivedAtMs, nowMs)) set.put(change);
     return set;
   };
 
@@ -499,6 +499,21 @@ describe('a clock that was ahead', () => {
   test('by less than a minute is believed', () => {
     const set = hear([joined(first, ann)], undefined, after + 60_000);
     expect(sids(hear([observed(after, first, [])], set))).toEqual(['PA_1']);
+  });
+
+  test('is not what the lists of a topic show that is read again from its beginning', () => {
+    const set = hear([]);
+    const log: readonly (readonly [LivekitFact, number])[] = [
+      [joined(first, bob), now - day],
+      [observed(now - day + 1_000, first, [bob]), now - day + 1_000],
+      [observed(now - day + 2_000, null), now - day + 2_000],
+      [joined(second, annAgain), now],
+    ];
+    for (const _ of ['once', 'again']) {
+      for (const [fact, receivedAtMs] of log) apply(set, fact, receivedAtMs, now + 10);
+      expect(sids(set)).toEqual(['PA_2']);
+      expect(set.lives.get(theRoom)).toMatchObject({ roomSid: second.sid, isLive: true });
+    }
   });
 
   test('is not what a list shows that was read again long after', () => {

@@ -117,20 +117,20 @@ const joinedMs = (participant: LivekitParticipant): number =>
 /** By how much the clocks of those who receive facts may differ. */
 const clocksDifferMs = 60_000;
 
-/** When a list was asked for, and when it was heard: by the log, milliseconds since the epoch. */
+/** When a list was asked for, and the time when it is compared; milliseconds since the epoch. */
 interface ListTimes {
   readonly listedAtMs: number;
-  readonly heardAtMs: number;
+  readonly nowMs: number;
 }
 
 /**
- * Whether this was heard of since a list was asked for: that knows better than the list. A time far beyond that of the
- * list itself says only that a clock was ahead.
+ * Whether this was heard of since a list was asked for: that knows better than the list. A time that lies far
+ * ahead says only that a clock was ahead.
  */
 export const isHeardSince = (
   { lastFactAtMs }: Pick<Session, 'lastFactAtMs'>,
-  { listedAtMs, heardAtMs }: ListTimes,
-): boolean => lastFactAtMs >= listedAtMs && lastFactAtMs <= heardAtMs + clocksDifferMs;
+  { listedAtMs, nowMs }: ListTimes,
+): boolean => lastFactAtMs >= listedAtMs && lastFactAtMs <= nowMs + clocksDifferMs;
 
 interface Ending {
   readonly reason: string;
@@ -339,8 +339,8 @@ const observe = (entities: PresenceEntities, observed: LivekitObserved, list: Li
 
 /**
  * Folds one LiveKit fact. `receivedAtMs` is the record's time: no list was asked for later than that, whatever the
- * clock showed that dated it. `heardAtMs` is another where a record counts long after it was received. Facts may arrive
- * shuffled, repeated or not at all: a left or aborted sid stays ended whatever comes later, and a room's older life
+ * clock showed that dated it. `nowMs` is when it is folded, which may be long after it was received. Facts may
+ * arrive shuffled, repeated or not at all: a left or aborted sid stays ended whatever comes later, and a room's older life
  * never ends a newer one. Which is newer LiveKit's own times say, but for a list: it knows better than all that was
  * received before it was asked for.
  */
@@ -348,7 +348,7 @@ export const evolvePresence = (
   entities: PresenceEntities,
   fact: LivekitFact,
   receivedAtMs: number,
-  heardAtMs = receivedAtMs,
+  nowMs = receivedAtMs,
 ): PresenceChange[] => {
   switch (fact.type) {
     case 'room_started':
@@ -372,7 +372,7 @@ export const evolvePresence = (
     case 'observed':
       return observe(entities, fact.observed, {
         listedAtMs: Math.min(fact.observed.listedAtMs, receivedAtMs),
-        heardAtMs,
+        nowMs,
       });
   }
 };

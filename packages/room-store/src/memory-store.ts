@@ -368,7 +368,7 @@ export class MemoryDatabase {
           await this.#locks.take(owner, positionKey(at), 'update');
           const row = this.tables.positions.get(positionKey(at));
           if (row === undefined) throw new Error('partition was not prepared');
-          return row;
+          return { ...row, nowMs: this.#now() };
         }),
       knownFacts: (at, factKeys) =>
         run('knownFacts', () =>

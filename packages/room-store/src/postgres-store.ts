@@ -10,21 +10,21 @@ import { claimEdges, claimMarks, markIdentities, postponeEdge, postponeMark, set
 import { type PositionColumns, readPositions, toPosition } from './positions.ts';
 import { readLiveRoomIds, readLiveRooms } from './presence.ts';
 import { readFacts } from './read-facts.ts';
-import type { ChunkTransaction, KnownFact, LockedPosition, RoomStore } from './store.ts';
+import type { ChunkTransaction, KnownFact, LockedPosition, PositionNow, RoomStore } from './store.ts';
 
 /** Channel on which the enforcement is told of new marks; a notification may be missed, so it also polls. */
 export const marksChannel = 'realtime_marks';
 
-const lockPosition = async (client: Client, at: ProjectionPartition): Promise<LockedPosition> => {
-  const { rows } = await send<PositionColumns & { newest_recorded_at: Date }>(
+const lockPosition = async (client: Client, at: ProjectionPartition): Promise<PositionNow> => {
+  const { rows } = await send<PositionColumns & { newest_recorded_at: Date; now: Date }>(
     client,
-    `select next_offset, newest_recorded_at, last_offset, last_recorded_at from log_positions
+    `select next_offset, newest_recorded_at, last_offset, last_recorded_at, clock_timestamp() as now from log_positions
       where projection = $1 and topic = $2 and "partition" = $3 for update`,
     [at.projection, at.topic, at.partition],
   );
   const row = rows[0];
   if (row === undefined) throw new Error('partition was not prepared');
-  return { ...toPosition(row), newestRecordedAtMs: row.newest_recorded_at.getTime() };
+  return { ...toPosition(row), newestRecordedAtMs: row.newest_recorded_at.getTime(), nowMs: row.now.getTime() };
 };
 
 const knownFacts = async (

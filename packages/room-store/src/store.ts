@@ -22,6 +22,11 @@ export interface LockedPosition {
   readonly last: AppliedRecord | null;
 }
 
+/** A position, and the time by the database's clock. */
+export interface PositionNow extends LockedPosition {
+  readonly nowMs: number;
+}
+
 /** An applied fact, and the record time that it was applied with. */
 export interface KnownFact {
   readonly factKey: string;
@@ -34,7 +39,7 @@ export interface KnownFact {
  */
 export interface ChunkTransaction {
   /** Locks the partition's offset row and tells where it stands. */
-  readonly lockPosition: (at: ProjectionPartition) => Promise<LockedPosition>;
+  readonly lockPosition: (at: ProjectionPartition) => Promise<PositionNow>;
   /** Those of these facts that were applied before. */
   readonly knownFacts: (at: ProjectionPartition, factKeys: readonly string[]) => Promise<readonly KnownFact[]>;
   /** Those of these dead letters that there are. */

@@ -959,6 +959,30 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(inside()).toEqual(['bob', 'u-7']);
     });
 
+    test('no room is closed by an older state that came in between the look at the lane and the reading', async () => {
+      await aCall();
+      const lane = partitionOf(room, partitionCount);
+      const sameLane = Array.from({ length: 1_000 }, (_, at) => `new-${at}`);
+      const created = sameLane.find((each) => partitionOf(each, partitionCount) === lane) ?? '';
+      livekit.put(created, { sid: 'PA_9', identity: 'u-9', attributes: { 'rt.user': 'u-9' }, permission: {} });
+      let reads = 0;
+      // As a standby answers that does not know of the room's creation yet.
+      const readFacts: RoomStore['readFacts'] = async (asked) => {
+        reads += 1;
+        if (reads === 2)
+          await parts.pool.query(
+            'update log_positions set next_offset = next_offset - 1 where topic = $1 and partition = $2',
+            [topics.roomEvents, lane],
+          );
+        return parts.store.readFacts(asked);
+      };
+      await parts.store.markIdentities(created, [''], { cause: 'test', causedAtMs: Date.now() });
+      start({ unknownRooms: 'close', store: { ...parts.store, readFacts } });
+      await until('it was asked about again', () => reads > 2);
+      expect(inside(created)).toEqual(['u-9']);
+      expect(livekit.callsOf('DeleteRoom')).toEqual([]);
+    });
+
     test('a room that is created in that moment is not closed', async () => {
       parts.consume();
       await enter('new-room', 'u-7');

@@ -109,6 +109,8 @@ const answerRoom = async (dependencies: EnforcementDependencies, mark: ClaimedMa
   if (room === null && unknownRooms === 'observe') return settled('observed', 'unknown_room');
   const end = room === null ? 'unknown_room' : endOf(room, nowMs);
   if (end !== null) {
+    // As before a removal; a closed room stays closed.
+    if (end !== 'room_closed' && !(await gate.hasReachedKnown([roomId]))) return later;
     assertInTime(dependencies, mark);
     // Of an end by schedule they were told before.
     if (end === 'room_closed' && isRoomLive)

@@ -438,6 +438,22 @@ describeWith(['postgres'], 'the sweep', () => {
     expect(askedRooms(5)).toEqual(['room-5', 'room-6', 'room-7', 'room-8', 'room-9']);
   });
 
+  test('repairs what it found after ten calls that took long, and goes on behind them', async () => {
+    for (let at = 10; at < 22; at += 1) {
+      put(`room-${at}`, 'ann');
+      put(`room-${at}-quick`, 'bob');
+    }
+    let elapsedMs = 0;
+    const listSids: RoomService['listSids'] = (room) => {
+      if (!room.name.endsWith('quick')) elapsedMs += 1_000;
+      return livekit.service.listSids(room);
+    };
+    const slow = { livekit: { ...livekit.service, listSids }, clock: { ...fastClock, elapsed: () => elapsedMs } };
+    expect(await sweep(slow)).toBe(19);
+    expect((await live()).at(-1)).toBe('room-19 PA_ann');
+    expect(await sweep(slow)).toBe(5);
+  });
+
   test('goes on behind the room at which its second look gave up', async () => {
     for (let at = 0; at < 10; at += 1) put(`room-${at}`, 'ann');
     const listParticipants = (): Promise<never> => Promise.reject(unavailable());

@@ -23,6 +23,9 @@ const roomsAtOnceMs = (roomsAtOnce / roomsPerSecond) * 1000;
 const appendTimeoutMs = 5_000;
 /** So many failures one after the other are an outage: each may have taken as long as a call may. */
 const failuresInARow = 5;
+/** What was found is repaired after so many calls that took long: rooms of a dead node take 2 s each. */
+const slowCallMs = 1_000;
+const slowCallsAtMost = 10;
 /**
  * A room that did not answer for so long is taken over by a node that lives. LiveKit takes a node for dead after 5 s;
  * one that only stood still for some seconds goes on with its people, who would then be where nobody sees them.
@@ -59,11 +62,11 @@ export interface SweepState {
 
 export const beforeAnySweep: SweepState = { leftAt: '', silentSinceMs: new Map() };
 
-/** One room as LiveKit has it, and when it was asked and was heard. */
+/** One room as LiveKit has it, when it was asked for, and when it was heard. */
 interface Look<P extends ListedSid = ListedSid> {
   readonly roomId: string;
   readonly listedAtMs: number;
-  readonly heardAtMs: number;
+  readonly nowMs: number;
   readonly room: LivekitRoom | null;
   readonly participants: readonly P[];
 }
@@ -116,7 +119,8 @@ const differencesOf = <P extends ListedSid>(
  * Looks at rooms at a bounded rate, and finds those that differ. They are listed again some at a time, right before
  * their people are: of a room that is gone since, LiveKit knows only after seconds. What is believed of these is read
  * right after, so that little arrives in between. What cannot be listed is left to the next sweep, or one failing call
- * in ten would keep every other room from being repaired; after an outage's worth of failures, so is the rest.
+ * in ten would keep every other room from being repaired; after an outage's worth of failures, or of time, so is the
+ * rest.
  */
 const lookAt = async <P extends ListedSid>(
   { store, livekit, clock, logger, signal }: SweepDependencies,
@@ -126,8 +130,11 @@ const lookAt = async <P extends ListedSid>(
   const startedAtMs = clock.now();
   const differing: Difference<P>[] = [];
   let failures = 0;
+  let slowCalls = 0;
+  const hasGivenUp = (): boolean => failures === failuresInARow || slowCalls === slowCallsAtMost;
   /** Null where LiveKit failed. */
   const ask = async <T>(rooms: readonly string[], call: () => Promise<T>): Promise<T | null> => {
+    const askedAtMs = clock.elapsed();
     try {
       const answer = await call();
       failures = 0;
@@ -136,6 +143,8 @@ const lookAt = async <P extends ListedSid>(
       failures += 1;
       logger.warn({ rooms, err: error }, 'rooms could not be looked at');
       return null;
+    } finally {
+      if (clock.elapsed() - askedAtMs >= slowCallMs) slowCalls += 1;
     }
   };
   for (let first = 0; first < roomIds.length; first += roomsAtOnce) {
@@ -152,12 +161,12 @@ const lookAt = async <P extends ListedSid>(
       signal.throwIfAborted();
       const room = rooms.get(roomId) ?? null;
       const participants = room === null ? [] : await ask([roomId], () => list(room));
-      if (participants !== null) looks.push({ roomId, listedAtMs, heardAtMs: clock.now(), room, participants });
+      if (participants !== null) looks.push({ roomId, listedAtMs, nowMs: clock.now(), room, participants });
       leftAt = roomId;
-      if (failures === failuresInARow) break;
+      if (hasGivenUp()) break;
     }
     if (looks.length > 0) differing.push(...differencesOf(looks, await store.readLiveRooms(some)));
-    if (failures === failuresInARow) {
+    if (hasGivenUp()) {
       logger.warn({ leftAt }, 'the rest of the rooms is left to the next sweep');
       return { differing, leftAt };
     }

@@ -57,13 +57,13 @@ const withoutRepeats = (records: readonly ChunkRecord[], position: bigint, repea
   });
 };
 
-const evolve = (set: WorkingSet, record: ChunkRecord): (RoomChange | PresenceChange)[] => {
+const evolve = (set: WorkingSet, record: ChunkRecord, nowMs: number): (RoomChange | PresenceChange)[] => {
   const { content, origin, recordedAtMs, retriedAtMs } = record;
   switch (content.kind) {
     case 'room_event':
       return (retriedAtMs === undefined ? evolveRoom : evolveRetried)(set, content.event, origin);
     case 'livekit':
-      return evolvePresence(set, content.fact, recordedAtMs, retriedAtMs);
+      return evolvePresence(set, content.fact, recordedAtMs, nowMs);
     case 'dead':
       return suspectsOf(content.unreadable, set, origin);
     case 'retry':
@@ -73,10 +73,15 @@ const evolve = (set: WorkingSet, record: ChunkRecord): (RoomChange | PresenceCha
   }
 };
 
-const fold = (set: WorkingSet, records: readonly ChunkRecord[], raisesMarks: boolean): ChunkWrites => {
+interface FoldOptions {
+  readonly nowMs: number;
+  readonly raisesMarks: boolean;
+}
+
+const fold = (set: WorkingSet, records: readonly ChunkRecord[], { nowMs, raisesMarks }: FoldOptions): ChunkWrites => {
   const writes = new ChunkWrites(raisesMarks);
   for (const record of records) {
-    for (const change of evolve(set, record)) {
+    for (const change of evolve(set, record, nowMs)) {
       writes.add(change, set, record);
       set.put(change);
     }
@@ -119,7 +124,7 @@ const apply = async (transaction: ChunkTransaction, chunk: Chunk): Promise<Chunk
     known.map(({ factKey, recordedAtMs }) => [factKey, recordedAtMs]),
   );
   const fresh = withoutRepeats(records, position, repeats);
-  const writes = fold(set, fresh, chunk.projection === activeProjection);
+  const writes = fold(set, fresh, { nowMs: locked.nowMs, raisesMarks: chunk.projection === activeProjection });
   const [marks] = await allInOrder([
     transaction.write(chunk, writes),
     transaction.advance(chunk, {

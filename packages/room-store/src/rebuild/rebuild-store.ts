@@ -4,7 +4,7 @@ import type { Touched } from '../apply/touched.ts';
 import { writeState } from '../apply/write-chunk.ts';
 import { inTransaction, type Pool } from '../database/database.ts';
 import { transactionOf } from '../postgres-store.ts';
-import type { ChunkStore, LockedPosition } from '../store.ts';
+import type { ChunkStore, PositionNow } from '../store.ts';
 
 const bits = 2 ** 27;
 
@@ -89,8 +89,8 @@ export const createRebuildStore = (pool: Pool, isEmpty: boolean): ChunkStore => 
       const result = await inTransaction(pool, (client) => {
         const transaction = transactionOf(client);
         const known = new Set<string>();
-        let locked: Promise<LockedPosition> | undefined;
-        const lockPosition = async (at: ProjectionPartition): Promise<LockedPosition> => {
+        let locked: Promise<PositionNow> | undefined;
+        const lockPosition = async (at: ProjectionPartition): Promise<PositionNow> => {
           const position = await transaction.lockPosition(at);
           if (position.nextOffset !== (leftAt.get(at.partition) ?? 0n)) written = undefined;
           return position;
