@@ -339,8 +339,8 @@ const observe = (entities: PresenceEntities, observed: LivekitObserved, list: Li
 
 /**
  * Folds one LiveKit fact. `receivedAtMs` is the record's time: no list was asked for later than that, whatever the
- * clock showed that dated it. `nowMs` is when it is folded, which may be long after it was received. Facts may
- * arrive shuffled, repeated or not at all: a left or aborted sid stays ended whatever comes later, and a room's older life
+ * clock showed that dated it. `nowMs` is when it is folded, which may be long after it was received. Facts may arrive
+ * shuffled, repeated or not at all: a left or aborted sid stays ended whatever comes later, and a room's older life
  * never ends a newer one. Which is newer LiveKit's own times say, but for a list: it knows better than all that was
  * received before it was asked for.
  */
