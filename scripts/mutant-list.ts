@@ -306,6 +306,11 @@ export const mutants: readonly Mutant[] = [
         from: 'if (!(await gate.hasReachedKnown([roomId]))) return later;\n    answer',
         to: 'answer',
       },
+      {
+        path: 'services/room-worker/src/enforce.ts',
+        from: "    if (end !== 'room_closed' && !(await gate.hasReachedKnown([roomId]))) return later;\n",
+        to: '',
+      },
     ],
     caughtBy: {
       file: 'services/room-worker/src/enforce.int.test.ts',
