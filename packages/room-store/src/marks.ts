@@ -113,9 +113,13 @@ export const postponeMark = async (
 };
 
 /**
- * Asks about identities of a room now. A mark that is due already keeps its place: raised often, it is answered no
- * later.
+ * What becomes of a mark that is raised again, for an `on conflict` of its key: it is asked about as if for the first
+ * time. One that is due already keeps its place, so that whoever is asked about often is answered no later.
  */
+export const raisedAgainSql =
+  'generation = marks.generation + 1, attempts = 0, due_at = least(marks.due_at, excluded.due_at)';
+
+/** Asks about identities of a room now. */
 export const markIdentities = async (
   pool: Pool,
   roomId: string,
@@ -126,8 +130,8 @@ export const markIdentities = async (
   await pool.query(
     `insert into marks (room_id, identity, cause, caused_at, due_at)
       select $1, identity, $3, $4, clock_timestamp() from unnest($2::opaque_id[]) as identity order by identity
-      on conflict (room_id, identity) do update set generation = marks.generation + 1, attempts = 0,
-        due_at = least(marks.due_at, excluded.due_at), caused_at = least(marks.caused_at, excluded.caused_at)`,
+      on conflict (room_id, identity) do update set ${raisedAgainSql},
+        caused_at = least(marks.caused_at, excluded.caused_at)`,
     [roomId, identities, cause, new Date(causedAtMs)],
   );
 };

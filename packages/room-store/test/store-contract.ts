@@ -405,26 +405,24 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       expect(await inTurn()).toEqual(['ann', 'bob']);
     });
 
-    const raisedMeanwhile = [
-      ['answered', (mark: Mark) => open().store.settleMark(mark, null)],
-      ['answered until later', (mark: Mark) => open().store.settleMark(mark, soonMs)],
-      ['put back', (mark: Mark) => open().store.postponeMark(mark, 60_000)],
+    /** What whoever claimed a mark may do with it. */
+    const endings = [
+      ['answered', 'answers', (mark: Mark) => open().store.settleMark(mark, null)],
+      ['answered until later', 'answers until later', (mark: Mark) => open().store.settleMark(mark, soonMs)],
+      ['put back', 'puts back', (mark: Mark) => open().store.postponeMark(mark, 60_000)],
     ] as const;
-    test.each(raisedMeanwhile)(
-      'one that was raised before it was %s goes behind those that are due',
-      async (_, settle) => {
-        await waiting('ann', 'bob');
-        const mark = await claimOne();
-        await raise('ann');
-        await settle(mark);
-        expect(await inTurn()).toEqual(['bob', 'ann']);
-      },
-    );
+    const done = endings.map(([isDone, , settle]) => [isDone, settle] as const);
+    const does = endings.map(([, each, settle]) => [each, settle] as const);
 
-    test.each([
-      ['answered until later', (mark: Mark) => open().store.settleMark(mark, soonMs)],
-      ['put back', (mark: Mark) => open().store.postponeMark(mark, 60_000)],
-    ])('one that was %s is due at once when it is raised', async (_, settle) => {
+    test.each(done)('one that was raised before it was %s goes behind those that are due', async (_, settle) => {
+      await waiting('ann', 'bob');
+      const mark = await claimOne();
+      await raise('ann');
+      await settle(mark);
+      expect(await inTurn()).toEqual(['bob', 'ann']);
+    });
+
+    test.each(done.slice(1))('one that was %s is due at once when it is raised', async (_, settle) => {
       await raise();
       await settle(await claimOne());
       await raise();
@@ -467,13 +465,7 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       expect(await claimOne()).toMatchObject({ attempts: 1 });
     });
 
-    const late = [
-      ['answers', (mark: Mark) => open().store.settleMark(mark, null)],
-      ['answers until later', (mark: Mark) => open().store.settleMark(mark, soonMs)],
-      ['puts back', (mark: Mark) => open().store.postponeMark(mark, 60_000)],
-    ] as const;
-
-    test.each(late)(
+    test.each(does)(
       'one that others have answered meanwhile, and that was raised anew, stays: who %s it late',
       async (_, settle) => {
         await raise();
@@ -485,7 +477,7 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       },
     );
 
-    test.each(late)('one that another is answering stays claimed: who %s it late', async (_, settle) => {
+    test.each(does)('one that another is answering stays claimed: who %s it late', async (_, settle) => {
       await raise();
       const first = await claimOne(-1);
       const second = await claimOne();

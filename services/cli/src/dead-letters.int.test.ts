@@ -5,8 +5,8 @@ import { createPool } from '@realtime-service/room-store';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { roomRecord, startProjection, type TestProjection } from '../../room-worker/test/projection.ts';
 import { partitionCount } from '../../room-worker/test/records.ts';
+import { notingTerminal } from '../test/noting-terminal.ts';
 import { type Ended, runRealtime } from '../test/run-realtime.ts';
-import type { Terminal } from './command.ts';
 import { commands } from './commands.ts';
 import { CliSettings } from './config.ts';
 import { runCli } from './run-cli.ts';
@@ -48,26 +48,18 @@ describeWith(['postgres'], 'realtime dead-letters', () => {
     runRealtime({ DATABASE_URL: parts.url }, 'dead-letters', ...args);
   /** The same, in this process and at a terminal where somebody answers. */
   const atTerminal = async (answer: () => string | Promise<string>, ...args: readonly string[]) => {
-    const told = { code: 0, out: '', err: '', questions: [] as string[] };
-    const terminal: Terminal = {
-      write: (text) => {
-        told.out += text;
-      },
-      tell: (text) => {
-        told.err += text;
-      },
-      isInteractive: true,
-      ask: async (question) => {
-        told.questions.push(question);
-        return answer();
-      },
+    const { terminal, told } = notingTerminal();
+    const questions: string[] = [];
+    const ask = async (question: string): Promise<string> => {
+      questions.push(question);
+      return answer();
     };
-    told.code = await runCli(commands, ['dead-letters', ...args], {
-      terminal,
+    const code = await runCli(commands, ['dead-letters', ...args], {
+      terminal: { ...terminal, isInteractive: true, ask },
       ending: new AbortController().signal,
       readSettings: () => CliSettings.parse({ DATABASE_URL: parts.url }),
     });
-    return told;
+    return { ...told, code, questions };
   };
 
   const created = (roomId = room): NewRecord =>

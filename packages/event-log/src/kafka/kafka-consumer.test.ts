@@ -70,6 +70,9 @@ describe('consumeKafka', () => {
   let consumer: LogConsumer;
   afterEach(() => consumer.stop(1_000));
 
+  const untilPaused = (member: ReturnType<typeof createFakeMember>, isPaused: boolean) =>
+    vi.waitFor(() => expect(member.isPaused(0)).toBe(isPaused), patience);
+
   function given(options: Partial<ConsumeOptions>) {
     const members: ReturnType<typeof createFakeMember>[] = [];
     const handed: PromiseWithResolvers<BatchOutcome>[] = [];
@@ -94,19 +97,22 @@ describe('consumeKafka', () => {
         if (member?.isRunning() !== true) throw new Error(`member ${nth} does not run`);
         return member;
       }, patience);
+    /** Has joined, and reads from where it is to begin. */
+    const assigned = async (nth: number) => {
+      const member = await running(nth);
+      member.join(0);
+      await untilPaused(member, false);
+      return member;
+    };
     const finish = (nth: number, nextOffset = 1n) => handed[nth]?.resolve({ kind: 'advance', nextOffset });
-    return { running, handed, finish };
+    return { running, assigned, handed, finish };
   }
 
-  const untilPaused = (member: ReturnType<typeof createFakeMember>, isPaused: boolean) =>
-    vi.waitFor(() => expect(member.isPaused(0)).toBe(isPaused), patience);
   const startAt = async () => [{ topic: 't', partition: 0, offset: 0n }];
 
   it('goes on with a partition that another assignment had left alone', async () => {
-    const { running, handed, finish } = given({ startAt });
-    const member = await running(0);
-    member.join(0);
-    await untilPaused(member, false);
+    const { assigned, handed, finish } = given({ startAt });
+    const member = await assigned(0);
     const first = member.bring(0, '0');
     handed[0]?.resolve({ kind: 'retry', nextOffset: 0n, afterMs: 3_600_000 });
     await first;
@@ -124,10 +130,8 @@ describe('consumeKafka', () => {
     ['from where startAt says', { startAt }],
     ['from where the group was', {}],
   ])('goes on with a partition whose batch outlived its assignment, %s', async (_, options) => {
-    const { running, handed, finish } = given(options);
-    const member = await running(0);
-    member.join(0);
-    await untilPaused(member, false);
+    const { assigned, handed, finish } = given(options);
+    const member = await assigned(0);
     await member.bring(0, '0');
     expect(member.isPaused(0)).toBe(true);
 
@@ -141,10 +145,8 @@ describe('consumeKafka', () => {
   });
 
   it('outlives a batch that ends between the stop of its member and the crash', async () => {
-    const { running, finish } = given({ startAt });
-    const member = await running(0);
-    member.join(0);
-    await untilPaused(member, false);
+    const { running, assigned, finish } = given({ startAt });
+    const member = await assigned(0);
     await member.bring(0, '0');
     member.stop();
     finish(0);
@@ -154,17 +156,13 @@ describe('consumeKafka', () => {
   });
 
   it('hands a partition to one member at a time, and the next one goes on after the one before', async () => {
-    const { running, handed, finish } = given({ startAt });
-    const before = await running(0);
-    before.join(0);
-    await untilPaused(before, false);
+    const { assigned, handed, finish } = given({ startAt });
+    const before = await assigned(0);
     await before.bring(0, '0');
     before.stop();
     before.crash();
 
-    const member = await running(1);
-    member.join(0);
-    await untilPaused(member, false);
+    const member = await assigned(1);
     await member.bring(0, '0');
     expect(member.isPaused(0)).toBe(true);
     expect(handed).toHaveLength(1);
@@ -196,10 +194,8 @@ describe('consumeKafka', () => {
   });
 
   it('keeps a partition paused until everything is over that it waits for', async () => {
-    const { running, handed } = given({ startAt });
-    const member = await running(0);
-    member.join(0);
-    await untilPaused(member, false);
+    const { assigned, handed } = given({ startAt });
+    const member = await assigned(0);
     await member.bring(0, '0');
     handed[0]?.resolve({ kind: 'retry', nextOffset: 0n, afterMs: 100 });
     await new Promise((resolve) => setImmediate(resolve));

@@ -13,6 +13,7 @@ import {
 } from '../database/rows.ts';
 import { send, toBytea } from '../database/statement.ts';
 import { settleDeadLetters } from '../dead-letters/dead-letters.ts';
+import { raisedAgainSql } from '../marks.ts';
 import type { ChunkRecord } from './chunk.ts';
 import { type ChunkWrites, edgeLifeSeconds } from './chunk-writes.ts';
 
@@ -131,8 +132,8 @@ const writeMarks = async (client: Client, writes: ChunkWrites): Promise<number> 
         select distinct on (room_id, identity) room_id, identity, cause, caused_at, trace, clock_timestamp()
           from affected order by room_id, identity, caused_at
         on conflict (room_id, identity) do update set
-          generation = marks.generation + 1, cause = excluded.cause, trace = excluded.trace, attempts = 0,
-          caused_at = least(marks.caused_at, excluded.caused_at), due_at = least(marks.due_at, excluded.due_at)`,
+          ${raisedAgainSql}, cause = excluded.cause, trace = excluded.trace,
+          caused_at = least(marks.caused_at, excluded.caused_at)`,
     [
       rows.map(({ concern }) => concern),
       rows.map(({ left }) => left),

@@ -1,5 +1,6 @@
 import { LogReplacedError } from '../apply/apply-chunk.ts';
 import { type Client, inTransaction, type Pool } from '../database/database.ts';
+import { raisedAgainSql } from '../marks.ts';
 import { activeProjection } from '../positions.ts';
 import { marksChannel } from '../postgres-store.ts';
 
@@ -193,8 +194,7 @@ const markWhatIsLiveSql = `
     select room_id, identity, 'rebuilt', clock_timestamp(), clock_timestamp() from (
         select room_id, identity from sessions where is_live union select room_id, '' from room_lives where is_live) as live
       order by room_id, identity
-    on conflict (room_id, identity) do update set generation = marks.generation + 1, attempts = 0,
-      due_at = least(marks.due_at, excluded.due_at)`;
+    on conflict (room_id, identity) do update set ${raisedAgainSql}`;
 
 /** A set that was made from another log would bring its positions along, under which nobody has read that one. */
 const assertSameLog = async (client: Client, topic: string): Promise<void> => {
