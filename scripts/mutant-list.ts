@@ -122,7 +122,7 @@ export const mutants: readonly Mutant[] = [
       },
     ],
     caughtBy: {
-      file: 'packages/room-store/src/memory-store.test.ts',
+      file: 'packages/room-store/test/memory-store.test.ts',
       title: 'a producer that sends a fact again does not bring a removed person back',
     },
   },
@@ -130,7 +130,7 @@ export const mutants: readonly Mutant[] = [
     name: 'no look at the last record that was applied',
     edits: [{ path: applyChunk, from: '  assertSameLog(chunk, locked.last);\n', to: '' }],
     caughtBy: {
-      file: 'packages/room-store/src/memory-store.test.ts',
+      file: 'packages/room-store/test/memory-store.test.ts',
       title: 'tells another log: before what was not applied yet, nothing of it is applied',
     },
   },
@@ -183,7 +183,7 @@ export const mutants: readonly Mutant[] = [
         to: '',
       },
     ],
-    caughtBy: { file: 'packages/room-store/src/memory-store.test.ts', title: 'an entry is always asked about' },
+    caughtBy: { file: 'packages/room-store/test/memory-store.test.ts', title: 'an entry is always asked about' },
   },
   {
     name: "LiveKit's clock before a newer list",

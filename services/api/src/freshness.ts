@@ -9,6 +9,7 @@ import {
 import { type EventLog, partitionOf } from '@realtime-service/event-log';
 import type { PartitionPosition } from '@realtime-service/room-store';
 import { type Logger, withDeadline } from '@realtime-service/telemetry';
+import { type PartitionFreshness, PartitionProgress } from './partition-progress.ts';
 import { ProblemError } from './problem.ts';
 
 const lookEveryMs = 1_000;
@@ -16,39 +17,6 @@ const waitAtMostMs = 1_000;
 const pollEveryMs = 20;
 /** A log that is away must not keep a process from starting. */
 const firstLookWithinMs = 2_000;
-/** Observations kept per partition, one a second at most. */
-const maxUnreached = 600;
-
-/** A high position that was seen and has not been applied yet. */
-interface Observation {
-  high: bigint;
-  readonly seenAtMs: number;
-  /** Found at the first look, so that nobody knows since when it waits; or applied once, and gone by a restore. */
-  readonly isFromBefore: boolean;
-}
-
-interface PartitionState {
-  readonly topic: string;
-  readonly partition: number;
-  high: bigint;
-  applied: bigint;
-  readonly unreached: Observation[];
-  /** Since when the log ends before what had been applied: it is another one, of which nothing is applied. */
-  shortSinceMs: number | null;
-}
-
-export interface PartitionFreshness {
-  readonly topic: string;
-  readonly partition: number;
-  /** Records that are not applied. */
-  readonly lag: bigint;
-  /**
-   * Time since the oldest high position that is not reached was first seen, or since the log was found to end before
-   * what had been applied; 0 where neither is.
-   */
-  readonly ageMs: number;
-}
-
 export interface Freshness {
   /**
    * False while the room's partition or the person's is older than the limit, or is behind where the first look found
@@ -91,7 +59,7 @@ export const createFreshness = ({
   logger,
   now = () => performance.now(),
 }: FreshnessOptions): Freshness => {
-  const states = new Map<string, PartitionState>();
+  const progresses = new Map<string, PartitionProgress>();
   const partitionCounts = new Map<string, number>();
   const stopping = new AbortController();
   let isLogKnown = false;
@@ -99,33 +67,11 @@ export const createFreshness = ({
   let polling: Promise<void> | undefined;
   let reading: Promise<void> | undefined;
 
-  const stateOf = ({ topic, partition }: LogPartition): PartitionState => {
+  const progressOf = ({ topic, partition }: LogPartition): PartitionProgress => {
     const key = partitionName({ topic, partition });
-    const known = states.get(key) ?? {
-      topic,
-      partition,
-      high: 0n,
-      applied: 0n,
-      unreached: [],
-      shortSinceMs: null,
-    };
-    states.set(key, known);
+    const known = progresses.get(key) ?? new PartitionProgress({ topic, partition }, maxAgeMs);
+    progresses.set(key, known);
     return known;
-  };
-
-  const noteApplied = (position: PartitionPosition): void => {
-    const { nextOffset } = position;
-    const state = stateOf(position);
-    if (nextOffset < state.applied)
-      state.unreached.unshift({ high: state.applied, seenAtMs: now(), isFromBefore: true });
-    // Somebody applies it, from the beginning or by an operator's word.
-    if (nextOffset !== state.applied) state.shortSinceMs = null;
-    state.applied = nextOffset;
-    dropReached(state);
-  };
-
-  const dropReached = ({ unreached, applied }: PartitionState): void => {
-    while (unreached[0] !== undefined && unreached[0].high <= applied) unreached.shift();
   };
 
   /**
@@ -135,7 +81,9 @@ export const createFreshness = ({
   const readApplied = (): Promise<void> => {
     reading ??= readPositions()
       .then(
-        (positions) => positions.forEach(noteApplied),
+        (positions) => {
+          for (const position of positions) progressOf(position).noteApplied(position.nextOffset, now());
+        },
         (error: unknown) => logger.debug({ err: error }, 'applied positions could not be read'),
       )
       .finally(() => {
@@ -145,23 +93,13 @@ export const createFreshness = ({
   };
 
   const readHigh = async (topic: string): Promise<void> => {
-    // Noted before the log is asked: what is applied meanwhile may lie beyond its answer.
-    const applied = new Map(states.values().map((state) => [state, state.applied]));
+    const appliedBefore = new Map(progresses.values().map((progress) => [progress, progress.applied]));
     const partitions = await bounds(topic);
-    const isFromBefore = !partitionCounts.has(topic);
+    const isFirst = !partitionCounts.has(topic);
     partitionCounts.set(topic, partitions.length);
     for (const { partition, high } of partitions) {
-      const state = stateOf({ topic, partition });
-      state.high = high;
-      for (const seen of state.unreached) if (seen.high > high) seen.high = high;
-      dropReached(state);
-      const last = state.unreached.at(-1);
-      if (high < (applied.get(state) ?? 0n)) state.shortSinceMs ??= now();
-      // A broker that has failed over may tell of less for a moment. Later it is another log, however long it grows.
-      else if (ageMs(state) <= maxAgeMs) state.shortSinceMs = null;
-      if (high <= (last?.high ?? state.applied)) continue;
-      if (last !== undefined && state.unreached.length >= maxUnreached) last.high = high;
-      else state.unreached.push({ high, seenAtMs: now(), isFromBefore });
+      const progress = progressOf({ topic, partition });
+      progress.noteHigh(high, appliedBefore.get(progress) ?? 0n, { nowMs: now(), isFirst });
     }
   };
 
@@ -187,33 +125,16 @@ export const createFreshness = ({
     }
   };
 
-  const ageMs = ({ unreached: [oldest], shortSinceMs }: PartitionState): number => {
-    const nowMs = now();
-    return nowMs - Math.min(oldest?.seenAtMs ?? nowMs, shortSinceMs ?? nowMs);
-  };
-
-  const isTooOld = (state: PartitionState): boolean =>
-    state.unreached[0]?.isFromBefore === true || ageMs(state) > maxAgeMs;
-
   /** Facts about a room have its id as their key, those about a person and a login have the person's. */
-  const stateOfKey = (key: string): PartitionState | undefined => {
+  const progressOfKey = (key: string): PartitionProgress | undefined => {
     const topic = topics.roomEvents;
     const count = partitionCounts.get(topic);
-    return count === undefined ? undefined : states.get(partitionName({ topic, partition: partitionOf(key, count) }));
+    if (count === undefined) return undefined;
+    return progresses.get(partitionName({ topic, partition: partitionOf(key, count) }));
   };
 
-  const toFreshness = (state: PartitionState): PartitionFreshness => ({
-    topic: state.topic,
-    partition: state.partition,
-    lag: state.high > state.applied ? state.high - state.applied : 0n,
-    ageMs: ageMs(state),
-  });
-
-  const isReached = (positions: readonly LogPosition[]): boolean =>
-    positions.every((position) => {
-      const state = states.get(partitionName(position));
-      return state !== undefined && state.shortSinceMs === null && state.applied > position.offset;
-    });
+  const areApplied = (positions: readonly LogPosition[]): boolean =>
+    positions.every((position) => progresses.get(partitionName(position))?.hasApplied(position.offset) ?? false);
 
   /** All who wait share one query at a time. */
   const poll = (): Promise<void> => {
@@ -227,13 +148,15 @@ export const createFreshness = ({
 
   return {
     isCurrent: (roomId, userId) => {
+      const nowMs = now();
+      const isTooOld = (progress: PartitionProgress): boolean => progress.isTooOld(nowMs);
       // Partitions are worked out only where they can matter: every join asks.
-      if (!states.values().some(isTooOld)) return true;
-      return [roomId, userId].map(stateOfKey).every((state) => state === undefined || !isTooOld(state));
+      if (!progresses.values().some(isTooOld)) return true;
+      return [roomId, userId].map(progressOfKey).every((progress) => progress === undefined || !isTooOld(progress));
     },
     reaches: async (positions) => {
       const deadlineMs = now() + waitAtMostMs;
-      while (!isReached(positions)) {
+      while (!areApplied(positions)) {
         const leftMs = deadlineMs - now();
         if (leftMs <= 0) return false;
         // A database that hangs answers later than that, if at all.
@@ -241,11 +164,8 @@ export const createFreshness = ({
       }
       return true;
     },
-    partitions: () => [...states.values()].map(toFreshness),
-    ofKey: (key) => {
-      const state = stateOfKey(key);
-      return state === undefined ? undefined : toFreshness(state);
-    },
+    partitions: () => [...progresses.values()].map((progress) => progress.freshness(now())),
+    ofKey: (key) => progressOfKey(key)?.freshness(now()),
     isLogKnown: () => isLogKnown,
     look,
     start: async () => {

@@ -1,6 +1,13 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { allTopics, consumedTopics } from '@realtime-service/contracts';
-import { type LogConsumer, type LogPartition, openEventLog, prepareEmbeddedLog } from '@realtime-service/event-log';
+import { allTopics, consumedTopics, partitionName } from '@realtime-service/contracts';
+import {
+  type EventLog,
+  type LogConsumer,
+  type LogPartition,
+  type LogStart,
+  openEventLog,
+  prepareEmbeddedLog,
+} from '@realtime-service/event-log';
 import { createRoomService } from '@realtime-service/livekit';
 import {
   activeProjection,
@@ -10,6 +17,7 @@ import {
   marksChannel,
   migrate,
   PartitionCountChangedError,
+  type Pool,
   preparePositions,
   purge,
   readPositions,
@@ -59,6 +67,54 @@ const untilReady = async (
   }
 };
 
+interface Dependencies {
+  readonly pool: Pool;
+  readonly log: EventLog;
+  readonly logger: Logger;
+}
+
+/** Waits for the database and the log, and makes ready what is read from them. Answers the topics' partition counts. */
+const prepare = async (
+  { database, log: { kind } }: WorkerSettings,
+  { pool, log, logger }: Dependencies,
+  ending: AbortSignal,
+): Promise<Map<string, number>> => {
+  const partitionCounts = new Map<string, number>();
+  const prepareDatabase = async (): Promise<void> => {
+    const applied = await migrate(database.directUrl, ending);
+    if (applied.length > 0) logger.info({ migrations: applied }, 'schema migrated');
+    if (kind === 'embedded') await prepareEmbeddedLog(pool, allTopics);
+  };
+  const preparePartitions = async (): Promise<void> => {
+    for (const topic of consumedTopics) {
+      const { length } = await log.bounds(topic);
+      partitionCounts.set(topic, length);
+      await preparePositions(pool, activeProjection, topic, length);
+    }
+  };
+  await untilReady('database', logger, prepareDatabase, ending);
+  await untilReady('log', logger, preparePartitions, ending);
+  return partitionCounts;
+};
+
+const startPurging = ({ pool, logger }: Dependencies): { readonly stop: () => void } => {
+  const once = (): Promise<void> =>
+    purge(pool).then(
+      (purged) => logger.info({ ...purged }, 'purged'),
+      (error: unknown) => logger.warn({ err: error }, 'purge failed'),
+    );
+  const timer = setInterval(once, purgeEveryMs);
+  return { stop: () => clearInterval(timer) };
+};
+
+/** Where the database's positions say that what is assigned begins; each is noted as reached. */
+const startsOf = async (pool: Pool, assigned: readonly LogPartition[], reached: Positions): Promise<LogStart[]> => {
+  const positions = await readPositions(pool, activeProjection);
+  noteReached(reached, positions);
+  const names = new Set(assigned.map(partitionName));
+  return startPositions(positions.filter((each) => names.has(partitionName(each))));
+};
+
 /**
  * Builds the room-worker and starts it in order: database, log, intake, projection, enforcement, sweep, relay. Waits
  * for the database and the log, until `ending` says otherwise; LiveKit may be away. Rejects where waiting does not
@@ -84,7 +140,6 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
     key: settings.livekit.keys[0],
     timeoutMs: livekitTimeoutMs,
   });
-  const partitionCounts = new Map<string, number>();
   let consumer: LogConsumer | undefined;
 
   const ops = createOpsServer({
@@ -102,25 +157,7 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
   });
   const opsUrl = await ops.listen({ host: settings.host, port: settings.opsPort });
 
-  const prepare = async (): Promise<void> => {
-    const applied = await migrate(database.directUrl, ending);
-    if (applied.length > 0) logger.info({ migrations: applied }, 'schema migrated');
-    if (settings.log.kind === 'embedded') await prepareEmbeddedLog(pool, allTopics);
-  };
-  await untilReady('database', logger, prepare, ending);
-  await untilReady(
-    'log',
-    logger,
-    async () => {
-      for (const topic of consumedTopics) {
-        const { length } = await log.bounds(topic);
-        partitionCounts.set(topic, length);
-        await preparePositions(pool, activeProjection, topic, length);
-      }
-    },
-    ending,
-  );
-
+  const partitionCounts = await prepare(settings, { pool, log, logger }, ending);
   const intake = createWebhookIntake({ log, keys: settings.webhookKeys ?? settings.livekit.keys, metrics, logger });
   const intakeUrl = await intake.listen({ host: settings.host, port: settings.port });
 
@@ -138,13 +175,7 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
     group: settings.consumerGroup,
     topics: consumedTopics,
     onBatch: noting(project, reached, seen),
-    startAt: async (assigned) => {
-      const positions = await readPositions(pool, activeProjection);
-      noteReached(reached, positions);
-      const isAssigned = (each: LogPartition): boolean =>
-        assigned.some(({ topic, partition }) => topic === each.topic && partition === each.partition);
-      return startPositions(positions.filter(isAssigned));
-    },
+    startAt: (assigned) => startsOf(pool, assigned, reached),
   });
   const clock = systemClock;
   const { unknownRooms, closingNoticeMs } = settings;
@@ -165,14 +196,7 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
     metrics,
     logger,
   });
-  const purging = setInterval(
-    () =>
-      void purge(pool).then(
-        (purged) => logger.info({ ...purged }, 'purged'),
-        (error: unknown) => logger.warn({ err: error }, 'purge failed'),
-      ),
-    purgeEveryMs,
-  );
+  const purging = startPurging({ pool, log, logger });
   logger.info({ intake: intakeUrl, ops: opsUrl, log: settings.log.kind }, 'room-worker is up');
 
   return {
@@ -181,7 +205,7 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
     failed: Promise.race([consumer.done, watch.failed]),
     stop: async () => {
       watch.stop();
-      clearInterval(purging);
+      purging.stop();
       await intake.close();
       await Promise.all([
         consumer.stop(settings.shutdownMs / 2),

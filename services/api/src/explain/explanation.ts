@@ -15,8 +15,9 @@ import {
   type Verdict,
 } from '@realtime-service/room-model';
 import type { FactsQuery, Provenance, ProvenFacts, ToldRoom } from '@realtime-service/room-store';
-import { assertCurrent, type Freshness, type PartitionFreshness } from '../freshness.ts';
+import { assertCurrent, type Freshness } from '../freshness.ts';
 import { allowedBy } from '../join/decide-join.ts';
+import type { PartitionFreshness } from '../partition-progress.ts';
 import { ProblemError } from '../problem.ts';
 
 export type KnownFreshness = Pick<Freshness, 'isCurrent' | 'isLogKnown' | 'ofKey'>;

@@ -15,13 +15,14 @@ import {
   WorkingSet,
   wasRemoved,
 } from '@realtime-service/room-model';
-import type { DeadLetter, ProjectionPartition } from './apply/chunk.ts';
-import { type ChunkWrites, edgeLifeSeconds, type RaisedMark } from './apply/chunk-writes.ts';
-import type { Touched } from './apply/touched.ts';
-import { type ClaimedEdge, keptForSeconds, type Mark } from './marks.ts';
-import type { PartitionPosition } from './positions.ts';
-import type { FactsAnswer, FactsQuery } from './read-facts.ts';
-import type { ChunkTransaction, LockedPosition, RoomStore } from './store.ts';
+import type { DeadLetter, ProjectionPartition } from '../src/apply/chunk.ts';
+import { type ChunkWrites, edgeLifeSeconds, type RaisedMark } from '../src/apply/chunk-writes.ts';
+import type { Touched } from '../src/apply/touched.ts';
+import { type ClaimedEdge, keptForSeconds, type Mark } from '../src/marks.ts';
+import type { PartitionPosition } from '../src/positions.ts';
+import type { FactsAnswer, FactsQuery } from '../src/read-facts.ts';
+import type { ChunkTransaction, LockedPosition, RoomStore } from '../src/store.ts';
+import { assertOpen, ConnectionLostError, Locks, type Owner } from './memory-locks.ts';
 
 /**
  * The store in memory, for the simulation: row locks that wait, READ COMMITTED, all or nothing at the commit, and a
@@ -76,93 +77,6 @@ class Tables {
     });
   }
 }
-
-type Strength = 'share' | 'update';
-
-interface Waiter {
-  readonly owner: Owner;
-  readonly strength: Strength;
-  readonly resolve: () => void;
-  readonly reject: (error: Error) => void;
-}
-
-interface Lock {
-  readonly holders: Map<Owner, Strength>;
-  readonly queue: Waiter[];
-}
-
-/** A transaction, as far as locks are concerned. */
-interface Owner {
-  isOpen: boolean;
-  /** The row that it waits for. */
-  waitsFor: string | null;
-}
-
-class ConnectionLostError extends Error {
-  override readonly name = 'ConnectionLostError';
-}
-
-/** Who would wait for each other for ever. The locks' order excludes it, so one is a fault. */
-export class DeadlockError extends Error {
-  override readonly name = 'DeadlockError';
-}
-
-/** Row locks, granted in the order in which they are asked for. */
-class Locks {
-  readonly #locks = new Map<string, Lock>();
-
-  async take(owner: Owner, key: string, strength: Strength): Promise<void> {
-    assertOpen(owner);
-    const lock: Lock = this.#locks.get(key) ?? { holders: new Map(), queue: [] };
-    this.#locks.set(key, lock);
-    if (lock.queue.length === 0 && isCompatible(lock, owner, strength)) {
-      lock.holders.set(owner, strength);
-      return;
-    }
-    owner.waitsFor = key;
-    if (this.#leadsTo(owner, key, new Set())) throw new DeadlockError(`deadlock at ${key}`);
-    await new Promise<void>((resolve, reject) => lock.queue.push({ owner, strength, resolve, reject }));
-  }
-
-  isHeld(key: string): boolean {
-    return (this.#locks.get(key)?.holders.size ?? 0) > 0;
-  }
-
-  release(owner: Owner): void {
-    for (const [key, lock] of this.#locks) {
-      lock.holders.delete(owner);
-      for (const [at, waiter] of [...lock.queue.entries()].toReversed())
-        if (waiter.owner === owner)
-          lock.queue.splice(at, 1)[0]?.reject(new ConnectionLostError('the transaction ended'));
-      for (
-        let next = lock.queue[0];
-        next !== undefined && isCompatible(lock, next.owner, next.strength);
-        next = lock.queue[0]
-      ) {
-        lock.queue.shift();
-        lock.holders.set(next.owner, next.strength);
-        next.owner.waitsFor = null;
-        next.resolve();
-      }
-      if (lock.holders.size === 0 && lock.queue.length === 0) this.#locks.delete(key);
-    }
-  }
-
-  #leadsTo(target: Owner, key: string, seen: Set<Owner>): boolean {
-    const lock = this.#locks.get(key);
-    const before = [...(lock?.holders.keys() ?? []), ...(lock?.queue ?? []).map(({ owner }) => owner)];
-    return before.some((owner) => {
-      if (seen.has(owner)) return false;
-      seen.add(owner);
-      if (owner.waitsFor === null) return false;
-      const next = this.#locks.get(owner.waitsFor);
-      return next?.holders.has(target) || this.#leadsTo(target, owner.waitsFor, seen);
-    });
-  }
-}
-
-const isCompatible = ({ holders }: Lock, owner: Owner, strength: Strength): boolean =>
-  [...holders].every(([other, held]) => other === owner || (held === 'share' && strength === 'share'));
 
 const positionKey = ({ projection, topic, partition }: ProjectionPartition): string =>
   keyOf(projection, topic, String(partition));
@@ -551,10 +465,6 @@ export class MemoryDatabase {
     };
   }
 }
-
-const assertOpen = ({ isOpen }: Owner): void => {
-  if (!isOpen) throw new ConnectionLostError('the transaction ended');
-};
 
 /** One session, or one room as a whole, that should be looked at. */
 interface Affected {

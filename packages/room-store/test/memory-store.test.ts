@@ -1,10 +1,10 @@
 import { consumedTopics } from '@realtime-service/contracts';
 import { keyOf } from '@realtime-service/room-model';
 import { describe } from 'vitest';
-import { presenceContract } from '../test/presence-contract.ts';
-import { partitionCount, projection } from '../test/records.ts';
-import { type StoreUnderTest, storeContract } from '../test/store-contract.ts';
 import { MemoryDatabase } from './memory-store.ts';
+import { presenceContract } from './presence-contract.ts';
+import { partitionCount, projection } from './records.ts';
+import { type StoreUnderTest, storeContract } from './store-contract.ts';
 
 describe('the store in memory', () => {
   let database = new MemoryDatabase(Date.now);
