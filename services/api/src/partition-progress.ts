@@ -21,7 +21,7 @@ export interface PartitionFreshness extends LogPartition {
   readonly ageMs: number;
 }
 
-/** How far one partition is applied, against where its log ends: as it was told of both, by the times that are given. */
+/** How far one partition is applied, against where its log ends. It reads no clock: each look brings its time. */
 export class PartitionProgress {
   readonly #at: LogPartition;
   readonly #maxAgeMs: number;
