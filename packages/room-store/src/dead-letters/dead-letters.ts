@@ -94,38 +94,27 @@ interface Settlement {
   readonly origin: Origin;
 }
 
-const settle = (client: Client, { letter, outcome, origin }: Settlement): Promise<unknown>[] => {
+const settle = async (client: Client, { letter, outcome, origin }: Settlement): Promise<void> => {
+  if (outcome.kind === 'absent') return;
   const at = [letter.topic, letter.partition, letter.offset.toString()];
   const isIt = 'topic = $1 and "partition" = $2 and "offset" = $3';
-  const by = [origin.topic, origin.partition, origin.offset.toString(), new Date(origin.timeMs)];
-  const settled = 'settled_topic = $4, settled_partition = $5, settled_offset = $6, settled_at = $7';
-  switch (outcome.kind) {
-    case 'discarded':
-      return [
-        client.query(`update dead_letters set status = 'discarded', ${settled} where ${isIt} and status = 'open'`, [
-          ...at,
-          ...by,
-        ]),
-      ];
-    case 'readable':
-      return [
-        client.query(`update dead_letters set status = 'retried', ${settled} where ${isIt} and status <> 'retried'`, [
-          ...at,
-          ...by,
-        ]),
-      ];
-    case 'dead':
-      // Published again where that says something new.
-      return [
-        client.query(
-          `update dead_letters set reason = $4, message = $5, is_relayed = is_relayed and reason = $4 and message = $5
-            where ${isIt} and status = 'open'`,
-          [...at, outcome.reason, outcome.message],
-        ),
-      ];
-    case 'absent':
-      return [];
+  if (outcome.kind === 'dead') {
+    // Published again where that says something new.
+    await client.query(
+      `update dead_letters set reason = $4, message = $5, is_relayed = is_relayed and reason = $4 and message = $5
+        where ${isIt} and status = 'open'`,
+      [...at, outcome.reason, outcome.message],
+    );
+    return;
   }
+  // One that was discarded may still be retried, never the other way round.
+  const [status, condition] =
+    outcome.kind === 'discarded' ? ['discarded', "status = 'open'"] : ['retried', "status <> 'retried'"];
+  await client.query(
+    `update dead_letters set status = '${status}', settled_topic = $4, settled_partition = $5, settled_offset = $6,
+      settled_at = $7 where ${isIt} and ${condition}`,
+    [...at, origin.topic, origin.partition, origin.offset.toString(), new Date(origin.timeMs)],
+  );
 };
 
 /** Stores what became of letters; by place, so that two lanes cannot wait for each other. */
@@ -144,5 +133,5 @@ export const settleDeadLetters = async (client: Client, records: readonly ChunkR
         a.partition - b.partition ||
         Number(a.offset - b.offset),
     );
-  await allInOrder(settlements.flatMap((each) => settle(client, each)));
+  await allInOrder(settlements.map((each) => settle(client, each)));
 };
