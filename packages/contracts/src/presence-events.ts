@@ -25,12 +25,11 @@ export const presenceEventData = {
   'participant.left': session.extend({ reason: z.string() }).meta({
     description: "A session ended by itself, or is not seen by others any more (`hidden`); else `reason` is LiveKit's.",
   }),
-  'participant.removed': session.extend({ reason: z.string(), latencyMs: z.int().min(0).optional() }).meta({
-    description: 'A session was ended by us; `latencyMs` counts from the fact that took the right away.',
+  'participant.removed': session.extend({ reason: z.string() }).meta({ description: 'A session was ended by us.' }),
+  'participant.permissions_applied': session.extend({ permissions: JoinPermissions }).meta({
+    description:
+      'LiveKit enforces these permissions on a live session from now on. Not told of those that its token brought.',
   }),
-  'participant.permissions_applied': session
-    .extend({ permissions: JoinPermissions })
-    .meta({ description: 'LiveKit now enforces these permissions on a live session.' }),
 } as const;
 
 export type PresenceEventType = keyof typeof presenceEventData;

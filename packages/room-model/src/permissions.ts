@@ -107,6 +107,15 @@ export const permissionsOf = (
   };
 };
 
+/** What clients and other services are told of them. */
+export const toJoinPermissions = ({
+  publishSources,
+  subscribe,
+  publishData,
+  hidden,
+  moderate,
+}: Permissions): JoinPermissions => ({ publishSources, subscribe, publishData, hidden, moderate });
+
 /** The `video` claim of a LiveKit token, every grant set (livekit/protocol auth/grants.go). */
 export const toVideoGrant = (room: string, permissions: Permissions) => ({
   room,

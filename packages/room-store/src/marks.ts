@@ -1,4 +1,11 @@
-import type { Pool } from './database/database.ts';
+import type { PresenceEventData } from '@realtime-service/contracts';
+import { type Client, inTransaction, type Pool } from './database/database.ts';
+
+/** A presence event that is due as soon as LiveKit is known to enforce what it says. The store knows the room's sid. */
+export interface Announcement {
+  readonly eventId: string;
+  readonly data: Omit<PresenceEventData<'participant.permissions_applied'>, 'roomSid'>;
+}
 
 /** A claimed question: does LiveKit agree with the facts about this identity (or, with identity '', this room)? */
 export interface Mark {
@@ -10,6 +17,8 @@ export interface Mark {
   readonly causedAtMs: number;
   readonly trace: string | null;
   readonly attempts: number;
+  /** What LiveKit was being asked for when an earlier claim ended: it may have done so. */
+  readonly announcement: Announcement | null;
   /** When the claim ends, which tells it from every other: whoever comes later than that settles nothing. */
   readonly claim: string;
 }
@@ -22,6 +31,7 @@ interface MarkRow {
   readonly caused_at: Date;
   readonly trace: string | null;
   readonly attempts: number;
+  readonly announcement: Announcement | null;
   readonly claim: string;
 }
 
@@ -39,7 +49,7 @@ export const claimMarks = async (pool: Pool, limit: number, claimSeconds: number
         order by due_at limit $1 for update skip locked) as due
       where marks.room_id = due.room_id and marks.identity = due.identity
       returning marks.room_id, marks.identity, generation, cause, caused_at, trace, attempts,
-        locked_until::text as claim`,
+        announcement, locked_until::text as claim`,
     [limit, claimSeconds],
   );
   return rows.map((row) => ({
@@ -50,6 +60,7 @@ export const claimMarks = async (pool: Pool, limit: number, claimSeconds: number
     causedAtMs: row.caused_at.getTime(),
     trace: row.trace,
     attempts: row.attempts,
+    announcement: row.announcement,
     claim: row.claim,
   }));
 };
@@ -64,26 +75,67 @@ const isClaimed = 'room_id = $1 and identity = $2 and locked_until = $3::timesta
 export const keptForSeconds = 3600;
 
 /**
- * Answers a mark that is still claimed. When it was raised again meanwhile it stays and is due at once, behind those
+ * Notes with a mark that is still claimed what LiveKit is about to be asked for, so that it is announced also where
+ * nobody learns LiveKit's answer. False where the claim has ended.
+ */
+export const noteAnnouncement = async (pool: Pool, mark: Mark, announcement: Announcement): Promise<boolean> => {
+  const { rowCount } = await pool.query(`update marks set announcement = $4 where ${isClaimed}`, [
+    mark.roomId,
+    mark.identity,
+    mark.claim,
+    announcement,
+  ]);
+  return rowCount === 1;
+};
+
+const announce = async (client: Client, mark: Mark, { eventId, data }: Announcement): Promise<void> => {
+  await client.query(
+    `insert into outbox (room_id, event_id, type, occurred_at, data, trace)
+      select room_id, $4, 'participant.permissions_applied', clock_timestamp(),
+          jsonb_build_object('roomSid', room_sid) || $5::jsonb, $6
+        from marks join room_lives using (room_id) where ${isClaimed} for update of marks`,
+    [mark.roomId, mark.identity, mark.claim, eventId, data, mark.trace],
+  );
+};
+
+/**
+ * Answers a mark that is still claimed, and announces what LiveKit does since. When it was raised again meanwhile it stays and is due at once, behind those
  * that wait already. `askAgainAtMs` keeps the question for a time when the answer changes by itself (the end of a ban),
  * and for an hour at most: whom it is about may be gone by then. Resolves with the trace of who raised it meanwhile:
  * the answer may have been given on that newer fact already.
  */
-export const settleMark = async (pool: Pool, mark: Mark, askAgainAtMs: number | null): Promise<string | null> => {
+export const settleMark = (
+  pool: Pool,
+  mark: Mark,
+  askAgainAtMs: number | null,
+  announcement: Announcement | null = null,
+): Promise<string | null> => {
+  if (announcement === null) return settle(pool, mark, askAgainAtMs);
+  return inTransaction(pool, async (client) => {
+    await announce(client, mark, announcement);
+    return settle(client, mark, askAgainAtMs);
+  });
+};
+
+const settle = async (
+  database: Pick<Pool, 'query'>,
+  mark: Mark,
+  askAgainAtMs: number | null,
+): Promise<string | null> => {
   const id = [mark.roomId, mark.identity, mark.claim, mark.generation.toString()];
   if (askAgainAtMs === null) {
-    const { rowCount } = await pool.query(`delete from marks where ${isClaimed} and generation = $4`, id);
+    const { rowCount } = await database.query(`delete from marks where ${isClaimed} and generation = $4`, id);
     // A statement of its own: one that waited for whoever raised the mark sees it as it was before.
     if (rowCount !== 0) return null;
-    const { rows } = await pool.query<RaisedRow>(
-      `update marks set locked_until = null, due_at = clock_timestamp() where ${isClaimed} and generation <> $4
+    const { rows } = await database.query<RaisedRow>(
+      `update marks set locked_until = null, due_at = clock_timestamp(), announcement = null where ${isClaimed} and generation <> $4
         returning trace`,
       id,
     );
     return rows[0]?.trace ?? null;
   }
-  const { rows } = await pool.query<RaisedRow>(
-    `update marks set locked_until = null, attempts = 0,
+  const { rows } = await database.query<RaisedRow>(
+    `update marks set locked_until = null, attempts = 0, announcement = null,
         due_at = case when generation = $4 then again.at else clock_timestamp() end,
         caused_at = case when generation = $4 then again.at else caused_at end
       from (select least($5::timestamptz, clock_timestamp() + make_interval(secs => ${keptForSeconds})) as at) as again

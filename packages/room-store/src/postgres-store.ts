@@ -6,7 +6,16 @@ import { type Client, inTransaction, type Pool } from './database/database.ts';
 import { send, toBytea } from './database/statement.ts';
 import { readDeadLetters } from './dead-letters/dead-letters.ts';
 import { holdDuty, releaseDuty } from './duties.ts';
-import { claimEdges, claimMarks, markIdentities, postponeEdge, postponeMark, settleEdge, settleMark } from './marks.ts';
+import {
+  claimEdges,
+  claimMarks,
+  markIdentities,
+  noteAnnouncement,
+  postponeEdge,
+  postponeMark,
+  settleEdge,
+  settleMark,
+} from './marks.ts';
 import { type PositionColumns, readPositions, toPosition } from './positions.ts';
 import { readLiveRoomIds, readLiveRooms } from './presence.ts';
 import { readFacts } from './read-facts.ts';
@@ -107,7 +116,8 @@ export const createPostgresStore = (pool: Pool): RoomStore => ({
   holdDuty: (name, holder, seconds) => holdDuty(pool, name, holder, seconds),
   releaseDuty: (name, holder) => releaseDuty(pool, name, holder),
   claimMarks: (limit, claimSeconds) => claimMarks(pool, limit, claimSeconds),
-  settleMark: (mark, askAgainAtMs) => settleMark(pool, mark, askAgainAtMs),
+  noteAnnouncement: (mark, announcement) => noteAnnouncement(pool, mark, announcement),
+  settleMark: (mark, askAgainAtMs, announcement) => settleMark(pool, mark, askAgainAtMs, announcement),
   postponeMark: (mark, delayMs, attempts) => postponeMark(pool, mark, delayMs, attempts),
   markIdentities: (roomId, identities, cause) => markIdentities(pool, roomId, identities, cause),
   claimEdges: (limit, claimSeconds) => claimEdges(pool, limit, claimSeconds),

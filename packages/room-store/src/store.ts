@@ -3,7 +3,7 @@ import type { WorkingSet } from '@realtime-service/room-model';
 import type { DeadLetter, ProjectionPartition } from './apply/chunk.ts';
 import type { ChunkWrites } from './apply/chunk-writes.ts';
 import type { Touched } from './apply/touched.ts';
-import type { ClaimedEdge, Mark } from './marks.ts';
+import type { Announcement, ClaimedEdge, Mark } from './marks.ts';
 import type { AppliedRecord, StoredPosition } from './positions.ts';
 import type { LiveRoom } from './presence.ts';
 import type { FactsAnswer, FactsQuery } from './read-facts.ts';
@@ -62,7 +62,12 @@ export interface ChunkStore {
 /** The questions to the enforcement; see `marks.ts` for what each promises. */
 export interface MarkStore {
   readonly claimMarks: (limit: number, claimSeconds: number) => Promise<Mark[]>;
-  readonly settleMark: (mark: Mark, askAgainAtMs: number | null) => Promise<string | null>;
+  readonly noteAnnouncement: (mark: Mark, announcement: Announcement) => Promise<boolean>;
+  readonly settleMark: (
+    mark: Mark,
+    askAgainAtMs: number | null,
+    announcement?: Announcement | null,
+  ) => Promise<string | null>;
   readonly postponeMark: (mark: Mark, delayMs: number, attempts?: number) => Promise<void>;
   readonly markIdentities: (
     roomId: string,

@@ -21,6 +21,7 @@ describe('the store in memory', () => {
         [...database.tables.marks.values()]
           .map(({ roomId, identity, cause }) => ({ roomId, identity, cause }))
           .sort((a, b) => (keyOf(a.roomId, a.identity) < keyOf(b.roomId, b.identity) ? -1 : 1)),
+      announced: async () => Object.fromEntries(database.tables.announced),
       markWaits: async () => [...database.tables.marks.values()].map(({ dueAtMs }) => (dueAtMs - Date.now()) / 1000),
       forgetMarks: async () => database.tables.marks.clear(),
       orderLives: async () =>

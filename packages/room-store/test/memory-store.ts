@@ -1,4 +1,4 @@
-import { type LogPartition, positionName } from '@realtime-service/contracts';
+import { type LogPartition, type PresenceEventData, positionName } from '@realtime-service/contracts';
 import {
   type Ban,
   type BanFacts,
@@ -18,7 +18,7 @@ import {
 import type { DeadLetter, ProjectionPartition } from '../src/apply/chunk.ts';
 import { type ChunkWrites, edgeLifeSeconds, type RaisedMark } from '../src/apply/chunk-writes.ts';
 import type { Touched } from '../src/apply/touched.ts';
-import { type ClaimedEdge, keptForSeconds, type Mark } from '../src/marks.ts';
+import { type Announcement, type ClaimedEdge, keptForSeconds, type Mark } from '../src/marks.ts';
 import type { PartitionPosition } from '../src/positions.ts';
 import type { FactsAnswer, FactsQuery } from '../src/read-facts.ts';
 import type { ChunkTransaction, LockedPosition, RoomStore } from '../src/store.ts';
@@ -54,6 +54,7 @@ class Tables {
   sessions = new Map<string, Session>();
   deadLetters = new Map<string, DeadLetter>();
   marks = new Map<string, MarkRow>();
+  announced = new Map<string, PresenceEventData<'participant.permissions_applied'>>();
   edges = new Map<bigint, EdgeRow>();
   duties = new Map<string, { readonly holder: string; readonly heldUntilMs: number }>();
 
@@ -72,6 +73,7 @@ class Tables {
       sessions: new Map(this.sessions),
       deadLetters: new Map(this.deadLetters),
       marks: new Map(this.marks),
+      announced: new Map(this.announced),
       edges: new Map(this.edges),
       duties: new Map(this.duties),
     });
@@ -217,7 +219,13 @@ export class MemoryDatabase {
           if (this.tables.duties.get(name)?.holder === holder) this.tables.duties.delete(name);
         }),
       claimMarks: (limit, seconds) => statement('claimMarks', () => this.#claimMarks(limit, seconds)),
-      settleMark: (mark, askAgainAtMs) => run('settleMark', (owner) => this.#settleMark(owner, mark, askAgainAtMs)),
+      noteAnnouncement: (mark, announcement) =>
+        run('noteAnnouncement', async (owner) => {
+          const found = await this.#changeMark(owner, mark, (row) => ({ ...row, announcement }));
+          return found !== undefined;
+        }),
+      settleMark: (mark, askAgainAtMs, announcement = null) =>
+        run('settleMark', (owner) => this.#settleMark(owner, mark, { askAgainAtMs, announcement })),
       postponeMark: (mark, delayMs, attempts = mark.attempts) =>
         run('postponeMark', async (owner) => {
           await this.#changeMark(owner, mark, (row) => {
@@ -370,6 +378,7 @@ export class MemoryDatabase {
       causedAtMs: Math.min(causedAtMs, known?.causedAtMs ?? causedAtMs),
       generation: (known?.generation ?? 0n) + 1n,
       attempts: 0,
+      announcement: known?.announcement ?? null,
       dueAtMs: Math.min(this.#now(), known?.dueAtMs ?? this.#now()),
       lockedUntilMs: known?.lockedUntilMs ?? null,
     });
@@ -405,14 +414,21 @@ export class MemoryDatabase {
     return row;
   }
 
-  async #settleMark(owner: Owner, mark: Mark, askAgainAtMs: number | null): Promise<string | null> {
+  async #settleMark(
+    owner: Owner,
+    mark: Mark,
+    { askAgainAtMs, announcement }: { askAgainAtMs: number | null; announcement: Announcement | null },
+  ): Promise<string | null> {
     const isSame = ({ generation }: MarkRow): boolean => generation === mark.generation;
     const found = await this.#changeMark(owner, mark, (row) => {
-      if (!isSame(row)) return { ...row, lockedUntilMs: null, dueAtMs: this.#now() };
+      if (!isSame(row)) return { ...row, announcement: null, lockedUntilMs: null, dueAtMs: this.#now() };
       if (askAgainAtMs === null) return null;
       const dueAtMs = Math.min(askAgainAtMs, this.#now() + keptForSeconds * 1000);
-      return { ...row, lockedUntilMs: null, attempts: 0, dueAtMs, causedAtMs: dueAtMs };
+      return { ...row, announcement: null, lockedUntilMs: null, attempts: 0, dueAtMs, causedAtMs: dueAtMs };
     });
+    const life = this.tables.lives.get(mark.roomId);
+    if (found !== undefined && announcement !== null && life !== undefined)
+      this.tables.announced.set(announcement.eventId, { roomSid: life.roomSid, ...announcement.data });
     return found === undefined || isSame(found) ? null : found.trace;
   }
 

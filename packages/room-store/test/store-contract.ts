@@ -6,6 +6,7 @@ import { beforeEach, describe, expect, test } from 'vitest';
 import { ChunkWrites } from '../src/apply/chunk-writes.ts';
 import { touchedBy } from '../src/apply/touched.ts';
 import {
+  type Announcement,
   applyChunk,
   type ChunkRecord,
   type ChunkResult,
@@ -22,6 +23,8 @@ export interface StoreUnderTest {
   readonly projection: () => Promise<WorkingSet>;
   /** By room and identity. */
   readonly marks: () => Promise<readonly Pick<Mark, 'roomId' | 'identity' | 'cause'>[]>;
+  /** What was announced, by event id. */
+  readonly announced: () => Promise<Readonly<Record<string, unknown>>>;
   readonly forgetMarks: () => Promise<unknown>;
   /** In how many seconds each question is due. */
   readonly markWaits: () => Promise<readonly number[]>;
@@ -359,6 +362,53 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       const again = await claimOne();
       expect(again.attempts).toBe(2);
       expect(await open().store.claimMarks(1, 60)).toEqual([]);
+    });
+
+    const rights: Announcement = {
+      eventId: 'rights-1',
+      data: {
+        participantSid: 'PA_ann',
+        identity: 'ann',
+        permissions: { publishSources: [], subscribe: true, publishData: false, hidden: false, moderate: false },
+      },
+    };
+    /** The only question: about somebody in a live room. */
+    const askAboutEntry = async () => {
+      await apply([livekitRecord(0, joined('r', 'ann'))]);
+      await open().forgetMarks();
+      await raise();
+    };
+
+    test('what LiveKit was asked for is known to whoever claims the question next, until it is answered', async () => {
+      await askAboutEntry();
+      const first = await claimOne(-1);
+      expect(first.announcement).toBe(null);
+      expect(await open().store.noteAnnouncement(first, rights)).toBe(true);
+      const second = await claimOne();
+      expect(second.announcement).toEqual(rights);
+      expect(await open().store.noteAnnouncement(first, rights)).toBe(false);
+      await open().store.postponeMark(second, 0);
+      await raise();
+      const third = await claimOne();
+      expect(third.announcement).toEqual(rights);
+      await open().store.settleMark(third, Date.now() - 1);
+      expect((await claimOne()).announcement).toBe(null);
+    });
+
+    test.each([
+      ['', null],
+      [' until later', soonMs],
+    ])('who answers%s announces what LiveKit does since, once; who comes late does not', async (_, askAgainAtMs) => {
+      await askAboutEntry();
+      const late = await claimOne(-1);
+      const mark = await claimOne();
+      await open().store.settleMark(late, askAgainAtMs, rights);
+      expect(await open().announced()).toEqual({});
+      await raise();
+      await open().store.settleMark(mark, askAgainAtMs, rights);
+      await open().store.settleMark(mark, askAgainAtMs, rights);
+      expect(await open().announced()).toEqual({ 'rights-1': { roomSid: 'RM_r', ...rights.data } });
+      expect((await claimOne()).announcement).toBe(null);
     });
 
     test('many who claim at once share them', async () => {

@@ -3,7 +3,7 @@ import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { type EventLog, partitionOf } from '@realtime-service/event-log';
 import type { RoomService } from '@realtime-service/livekit';
-import { permissionsOf, toParticipantPermission } from '@realtime-service/room-model';
+import { permissionsOf, toJoinPermissions, toParticipantPermission } from '@realtime-service/room-model';
 import { activeProjection, type RoomStore } from '@realtime-service/room-store';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type FakeLivekit, type Fault, startFakeLivekit } from '../test/fake-livekit.ts';
@@ -116,6 +116,20 @@ describeWith(['postgres'], 'enforcing', () => {
   const edges = async (): Promise<number> => (await parts.pool.query('select count(*)::int as n from edges')).rows[0].n;
   const answered = () =>
     until('every question is answered', async () => (await marks()) === 0 && (await edges()) === 0, 15_000);
+  /** Which rights were announced, of whom. */
+  const announced = async (): Promise<unknown[]> =>
+    (
+      await parts.pool.query(
+        `select data from outbox where type = 'participant.permissions_applied' order by outbox_id`,
+      )
+    ).rows.map(({ data }) => data);
+  const announcementOf = (userId: string, role: 'listener' | 'moderator') => ({
+    roomSid: `RM_${room}`,
+    participantSid: `PA_${userId}`,
+    identity: userId,
+    userId,
+    permissions: toJoinPermissions(permissionsOf(role, null, [])),
+  });
   const answers = async (): Promise<Record<string, number>> =>
     Object.fromEntries(
       (await parts.metrics.answers.get()).values.map(({ labels, value }) => [
@@ -309,13 +323,36 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(inside()).toEqual(['bob', 'u-7']);
     });
 
-    test('of new rights sets them once', async () => {
+    test('of new rights sets and announces them once', async () => {
       const next = await aCallBefore();
       await parts.publish(['member.updated', room, { userId: 'u-7', role: 'listener' }]);
       await until('u-7 listens', () => livekit.rooms.get(room)?.get('u-7')?.permission['canPublish'] === false);
       await next();
       await answered();
       expect(livekit.callsOf('UpdateParticipant')).toHaveLength(1);
+      expect(await announced()).toEqual([announcementOf('u-7', 'listener')]);
+    });
+
+    test('of new rights announces none that others have followed meanwhile', async () => {
+      const next = await aCallBefore();
+      await parts.publish(['member.updated', room, { userId: 'u-7', role: 'listener' }]);
+      await until('u-7 listens', () => livekit.rooms.get(room)?.get('u-7')?.permission['canPublish'] === false);
+      await parts.publish(['member.updated', room, { userId: 'u-7', role: 'moderator' }]);
+      await parts.caughtUp();
+      await next();
+      await answered();
+      expect(await announced()).toEqual([announcementOf('u-7', 'moderator')]);
+    });
+
+    test('of new rights announces them of nobody who has come anew with them', async () => {
+      const next = await aCallBefore();
+      await parts.publish(['member.updated', room, { userId: 'u-7', role: 'listener' }]);
+      await until('u-7 listens', () => livekit.rooms.get(room)?.get('u-7')?.permission['canPublish'] === false);
+      await enter(room, 'u-7', { sid: 'PA_new', permission: listener });
+      await parts.caughtUp();
+      await next();
+      await answered();
+      expect(await announced()).toEqual([]);
     });
 
     test('of a kick does not follow the person into the next session', async () => {
@@ -1140,6 +1177,22 @@ describeWith(['postgres'], 'enforcing', () => {
       ]);
       expect(livekit.notices()).toEqual([{ to: ['u-7'], notice: { type: 'muted', trackSid: 'TR_1' } }]);
     });
+  });
+
+  test('rights are announced once LiveKit enforces them, to those who may see whom they are of', async () => {
+    await aCall();
+    start();
+    await answered();
+    livekit.fail('UpdateParticipant', [{ status: 503, body: { code: 'unavailable' } }]);
+    await parts.publish(['member.updated', room, { userId: 'u-7', role: 'listener' }]);
+    await until('LiveKit has refused', async () => (await errors('unavailable')) === 1);
+    expect(await announced()).toEqual([]);
+    await answered();
+    expect(await announced()).toEqual([announcementOf('u-7', 'listener')]);
+    await parts.publish(['member.updated', room, { userId: 'bob', role: 'observer' }]);
+    await until('bob is hidden', () => livekit.rooms.get(room)?.get('bob')?.permission['hidden'] === true);
+    await answered();
+    expect(await announced()).toHaveLength(1);
   });
 
   test('rights that differ in anything are set whole', async () => {

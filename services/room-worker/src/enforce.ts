@@ -1,3 +1,5 @@
+import { randomUUID } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
 import { isDisguised, type Notice } from '@realtime-service/contracts';
 import { type ListedParticipant, LivekitError, type RoomService } from '@realtime-service/livekit';
 import {
@@ -6,14 +8,16 @@ import {
   identityOf,
   isSamePermission,
   loginEndOf,
+  type Permissions,
   type Request,
   type RoomFacts,
   replacedBy,
   signedOf,
+  toJoinPermissions,
   toParticipantPermission,
   type Verdict,
 } from '@realtime-service/room-model';
-import type { ClaimedEdge, FactsAnswer, Mark, RoomStore } from '@realtime-service/room-store';
+import type { Announcement, ClaimedEdge, FactsAnswer, Mark, RoomStore } from '@realtime-service/room-store';
 import { type Logger, linkActiveSpan, withRemoteParent, withSpan } from '@realtime-service/telemetry';
 import type { Clock } from './clock.ts';
 import type { LaneGate } from './lane-gate.ts';
@@ -47,16 +51,23 @@ export interface EnforcementDependencies {
   readonly logger: Logger;
 }
 
-/** What came of a question. */
-type Answer =
-  | { readonly kind: 'settled'; readonly action: string; readonly reason: string; readonly askAgainAtMs: number | null }
-  | { readonly kind: 'later'; readonly delayMs: number };
+interface Settled {
+  readonly kind: 'settled';
+  readonly action: string;
+  readonly reason: string;
+  readonly askAgainAtMs: number | null;
+  readonly announcement: Announcement | null;
+}
 
-const settled = (action: string, reason = '', askAgainAtMs: number | null = null): Answer => ({
+/** What came of a question. */
+type Answer = Settled | { readonly kind: 'later'; readonly delayMs: number };
+
+const settled = (action: string, reason = '', askAgainAtMs: number | null = null): Settled => ({
   kind: 'settled',
   action,
   reason,
   askAgainAtMs,
+  announcement: null,
 });
 
 /** Full jitter above half, so that many retries do not meet again. */
@@ -167,6 +178,34 @@ const assertInTime = ({ clock }: EnforcementDependencies, { beginUntilMs }: Clai
   if (clock.elapsed() > beginUntilMs) throw new Error('the answer was found too late to act on it');
 };
 
+/** Others are told nothing of whom they do not see. */
+const announcementOf = (present: ListedParticipant, permissions: Permissions): Announcement | null => {
+  if (permissions.hidden) return null;
+  const { sid, identity } = present;
+  const { userId, deviceId } = signedOf(present);
+  return {
+    eventId: `participant.permissions_applied:${sid}:${randomUUID()}`,
+    data: {
+      participantSid: sid,
+      identity,
+      ...(userId !== null && { userId }),
+      ...(deviceId !== null && { deviceId }),
+      permissions: toJoinPermissions(permissions),
+    },
+  };
+};
+
+/** What an earlier claim has noted, where it says of this session what is right now. */
+const announcedBefore = (
+  { announcement }: Mark,
+  { sid }: ListedParticipant,
+  permissions: Permissions,
+): Announcement | null =>
+  announcement?.data.participantSid === sid &&
+  isDeepStrictEqual(announcement.data.permissions, toJoinPermissions(permissions))
+    ? announcement
+    : null;
+
 /** Carries out a verdict about somebody who is inside. */
 const enforce = async (
   dependencies: EnforcementDependencies,
@@ -182,10 +221,17 @@ const enforce = async (
       await remove(dependencies, mark, disguise);
       return settled('removed', 'disguised_track');
     }
-    const wanted = toParticipantPermission(verdict.permissions);
-    if (isSamePermission(wanted, present.permission)) return settled('agreed', '', verdict.changesAtMs);
+    const { permissions, changesAtMs } = verdict;
+    const wanted = toParticipantPermission(permissions);
+    const pending = announcedBefore(mark, present, permissions);
+    if (isSamePermission(wanted, present.permission))
+      return { ...settled('agreed', '', changesAtMs), announcement: pending };
+    const announcement = pending ?? announcementOf(present, permissions);
+    if (announcement !== null && !(await store.noteAnnouncement(mark, announcement)))
+      throw new Error('the claim ended before LiveKit was asked');
+    assertInTime(dependencies, mark);
     await livekit.setPermission(roomId, identity, wanted);
-    return settled('permissions_set', '', verdict.changesAtMs);
+    return { ...settled('permissions_set', '', changesAtMs), announcement };
   }
   // The room's own question ends it, in one call: also for whoever came in just before.
   if (verdict.reason === 'room_closed' || verdict.reason === 'schedule_over') {
@@ -250,7 +296,7 @@ const answerMark = async (dependencies: EnforcementDependencies, mark: ClaimedMa
       await store.postponeMark(mark, answer.delayMs, mark.attempts - 1);
       return;
     }
-    const { action, reason, askAgainAtMs } = answer;
+    const { action, reason, askAgainAtMs, announcement } = answer;
     metrics.answers.inc({ action, reason });
     if (action === 'removed' || action === 'room_deleted') {
       metrics.removalSeconds.observe(Math.max(0, clock.now() - mark.causedAtMs) / 1000);
@@ -259,7 +305,7 @@ const answerMark = async (dependencies: EnforcementDependencies, mark: ClaimedMa
     if (action === 'permissions_set')
       logger.info({ room: mark.roomId, identity: mark.identity, cause: mark.cause }, 'permissions set');
     // A newer fact may have been answered along with this question: its trace leads here.
-    const newerTrace = await store.settleMark(mark, askAgainAtMs);
+    const newerTrace = await store.settleMark(mark, askAgainAtMs, announcement);
     if (newerTrace !== mark.trace) linkActiveSpan(newerTrace);
   } catch (error) {
     const kind = error instanceof LivekitError ? error.kind : 'store';

@@ -32,6 +32,12 @@ describeWith(['postgres'], 'the store in PostgreSQL', () => {
     projection: () => readProjection(pool),
     marks: async () =>
       (await pool.query('select room_id as "roomId", identity, cause from marks order by room_id, identity')).rows,
+    announced: async () =>
+      Object.fromEntries(
+        (await pool.query(`select event_id, data from outbox where type = 'participant.permissions_applied'`)).rows.map(
+          ({ event_id, data }) => [event_id, data],
+        ),
+      ),
     forgetMarks: () => pool.query('truncate marks'),
     markWaits: () => seconds('due_at', 'marks'),
     orderLives: () => seconds('expires_at', 'edges'),

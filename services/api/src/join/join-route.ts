@@ -1,5 +1,5 @@
 import type { JoinResponse } from '@realtime-service/contracts';
-import { attributes, type Permissions } from '@realtime-service/room-model';
+import { attributes, toJoinPermissions } from '@realtime-service/room-model';
 import { currentTraceparent, type Logger } from '@realtime-service/telemetry';
 import type { FastifyInstance, onRequestHookHandler } from 'fastify';
 import type { Caller } from '../authenticate.ts';
@@ -139,11 +139,3 @@ const sign = (
     });
   return signed;
 };
-
-const toJoinPermissions = ({ publishSources, subscribe, publishData, hidden, moderate }: Permissions) => ({
-  publishSources,
-  subscribe,
-  publishData,
-  hidden,
-  moderate,
-});
