@@ -99,10 +99,10 @@ const announce = async (client: Client, mark: Mark, { eventId, data }: Announcem
 };
 
 /**
- * Answers a mark that is still claimed, and announces what LiveKit does since. When it was raised again meanwhile it stays and is due at once, behind those
- * that wait already. `askAgainAtMs` keeps the question for a time when the answer changes by itself (the end of a ban),
- * and for an hour at most: whom it is about may be gone by then. Resolves with the trace of who raised it meanwhile:
- * the answer may have been given on that newer fact already.
+ * Answers a mark that is still claimed, and announces what LiveKit does since. When it was raised again meanwhile it
+ * stays and is due at once, behind those that wait already. `askAgainAtMs` keeps the question for a time when the
+ * answer changes by itself (the end of a ban), and for an hour at most: whom it is about may be gone by then. Resolves
+ * with the trace of who raised it meanwhile: the answer may have been given on that newer fact already.
  */
 export const settleMark = (
   pool: Pool,

@@ -27,6 +27,11 @@ export class PartitionCountChangedError extends Error {
   override readonly name = 'PartitionCountChangedError';
 }
 
+/** Facts of another partition come first: see `confirmPartitions`. */
+export class OlderPartitionsFirstError extends Error {
+  override readonly name = 'OlderPartitionsFirstError';
+}
+
 /**
  * Makes the offset rows of a topic, at 0 where they are new. The count is fixed for a topic's life: where another one
  * is known, no row is made.
@@ -52,8 +57,35 @@ export const preparePositions = (
     if (known.length === 1 && known[0] === partitionCount) return;
     const others = known.filter((count) => count !== partitionCount);
     throw new PartitionCountChangedError(
-      `${topic} has ${partitionCount} partitions, the projection was made with ${others.join(' and ')}: drain the topic and confirm the new count first`,
+      `${topic} has ${partitionCount} partitions, the projection was made with ${others.join(' and ')}. If it was grown, confirm that: realtime confirm-partitions`,
     );
+  });
+
+/**
+ * Has a topic that was grown applied with as many partitions as it has now. What is about one key in two of them has
+ * its order: the partitions from before come first, up to `highs`, where they end now. Nothing that was written by the
+ * old count may come later. Answers the count that was known, which is left as it is unless it is lower.
+ */
+export const confirmPartitions = (pool: Pool, topic: string, highs: ReadonlyMap<number, bigint>): Promise<number> =>
+  inTransaction(pool, async (client) => {
+    const { rows } = await client.query<{ partition_count: number }>(
+      'select partition_count from log_positions where projection = $1 and topic = $2 order by "partition" for update',
+      [activeProjection, topic],
+    );
+    const known = rows[0]?.partition_count ?? 0;
+    if (known >= highs.size || known === 0) return known;
+    await client.query(
+      `update log_positions set partition_count = $3, drain_to = bound.high
+        from unnest($4::int[], $5::bigint[]) as bound (at, high)
+        where projection = $1 and topic = $2 and "partition" = bound.at`,
+      [activeProjection, topic, highs.size, [...highs.keys()], [...highs.values()].map(String)],
+    );
+    await client.query(
+      `insert into log_positions (projection, topic, "partition", next_offset, partition_count, waits_below)
+        select $1, $2, p, 0, $3, $4 from generate_series($4::int, $3::int - 1) as p`,
+      [activeProjection, topic, highs.size, known],
+    );
+    return known;
   });
 
 /** Columns that say how far a partition was applied. */

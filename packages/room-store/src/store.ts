@@ -24,6 +24,8 @@ export interface LockedPosition {
 
 /** A position, and the time by the database's clock. */
 export interface PositionNow extends LockedPosition {
+  /** Whether other partitions of its topic are to be applied before: see `confirmPartitions`. */
+  readonly waitsForOlder: boolean;
   readonly nowMs: number;
 }
 

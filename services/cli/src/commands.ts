@@ -1,4 +1,5 @@
 import type { Command } from './command.ts';
+import { confirmPartitionsCommand } from './confirm-partitions.ts';
 import { listDeadLetters, showDeadLetter } from './dead-letters.ts';
 import { rebuildCommand } from './rebuild.ts';
 import { resetCommand } from './reset.ts';
@@ -10,6 +11,7 @@ export const commands: readonly Command[] = [
   rebuildCommand,
   verifyCommand,
   resetCommand,
+  confirmPartitionsCommand,
   listDeadLetters,
   showDeadLetter,
   retryDeadLetters,

@@ -22,7 +22,7 @@ const reset = async (topic: string, { pool, log, terminal, ending }: Workplace):
   const { keep, release } = await takeDuty(pool, terminal, ending);
   const keeping = setInterval(() => void keep().catch(() => {}), keepEveryMs);
   try {
-    await resetTopic(pool, { topic, lows: new Map(bounds.map(({ partition, low }) => [partition, low])) });
+    await resetTopic(pool, { topic, bounds });
   } catch (error) {
     if (!isBusy(error)) throw error;
     throw new CommandError('The positions are in use for too long: nothing was given up, try again', { cause: error });

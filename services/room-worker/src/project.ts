@@ -10,6 +10,7 @@ import {
   isCancelled,
   isUnstorable,
   LogReplacedError,
+  OlderPartitionsFirstError,
 } from '@realtime-service/room-store';
 import { type Logger, withRemoteParent, withSpan } from '@realtime-service/telemetry';
 import { type Decoded, decodeRecord } from './decode.ts';
@@ -204,6 +205,10 @@ export const createProjector = (dependencies: ProjectorDependencies): ((batch: L
         result = await applyRun(batch, run, position);
       } catch (error) {
         if (error instanceof LogReplacedError) return { kind: 'stop', error };
+        if (error instanceof OlderPartitionsFirstError) {
+          logger.info({ topic, partition }, 'partition waits for those from before its topic was grown');
+          return { kind: 'retry', nextOffset: position, afterMs: retryAfterMs };
+        }
         logger.error({ topic, partition, err: error }, 'chunk could not be applied, partition is paused');
         metrics.retries.inc({ topic });
         return { kind: 'retry', nextOffset: position, afterMs: retryAfterMs };
