@@ -25,7 +25,10 @@ export interface OwnSession {
 export interface Seats {
   /** Distinct identities of other people and of the person's own other devices. */
   readonly takenByOthers: number;
-  /** The person's own other devices. */
+  /**
+   * The person's own other devices that come before this one: one that is inside yields only to one that is about to
+   * enter, one that has just left also to one that is inside.
+   */
   readonly ownOtherDevices: number;
   /** The person's other identities with a token that is not used yet. */
   readonly ownUnusedTokens: number;

@@ -46,6 +46,9 @@ const freeingReasons = [removedReason, 'DUPLICATE_IDENTITY', 'ROOM_DELETED', 'RO
 /** LiveKit's clock says when somebody joined, the database's when the token was given: the gate, a moment before. */
 const clocksDifferByMs = 1_000;
 
+/** Of a person's devices, the one that is about to enter comes first, and whoever has left comes last. */
+const nearness = `array_position(array['left', 'inside', 'token'], taken.how)`;
+
 /**
  * Seats are held by people: who is inside, who was until a moment ago, and who has a token that was not used yet: no
  * session of that device has joined since, nor within the second before and was there still. Machines (recorders,
@@ -85,7 +88,9 @@ const seatsSql = `
   totals as (select room_id, count(distinct identity)::int as taken from taken group by room_id),
   own as materialized (
     select asked.at, taken.identity, taken.device_id, taken.how, same.*,
-        same.is_identity or same.is_device and taken.how <> 'token' as is_held
+        same.is_identity or same.is_device and taken.how <> 'token' as is_held,
+        ${nearness} > coalesce(max(${nearness}) filter (where same.is_device and taken.how <> 'token')
+          over (partition by asked.at), 0) as is_nearer
       from asked join taken using (room_id, user_id) cross join lateral (
         select taken.identity = asked.identity as is_identity, taken.device_id is not distinct from asked.device_id as is_device
       ) as same)
@@ -94,7 +99,7 @@ const seatsSql = `
     coalesce(bool_or(own.is_identity), false) as is_counted,
     coalesce(bool_or(own.is_identity and own.is_device and own.how = 'token'), false) as is_reserved,
     coalesce(bool_or(own.is_identity and own.is_device and own.how = 'inside'), false) as is_inside,
-    (count(distinct row(own.device_id)) filter (where not own.is_device))::int as own_other_devices,
+    (count(distinct row(own.device_id)) filter (where not own.is_device and own.is_nearer))::int as own_other_devices,
     (count(*) filter (where own.how = 'token' and not own.is_identity))::int as own_unused_tokens
   from asked left join totals using (room_id) left join own using (at)
   group by asked.at, totals.taken order by asked.at`;

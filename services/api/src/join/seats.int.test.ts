@@ -16,7 +16,8 @@ import {
   signToken,
   startKeyServer,
 } from '../../test/identity-provider.ts';
-import { environment } from '../../test/test-api.ts';
+import { livekitToken } from '../../test/livekit-token.ts';
+import { environment, livekitKey } from '../../test/test-api.ts';
 
 const provenance = `'e', 'realtime.room-events.v1', 0, 0, now()`;
 const columns = `event_id, topic, "partition", "offset", fact_at`;
@@ -482,6 +483,44 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
         expect(await phoneAsks('policy-apart')).toBe('allow');
         expect(await ask('policy-apart', 'b', null)).toBe('deny');
       });
+    });
+
+    const atGate = async (room: string, identity: string, device: string): Promise<number> => {
+      const claims = {
+        sub: identity,
+        attributes: { 'rt.user': 'a', 'rt.device': device },
+        video: { room, roomJoin: true },
+      };
+      const headers = { 'x-original-uri': `/rtc?access_token=${livekitToken(livekitKey, { claims })}` };
+      return (await fetch(`${urls[0]}/api/realtime/gate`, { headers })).status;
+    };
+
+    test('whoever has taken over comes back, while the device that lost its connection may not', async () => {
+      await addRoom('handover', null, ['a'], { mode: 'single_oldest' });
+      await addStay('handover', { user: 'a', device: 'phone', left: ['CONNECTION_TIMEOUT', 30] });
+      expect(await statusOf('handover', 'a', on('desk'))).toBe(409);
+      expect(await statusOf('handover', 'a', on('desk', true))).toBe(200);
+      await enter('handover', 'a', { device: 'desk' });
+      await passSeconds('handover', 5);
+      expect(await atGate('handover', 'a', 'desk')).toBe(204);
+      expect(await statusOf('handover', 'a', on('desk'))).toBe(200);
+      await passSeconds('handover', 40);
+      expect(await atGate('handover', 'a', 'phone')).toBe(403);
+      expect(await statusOf('handover', 'a', on('phone'))).toBe(409);
+    });
+
+    test.each<[string, Stay]>([
+      ['are inside', {}],
+      ['LiveKit has lost a moment ago', { left: ['room_replaced', 5] }],
+    ])('of two devices that %s when one becomes the rule, the first to come back is let in', async (what, stay) => {
+      const room = `rule ${what}`;
+      await addRoom(room, null, ['a'], { mode: 'single_oldest' });
+      for (const device of ['phone', 'desk'])
+        await addStay(room, { user: 'a', identity: `a:${device}`, device, ...stay });
+      expect(await statusOf(room, 'a', on('tablet'))).toBe(409);
+      expect(await atGate(room, 'a:phone', 'phone')).toBe(204);
+      expect(await atGate(room, 'a:desk', 'desk')).toBe(403);
+      expect(await atGate(room, 'a:phone', 'phone')).toBe(204);
     });
 
     test('take_over makes no seat in a full room', async () => {
