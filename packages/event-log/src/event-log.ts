@@ -1,6 +1,7 @@
 /**
  * The log that every change of state enters through. Two adapters speak this port: `kafka/` for production and
- * `embedded/` (tables in PostgreSQL) for a machine with nothing but Node. `contract.ts` is the suite that both pass.
+ * `embedded/` (tables in PostgreSQL) for a machine with nothing but Node. `test/log-contract.ts` is the suite that both
+ * pass.
  */
 
 import type { LogPartition, LogPosition } from '@realtime-service/contracts';

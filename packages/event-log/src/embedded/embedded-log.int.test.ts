@@ -8,7 +8,7 @@ import {
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import pg from 'pg';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
-import { createRecorder, describeEventLog, recordOf } from '../contract.ts';
+import { createRecorder, describeEventLog, recordOf } from '../../test/log-contract.ts';
 import { LogUnavailableError } from '../event-log.ts';
 import { createEmbeddedLog } from './embedded-log.ts';
 import { prepareEmbeddedLog } from './schema.ts';

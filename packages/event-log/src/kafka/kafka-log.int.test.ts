@@ -1,6 +1,6 @@
 import { describeWith } from '@realtime-service/dev-stack/vitest';
+import { describeEventLog } from '../../test/log-contract.ts';
 import { startProxiedKafka } from '../../test/proxied-kafka.ts';
-import { describeEventLog } from '../contract.ts';
 import { createKafkaLog } from './kafka-log.ts';
 import { kafkajs } from './kafkajs.ts';
 

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { keysPerPartition, recordOf } from '../contract.ts';
+import { keysPerPartition, recordOf } from '../../test/log-contract.ts';
 import { positionsOf } from './kafka-producer.ts';
 
 const [zero = '', one = ''] = keysPerPartition(2);

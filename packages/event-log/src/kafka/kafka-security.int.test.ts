@@ -7,7 +7,7 @@ import { promisify } from 'node:util';
 import { freePort, type Kafka, startKafka } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
-import { createRecorder, recordOf } from '../contract.ts';
+import { createRecorder, recordOf } from '../../test/log-contract.ts';
 import { createKafkaLog, type KafkaLogOptions, type KafkaSasl } from './kafka-log.ts';
 import { kafkajs } from './kafkajs.ts';
 

@@ -8,9 +8,9 @@ import type {
   LogPosition,
   NewRecord,
   StoredRecord,
-} from './event-log.ts';
-import { LogUnavailableError, maxRecordBytes, OffsetOutOfRangeError, RecordTooLargeError } from './event-log.ts';
-import { partitionOf } from './partitioner.ts';
+} from '../src/event-log.ts';
+import { LogUnavailableError, maxRecordBytes, OffsetOutOfRangeError, RecordTooLargeError } from '../src/event-log.ts';
+import { partitionOf } from '../src/partitioner.ts';
 
 export interface EventLogFixture {
   /** A log with connections of its own, as another process would have. */
