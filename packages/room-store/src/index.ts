@@ -6,6 +6,7 @@ export * from './database/listen.ts';
 export * from './database/migrate.ts';
 export * from './database/settings.ts';
 export { ArrayParameter } from './database/statement.ts';
+export { settledFrom } from './dead-letters/dead-letters.ts';
 export * from './dead-letters/find-dead-letters.ts';
 export * from './dead-letters/relay-queue.ts';
 export * from './duties.ts';

@@ -16,6 +16,7 @@ import {
   findDeadLetters,
   type Pool,
   readPositions,
+  settledFrom,
   summariseDeadLetters,
 } from '@realtime-service/room-store';
 import { type Command, CommandError, defineCommand, type Outcome, UsageError, type Workplace } from './command.ts';
@@ -37,9 +38,14 @@ const retry: Action = {
   verb: 'retry',
   type: 'dead_letter.retried',
   becomes: 'retried',
-  from: ['open', 'discarded'],
+  from: settledFrom.retried,
 };
-const discard: Action = { verb: 'discard', type: 'dead_letter.discarded', becomes: 'discarded', from: ['open'] };
+const discard: Action = {
+  verb: 'discard',
+  type: 'dead_letter.discarded',
+  becomes: 'discarded',
+  from: settledFrom.discarded,
+};
 
 const source = '/operators/realtime-cli';
 const batchSize = 500;

@@ -88,6 +88,9 @@ export const withRetried = async (
   });
 };
 
+/** What a letter can become, and from which states: one that was given up may still be retried, never the other way. */
+export const settledFrom = { retried: ['open', 'discarded'], discarded: ['open'] } as const;
+
 interface Settlement {
   readonly letter: LogPosition;
   readonly outcome: RetryOutcome | { readonly kind: 'discarded' };
@@ -107,13 +110,12 @@ const settle = async (client: Client, { letter, outcome, origin }: Settlement): 
     );
     return;
   }
-  // One that was discarded may still be retried, never the other way round.
-  const [status, condition] =
-    outcome.kind === 'discarded' ? ['discarded', "status = 'open'"] : ['retried', "status <> 'retried'"];
+  const by = [origin.topic, origin.partition, origin.offset.toString(), new Date(origin.timeMs)];
+  const status = outcome.kind === 'discarded' ? 'discarded' : 'retried';
   await client.query(
-    `update dead_letters set status = '${status}', settled_topic = $4, settled_partition = $5, settled_offset = $6,
-      settled_at = $7 where ${isIt} and ${condition}`,
-    [...at, origin.topic, origin.partition, origin.offset.toString(), new Date(origin.timeMs)],
+    `update dead_letters set settled_topic = $4, settled_partition = $5, settled_offset = $6, settled_at = $7,
+      status = $8 where ${isIt} and status = any ($9)`,
+    [...at, ...by, status, settledFrom[status]],
   );
 };
 
