@@ -28,6 +28,13 @@ export const LogOffset = z
   .regex(/^\d{1,19}$/, { error: 'must be an offset in decimal digits', abort: true })
   .refine((digits) => BigInt(digits) <= maxInt64, 'must fit 64 bits');
 
+/** Of a position as JSON writes it: the offset in decimal digits. */
+export const toLogPosition = ({
+  topic,
+  partition,
+  offset,
+}: LogPartition & { readonly offset: string }): LogPosition => ({ topic, partition, offset: BigInt(offset) });
+
 const Vector = z
   .array(
     z.tuple([

@@ -1,14 +1,15 @@
-import type {
-  DevicePolicy,
-  LogPosition,
-  MemberData,
-  PermissionOverrides,
-  Privilege,
-  Role,
-  RoomAccess,
-  RoomEvent,
-  RoomEventData,
-  RoomSettings,
+import {
+  type DevicePolicy,
+  type LogPosition,
+  type MemberData,
+  type PermissionOverrides,
+  type Privilege,
+  type Role,
+  type RoomAccess,
+  type RoomEvent,
+  type RoomEventData,
+  type RoomSettings,
+  toLogPosition,
 } from '@realtime-service/contracts';
 import { following, isLaterInLog, isNewer, isSamePlace, type Origin } from './origin.ts';
 
@@ -457,10 +458,8 @@ export const evolveRoom = (entities: RoomEntities, event: RoomEvent, origin: Ori
       const { trackSid } = event.data;
       return [{ entity: 'edge', row: { kind: 'mute', roomId, trackSid, ...edgeOf(event.data), origin } }];
     }
-    case 'dead_letter.discarded': {
-      const { topic, partition, offset } = event.data;
-      return settleDeadLetter(entities, { topic, partition, offset: BigInt(offset) }, origin);
-    }
+    case 'dead_letter.discarded':
+      return settleDeadLetter(entities, toLogPosition(event.data), origin);
     case 'dead_letter.retried':
       return [];
   }

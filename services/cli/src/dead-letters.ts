@@ -1,4 +1,4 @@
-import { DeadLetterPosition, type LogPosition, positionName } from '@realtime-service/contracts';
+import { DeadLetterPosition, type LogPosition, positionName, toLogPosition } from '@realtime-service/contracts';
 import {
   type DeadLetterSummary,
   findDeadLetters,
@@ -19,7 +19,7 @@ export const parsePosition = (text: string): LogPosition => {
   });
   if (!parsed.success || more.length > 0)
     throw new UsageError(`A position is <topic>/<partition>/<offset>, not '${text}'`);
-  return { ...parsed.data, offset: BigInt(parsed.data.offset) };
+  return toLogPosition(parsed.data);
 };
 
 /** @throws {UsageError} */

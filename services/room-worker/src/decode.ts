@@ -10,6 +10,7 @@ import {
   readRecord,
   readRoomEvent,
   Traceparent,
+  toLogPosition,
   topics,
 } from '@realtime-service/contracts';
 import { partitionOf, type StoredRecord } from '@realtime-service/event-log';
@@ -107,9 +108,9 @@ const readRoomEventRecord = (stored: StoredRecord): Reading => {
 };
 
 /** The letter is read in the transaction that applies it, and decoded as if it came now. */
-const retryOf = ({ topic, partition, offset }: DeadLetterPosition): ChunkContent => ({
+const retryOf = (position: DeadLetterPosition): ChunkContent => ({
   kind: 'retry',
-  letter: { topic, partition, offset: BigInt(offset) },
+  letter: toLogPosition(position),
   decode: ({ recordedAtMs, ...letter }) => recordOf({ ...letter, timestampMs: recordedAtMs }).record,
   outcome: null,
 });

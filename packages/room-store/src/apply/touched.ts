@@ -1,6 +1,5 @@
-import { isUserEventType, type LogPosition, RoomId, UserId } from '@realtime-service/contracts';
+import { isUserEventType, type LogPosition, RoomId, toLogPosition, UserId } from '@realtime-service/contracts';
 import { type Session, signedUserOf } from '@realtime-service/room-model';
-import { toPlace } from '../dead-letters/dead-letters.ts';
 import type { ChunkRecord } from './chunk.ts';
 
 /** A session as a fact names it. */
@@ -53,7 +52,7 @@ const touchRecord = (touched: Touched, { content, origin }: ChunkRecord): void =
         return;
       }
       if (event.type === 'dead_letter.discarded') {
-        touched.letters.push(toPlace(event.data));
+        touched.letters.push(toLogPosition(event.data));
         return;
       }
       touched.rooms.add(event.subject);

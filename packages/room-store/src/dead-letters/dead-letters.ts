@@ -1,15 +1,9 @@
-import type { DeadLetterPosition, LogPosition } from '@realtime-service/contracts';
+import { type LogPosition, toLogPosition } from '@realtime-service/contracts';
 import { isLaterInLog, isSamePlace, type Origin } from '@realtime-service/room-model';
 import type { ChunkRecord, DeadLetter, RetryOutcome } from '../apply/chunk.ts';
 import { allInOrder, type Client } from '../database/database.ts';
 
 type Row = Record<string, unknown>;
-
-export const toPlace = ({ topic, partition, offset }: DeadLetterPosition): LogPosition => ({
-  topic,
-  partition,
-  offset: BigInt(offset),
-});
 
 /** Places as columns, to be unnested. */
 export const placeColumns = (places: readonly LogPosition[]): [string[], number[], string[]] => [
@@ -126,7 +120,7 @@ export const settleDeadLetters = async (client: Client, records: readonly ChunkR
       if (content.kind === 'retry' && content.outcome !== null)
         return [{ letter: content.letter, outcome: content.outcome, origin }];
       if (content.kind !== 'room_event' || content.event.type !== 'dead_letter.discarded') return [];
-      return [{ letter: toPlace(content.event.data), outcome: { kind: 'discarded' }, origin }];
+      return [{ letter: toLogPosition(content.event.data), outcome: { kind: 'discarded' }, origin }];
     })
     .filter(({ letter, origin }) => isLaterInLog(origin, letter))
     .sort(
