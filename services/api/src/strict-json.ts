@@ -32,7 +32,7 @@ const countNames = (text: string): number => {
  * object, no `__proto__`, at most 64 levels. An empty body is no body.
  * @throws {ProblemError}
  */
-export const parseStrictJson = (request: FastifyRequest, body: Buffer): unknown => {
+const parseStrictJson = (request: FastifyRequest, body: Buffer): unknown => {
   const { 'content-encoding': encoding } = request.headers;
   if (encoding !== undefined && encoding !== 'identity')
     throw new ProblemError('unsupported_media_type', { reason: 'content_encoding' });

@@ -5,7 +5,7 @@ import type { FastifyInstance, onRequestHookHandler } from 'fastify';
 import { requireScope } from '../authenticate.ts';
 import type { ApiMetrics } from '../metrics.ts';
 import { refuseOtherMethods } from '../problem.ts';
-import { parseStrictJson } from '../strict-json.ts';
+import { parseJsonBody } from '../strict-json.ts';
 import { appendEvents, toRecord } from './append-events.ts';
 import { operatorScope, publisherScope, readEvents } from './read-events.ts';
 
@@ -29,11 +29,7 @@ export const registerEvents = async (
 
   // The media types of this route are no other's.
   await root.register(async (app) => {
-    app.addContentTypeParser(
-      [mediaTypes.structured, mediaTypes.batch],
-      { parseAs: 'buffer' },
-      async (request: Parameters<typeof parseStrictJson>[0], body: Buffer) => parseStrictJson(request, body),
-    );
+    app.addContentTypeParser([mediaTypes.structured, mediaTypes.batch], { parseAs: 'buffer' }, parseJsonBody);
     app.post(
       url,
       { onRequest: [...callerOnly, producerOnly], bodyLimit: maxBodyBytes, config: { operation: 'publish_events' } },
