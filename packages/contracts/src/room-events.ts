@@ -212,9 +212,14 @@ export type RoomEvent = {
 export const roomEventTypes = Object.keys(roomEventData) as [RoomEventType, ...RoomEventType[]];
 export const isRoomEventType = (type: string): type is RoomEventType => Object.hasOwn(roomEventData, type);
 
+type UserEventType = 'user.disabled' | 'user.enabled' | 'login.ended';
+
 /** Facts about a user or a login are keyed by the user; all others by the room. */
-export const isUserEventType = (type: RoomEventType): type is 'user.disabled' | 'user.enabled' | 'login.ended' =>
+export const isUserEventType = (type: RoomEventType): type is UserEventType =>
   type === 'user.disabled' || type === 'user.enabled' || type === 'login.ended';
+
+const isUserEvent = (event: RoomEvent): event is Extract<RoomEvent, { readonly type: UserEventType }> =>
+  isUserEventType(event.type);
 
 /**
  * The schema of a whole event in structured mode, for documents and other languages. `readRoomEvent` is the reader: it
@@ -249,10 +254,7 @@ export const readRoomEvent = ({ context, data }: CloudEvent): RoomEventReading =
   if (!parsed.success) faults.push(...faultsOf(parsed.error, '/data'));
   if (faults.length > 0 || !parsed.success) return { kind: 'invalid', faults };
   const event = { type, subject, data: parsed.data } as RoomEvent;
-  if (
-    (event.type === 'user.disabled' || event.type === 'user.enabled' || event.type === 'login.ended') &&
-    event.data.userId !== subject
-  )
+  if (isUserEvent(event) && event.data.userId !== subject)
     return { kind: 'invalid', faults: [{ path: '/subject', message: 'must equal data.userId' }] };
   return { kind: 'event', event };
 };

@@ -11,7 +11,7 @@ export type TopicName = (typeof topics)[keyof typeof topics];
 export const consumedTopics: readonly TopicName[] = [topics.roomEvents, topics.livekitWebhooks];
 
 /** Where records that can never be applied are published for their producers to see. */
-export const deadLetterTopic = (topic: TopicName): string => `${topic}-dlt`;
+export const deadLetterTopic = (topic: string): string => `${topic}-dlt`;
 
 /** Every topic and its dead letter topic: what a log must have before the services use it. */
 export const allTopics: readonly string[] = Object.values(topics).flatMap((topic) => [topic, deadLetterTopic(topic)]);

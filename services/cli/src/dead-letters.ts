@@ -1,4 +1,10 @@
-import { DeadLetterPosition, type LogPosition, positionName, toLogPosition } from '@realtime-service/contracts';
+import {
+  DeadLetterPosition,
+  deadLetterTopic,
+  type LogPosition,
+  positionName,
+  toLogPosition,
+} from '@realtime-service/contracts';
 import {
   type DeadLetterSummary,
   findDeadLetters,
@@ -136,7 +142,7 @@ const printLetter = (letter: KeptDeadLetter, maxBytes: number): string => {
     ['message', printable(letter.message)],
     ['type', printable(letter.type ?? '-')],
     ['room', printable(letter.subject ?? '-')],
-    ['published', letter.isRelayed ? `on ${letter.topic}-dlt` : 'not yet'],
+    ['published', letter.isRelayed ? `on ${deadLetterTopic(letter.topic)}` : 'not yet'],
     ['key', key === null ? 'none' : print(key)],
   ];
   const headerLines = Object.entries(headers).map(([name, bytes]) => `  ${printable(name)}: ${print(bytes, name)}\n`);

@@ -14,8 +14,8 @@ import {
   topics,
 } from '@realtime-service/contracts';
 import { partitionOf, type StoredRecord } from '@realtime-service/event-log';
-import { attributes, type Origin } from '@realtime-service/room-model';
-import type { ChunkContent, ChunkRecord, DeadLetterReason } from '@realtime-service/room-store';
+import { attributes, type Origin, type UnreadableFact } from '@realtime-service/room-model';
+import type { ChunkContent, ChunkRecord, DeadRecord } from '@realtime-service/room-store';
 import { z } from 'zod';
 
 /** A record as the projection takes it, and what its decoding has to say to those on call. */
@@ -51,20 +51,25 @@ const skip = (skipped: Decoded['skipped'], event: CloudEvent | null): Reading =>
   joinTrace: null,
 });
 
-const dead = (
+/** Why a record is a dead letter. */
+export type WhyDead = Pick<DeadRecord, 'reason' | 'message'>;
+
+/** The record as a dead letter, and as much of it as could be read. */
+export const deadContent = (
   { key, value, headers }: StoredRecord,
-  { reason, message }: { readonly reason: DeadLetterReason; readonly message: string },
-  event: CloudEvent | null,
-  unreadable: { readonly key: string | null; readonly type: string | undefined; readonly data: unknown },
-): Reading => ({
-  content: { kind: 'dead', dead: { reason, message, key, value, headers }, unreadable },
+  { reason, message }: WhyDead,
+  unreadable: UnreadableFact,
+): ChunkContent => ({ kind: 'dead', dead: { reason, message, key, value, headers }, unreadable });
+
+const dead = (stored: StoredRecord, why: WhyDead, event: CloudEvent | null, unreadable: UnreadableFact): Reading => ({
+  content: deadContent(stored, why, unreadable),
   event,
   skipped: null,
   joinTrace: null,
 });
 
 /** Facts from LiveKit leave nobody in doubt: the sweep repairs what they would have said. */
-const nobody = { key: null, type: undefined, data: undefined } as const;
+export const nobody = { key: null, type: undefined, data: undefined } as const;
 
 /** A byte order mark that a key begins with belongs to the id. */
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });

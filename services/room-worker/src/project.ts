@@ -6,14 +6,13 @@ import {
   type ChunkRecord,
   type ChunkResult,
   type ChunkStore,
-  type DeadRecord,
   isCancelled,
   isUnstorable,
   LogReplacedError,
   OlderPartitionsFirstError,
 } from '@realtime-service/room-store';
 import { type Logger, withRemoteParent, withSpan } from '@realtime-service/telemetry';
-import { type Decoded, decodeRecord } from './decode.ts';
+import { type Decoded, deadContent, decodeRecord, nobody, type WhyDead } from './decode.ts';
 import type { WorkerMetrics } from './metrics.ts';
 
 const maxChunkRecords = 500;
@@ -56,21 +55,13 @@ function* chunksOf(batch: LogBatch, partitionCount: number): Generator<Run, unde
 }
 
 /** The record as a dead letter, whatever can be read of it: the doubt that it leaves is kept. */
-export const asDeadLetter = (
-  { stored, record }: Decoded,
-  { reason, message }: Pick<DeadRecord, 'reason' | 'message'>,
-): ChunkRecord => {
+export const asDeadLetter = ({ stored, record }: Decoded, why: WhyDead): ChunkRecord => {
   const { content } = record;
-  const { key, value, headers } = stored;
   const unreadable =
     content.kind === 'room_event'
       ? { key: content.event.subject, type: content.event.type, data: content.event.data }
-      : { key: null, type: undefined, data: undefined };
-  return {
-    ...record,
-    factKey: null,
-    content: { kind: 'dead', dead: { reason, message, key, value, headers }, unreadable },
-  };
+      : nobody;
+  return { ...record, factKey: null, content: deadContent(stored, why, unreadable) };
 };
 
 /** PostgreSQL refused the data itself. Of an order to read a letter again it is the letter that cannot be stored. */

@@ -67,7 +67,7 @@ const toDeadLetterRecords = (letter: DeadLetter): readonly NewRecord[] => {
     'kafka_dlt-exception-fqcn': letter.reason,
     'kafka_dlt-exception-message': letter.message,
   };
-  const topic = deadLetterTopic(letter.topic as TopicName);
+  const topic = deadLetterTopic(letter.topic);
   const whole: NewRecord = { topic, key: letter.key, value: letter.value, headers: { ...letter.headers, ...about } };
   return [whole, { ...whole, value: null }, { topic, key: null, value: null, headers: about }];
 };

@@ -1,3 +1,4 @@
+import { defaultPartitionCount } from '@realtime-service/contracts';
 import type { Pool } from 'pg';
 
 /** Tables of the embedded log. Running it again changes nothing. */
@@ -27,7 +28,11 @@ const prepareLock = 7_265_114;
 /**
  * Creates the tables and the topics that are not there yet; the partition count of a topic is fixed for its life.
  */
-export async function prepareEmbeddedLog(pool: Pool, topics: readonly string[], partitionCount = 12): Promise<void> {
+export async function prepareEmbeddedLog(
+  pool: Pool,
+  topics: readonly string[],
+  partitionCount = defaultPartitionCount,
+): Promise<void> {
   const client = await pool.connect();
   try {
     await client.query('begin');
