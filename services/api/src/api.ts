@@ -18,7 +18,7 @@ import {
 } from '@realtime-service/room-store';
 import { createOpsServer, type Logger, withDeadline } from '@realtime-service/telemetry';
 import type { FastifyInstance } from 'fastify';
-import { createApp } from './app.ts';
+import { type ApiDependencies, createApp } from './app.ts';
 import type { ApiSettings } from './config.ts';
 import { registerExplain } from './explain/explain-route.ts';
 import { createFreshness } from './freshness.ts';
@@ -43,11 +43,10 @@ export interface Api {
   readonly stop: () => Promise<void>;
 }
 
-/**
- * Builds the api and starts it. It listens within seconds: what it depends on may come later, and readiness says what
- * is missing.
- */
-export const startApi = async (settings: ApiSettings, logger: Logger): Promise<Api> => {
+const withStoreDeadline = <T>(answer: Promise<T>): Promise<T> => withDeadline(answer, storeDeadlineMs);
+
+/** What the api is made of. The schema is being prepared from here on. */
+const openParts = async (settings: ApiSettings, logger: Logger) => {
   const { database, livekit } = settings;
   const pool = createPool({
     ...database,
@@ -70,7 +69,12 @@ export const startApi = async (settings: ApiSettings, logger: Logger): Promise<A
   const metrics = createApiMetrics();
   watchState(metrics.registry, { freshness, keys, consumerGroup: settings.consumerGroup });
   const schema = prepareSchema(settings, pool, logger);
+  return { pool, log, rooms, keys, freshness, metrics, schema, logger };
+};
+type Parts = Awaited<ReturnType<typeof openParts>>;
 
+const createOps = (settings: ApiSettings, parts: Parts): FastifyInstance => {
+  const { pool, log, rooms, keys, freshness, metrics, schema, logger } = parts;
   const ops = createOpsServer({
     checks: {
       database: async () => {
@@ -91,11 +95,18 @@ export const startApi = async (settings: ApiSettings, logger: Logger): Promise<A
     logger,
   });
   registerExplain(ops, {
-    readProvenance: (query) => withDeadline(readProvenance(pool, query), storeDeadlineMs),
+    readProvenance: (query) => withStoreDeadline(readProvenance(pool, query)),
     freshness,
     logger,
   });
-  const app = await createApp({
+  return ops;
+};
+
+const dependenciesOf = (settings: ApiSettings, parts: Parts): ApiDependencies => {
+  const { pool, log, rooms, keys, freshness, metrics, logger } = parts;
+  const { livekit, makesRooms, tokenTtlSeconds } = settings;
+  const { createRoom } = rooms;
+  return {
     settings,
     keys,
     watch: watchSettings,
@@ -104,33 +115,38 @@ export const startApi = async (settings: ApiSettings, logger: Logger): Promise<A
       takeSeat: createSeatTaker(pool, { deadlineMs: storeDeadlineMs }),
     },
     freshness,
-    makeRoom: settings.makesRooms
-      ? createRoomMaker({ createRoom: rooms.createRoom, tokenTtlSeconds: settings.tokenTtlSeconds })
-      : async () => {},
-    makeRoomAtDoor: createRoomMaker({
-      createRoom: rooms.createRoom,
-      tokenTtlSeconds: settings.tokenTtlSeconds,
-      coalesceMs: doorCoalesceMs,
-    }),
+    makeRoom: makesRooms ? createRoomMaker({ createRoom, tokenTtlSeconds }) : async () => {},
+    makeRoomAtDoor: createRoomMaker({ createRoom, tokenTtlSeconds, coalesceMs: doorCoalesceMs }),
     livekitKeys: livekit.keys,
-    signToken: createTokenSigner(livekit.keys[0], settings.tokenTtlSeconds),
-    tokenTtlSeconds: settings.tokenTtlSeconds,
+    signToken: createTokenSigner(livekit.keys[0], tokenTtlSeconds),
+    tokenTtlSeconds,
     serverUrl: livekit.publicUrl,
     append: log.append,
-    readPresentPeople: (roomId, options) => withDeadline(readPresentPeople(pool, roomId, options), storeDeadlineMs),
-    keepRecords: (records) => withDeadline(keepRecords(pool, records), storeDeadlineMs),
-    findLiveLogins: (about, joinedBy) => withDeadline(findLiveLogins(pool, about, joinedBy), storeDeadlineMs),
+    readPresentPeople: (roomId, options) => withStoreDeadline(readPresentPeople(pool, roomId, options)),
+    keepRecords: (records) => withStoreDeadline(keepRecords(pool, records)),
+    findLiveLogins: (about, joinedBy) => withStoreDeadline(findLiveLogins(pool, about, joinedBy)),
     metrics,
     logger,
     now: Date.now,
-  });
+  };
+};
+
+/**
+ * Builds the api and starts it. It listens within seconds: what it depends on may come later, and readiness says what
+ * is missing.
+ */
+export const startApi = async (settings: ApiSettings, logger: Logger): Promise<Api> => {
+  const parts = await openParts(settings, logger);
+  const { pool, log, keys, freshness, metrics, schema } = parts;
+  const ops = createOps(settings, parts);
+  const app = await createApp(dependenciesOf(settings, parts));
   const keptSender = startKeptSender({ pool, append: log.append, metrics, logger });
 
   const opsUrl = await ops.listen({ host: settings.host, port: settings.opsPort });
   await Promise.all([keys.start(), freshness.start()]);
   const url = await app.listen({ host: settings.host, port: settings.port });
-  if (isPlainAndRemote(livekit.publicUrl))
-    logger.warn({ server_url: livekit.publicUrl }, 'clients are sent to LiveKit without TLS');
+  const { publicUrl } = settings.livekit;
+  if (isPlainAndRemote(publicUrl)) logger.warn({ server_url: publicUrl }, 'clients are sent to LiveKit without TLS');
   logger.info({ url, ops: opsUrl, log: settings.log.kind }, 'api is up');
 
   return {
