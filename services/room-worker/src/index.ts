@@ -1,10 +1,10 @@
 export type { Clock } from './clock.ts';
 export { type Decoded, decodeRecord } from './decode.ts';
 export { startEnforcement } from './enforce.ts';
-export { createLaneGate, type LaneGate, noteReached, type Positions } from './lane-gate.ts';
+export { createLaneGate, type LaneGate, noteSeen, type Positions } from './lane-gate.ts';
 export { toLivekitRecord } from './livekit-record.ts';
 export { createWorkerMetrics } from './metrics.ts';
-export { noticeRestore, noting } from './position-watch.ts';
+export { noticeRestore, notingPositions } from './position-watch.ts';
 export { applyDecoded, asDeadLetter, createProjector } from './project.ts';
 export { startPositions } from './start-positions.ts';
 export { beforeAnySweep, sweepOnce } from './sweep.ts';

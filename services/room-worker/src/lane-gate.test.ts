@@ -1,7 +1,7 @@
 import { topics } from '@realtime-service/contracts';
 import { partitionOf } from '@realtime-service/event-log';
 import { describe, expect, it, vi } from 'vitest';
-import { createLaneGate, type LaneGate, noteReached, type Positions } from './lane-gate.ts';
+import { createLaneGate, type LaneGate, noteSeen, type Positions } from './lane-gate.ts';
 
 const count = 2;
 const room = 'room-42';
@@ -108,8 +108,7 @@ describe('what is known', () => {
     ['was looked at', (gate: LaneGate) => gate.hasReachedKnown([])],
     [
       'was noted by whoever applied it',
-      (_: LaneGate, seen: Positions) =>
-        noteReached(seen, [{ topic: topics.roomEvents, partition: lane, nextOffset: 8n }]),
+      (_: LaneGate, seen: Positions) => noteSeen(seen, [{ topic: topics.roomEvents, partition: lane, nextOffset: 8n }]),
     ],
   ])('is not reached by a database that was restored to before what %s since the last question', async (_, learn) => {
     const at = { high: lanes(5, 0), next: lanes(5, 0) };
@@ -140,7 +139,7 @@ describe('what is known', () => {
     const first = gate.hasReachedKnown([room]);
     at.next = lanes(6, 0);
     const second = gate.hasReachedKnown([room]);
-    noteReached(seen, [{ topic: topics.roomEvents, partition: lane, nextOffset: 7n }]);
+    noteSeen(seen, [{ topic: topics.roomEvents, partition: lane, nextOffset: 7n }]);
     for (const arrive of arrivals.toReversed()) {
       arrive();
       await Promise.race([first, second]);

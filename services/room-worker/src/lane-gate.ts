@@ -11,9 +11,9 @@ const lookEveryMs = 50;
 export type Positions = Map<string, bigint>;
 
 /** Notes where the database was seen to stand. */
-export const noteReached = (reached: Positions, positions: readonly PartitionPosition[]): void => {
+export const noteSeen = (seen: Positions, positions: readonly PartitionPosition[]): void => {
   for (const each of positions)
-    if (each.nextOffset > (reached.get(partitionName(each)) ?? 0n)) reached.set(partitionName(each), each.nextOffset);
+    if (each.nextOffset > (seen.get(partitionName(each)) ?? 0n)) seen.set(partitionName(each), each.nextOffset);
 };
 
 /**
@@ -82,7 +82,7 @@ export const createLaneGate = (
       seen.clear();
       serving = positions[0]?.tables;
     }
-    noteReached(seen, positions);
+    noteSeen(seen, positions);
     return new Map(positions.map(({ partition, nextOffset }) => [partition, nextOffset]));
   };
 

@@ -11,7 +11,7 @@ import {
   readPositions,
 } from '@realtime-service/room-store';
 import type { Logger } from '@realtime-service/telemetry';
-import { type LaneGate, noteReached, type Positions } from './lane-gate.ts';
+import { type LaneGate, noteSeen, type Positions } from './lane-gate.ts';
 import type { WorkerMetrics } from './metrics.ts';
 
 const lookEveryMs = 2_000;
@@ -23,19 +23,22 @@ export interface PositionWatchDependencies {
   readonly consumergroup: string;
   readonly partitionCounts: ReadonlyMap<string, number>;
   /** Where each partition of the database was seen to stand. */
-  readonly reached: Positions;
+  readonly seen: Positions;
   readonly gate: LaneGate;
   readonly metrics: WorkerMetrics;
   readonly logger: Logger;
 }
 
-/** Notes how far the database came with each batch, for the consumer and for the gate. */
-export const noting =
-  (project: ConsumeOptions['onBatch'], reached: Positions, seen: Positions): ConsumeOptions['onBatch'] =>
+/**
+ * Notes how far the database came with each batch, for the watch and for the gate: each forgets what it saw when it
+ * notices a restore, which the other has yet to do.
+ */
+export const notingPositions =
+  (project: ConsumeOptions['onBatch'], seenByWatch: Positions, seenByGate: Positions): ConsumeOptions['onBatch'] =>
   async (batch) => {
     const outcome = await project(batch);
     if (outcome.kind !== 'stop')
-      for (const each of [reached, seen]) noteReached(each, [{ ...batch, nextOffset: outcome.nextOffset }]);
+      for (const seen of [seenByWatch, seenByGate]) noteSeen(seen, [{ ...batch, nextOffset: outcome.nextOffset }]);
     return outcome;
   };
 
@@ -46,18 +49,18 @@ export const noting =
 export const noticeRestore = async (
   {
     consumer,
-    reached,
+    seen,
     logger,
-  }: Pick<PositionWatchDependencies, 'reached' | 'logger'> & { readonly consumer: Pick<LogConsumer, 'reposition'> },
+  }: Pick<PositionWatchDependencies, 'seen' | 'logger'> & { readonly consumer: Pick<LogConsumer, 'reposition'> },
   read: () => Promise<readonly PartitionPosition[]>,
 ): Promise<Positions> => {
   // As it was before: a batch that is applied while the positions are read has not been taken back.
-  const before = new Map(reached);
+  const before = new Map(seen);
   const positions = await read();
   const next = new Map(positions.map((each) => [partitionName(each), each.nextOffset]));
   const isBehind = [...next].some(([place, offset]) => offset < (before.get(place) ?? 0n));
-  if (isBehind) reached.clear();
-  noteReached(reached, positions);
+  if (isBehind) seen.clear();
+  noteSeen(seen, positions);
   if (isBehind) {
     logger.error('the database stands before where it stood, the log is read again from there');
     consumer.reposition();

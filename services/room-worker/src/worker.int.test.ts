@@ -424,7 +424,7 @@ describeWith(['postgres'], 'a database that is restored under running workers', 
   test('is noticed while the log does not answer and the backlog cannot be read; no old number is shown then', async () => {
     const { store, pool, log, metrics, logger } = parts;
     const consumer = log.consume({ group: 'other', topics: consumedTopics, onBatch: parts.project });
-    const reached: Positions = new Map();
+    const seen: Positions = new Map();
     let repositioned = 0;
     const watch = startPositionWatch({
       pool,
@@ -437,7 +437,7 @@ describeWith(['postgres'], 'a database that is restored under running workers', 
       },
       consumergroup: 'other',
       partitionCounts: new Map(consumedTopics.map((topic) => [topic, partitionCount])),
-      reached,
+      seen,
       gate: createLaneGate(store, log, activeProjection),
       metrics,
       logger,
@@ -448,7 +448,7 @@ describeWith(['postgres'], 'a database that is restored under running workers', 
     );
     const shown = async () => (await metrics.deadLettersOpen.get()).values;
     await parts.tell(roomRecord(['room.created', room, {}]));
-    await until('the room is known to be applied', () => [...reached.values()].some((offset) => offset > 0n));
+    await until('the room is known to be applied', () => [...seen.values()].some((offset) => offset > 0n));
     await until('the backlog is told', async () => (await shown()).length === 1);
     await pool.query('alter table dead_letters rename to letters');
     await until('it is not shown any more', async () => (await shown()).length === 0);
@@ -461,10 +461,10 @@ describeWith(['postgres'], 'a database that is restored under running workers', 
     const startAt = async () => startPositions(await readPositions(pool, activeProjection));
     const consumer = log.consume({ group: 'other', topics: consumedTopics, onBatch: parts.project, startAt });
     const gate = createLaneGate(store, log, activeProjection);
-    const reached: Positions = new Map();
+    const seen: Positions = new Map();
     const partitionCounts = new Map(consumedTopics.map((topic) => [topic, partitionCount]));
     const look = () =>
-      lookAtPositions({ pool, log, consumer, consumergroup: 'idle', partitionCounts, reached, gate, metrics, logger });
+      lookAtPositions({ pool, log, consumer, consumergroup: 'idle', partitionCounts, seen, gate, metrics, logger });
     const enforcement = startEnforcement({
       store,
       livekit: livekit.service,

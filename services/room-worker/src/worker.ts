@@ -26,9 +26,9 @@ import { createOpsServer, type Logger } from '@realtime-service/telemetry';
 import { systemClock } from './clock.ts';
 import type { WorkerSettings } from './config.ts';
 import { startEnforcement } from './enforce.ts';
-import { createLaneGate, noteReached, type Positions } from './lane-gate.ts';
+import { createLaneGate, noteSeen, type Positions } from './lane-gate.ts';
 import { createWorkerMetrics } from './metrics.ts';
-import { noting, startPositionWatch } from './position-watch.ts';
+import { notingPositions, startPositionWatch } from './position-watch.ts';
 import { createProjector } from './project.ts';
 import { startRelay } from './relay.ts';
 import { startPositions } from './start-positions.ts';
@@ -107,10 +107,10 @@ const startPurging = ({ pool, logger }: Dependencies): { readonly stop: () => vo
   return { stop: () => clearInterval(timer) };
 };
 
-/** Where the database's positions say that what is assigned begins; each is noted as reached. */
-const startsOf = async (pool: Pool, assigned: readonly LogPartition[], reached: Positions): Promise<LogStart[]> => {
+/** Where the database's positions say that what is assigned begins; each is noted as seen. */
+const startsOf = async (pool: Pool, assigned: readonly LogPartition[], seen: Positions): Promise<LogStart[]> => {
   const positions = await readPositions(pool, activeProjection);
-  noteReached(reached, positions);
+  noteSeen(seen, positions);
   const names = new Set(assigned.map(partitionName));
   return startPositions(positions.filter((each) => names.has(partitionName(each))));
 };
@@ -161,9 +161,9 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
   const intake = createWebhookIntake({ log, keys: settings.webhookKeys ?? settings.livekit.keys, metrics, logger });
   const intakeUrl = await intake.listen({ host: settings.host, port: settings.port });
 
-  const reached: Positions = new Map();
-  const seen: Positions = new Map();
-  const gate = createLaneGate(store, log, activeProjection, { seen });
+  const seenByWatch: Positions = new Map();
+  const seenByGate: Positions = new Map();
+  const gate = createLaneGate(store, log, activeProjection, { seen: seenByGate });
   const project = createProjector({
     store,
     projection: activeProjection,
@@ -174,8 +174,8 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
   consumer = log.consume({
     group: settings.consumerGroup,
     topics: consumedTopics,
-    onBatch: noting(project, reached, seen),
-    startAt: (assigned) => startsOf(pool, assigned, reached),
+    onBatch: notingPositions(project, seenByWatch, seenByGate),
+    startAt: (assigned) => startsOf(pool, assigned, seenByWatch),
   });
   const clock = systemClock;
   const { unknownRooms, closingNoticeMs } = settings;
@@ -191,7 +191,7 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
     consumer,
     consumergroup: settings.consumerGroup,
     partitionCounts,
-    reached,
+    seen: seenByWatch,
     gate,
     metrics,
     logger,

@@ -10,9 +10,9 @@ import {
   createProjector,
   createWorkerMetrics,
   type LaneGate,
-  noteReached,
+  noteSeen,
   noticeRestore,
-  noting,
+  notingPositions,
   type Positions,
   startEnforcement,
   startPositions,
@@ -65,7 +65,7 @@ export class SimulatedWorker implements SimulatedProcess {
   readonly #clock: Clock;
   #sweeps = 0;
   #lastSweep = beforeAnySweep;
-  readonly #reached: Positions = new Map();
+  readonly #seenByWatch: Positions = new Map();
   readonly #gate: LaneGate;
   readonly #project: (batch: LogBatch) => Promise<BatchOutcome>;
   readonly #enforcement: ReturnType<typeof startEnforcement>;
@@ -102,9 +102,9 @@ export class SimulatedWorker implements SimulatedProcess {
       metrics,
       logger,
     });
-    const seen: Positions = new Map();
-    this.#project = noting(project, this.#reached, seen);
-    this.#gate = createLaneGate(this.#store, this.#log, activeProjection, { clock: this.#clock, seen });
+    const seenByGate: Positions = new Map();
+    this.#project = notingPositions(project, this.#seenByWatch, seenByGate);
+    this.#gate = createLaneGate(this.#store, this.#log, activeProjection, { clock: this.#clock, seen: seenByGate });
     this.#enforcement = startEnforcement({
       store: this.#store,
       livekit: this.#livekit,
@@ -163,7 +163,7 @@ export class SimulatedWorker implements SimulatedProcess {
 
   async #startOf({ topic, partition }: Lane): Promise<bigint> {
     const positions = await this.#store.readPositions(activeProjection);
-    noteReached(this.#reached, positions);
+    noteSeen(this.#seenByWatch, positions);
     const isOwn = (each: LogPartition): boolean => each.topic === topic && each.partition === partition;
     const [start] = startPositions(positions.filter(isOwn));
     // Nothing of the log is ever dropped.
@@ -188,7 +188,7 @@ export class SimulatedWorker implements SimulatedProcess {
     const reposition = (): void => {
       for (const lane of this.lanes) lane.position = null;
     };
-    const looked = { consumer: { reposition }, reached: this.#reached, logger };
+    const looked = { consumer: { reposition }, seen: this.#seenByWatch, logger };
     await noticeRestore(looked, () => this.#store.readPositions(activeProjection));
     await this.#gate.hasReachedKnown([]);
   }
