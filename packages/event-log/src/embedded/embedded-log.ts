@@ -1,9 +1,9 @@
 /** The log in tables of PostgreSQL, for a machine without Kafka. */
 
 import type { Pool, PoolClient } from 'pg';
+import { createAppenders, type Sender } from '../appender.ts';
 import type { EventLog, LogPosition, NewRecord, PartitionBounds, WriteLog } from '../event-log.ts';
 import { LogUnavailableError } from '../event-log.ts';
-import { createMailboxes, type Sender } from '../mailbox.ts';
 import { partitionOf } from '../partitioner.ts';
 import { consumeEmbedded } from './embedded-consumer.ts';
 import { appendedChannel } from './listener.ts';
@@ -20,7 +20,7 @@ const answerWithinMs = 5_000;
 export function createEmbeddedLog({ pool, writeLog }: EmbeddedLogOptions): EventLog {
   // Without a listener an idle connection that dies would end the process, also after `close`.
   pool.on('error', (error) => writeLog('warn', 'an idle database connection failed', { error }));
-  const mailboxes = createMailboxes(async () => createSender(pool), writeLog);
+  const appenders = createAppenders(async () => createSender(pool), writeLog);
 
   async function bounds(topic: string): Promise<PartitionBounds[]> {
     try {
@@ -38,10 +38,10 @@ export function createEmbeddedLog({ pool, writeLog }: EmbeddedLogOptions): Event
   }
 
   return {
-    append: mailboxes.append,
+    append: appenders.append,
     bounds,
     consume: (options) => consumeEmbedded({ pool, bounds, writeLog }, options),
-    close: mailboxes.close,
+    close: appenders.close,
   };
 }
 

@@ -1,9 +1,9 @@
 /** The log on Apache Kafka. */
 import type { ConnectionOptions } from 'node:tls';
 import type { Admin, Kafka, LogEntry, SASLOptions } from 'kafkajs';
+import { createAppenders } from '../appender.ts';
 import type { EventLog, PartitionBounds, WriteLog } from '../event-log.ts';
 import { LogUnavailableError } from '../event-log.ts';
-import { createMailboxes } from '../mailbox.ts';
 import { consumeKafka } from './kafka-consumer.ts';
 import { openProducer } from './kafka-producer.ts';
 import { kafkajs } from './kafkajs.ts';
@@ -47,7 +47,7 @@ export function createKafkaLog(options: KafkaLogOptions): EventLog {
       logCreator: () => (entry) => forward(entry, writeLog),
     });
 
-  const mailboxes = createMailboxes(() => openProducer(createClient()), writeLog);
+  const appenders = createAppenders(() => openProducer(createClient()), writeLog);
   let connecting: Promise<Admin> | undefined;
 
   async function bounds(topic: string): Promise<PartitionBounds[]> {
@@ -75,11 +75,11 @@ export function createKafkaLog(options: KafkaLogOptions): EventLog {
   }
 
   return {
-    append: mailboxes.append,
+    append: appenders.append,
     bounds,
     consume: (consumeOptions) => consumeKafka({ createClient, bounds, sessionTimeoutMs, writeLog }, consumeOptions),
     close: async () => {
-      await mailboxes.close();
+      await appenders.close();
       if (connecting !== undefined) closeBroken(connecting);
       connecting = undefined;
     },

@@ -1,7 +1,7 @@
 import { partitionName } from '@realtime-service/contracts';
 import type { Kafka, Message, RecordMetadata } from 'kafkajs';
+import type { Sender } from '../appender.ts';
 import { type LogPosition, type NewRecord, RecordTooLargeError } from '../event-log.ts';
-import type { Sender } from '../mailbox.ts';
 import { partitionOf } from '../partitioner.ts';
 import { kafkajs } from './kafkajs.ts';
 
@@ -9,7 +9,7 @@ const acknowledgeWithinMs = 4_000;
 /** kafkajs warns that a bound weakens the guarantee; it does not, as the producer is thrown away after a failure. */
 const retries = 5;
 
-/** An idempotent producer that writes to all in-sync replicas. Only one `send` at a time: see `createMailbox`. */
+/** An idempotent producer that writes to all in-sync replicas. Only one `send` at a time: see `createAppender`. */
 export async function openProducer(kafka: Kafka): Promise<Sender> {
   const partitionCounts = new Map<string, number>();
   const producer = kafka.producer({

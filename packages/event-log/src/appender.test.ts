@@ -1,6 +1,6 @@
 import { describe, expect, it, vi } from 'vitest';
+import { createAppender, createAppenders, type Sender } from './appender.ts';
 import { LogUnavailableError, maxRecordBytes, type NewRecord, RecordTooLargeError } from './event-log.ts';
-import { createMailbox, createMailboxes, type Sender } from './mailbox.ts';
 
 const silent = (): void => undefined;
 const record = (key: string, bytes = 1): NewRecord => ({ topic: 't', key, value: Buffer.alloc(bytes), headers: {} });
@@ -38,14 +38,14 @@ function createFakeLog() {
   return { open, written, sends, nthSend, counts: () => ({ opened, closed }) };
 }
 
-describe('createMailbox', () => {
+describe('createAppender', () => {
   it('has one send outstanding, and what waits meanwhile travels together and in order', async () => {
     const log = createFakeLog();
-    const mailbox = createMailbox(log.open, silent);
-    const first = mailbox.append([record('a')], 5_000);
+    const appender = createAppender(log.open, silent);
+    const first = appender.append([record('a')], 5_000);
     await log.nthSend(0);
-    const second = mailbox.append([record('b'), record('c')], 5_000);
-    const third = mailbox.append([record('d')], 5_000);
+    const second = appender.append([record('b'), record('c')], 5_000);
+    const third = appender.append([record('d')], 5_000);
     expect(log.sends).toHaveLength(1);
 
     (await log.nthSend(0)).finish();
@@ -59,11 +59,11 @@ describe('createMailbox', () => {
 
   it('rejects those in a failed send, throws the connection away, and serves the next over a new one', async () => {
     const log = createFakeLog();
-    const mailbox = createMailbox(log.open, silent);
+    const appender = createAppender(log.open, silent);
     const cause = new Error('connection cut');
-    const lost = mailbox.append([record('lost')], 5_000);
+    const lost = appender.append([record('lost')], 5_000);
     const failed = expect(lost).rejects.toThrow(expect.objectContaining({ name: 'LogUnavailableError', cause }));
-    const waiting = log.nthSend(0).then(() => mailbox.append([record('next')], 5_000));
+    const waiting = log.nthSend(0).then(() => appender.append([record('next')], 5_000));
     (await log.nthSend(0)).fail(cause);
     await failed;
     (await log.nthSend(1)).finish();
@@ -74,10 +74,10 @@ describe('createMailbox', () => {
 
   it('never writes the rest of an append whose first batch failed', async () => {
     const log = createFakeLog();
-    const mailbox = createMailbox(log.open, silent);
+    const appender = createAppender(log.open, silent);
     const large = Array.from({ length: 600 }, (_, i) => record(`k${i}`));
-    const append = expect(mailbox.append(large, 5_000)).rejects.toThrow(LogUnavailableError);
-    const other = mailbox.append([record('other')], 5_000);
+    const append = expect(appender.append(large, 5_000)).rejects.toThrow(LogUnavailableError);
+    const other = appender.append([record('other')], 5_000);
     const { keys, fail } = await log.nthSend(0);
     expect(keys).toHaveLength(500);
     fail(new Error('cut'));
@@ -89,9 +89,9 @@ describe('createMailbox', () => {
 
   it('splits by count and by bytes, and resolves with the positions in the order given', async () => {
     const log = createFakeLog();
-    const mailbox = createMailbox(log.open, silent);
+    const appender = createAppender(log.open, silent);
     const half = maxRecordBytes / 2;
-    const append = mailbox.append([record('a', half), record('b', half), record('c', 10)], 5_000);
+    const append = appender.append([record('a', half), record('b', half), record('c', 10)], 5_000);
     (await log.nthSend(0)).finish();
     (await log.nthSend(1)).finish();
     expect(await append).toMatchObject([{ offset: 0n }, { offset: 1n }, { offset: 2n }]);
@@ -100,12 +100,12 @@ describe('createMailbox', () => {
 
   it('rejects at its own deadline although the send goes on, and does not send what was given up', async () => {
     const log = createFakeLog();
-    const mailbox = createMailbox(log.open, silent);
-    const stuck = expect(mailbox.append([record('stuck')], 20)).rejects.toThrow(LogUnavailableError);
+    const appender = createAppender(log.open, silent);
+    const stuck = expect(appender.append([record('stuck')], 20)).rejects.toThrow(LogUnavailableError);
     await log.nthSend(0);
-    const givenUp = expect(mailbox.append([record('given up')], 20)).rejects.toThrow('within 20 ms');
+    const givenUp = expect(appender.append([record('given up')], 20)).rejects.toThrow('within 20 ms');
     await Promise.all([stuck, givenUp]);
-    const patient = mailbox.append([record('patient')], 5_000);
+    const patient = appender.append([record('patient')], 5_000);
     (await log.nthSend(0)).finish();
     (await log.nthSend(1)).finish();
     await patient;
@@ -116,13 +116,13 @@ describe('createMailbox', () => {
     const log = createFakeLog();
     const refusal = new Error('connection refused');
     let attempts = 0;
-    const mailbox = createMailbox(async () => {
+    const appender = createAppender(async () => {
       attempts += 1;
       if (attempts < 3) throw refusal;
       return log.open();
     }, silent);
-    const hasty = expect(mailbox.append([record('hasty')], 20)).rejects.toMatchObject({ cause: refusal });
-    const patient = mailbox.append([record('patient')], 5_000);
+    const hasty = expect(appender.append([record('hasty')], 20)).rejects.toMatchObject({ cause: refusal });
+    const patient = appender.append([record('patient')], 5_000);
     await hasty;
     (await log.nthSend(0)).finish();
     await patient;
@@ -130,15 +130,15 @@ describe('createMailbox', () => {
   });
 
   it('treats a missing acknowledgement as a failure', async () => {
-    const mailbox = createMailbox(async () => ({ send: async () => [], close: async () => {} }), silent);
-    await expect(mailbox.append([record('a')], 5_000)).rejects.toThrow(LogUnavailableError);
+    const appender = createAppender(async () => ({ send: async () => [], close: async () => {} }), silent);
+    await expect(appender.append([record('a')], 5_000)).rejects.toThrow(LogUnavailableError);
   });
 
   it('starts again for an append made the moment after the last one ended', async () => {
     const log = createFakeLog();
-    const mailbox = createMailbox(log.open, silent);
+    const appender = createAppender(log.open, silent);
     for (const depth of [0, 1, 2, 3, 4, 5]) {
-      const append = mailbox.append([record(`r${depth}`)], 5_000);
+      const append = appender.append([record(`r${depth}`)], 5_000);
       (await log.nthSend(depth)).finish();
       await append;
       for (let i = 0; i < depth; i += 1) await Promise.resolve();
@@ -148,21 +148,21 @@ describe('createMailbox', () => {
 
   it('refuses a record that is too large before anything is written, and too much that waits', async () => {
     const log = createFakeLog();
-    const mailbox = createMailbox(log.open, silent);
-    const tooLarge = mailbox.append([record('small'), record('large', maxRecordBytes)], 5_000);
+    const appender = createAppender(log.open, silent);
+    const tooLarge = appender.append([record('small'), record('large', maxRecordBytes)], 5_000);
     await expect(tooLarge).rejects.toThrow(RecordTooLargeError);
     expect(log.sends).toHaveLength(0);
 
-    const filling = Array.from({ length: 67 }, (_, i) => mailbox.append([record(`f${i}`, 999_000)], 100));
-    await expect(mailbox.append([record('above', 999_000)], 100)).rejects.toThrow('Too many records');
+    const filling = Array.from({ length: 67 }, (_, i) => appender.append([record(`f${i}`, 999_000)], 100));
+    await expect(appender.append([record('above', 999_000)], 100)).rejects.toThrow('Too many records');
     await Promise.allSettled(filling);
   });
 
   it('sends a batch that is refused by its size in halves, down to the record that is too large', async () => {
     const log = createFakeLog();
-    const mailbox = createMailbox(log.open, silent);
+    const appender = createAppender(log.open, silent);
     const refusal = new RecordTooLargeError('the topic takes less');
-    const appends = ['a', 'b', 'large', 'c'].map((key) => mailbox.append([record(key)], 5_000));
+    const appends = ['a', 'b', 'large', 'c'].map((key) => appender.append([record(key)], 5_000));
     const settled = Promise.allSettled(appends);
     (await log.nthSend(0)).fail(refusal);
     (await log.nthSend(1)).finish();
@@ -180,13 +180,13 @@ describe('createMailbox', () => {
 
   it('never writes what follows a record that is too large in one append', async () => {
     const log = createFakeLog();
-    const mailbox = createMailbox(log.open, silent);
+    const appender = createAppender(log.open, silent);
     const refusal = new RecordTooLargeError('the topic takes less');
-    const refused = expect(mailbox.append([record('large'), record('rest')], 5_000)).rejects.toThrow(refusal);
+    const refused = expect(appender.append([record('large'), record('rest')], 5_000)).rejects.toThrow(refusal);
     (await log.nthSend(0)).fail(refusal);
     (await log.nthSend(1)).fail(refusal);
     await refused;
-    const next = mailbox.append([record('next')], 5_000);
+    const next = appender.append([record('next')], 5_000);
     (await log.nthSend(2)).finish();
     await next;
     expect(log.written).toEqual(['next']);
@@ -194,29 +194,29 @@ describe('createMailbox', () => {
 
   it('lets the outstanding send finish when it closes, and refuses the rest', async () => {
     const log = createFakeLog();
-    const mailbox = createMailbox(log.open, silent);
-    const sent = mailbox.append([record('sent')], 5_000);
+    const appender = createAppender(log.open, silent);
+    const sent = appender.append([record('sent')], 5_000);
     const send = await log.nthSend(0);
-    const waiting = expect(mailbox.append([record('waiting')], 5_000)).rejects.toThrow(LogUnavailableError);
-    const closed = mailbox.close();
+    const waiting = expect(appender.append([record('waiting')], 5_000)).rejects.toThrow(LogUnavailableError);
+    const closed = appender.close();
     await waiting;
     send.finish();
     await Promise.all([sent, closed]);
-    await expect(mailbox.append([record('late')], 5_000)).rejects.toThrow(LogUnavailableError);
+    await expect(appender.append([record('late')], 5_000)).rejects.toThrow(LogUnavailableError);
     expect(log.written).toEqual(['sent']);
     expect(log.counts()).toEqual({ opened: 1, closed: 1 });
   });
 });
 
-describe('createMailboxes', () => {
+describe('createAppenders', () => {
   const recordOf = (topic: string, key: string): NewRecord => ({ ...record(key), topic });
 
   it('keeps no topic waiting for another', async () => {
     const log = createFakeLog();
-    const mailboxes = createMailboxes(log.open, silent);
-    const stuck = expect(mailboxes.append([recordOf('missing', 'stuck')], 5_000)).rejects.toThrow(LogUnavailableError);
+    const appenders = createAppenders(log.open, silent);
+    const stuck = expect(appenders.append([recordOf('missing', 'stuck')], 5_000)).rejects.toThrow(LogUnavailableError);
     await log.nthSend(0);
-    const other = mailboxes.append([recordOf('other', 'other')], 5_000);
+    const other = appenders.append([recordOf('other', 'other')], 5_000);
     (await log.nthSend(1)).finish();
     expect(await other).toMatchObject([{ topic: 'other' }]);
     (await log.nthSend(0)).fail(new Error('no such topic'));
@@ -225,8 +225,8 @@ describe('createMailboxes', () => {
 
   it('answers for several topics in the order given', async () => {
     const log = createFakeLog();
-    const mailboxes = createMailboxes(log.open, silent);
-    const append = mailboxes.append([recordOf('t', 'a'), recordOf('u', 'b'), recordOf('t', 'c')], 5_000);
+    const appenders = createAppenders(log.open, silent);
+    const append = appenders.append([recordOf('t', 'a'), recordOf('u', 'b'), recordOf('t', 'c')], 5_000);
     (await log.nthSend(0)).finish();
     (await log.nthSend(1)).finish();
     expect((await append).map(({ topic }) => topic)).toEqual(['t', 'u', 't']);
@@ -235,9 +235,9 @@ describe('createMailboxes', () => {
 
   it('takes nothing more after it was closed', async () => {
     const log = createFakeLog();
-    const mailboxes = createMailboxes(log.open, silent);
-    await mailboxes.close();
-    await expect(mailboxes.append([recordOf('t', 'late')], 5_000)).rejects.toThrow('closed');
+    const appenders = createAppenders(log.open, silent);
+    await appenders.close();
+    await expect(appenders.append([recordOf('t', 'late')], 5_000)).rejects.toThrow('closed');
     expect(log.counts()).toEqual({ opened: 0, closed: 0 });
   });
 });

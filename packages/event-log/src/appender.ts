@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { LogPosition, NewRecord, WriteLog } from './event-log.ts';
 import { LogUnavailableError, maxRecordBytes, RecordTooLargeError } from './event-log.ts';
-import { Envelope, type Letter, LetterQueue } from './letter-queue.ts';
+import { AppendCall, type PendingRecord, PendingRecords } from './pending-records.ts';
 
 /** One connection to the log. It is thrown away after a failed `send`. */
 export interface Sender {
@@ -10,7 +10,7 @@ export interface Sender {
   readonly close: () => Promise<void>;
 }
 
-export interface Mailbox {
+export interface Appender {
   /** As `EventLog.append`. */
   readonly append: (records: readonly NewRecord[], timeoutMs: number) => Promise<LogPosition[]>;
   /** Refuses what still waits, lets the outstanding `send` finish, and closes the connection. */
@@ -22,15 +22,15 @@ const reopenAfterMs = 100;
 /** Per record: lengths, timestamps and what headers cost beyond their bytes. */
 const recordOverheadBytes = 64;
 
-/** A mailbox for each topic: what one topic refuses, and tries again meanwhile, keeps no other waiting. */
-export function createMailboxes(open: () => Promise<Sender>, writeLog: WriteLog): Mailbox {
-  const mailboxes = new Map<string, Mailbox>();
+/** An appender for each topic: what one topic refuses, and tries again meanwhile, keeps no other waiting. */
+export function createAppenders(open: () => Promise<Sender>, writeLog: WriteLog): Appender {
+  const appenders = new Map<string, Appender>();
   let isClosed = false;
 
-  function mailboxOf(topic: string): Mailbox {
-    const mailbox = mailboxes.get(topic) ?? createMailbox(open, writeLog);
-    mailboxes.set(topic, mailbox);
-    return mailbox;
+  function appenderOf(topic: string): Appender {
+    const appender = appenders.get(topic) ?? createAppender(open, writeLog);
+    appenders.set(topic, appender);
+    return appender;
   }
 
   async function append(records: readonly NewRecord[], timeoutMs: number): Promise<LogPosition[]> {
@@ -39,7 +39,7 @@ export function createMailboxes(open: () => Promise<Sender>, writeLog: WriteLog)
     const ofTopics = Map.groupBy(records.entries(), ([, { topic }]) => topic);
     await Promise.all(
       [...ofTopics].map(async ([topic, ofTopic]) => {
-        const written = await mailboxOf(topic).append(
+        const written = await appenderOf(topic).append(
           ofTopic.map(([, record]) => record),
           timeoutMs,
         );
@@ -51,7 +51,7 @@ export function createMailboxes(open: () => Promise<Sender>, writeLog: WriteLog)
 
   async function close(): Promise<void> {
     isClosed = true;
-    await Promise.all([...mailboxes.values()].map((mailbox) => mailbox.close()));
+    await Promise.all([...appenders.values()].map((appender) => appender.close()));
   }
 
   return { append, close };
@@ -62,10 +62,10 @@ export function createMailboxes(open: () => Promise<Sender>, writeLog: WriteLog)
  * forms the next batch. With two sends outstanding an idempotent kafkajs producer gives a record the sequence number of
  * one whose acknowledgement was lost; the broker takes it for a repeat and acknowledges what it never wrote.
  */
-export function createMailbox(open: () => Promise<Sender>, writeLog: WriteLog): Mailbox {
-  const queue = new LetterQueue();
+export function createAppender(open: () => Promise<Sender>, writeLog: WriteLog): Appender {
+  const pending = new PendingRecords();
   let sender: Sender | undefined;
-  let delivery: Promise<void> | undefined;
+  let draining: Promise<void> | undefined;
   let lastError: unknown;
   let isClosed = false;
 
@@ -76,28 +76,28 @@ export function createMailbox(open: () => Promise<Sender>, writeLog: WriteLog): 
       throw new RecordTooLargeError(`A record is larger than ${maxRecordBytes} bytes`);
     }
     if (isClosed) throw new LogUnavailableError('The log is closed');
-    if (queue.bytes + totalBytes > maxWaitingBytes) {
+    if (pending.bytes + totalBytes > maxWaitingBytes) {
       throw new LogUnavailableError('Too many records wait for the log', { cause: lastError });
     }
     if (records.length === 0) return [];
 
-    const envelope = new Envelope(records.length);
+    const call = new AppendCall(records.length);
     const deadline = setTimeout(() => {
-      envelope.refuse(new LogUnavailableError(`No acknowledgement within ${timeoutMs} ms`, { cause: lastError }));
+      call.refuse(new LogUnavailableError(`No acknowledgement within ${timeoutMs} ms`, { cause: lastError }));
     }, timeoutMs);
-    for (const [index, record] of records.entries()) queue.add({ record, bytes: sizes[index] ?? 0, envelope, index });
-    delivery ??= deliver();
-    return envelope.answer.finally(() => clearTimeout(deadline));
+    for (const [index, record] of records.entries()) pending.add({ record, bytes: sizes[index] ?? 0, call, index });
+    draining ??= drain();
+    return call.answer.finally(() => clearTimeout(deadline));
   }
 
-  async function deliver(): Promise<void> {
-    while (queue.letters.length > 0) {
+  async function drain(): Promise<void> {
+    while (pending.records.length > 0) {
       sender ??= await tryOpen();
       if (sender === undefined) await sleep(reopenAfterMs);
-      queue.dropSettled();
-      if (sender !== undefined && queue.letters.length > 0) await sendBatch(sender, queue.takeBatch());
+      pending.dropSettled();
+      if (sender !== undefined && pending.records.length > 0) await sendBatch(sender, pending.takeBatch());
     }
-    delivery = undefined;
+    draining = undefined;
   }
 
   async function tryOpen(): Promise<Sender | undefined> {
@@ -110,21 +110,21 @@ export function createMailbox(open: () => Promise<Sender>, writeLog: WriteLog): 
     }
   }
 
-  async function sendBatch(current: Sender, letters: readonly Letter[]): Promise<void> {
+  async function sendBatch(current: Sender, batch: readonly PendingRecord[]): Promise<void> {
     try {
-      const positions = await current.send(letters.map(({ record }) => record));
-      if (positions.length < letters.length) throw new Error('The log acknowledged fewer records than were sent');
+      const positions = await current.send(batch.map(({ record }) => record));
+      if (positions.length < batch.length) throw new Error('The log acknowledged fewer records than were sent');
       lastError = undefined;
-      for (const [at, { envelope, index }] of letters.entries()) envelope.deliver(index, positions[at] as LogPosition);
+      for (const [at, { call, index }] of batch.entries()) call.acknowledge(index, positions[at] as LogPosition);
     } catch (error) {
       lastError = error;
       sender = undefined;
-      writeLog('warn', 'appending failed, a new connection will be made', { error, records: letters.length });
+      writeLog('warn', 'appending failed, a new connection will be made', { error, records: batch.length });
       closeBroken(current);
       const isTooLarge = error instanceof RecordTooLargeError;
-      if (isTooLarge && letters.length > 1) return queue.putBackInHalves(letters);
+      if (isTooLarge && batch.length > 1) return pending.putBackInHalves(batch);
       const reason = isTooLarge ? error : new LogUnavailableError('The log did not take the records', { cause: error });
-      for (const { envelope } of letters) envelope.refuse(reason);
+      for (const { call } of batch) call.refuse(reason);
     }
   }
 
@@ -136,8 +136,8 @@ export function createMailbox(open: () => Promise<Sender>, writeLog: WriteLog): 
 
   async function close(): Promise<void> {
     isClosed = true;
-    for (const { envelope } of queue.letters) envelope.refuse(new LogUnavailableError('The log is being closed'));
-    await delivery;
+    for (const { call } of pending.records) call.refuse(new LogUnavailableError('The log is being closed'));
+    await draining;
     await sender?.close();
     sender = undefined;
   }
