@@ -2,6 +2,7 @@ import type { Privilege, ProblemCode } from '@realtime-service/contracts';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import {
+  type Asked,
   added,
   anyOverrides,
   anyPrivilege,
@@ -30,7 +31,6 @@ import {
   type Moderation,
   needsSeat,
   type OwnSession,
-  type Request,
   replacedBy,
   type Verdict,
 } from './authorise.ts';
@@ -47,7 +47,7 @@ interface Row {
   readonly given: Situation;
   readonly enter: 'allow' | DenyReason;
   readonly stay?: 'allow' | DenyReason;
-  readonly request?: Partial<Request>;
+  readonly request?: Partial<Asked>;
 }
 
 /** Where `stay` is not said, it is as `enter`. */
@@ -542,6 +542,7 @@ describe('moderation', () => {
         factsOf(given),
         {
           byUserId: 'mia',
+          loginEndsAtMs: null,
           target: { userId: 'tom', member: memberOf({ member: { role: 'listener' } }) },
           concerns: 'rights',
           ...changes,
@@ -633,7 +634,7 @@ describe('moderation', () => {
  */
 const restated = (
   { room, member, bans, user, isLoginEnded, isSuspect: doubted, ownSessions, seats }: Facts,
-  { purpose, takeOver }: Request,
+  { purpose, takeOver }: Asked,
 ): Verdict => {
   const isBanned = (privilege: Privilege): boolean =>
     bans.some((ban) => ban.privilege === privilege && !ban.isLifted && !(ban.untilMs !== null && ban.untilMs <= now));
@@ -794,11 +795,13 @@ const anyCell = fc.record({
     }),
     { freq: 2 },
   ),
-  request: fc.record({
-    purpose: fc.constantFrom('enter' as const, 'enter' as const, 'stay' as const, 'act' as const),
-    identity: fc.constantFrom('me', 'me:phone'),
-    takeOver: fc.boolean(),
-  }),
+  request: fc
+    .record({
+      purpose: fc.constantFrom('enter' as const, 'enter' as const, 'stay' as const, 'act' as const),
+      identity: fc.constantFrom('me', 'me:phone'),
+      takeOver: fc.boolean(),
+    })
+    .map((asked): Asked => ({ ...asked, dueIdentity: asked.identity, loginEndsAtMs: null })),
 });
 
 const cellLog = (
@@ -901,7 +904,7 @@ describe('every person in every room', () => {
       seats: { takenByOthers: 1, ownOtherDevices: 1 },
     });
     const before = structuredClone(facts);
-    authorise(facts, { purpose: 'enter', identity: 'u7', takeOver: false }, now);
+    authorise(facts, { purpose: 'enter', takeOver: false, loginEndsAtMs: null }, now);
     expect(facts).toEqual(before);
   });
 });

@@ -57,20 +57,21 @@ export interface Facts {
   readonly seats: Seats | null;
 }
 
-export interface Request {
-  /**
-   * `enter`: desk and door. `stay`: someone inside; what only keeps people from entering throws nobody out. `act`:
-   * someone who wants to see or moderate; what keeps from entering does not matter, but doubt about the person does.
-   */
-  readonly purpose: 'enter' | 'stay' | 'act';
-  /** The identity that enters or stays. */
-  readonly identity: string;
-  /** Of whoever stays: the identity that the device policy gives that device now. */
-  readonly dueIdentity?: string;
+/**
+ * `enter`: desk and door. `stay`: someone inside; what only keeps people from entering throws nobody out. `act`: someone
+ * who wants to see or moderate; what keeps from entering does not matter, but doubt about the person does.
+ */
+export type Request = {
   /** When the login ends by policy, milliseconds since the epoch. */
-  readonly loginEndsAtMs?: number | null;
-  readonly takeOver: boolean;
-}
+  readonly loginEndsAtMs: number | null;
+} & (
+  | { readonly purpose: 'enter'; readonly takeOver: boolean }
+  /** The identity that is inside, and the one that the device policy gives that device now. */
+  | { readonly purpose: 'stay'; readonly identity: string; readonly dueIdentity: string }
+  | { readonly purpose: 'act' }
+);
+type EnterRequest = Extract<Request, { readonly purpose: 'enter' }>;
+type StayRequest = Extract<Request, { readonly purpose: 'stay' }>;
 
 export type DenyReason =
   | 'user_disabled'
@@ -190,7 +191,7 @@ interface Entry {
   readonly facts: Facts;
   readonly room: RoomFacts;
   readonly permissions: Permissions;
-  readonly request: Request;
+  readonly request: EnterRequest;
   readonly nowMs: number;
 }
 
@@ -206,7 +207,7 @@ const denyEntry = ({ facts, room, permissions, request, nowMs }: Entry): Denied 
 };
 
 /** An identity keeps the seat that it has; the person's next device needs one of its own. */
-const denySeat = (room: RoomFacts, seats: Seats, { takeOver }: Request): Denied | null => {
+const denySeat = (room: RoomFacts, seats: Seats, { takeOver }: EnterRequest): Denied | null => {
   const { maxParticipants, devicePolicy } = room;
   const { takenByOthers, ownOtherDevices, ownUnusedTokens, isHeld, isReserved } = seats;
   if (devicePolicy.mode === 'single_oldest' && ownOtherDevices > 0 && !takeOver && !isReserved)
@@ -222,7 +223,7 @@ const denySeat = (room: RoomFacts, seats: Seats, { takeOver }: Request): Denied 
  * The one rule of take-over. Where a person may have one device, an identity of an earlier policy ends once the one
  * that today's policy gives is inside.
  */
-const isReplaced = ({ room, ownSessions }: Facts, { identity, dueIdentity = identity }: Request): boolean =>
+const isReplaced = ({ room, ownSessions }: Facts, { identity, dueIdentity }: StayRequest): boolean =>
   isOneDevice(room) &&
   dueIdentity !== identity &&
   ownSessions.some((session) => session.isLive && session.identity === dueIdentity);
@@ -246,7 +247,7 @@ const denyAll = (room: RoomFacts, bans: readonly BanFacts[], nowMs: number): Den
  */
 export const authorise = (facts: Facts, request: Request, nowMs: number): Verdict => {
   const { room, member, user } = facts;
-  const loginEndsAtMs = request.loginEndsAtMs ?? null;
+  const { loginEndsAtMs } = request;
   if (user?.isDisabled) return deny('user_disabled');
   if (facts.isLoginEnded || (loginEndsAtMs !== null && loginEndsAtMs <= nowMs)) return deny('login_ended');
   if (room === null || room.state === 'unknown') return deny('unknown_room');
@@ -279,7 +280,7 @@ export const authorise = (facts: Facts, request: Request, nowMs: number): Verdic
 export interface Moderation {
   readonly byUserId: string;
   /** When the login of whoever wants it ends by policy, milliseconds since the epoch. */
-  readonly loginEndsAtMs?: number | null;
+  readonly loginEndsAtMs: number | null;
   /** Null where there is nobody by that name. */
   readonly target: { readonly userId: string | null; readonly member: MemberFacts | null } | null;
   /** `session`: one stay ends or one track falls silent. `rights`: a right is taken or given back. */
@@ -293,10 +294,10 @@ export interface Moderation {
  */
 export const authoriseModeration = (
   facts: Facts,
-  { byUserId, loginEndsAtMs = null, target, concerns }: Moderation,
+  { byUserId, loginEndsAtMs, target, concerns }: Moderation,
   nowMs: number,
 ): Verdict => {
-  const verdict = authorise(facts, { purpose: 'act', identity: '', takeOver: false, loginEndsAtMs }, nowMs);
+  const verdict = authorise(facts, { purpose: 'act', loginEndsAtMs }, nowMs);
   if (verdict.kind === 'deny') return verdict;
   if (!verdict.permissions.moderate) return deny('no_moderator');
   if (target === null) return verdict;

@@ -194,8 +194,21 @@ export const factsOf = (situation: Situation): Facts => {
   };
 };
 
-export const decide = (situation: Situation, request: Partial<Request> = {}): Verdict =>
-  authorise(factsOf(situation), { purpose: 'enter', identity: 'u7', takeOver: false, ...request }, now);
+/** What is asked, whatever for: a rule reads of it what its purpose has. */
+export interface Asked {
+  readonly purpose: Request['purpose'];
+  readonly identity: string;
+  readonly dueIdentity: string;
+  readonly takeOver: boolean;
+  readonly loginEndsAtMs: number | null;
+}
+
+/** Where the due identity is not said, it is the one inside. */
+export const decide = (situation: Situation, asked: Partial<Asked> = {}): Verdict => {
+  const { identity = 'u7' } = asked;
+  const blank: Asked = { purpose: 'enter', identity, dueIdentity: identity, takeOver: false, loginEndsAtMs: null };
+  return authorise(factsOf(situation), { ...blank, ...asked }, now);
+};
 
 /** `allow`, or the reason of the refusal: what most tables look at. */
 export const outcomeOf = (verdict: Verdict): string => (verdict.kind === 'allow' ? 'allow' : verdict.reason);

@@ -73,7 +73,7 @@ describeWith(['postgres'], 'many questions at once', () => {
     const ask = ({ userId, deviceId, takeOver }: Wish) => {
       const identity = identityOf({ devicePolicy }, userId, deviceId);
       const decide = ({ facts, nowMs }: FactsAnswer) =>
-        authorise(facts, { purpose: 'enter', identity, takeOver }, nowMs);
+        authorise(facts, { purpose: 'enter', takeOver, loginEndsAtMs: null }, nowMs);
       return take({ roomId, userId, loginId: null, identity, deviceId, leaseSeconds: 140 }, decide);
     };
     const readLeases = async () =>

@@ -251,9 +251,8 @@ const stayOf = (
 ): Request => ({
   purpose: 'stay',
   identity,
-  takeOver: false,
   loginEndsAtMs: loginEndOf(present),
-  ...(room !== null && { dueIdentity: identityOf(room, userId, deviceId) }),
+  dueIdentity: room === null ? identity : identityOf(room, userId, deviceId),
 });
 
 /**

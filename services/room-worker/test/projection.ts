@@ -121,7 +121,8 @@ export const startProjection = async (): Promise<TestProjection> => {
     ask: async (purpose, roomId, userId) => {
       const [answer] = await readFacts(pool, [{ roomId, userId, loginId: null }]);
       if (answer === undefined) throw new Error('facts were not answered');
-      const verdict = authorise(answer.facts, { purpose, identity: userId, takeOver: false }, answer.nowMs);
+      const request = { purpose, identity: userId, dueIdentity: userId, takeOver: false, loginEndsAtMs: null };
+      const verdict = authorise(answer.facts, request, answer.nowMs);
       return verdict.kind === 'allow' ? 'allow' : verdict.reason;
     },
     stop: async () => {

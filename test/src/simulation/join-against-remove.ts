@@ -17,7 +17,7 @@ export interface RaceOutcome {
 
 const roomId = 'r1';
 const userId = 'ann';
-const person = { roomId, userId, loginId: loginOf(userId, 0), deviceId: null, takeOver: false };
+const person = { roomId, userId, loginId: loginOf(userId, 0), deviceId: null, takeOver: false, loginEndsAtMs: null };
 const ends: readonly (readonly [type: string, subject: string, data: object | undefined])[] = [
   ['member.removed', roomId, { userId }],
   ['member.banned', roomId, { userId, privilege: 'join' }],

@@ -247,7 +247,8 @@ export class World {
       takeSeat: () => Promise.reject(new Error('no room here counts seats')),
     };
     this.joins += 1;
-    decideEntry({ store, tokenTtlSeconds: 60 }, { roomId, userId, loginId, deviceId, takeOver: false }).then(
+    const entrant = { roomId, userId, loginId, deviceId, takeOver: false, loginEndsAtMs: null };
+    decideEntry({ store, tokenTtlSeconds: 60 }, entrant).then(
       ({ identity, verdict }) => {
         this.#tell(`${userId} got a token for ${roomId}`);
         if (!this.#had('believed', { roomId, userId, loginId }, asked))

@@ -9,7 +9,6 @@ import {
   identityOf,
   type Member,
   type Origin,
-  type Request,
   type Session,
   unknownRoom,
   type Verdict,
@@ -29,9 +28,8 @@ export const explain = (
   freshness: KnownFreshness,
 ): Explanation => {
   const identity = identityOf(facts.room ?? unknownRoom(roomId), userId, null);
-  const decide = (purpose: Request['purpose']): Verdict =>
-    authorise(facts, { purpose, identity, takeOver: false }, nowMs);
-  const enter = decide('enter');
+  const enter = authorise(facts, { purpose: 'enter', takeOver: false, loginEndsAtMs: null }, nowMs);
+  const stay = authorise(facts, { purpose: 'stay', identity, dueIdentity: identity, loginEndsAtMs: null }, nowMs);
   return {
     at: toTimestamp(nowMs),
     roomId,
@@ -43,7 +41,7 @@ export const explain = (
       allowedBy(enter, nowMs);
     }),
     enter: toExplainedVerdict(enter),
-    stay: toExplainedVerdict(decide('stay')),
+    stay: toExplainedVerdict(stay),
     freshness: {
       isCurrent: freshness.isCurrent(roomId, userId),
       isLogKnown: freshness.isLogKnown(),

@@ -30,7 +30,7 @@ export interface Entrant extends FactsQuery {
   readonly deviceId: string | null;
   readonly takeOver: boolean;
   /** When the login ends by policy, milliseconds since the epoch. */
-  readonly loginEndsAtMs?: number | null;
+  readonly loginEndsAtMs: number | null;
 }
 
 /** Somebody may enter, now. */
@@ -75,12 +75,12 @@ export const decideEntry = async (
   entrant: Entrant,
   check?: (admission: Admission) => void,
 ): Promise<Admission> => {
-  const { roomId, userId, deviceId, takeOver, loginEndsAtMs = null } = entrant;
+  const { roomId, userId, deviceId, takeOver, loginEndsAtMs } = entrant;
   const first = await fromStore(store.readFacts(entrant));
   const { facts, isRoomLive } = first;
   const identity = identityOf(facts.room ?? unknownRoom(roomId), userId, deviceId);
   const decide = (answer: FactsAnswer): Verdict =>
-    authorise(answer.facts, { purpose: 'enter', identity, takeOver, loginEndsAtMs }, answer.nowMs);
+    authorise(answer.facts, { purpose: 'enter', takeOver, loginEndsAtMs }, answer.nowMs);
   const verdict = allowedBy(decide(first), first.nowMs);
   // Nobody is allowed into a room that is not there.
   const room = facts.room as RoomFacts;

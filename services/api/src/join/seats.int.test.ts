@@ -467,7 +467,7 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
         const take = createSeatTaker(pool, { deadlineMs: 2_500 });
         const ask = async (room: string, userId: string, deviceId: string | null, identity = userId) => {
           const decide = ({ facts, nowMs }: FactsAnswer) =>
-            authorise(facts, { purpose: 'enter', identity, takeOver: false }, nowMs);
+            authorise(facts, { purpose: 'enter', takeOver: false, loginEndsAtMs: null }, nowMs);
           const request = { roomId: room, userId, loginId: null, identity, deviceId, leaseSeconds: 140 };
           return (await take(request, decide)).verdict.kind;
         };

@@ -29,8 +29,7 @@ export const decideView = async (
 ): Promise<SeenRoom> => {
   assertCurrent(dependencies.freshness, roomId, userId);
   const { facts, isRoomLive, nowMs } = await fromStore(dependencies.store.readFacts({ roomId, userId, loginId }));
-  const request = { purpose: 'act', identity: '', takeOver: false, loginEndsAtMs } as const;
-  const { role } = allowedBy(authorise(facts, request, nowMs), nowMs);
+  const { role } = allowedBy(authorise(facts, { purpose: 'act', loginEndsAtMs }, nowMs), nowMs);
   // Nobody is allowed anything in a room that is not there.
   return { room: facts.room as RoomFacts, role, isRoomLive };
 };
