@@ -117,7 +117,7 @@ export const isDisguised = (track: LivekitTrack): boolean => {
 };
 
 /** The envelope that every webhook has. An id is missing only in hand-made ones. */
-export const LivekitWebhook = z.preprocess(
+const LivekitWebhook = z.preprocess(
   (value) => camelKeys(value),
   z.object({
     event: boundedText(128).min(1),
@@ -128,7 +128,7 @@ export const LivekitWebhook = z.preprocess(
     track: z.unknown().optional(),
   }),
 );
-export type LivekitWebhook = z.infer<typeof LivekitWebhook>;
+type LivekitWebhook = z.infer<typeof LivekitWebhook>;
 
 /** CloudEvents type of a webhook in the log is `livekit.` + its event name; a sweep's difference is this one. */
 export const observedType = 'livekit.observed';
@@ -143,10 +143,12 @@ export const LivekitObserved = z.object({
 });
 export type LivekitObserved = z.infer<typeof LivekitObserved>;
 
-export type LivekitFact =
+/** What a webhook tells. */
+export type WebhookFact =
   | { readonly type: 'room_started' | 'room_finished'; readonly room: LivekitRoom }
+  | { readonly type: 'participant_joined'; readonly room: LivekitRoom; readonly participant: LivekitParticipant }
   | {
-      readonly type: 'participant_joined' | 'participant_left' | 'participant_connection_aborted';
+      readonly type: 'participant_left' | 'participant_connection_aborted';
       readonly room: LivekitRoom;
       readonly participant: LivekitParticipant;
     }
@@ -156,8 +158,10 @@ export type LivekitFact =
       readonly room: LivekitRoom;
       readonly participant: LivekitParticipant;
       readonly track: LivekitTrack;
-    }
-  | { readonly type: 'observed'; readonly observed: LivekitObserved };
+    };
+
+/** What LiveKit tells, and what a sweep finds in its lists. */
+export type LivekitFact = WebhookFact | { readonly type: 'observed'; readonly observed: LivekitObserved };
 
 const readWebhook = z.compile(LivekitWebhook);
 const readRoom = z.compile(LivekitRoom);
@@ -174,40 +178,54 @@ const uninteresting = new Set([
   'ingress_ended',
 ]);
 
-export type LivekitReading =
-  | { readonly kind: 'fact'; readonly fact: LivekitFact }
-  | { readonly kind: 'ignored'; readonly why: 'no_state' | 'unknown_event' | 'incomplete' };
+/** A webhook that changes state, as LiveKit named and dated it: `id` is missing in hand-made ones. */
+export interface ReadWebhook extends Pick<LivekitWebhook, 'id' | 'createdAt'> {
+  readonly kind: 'fact';
+  readonly fact: WebhookFact;
+}
 
-/** Reads a webhook's JSON. Never throws for what a newer LiveKit could send. */
-export const readLivekitWebhook = (value: unknown): LivekitReading => {
-  const webhook = readWebhook.safeParse(value);
-  if (!webhook.success) return { kind: 'ignored', why: 'incomplete' };
-  const { event } = webhook.data;
+type Ignored = 'no_state' | 'unknown_event' | 'incomplete';
+
+const readPresence = (webhook: LivekitWebhook): { room: LivekitRoom; participant: LivekitParticipant } | undefined => {
+  const room = readRoom.safeParse(webhook.room);
+  const participant = readParticipant.safeParse(webhook.participant);
+  return room.success && participant.success ? { room: room.data, participant: participant.data } : undefined;
+};
+
+/** Reads of a webhook no more than its event needs: most are about tracks that say nothing here. */
+const factOf = (webhook: LivekitWebhook): WebhookFact | Ignored => {
+  const { event } = webhook;
   switch (event) {
     case 'room_started':
     case 'room_finished': {
-      const room = readRoom.safeParse(webhook.data.room);
-      return room.success
-        ? { kind: 'fact', fact: { type: event, room: room.data } }
-        : { kind: 'ignored', why: 'incomplete' };
+      const room = readRoom.safeParse(webhook.room);
+      return room.success ? { type: event, room: room.data } : 'incomplete';
     }
     case 'participant_joined':
     case 'participant_left':
     case 'participant_connection_aborted': {
-      const room = readRoom.safeParse(webhook.data.room);
-      const participant = readParticipant.safeParse(webhook.data.participant);
-      if (!room.success || !participant.success) return { kind: 'ignored', why: 'incomplete' };
-      return { kind: 'fact', fact: { type: event, room: room.data, participant: participant.data } };
+      const presence = readPresence(webhook);
+      return presence === undefined ? 'incomplete' : { type: event, ...presence };
     }
     case 'track_published': {
-      const track = readTrack.safeParse(webhook.data.track);
-      if (!track.success || !isDisguised(track.data)) return { kind: 'ignored', why: 'no_state' };
-      const room = readRoom.safeParse(webhook.data.room);
-      const participant = readParticipant.safeParse(webhook.data.participant);
-      if (!room.success || !participant.success) return { kind: 'ignored', why: 'incomplete' };
-      return { kind: 'fact', fact: { type: event, room: room.data, participant: participant.data, track: track.data } };
+      const track = readTrack.safeParse(webhook.track);
+      if (!track.success || !isDisguised(track.data)) return 'no_state';
+      const presence = readPresence(webhook);
+      return presence === undefined ? 'incomplete' : { type: event, ...presence, track: track.data };
     }
     default:
-      return { kind: 'ignored', why: uninteresting.has(event) ? 'no_state' : 'unknown_event' };
+      return uninteresting.has(event) ? 'no_state' : 'unknown_event';
   }
+};
+
+/** Reads a webhook's JSON. Never throws for what a newer LiveKit could send. */
+export const readLivekitWebhook = (
+  value: unknown,
+): ReadWebhook | { readonly kind: 'ignored'; readonly why: Ignored } => {
+  const webhook = readWebhook.safeParse(value);
+  if (!webhook.success) return { kind: 'ignored', why: 'incomplete' };
+  const fact = factOf(webhook.data);
+  if (typeof fact === 'string') return { kind: 'ignored', why: fact };
+  const { id, createdAt } = webhook.data;
+  return { kind: 'fact', fact, id, createdAt };
 };

@@ -272,10 +272,7 @@ const enter = (
 };
 
 /** LiveKit's fact that one participant is gone. */
-type Departure = Extract<
-  LivekitFact,
-  { readonly type: 'participant_left' | 'participant_connection_aborted' | 'participant_joined' }
->;
+type Departure = Extract<LivekitFact, { readonly type: 'participant_left' | 'participant_connection_aborted' }>;
 
 const departureReason = ({ type, participant }: Departure): string =>
   type === 'participant_connection_aborted' ? 'CONNECTION_ABORTED' : (participant.disconnectReason ?? 'UNKNOWN_REASON');

@@ -1,5 +1,5 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
-import { type LivekitFact, LivekitWebhook, readLivekitWebhook } from '@realtime-service/contracts';
+import { type ReadWebhook, readLivekitWebhook, type WebhookFact } from '@realtime-service/contracts';
 import { type EventLog, LogUnavailableError, RecordTooLargeError } from '@realtime-service/event-log';
 import type { LivekitKey } from '@realtime-service/livekit';
 import { attributes } from '@realtime-service/room-model';
@@ -82,26 +82,15 @@ const createRepeatWatch = (): ((id: string, body: Buffer) => 'new' | 'repeated' 
   };
 };
 
-/** A fact that a webhook told; what only the sweep tells is not among them. */
-type WebhookFact = Exclude<LivekitFact, { readonly type: 'observed' }>;
-
-type Reading =
-  | { readonly fact: WebhookFact; readonly id: string | undefined; readonly createdAt: number | undefined }
-  | { readonly ignored: string };
-
 /** Never throws: what is signed but says nothing here is LiveKit's right. */
-const readBody = (body: Buffer): Reading => {
+const readBody = (body: Buffer): ReadWebhook | { readonly kind: 'ignored'; readonly why: string } => {
   let json: unknown;
   try {
     json = JSON.parse(utf8.decode(body));
   } catch {
-    return { ignored: 'not_json' };
+    return { kind: 'ignored', why: 'not_json' };
   }
-  const reading = readLivekitWebhook(json);
-  if (reading.kind === 'ignored') return { ignored: reading.why };
-  if (reading.fact.type === 'observed') return { ignored: 'unknown_event' };
-  const { id, createdAt } = LivekitWebhook.parse(json);
-  return { fact: reading.fact, id, createdAt };
+  return readLivekitWebhook(json);
 };
 
 /** What goes into the log is what the projection reads, so that no secret can be among it, known to us or not. */
@@ -162,10 +151,9 @@ export const createWebhookIntake = ({ log, keys, metrics, logger }: WebhookIntak
       return answer(401, fault);
     }
     const reading = readBody(body);
-    if ('ignored' in reading) {
-      if (reading.ignored !== 'no_state')
-        logger.warn({ reason: reading.ignored }, 'webhook says nothing that is understood');
-      return answer(200, reading.ignored);
+    if (reading.kind === 'ignored') {
+      if (reading.why !== 'no_state') logger.warn({ reason: reading.why }, 'webhook says nothing that is understood');
+      return answer(200, reading.why);
     }
     const { fact, id = createHash('sha256').update(body).digest('hex'), createdAt } = reading;
     const isChanged = watch(id, body) === 'changed';
