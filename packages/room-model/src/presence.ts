@@ -175,34 +175,36 @@ const lifeOf = (room: LivekitRoom, isLive: boolean, atMs: number): PresenceChang
   row: { roomId: room.name, roomSid: room.sid, createdAtMs: creationMs(room), isLive, lastFactAtMs: atMs },
 });
 
-/** Makes this life the room's present one, and ends what others left. */
+/** Ends what other lives of the room left. */
+const endOthers = (entities: PresenceEntities, room: LivekitRoom, atMs: number): PresenceChange[] =>
+  endAll(entities.sessionsOf(room.name), ({ roomSid }) => roomSid !== room.sid, inferred('room_replaced', atMs));
+
+/** Makes this life the room's present one. */
 const beginLife = (entities: PresenceEntities, room: LivekitRoom, atMs: number): LifeEntry => ({
   isCurrent: true,
-  changes: [
-    lifeOf(room, true, atMs),
-    ...endAll(entities.sessionsOf(room.name), ({ roomSid }) => roomSid !== room.sid, inferred('room_replaced', atMs)),
-  ],
+  changes: [lifeOf(room, true, atMs), ...endOthers(entities, room, atMs)],
 });
+
+const isOlderLife = (room: LivekitRoom, known: RoomLife | undefined): boolean =>
+  known !== undefined && known.roomSid !== room.sid && known.createdAtMs > creationMs(room);
 
 /** The life that a fact is about is the room's present one, unless a newer one is known. */
 const enterLife = (entities: PresenceEntities, room: LivekitRoom, atMs: number): LifeEntry => {
   const known = entities.lives.get(room.name);
   if (known?.roomSid === room.sid) return { isCurrent: known.isLive, changes: [] };
-  if (known !== undefined && known.createdAtMs > creationMs(room)) return { isCurrent: false, changes: [] };
+  if (isOlderLife(room, known)) return { isCurrent: false, changes: [] };
   return beginLife(entities, room, atMs);
 };
 
+/** The room's present life is over, and whoever is left in it; an older one ends nothing. */
 const finishLife = (entities: PresenceEntities, room: LivekitRoom, atMs: number): PresenceChange[] => {
-  const { changes } = enterLife(entities, room, atMs);
   const known = entities.lives.get(room.name);
-  const isCurrent = known?.roomSid === room.sid || changes.length > 0;
-  if (!isCurrent) return [];
+  if (isOlderLife(room, known)) return [];
   const isKnown = known?.roomSid === room.sid && !known.isLive && known.lastFactAtMs >= atMs;
-  const life = isKnown ? [] : [lifeOf(room, false, atMs)];
-  const replaced = changes.filter(({ entity }) => entity === 'session');
+  const others = known?.roomSid === room.sid ? [] : endOthers(entities, room, atMs);
   const ending: Ending = { reason: 'ROOM_CLOSED', atMs, isTold: true };
   const alive = endAll(entities.sessionsOf(room.name), ({ roomSid }) => roomSid === room.sid, ending);
-  return [...life, ...replaced, ...alive];
+  return [...(isKnown ? [] : [lifeOf(room, false, atMs)]), ...others, ...alive];
 };
 
 const sessionOf = (room: LivekitRoom, participant: LivekitParticipant, atMs: number): Session => ({

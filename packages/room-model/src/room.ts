@@ -220,15 +220,13 @@ const withoutHealing = (changes: readonly RoomChange[]): RoomChange[] =>
 const updated = (update: object, changes: RoomChange[]): RoomChange[] =>
   isHarmless(update) ? withoutHealing(changes) : changes;
 
+type Entity = Partial<Doubted> & Pick<Doubted, 'scope'>;
+/** With '' for the ids that do not apply. */
+export const doubted = (entity: Entity): Doubted => ({ roomId: '', userId: '', detail: '', ...entity });
+
 /** A newer valid fact of an entity ends every doubt about it. */
-const heal = (
-  entities: RoomEntities,
-  entity: Partial<Doubted> & Pick<Doubted, 'scope'>,
-  origin: Origin,
-): RoomChange[] =>
-  entities.suspects.size === 0
-    ? []
-    : settled(older(entities.doubtsAbout({ roomId: '', userId: '', detail: '', ...entity }), origin), origin);
+const heal = (entities: RoomEntities, entity: Entity, origin: Origin): RoomChange[] =>
+  entities.suspects.size === 0 ? [] : settled(older(entities.doubtsAbout(doubted(entity)), origin), origin);
 
 /** Full state settles every doubt about a room, but not those about users, who belong to no room. */
 const healRoom = (entities: RoomEntities, roomId: string, origin: Origin): RoomChange[] =>

@@ -12,6 +12,7 @@ import {
 import { isLaterInLog, type Origin } from './origin.ts';
 import {
   type Doubted,
+  doubted,
   evolveRoom,
   isHarmless,
   keyOf,
@@ -62,7 +63,7 @@ const mayTakeRights = (type: RoomEventType, data: unknown): boolean => {
  * Whom a dead letter leaves in doubt, as narrowly as it can be said: its member, ban or login; its room or user where
  * that cannot be read; nobody where the type is unknown or takes no rights away, or the key is unreadable.
  */
-const doubtedBy = ({ key, type, data }: UnreadableFact): Partial<Doubted>[] => {
+const doubtedBy = ({ key, type, data }: UnreadableFact): Doubted[] => {
   if (key === null) return [];
   if (type !== undefined && !(isRoomEventType(type) && mayTakeRights(type, data))) return [];
   const read = isRecord(data) ? data : {};
@@ -70,34 +71,25 @@ const doubtedBy = ({ key, type, data }: UnreadableFact): Partial<Doubted>[] => {
   if (type !== undefined && isUserEventType(type)) {
     const login = type === 'login.ended' ? LoginId.safeParse(read.sid).data : undefined;
     const about = login === undefined ? ({ scope: 'user' } as const) : ({ scope: 'login', detail: login } as const);
-    return isUser ? [{ ...about, userId: key }] : [];
+    return isUser ? [doubted({ ...about, userId: key })] : [];
   }
   if (!RoomId.safeParse(key).success) return [];
-  const room = { scope: 'room', roomId: key } as const;
+  const room = doubted({ scope: 'room', roomId: key });
   // The key may be a room's or a user's: nothing says which.
-  if (type === undefined) return isUser ? [room, { scope: 'user', userId: key }] : [room];
+  if (type === undefined) return isUser ? [room, doubted({ scope: 'user', userId: key })] : [room];
   if (type === 'room.created' && 'members' in read) return [room];
-  if (type.startsWith('room.')) return [{ scope: 'header', roomId: key }];
+  if (type.startsWith('room.')) return [doubted({ scope: 'header', roomId: key })];
   const userId = UserId.safeParse(read.userId).data;
   if (userId === undefined) return [room];
-  if (type !== 'member.banned') return [{ scope: 'member', roomId: key, userId }];
-  return [{ scope: 'ban', roomId: key, userId, detail: Privilege.safeParse(read.privilege).data ?? '' }];
+  if (type !== 'member.banned') return [doubted({ scope: 'member', roomId: key, userId })];
+  return [doubted({ scope: 'ban', roomId: key, userId, detail: Privilege.safeParse(read.privilege).data ?? '' })];
 };
 
 /** The doubts that a dead letter raises; none that it raised before. */
 export const suspectsOf = (fact: UnreadableFact, entities: RoomEntities, origin: Origin): RoomChange[] => {
   const { topic, partition, offset } = origin;
   return doubtedBy(fact)
-    .map((doubted) => ({
-      scope: 'room' as const,
-      roomId: '',
-      userId: '',
-      detail: '',
-      ...doubted,
-      cause: { topic, partition, offset },
-      isHealed: false,
-      origin,
-    }))
+    .map((about) => ({ ...about, cause: { topic, partition, offset }, isHealed: false, origin }))
     .filter((row) => !entities.suspects.has(keyOfSuspect(row)))
     .map((row) => ({ entity: 'suspect', row }));
 };
