@@ -49,6 +49,11 @@ export interface Session {
   readonly lastFactAtMs: number;
 }
 
+/** Others are machines: recorders, agents, ingress, SIP. */
+export const isPerson = ({ kind }: Pick<Session, 'kind'>): boolean => kind === 'STANDARD';
+/** Whether others in the room see whose it is: of machines and hidden people nothing is told, and they take no seat. */
+export const isSeen = (session: Pick<Session, 'kind' | 'isHidden'>): boolean => isPerson(session) && !session.isHidden;
+
 /** LiveKit's reason for a session that RoomService ended. */
 export const removedReason = 'PARTICIPANT_REMOVED';
 export const wasRemoved = ({ endReason }: Pick<Session, 'endReason'>): boolean => endReason === removedReason;

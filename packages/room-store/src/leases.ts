@@ -7,6 +7,7 @@ import {
 } from '@realtime-service/room-model';
 import { type BatchOptions, createBatcher } from './batch.ts';
 import { type Client, inTransaction, type Pool } from './database/database.ts';
+import { isSeenSql } from './database/rows.ts';
 import { type FactsAnswer, type FactsQuery, readFacts } from './read-facts.ts';
 
 /** A seat that a token holds until it is used or expires. */
@@ -66,11 +67,11 @@ const seatsSql = `
   taken as materialized (
     select s.room_id, s.identity, s.user_id, s.device_id, 'inside' as how
       from wanted join sessions s using (room_id)
-      where s.is_live and s.kind = 'STANDARD' and not s.is_hidden
+      where s.is_live and ${isSeenSql}
     union all
     select s.room_id, s.identity, s.user_id, s.device_id, 'left'
       from wanted join sessions s using (room_id)
-      where not s.is_live and s.kind = 'STANDARD' and not s.is_hidden and s.end_reason <> all ($5::text[])
+      where not s.is_live and ${isSeenSql} and s.end_reason <> all ($5::text[])
         and s.ended_at > statement_timestamp() - interval '${Math.max(freedAfterLeavingMs, recentlyLeftMs)} milliseconds'
         and s.ended_at > clock_timestamp() - case s.end_reason when 'CLIENT_INITIATED'
           then interval '${freedAfterLeavingMs} milliseconds' else interval '${recentlyLeftMs} milliseconds' end

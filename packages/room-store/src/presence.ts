@@ -1,5 +1,6 @@
 import type { MemberFacts, RoomLife, Session } from '@realtime-service/room-model';
 import { type Pool, preparedAs } from './database/database.ts';
+import { isSeenSql } from './database/rows.ts';
 
 /** A room that is believed to be live in LiveKit, and who is in it, as far as a sweep compares it. */
 export interface LiveRoom extends Pick<RoomLife, 'roomId' | 'roomSid'> {
@@ -78,7 +79,7 @@ export const readPresentPeople = async (
       select s.identity, s.participant_sid, s.user_id, s.joined_at,
         m.user_id is not null as has_member, m.role, m.display_name, m.permissions, m.is_removed
       from sessions s left join members m on m.room_id = s.room_id and m.user_id = s.user_id
-      where s.room_id = $1 and s.is_live and s.kind = 'STANDARD' and not s.is_hidden
+      where s.room_id = $1 and s.is_live and ${isSeenSql}
         and ($2::opaque_id is null or (s.identity = $2 and s.joined_at =
           (select max(joined_at) from sessions where room_id = $1 and identity = $2 and is_live)))
       order by s.joined_at, s.participant_sid limit $3`,

@@ -6,6 +6,7 @@ import {
   authorise,
   endOf,
   identityOf,
+  isPerson,
   isSamePermission,
   loginEndOf,
   type Permissions,
@@ -147,8 +148,6 @@ const tell = (
   to: { readonly roomId: string; readonly identity?: string },
   notice: Notice,
 ): Promise<void> => notify({ livekit, clock, metrics }, to, notice);
-
-const isPerson = ({ kind }: ListedParticipant): boolean => kind === 'STANDARD';
 
 const said = (reason: string | null) => (reason === null ? {} : { reason });
 

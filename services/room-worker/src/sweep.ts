@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { isDisguised, type LivekitObserved, type LivekitRoom, observedType } from '@realtime-service/contracts';
 import { type EventLog, type NewRecord, RecordTooLargeError } from '@realtime-service/event-log';
 import { type ListedParticipant, type ListedSid, LivekitError, type RoomService } from '@realtime-service/livekit';
-import { isHeardSince } from '@realtime-service/room-model';
+import { isHeardSince, isPerson } from '@realtime-service/room-model';
 import type { LiveRoom, RoomStore } from '@realtime-service/room-store';
 import { type Logger, withSpan } from '@realtime-service/telemetry';
 import type { z } from 'zod';
@@ -173,8 +173,6 @@ const lookAt = async <P extends ListedSid>(
   }
   return { differing, leftAt: '' };
 };
-
-const isPerson = ({ kind }: ListedSid): boolean => kind === 'STANDARD';
 
 /** Sids are random: those of a large room have their turns in as many sweeps. */
 const hasTurn = ({ sid }: ListedSid, turn: number): boolean => {

@@ -3,6 +3,7 @@ import {
   type Ban,
   type Edge,
   type EndedLogin,
+  isSeen,
   keyOf,
   keyOfSuspect,
   type Member,
@@ -169,8 +170,8 @@ export class ChunkWrites {
   }
 
   #announceSession(before: Session | undefined, row: Session, record: ChunkRecord): void {
-    const wasSeen = before !== undefined && isSeen(before);
-    if (isSeen(row) === wasSeen) return;
+    const wasThere = before !== undefined && isThere(before);
+    if (isThere(row) === wasThere) return;
     const { roomSid, participantSid, identity, userId, deviceId } = row;
     const session = {
       roomSid,
@@ -179,7 +180,7 @@ export class ChunkWrites {
       ...(userId === null ? {} : { userId }),
       ...(deviceId === null ? {} : { deviceId }),
     };
-    if (!wasSeen) {
+    if (!wasThere) {
       this.#announce({ type: 'participant.joined', roomId: row.roomId, data: session }, participantSid, record);
       return;
     }
@@ -189,8 +190,8 @@ export class ChunkWrites {
   }
 }
 
-/** Whether others in the room see it: nothing is announced of machines and hidden people. */
-const isSeen = ({ kind, isHidden, isLive }: Session): boolean => isLive && kind === 'STANDARD' && !isHidden;
+/** For all that others see. */
+const isThere = (session: Session): boolean => session.isLive && isSeen(session);
 
 const lifeEvent = (type: 'room.live_started' | 'room.live_ended', { roomId, roomSid }: RoomLife): PresenceEvent => ({
   type,

@@ -273,6 +273,9 @@ export const sessionTable = table<Session>({
   }),
 });
 
+/** The sessions (`s`) of which `isSeen` holds. */
+export const isSeenSql = `s.kind = 'STANDARD' and not s.is_hidden`;
+
 /**
  * Writes whole rows, one per key. No version guard of its own: the rows were folded from what was read under the
  * locks that `applyChunk` holds, so what they replace is what they were compared with.
