@@ -6,6 +6,9 @@ export interface LivekitKey {
   readonly secret: string;
 }
 
+/** LiveKit takes a token so long before its `nbf` and after its `exp` (go-jose's `DefaultLeeway`). */
+export const tokenLeewaySeconds = 60;
+
 const toWs = { 'ws:': 'ws:', 'wss:': 'wss:', 'http:': 'ws:', 'https:': 'wss:' } as const;
 const toHttp = { 'ws:': 'http:', 'wss:': 'https:', 'http:': 'http:', 'https:': 'https:' } as const;
 

@@ -1,11 +1,10 @@
 import { RoomId } from '@realtime-service/contracts';
-import type { LivekitKey } from '@realtime-service/livekit';
+import { type LivekitKey, tokenLeewaySeconds } from '@realtime-service/livekit';
 import { createDecoder, createVerifier } from 'fast-jwt';
 import { z } from 'zod';
 import { ProblemError } from '../problem.ts';
 
-/** LiveKit's own, both ways (go-jose's `DefaultLeeway`). */
-export const leewayMs = 60_000;
+export const leewayMs = tokenLeewaySeconds * 1000;
 
 /** What is read of a LiveKit token; its rights are not, since today's are minted anew. */
 export const LivekitClaims = z.object({

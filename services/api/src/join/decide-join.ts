@@ -1,3 +1,4 @@
+import { tokenLeewaySeconds } from '@realtime-service/livekit';
 import {
   type Allowed,
   authorise,
@@ -41,8 +42,8 @@ export interface Admission {
   readonly isRoomLive: boolean;
 }
 
-/** LiveKit takes a token for a minute after its end, and clocks differ. */
-const leaseBeyondTokenSeconds = 80;
+/** Beyond LiveKit's leeway, clocks differ. */
+const leaseBeyondTokenSeconds = tokenLeewaySeconds + 20;
 const roomFullRetryAfterSeconds = 5;
 
 /** @throws {ProblemError} 503 when the store fails or does not answer in time */

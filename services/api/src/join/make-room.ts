@@ -1,10 +1,8 @@
-import type { RoomOptions, RoomService } from '@realtime-service/livekit';
+import { type RoomOptions, type RoomService, tokenLeewaySeconds } from '@realtime-service/livekit';
 import { attributes } from '@realtime-service/room-model';
 import { currentTraceparent } from '@realtime-service/telemetry';
 
 const secondMs = 1_000;
-/** Beyond the life of a token: LiveKit's own leeway is a minute. */
-const leewaySeconds = 60;
 
 export type Agents = NonNullable<RoomOptions['agents']>;
 
@@ -32,7 +30,7 @@ export const createRoomMaker = ({
 }: RoomMakerOptions): MakeRoom => {
   const recent = new Map<string, { readonly startedAtMs: number; readonly made: Promise<void> }>();
   // Outlives every token that was handed out for it.
-  const timeoutSeconds = tokenTtlSeconds + leewaySeconds;
+  const timeoutSeconds = tokenTtlSeconds + tokenLeewaySeconds;
 
   const dropExpired = (nowMs: number): void => {
     for (const [name, { startedAtMs }] of recent) {
