@@ -224,7 +224,6 @@ class BenchPartitions {
 
 const batchesOf = (records: readonly StoredRecord[]): LogBatch[] => {
   const batches: LogBatch[] = [];
-  const end = (records.at(-1)?.offset ?? -1n) + 1n;
   for (let from = 0; from < records.length; from += batchRecords) {
     const chunk = records.slice(from, from + batchRecords);
     const [first] = chunk;
@@ -236,7 +235,6 @@ const batchesOf = (records: readonly StoredRecord[]): LogBatch[] => {
       partition,
       fetchedOffset: offset,
       nextOffset,
-      high: end,
       records: chunk,
       heartbeat: async () => true,
     });

@@ -52,7 +52,6 @@ export interface LogBatch extends LogPartition {
   readonly fetchedOffset: bigint;
   /** The offset after this batch, also where it holds no visible record (markers, aborted transactions). */
   readonly nextOffset: bigint;
-  readonly high: bigint;
   /** Empty when the batch holds no visible record; its `nextOffset` must become durable all the same. */
   readonly records: readonly StoredRecord[];
   /**
@@ -83,8 +82,6 @@ export interface ConsumeOptions {
    * offset is ahead of the database would notice only with the next record. A throw is retried each second.
    */
   readonly startAt?: (assigned: readonly LogPartition[]) => Promise<readonly LogStart[]>;
-  /** Told after each (re)assignment which partitions this member has. */
-  readonly onAssigned?: (assigned: ReadonlyMap<string, readonly number[]>) => void;
   /** Partitions handled at once; fewer than there are lets a slow one delay others. Default 32. */
   readonly concurrency?: number;
   /** Most records of a batch, where that can be chosen: Kafka goes by bytes. Default 500. */
@@ -137,19 +134,16 @@ export const maxRecordBytes = 1_000_000;
 /** The log did not answer in time or refused for a passing reason; the same call may go through later. */
 export class LogUnavailableError extends Error {
   override readonly name = 'LogUnavailableError';
-  readonly isRetryable = true;
 }
 
 /** The record exceeds {@link maxRecordBytes}, or what its topic takes; it will never go through. */
 export class RecordTooLargeError extends Error {
   override readonly name = 'RecordTooLargeError';
-  readonly isRetryable = false;
 }
 
 /** The handler wants to go on at an offset that the log does not hold: records are lost, or it is another log. */
 export class OffsetOutOfRangeError extends Error {
   override readonly name = 'OffsetOutOfRangeError';
-  readonly isRetryable = false;
 }
 
 /**

@@ -5,6 +5,7 @@ import type {
   EventLog,
   LogBatch,
   LogConsumer,
+  LogPartition,
   LogPosition,
   NewRecord,
   StoredRecord,
@@ -229,16 +230,20 @@ export function describeEventLog(start: () => Promise<EventLogFixture>): void {
   });
 
   describe('consume', () => {
-    it('tells the assignment and becomes ready', async () => {
-      const topics = [await fixture.createTopic(2), await fixture.createTopic(1)];
-      const onAssigned = vi.fn();
-      const consumer = consume({ topics, onAssigned });
+    it('asks where to go on in what is assigned, and becomes ready', async () => {
+      const two = await fixture.createTopic(2);
+      const one = await fixture.createTopic(1);
+      const startAt = vi.fn(async (_assigned: readonly LogPartition[]) => []);
+      const consumer = consume({ topics: [two, one], startAt });
       expect(consumer.isReady()).toBe(false);
       await vi.waitFor(() => expect(consumer.isReady()).toBe(true), patience);
-      expect(onAssigned).toHaveBeenCalledWith(
-        new Map([
-          [topics[0], [0, 1]],
-          [topics[1], [0]],
+      const asked = startAt.mock.lastCall?.[0].map(({ topic, partition }) => [topic, partition]);
+      expect(asked).toHaveLength(3);
+      expect(asked).toEqual(
+        expect.arrayContaining([
+          [two, 0],
+          [two, 1],
+          [one, 0],
         ]),
       );
     });
@@ -252,8 +257,8 @@ export function describeEventLog(start: () => Promise<EventLogFixture>): void {
       await append([recordOf(topic, 'c')]);
       await recorder.untilApplied(3);
       expect(recorder.batches).toMatchObject([
-        { topic, partition: 0, fetchedOffset: 0n, nextOffset: 2n, high: 2n },
-        { topic, partition: 0, fetchedOffset: 2n, nextOffset: 3n, high: 3n },
+        { topic, partition: 0, fetchedOffset: 0n, nextOffset: 2n },
+        { topic, partition: 0, fetchedOffset: 2n, nextOffset: 3n },
       ]);
       expect(await recorder.batches[0]?.heartbeat()).toBe(true);
     });

@@ -156,5 +156,5 @@ export const readBatch = async (
     ),
   }));
   const nextOffset = BigInt(records.length);
-  return { topic, partition, fetchedOffset: 0n, nextOffset, high: nextOffset, records, heartbeat: async () => true };
+  return { topic, partition, fetchedOffset: 0n, nextOffset, records, heartbeat: async () => true };
 };

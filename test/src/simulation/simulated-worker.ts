@@ -141,15 +141,13 @@ export class SimulatedWorker implements SimulatedProcess {
     try {
       lane.position ??= await this.#startOf(lane);
       const { topic, partition, position } = lane;
-      const all = this.#parts.log.records(topic, partition);
-      const records = all.slice(Number(position), Number(position) + count);
+      const records = this.#parts.log.records(topic, partition).slice(Number(position), Number(position) + count);
       if (records.length === 0) return;
       const outcome = await this.#project({
         topic,
         partition,
         fetchedOffset: position,
         nextOffset: position + BigInt(records.length),
-        high: BigInt(all.length),
         records,
         heartbeat: async () => lane.isAssigned,
       });

@@ -97,8 +97,6 @@ export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, opti
       if (lane !== undefined) lane.offset = start.offset;
     }
     lanes.push(...found);
-    const byTopic = Map.groupBy(found, ({ topic }) => topic);
-    options.onAssigned?.(new Map([...byTopic].map(([topic, of]) => [topic, of.map(({ partition }) => partition)])));
   }
 
   /** Finds the partitions that have something to read and starts as many of them as may run. */
@@ -130,14 +128,13 @@ export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, opti
   async function takeTurn(lane: Lane): Promise<void> {
     const records = await orPause(lane, readRecords(pool, lane, maxBatchRecords));
     if (records === undefined || isEnded) return;
-    const { topic, partition, offset: fetchedOffset, high } = lane;
+    const { topic, partition, offset: fetchedOffset } = lane;
     const nextOffset = fetchedOffset + BigInt(records.length);
     const outcome = await options.onBatch({
       topic,
       partition,
       fetchedOffset,
       nextOffset,
-      high: nextOffset > high ? nextOffset : high,
       records,
       heartbeat: async () => !isEnded,
     });

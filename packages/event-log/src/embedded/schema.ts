@@ -2,7 +2,7 @@ import { defaultPartitionCount } from '@realtime-service/contracts';
 import type { Pool } from 'pg';
 
 /** Tables of the embedded log. Running it again changes nothing. */
-export const embeddedLogSchema = `
+const embeddedLogSchema = `
 create table if not exists log_heads (
   topic       text collate "C" not null,
   partition   integer not null,

@@ -11,13 +11,12 @@ interface FetchedBatch extends Batch {
 export const isHeldBack = (batch: Batch): boolean => (batch as FetchedBatch).rawMessages.length === 0;
 
 export function toLogBatch(batch: Batch, heartbeat: LogBatch['heartbeat']): LogBatch {
-  const { topic, partition, highWatermark, messages, fetchedOffset } = batch as FetchedBatch;
+  const { topic, partition, messages, fetchedOffset } = batch as FetchedBatch;
   return {
     topic,
     partition,
     fetchedOffset: BigInt(fetchedOffset),
     nextOffset: BigInt(batch.lastOffset()) + 1n,
-    high: BigInt(highWatermark),
     records: messages.map(({ offset, timestamp, key, value, headers }) => ({
       topic,
       partition,

@@ -352,8 +352,9 @@ describeWith(['kafka'], 'the Kafka adapter', () => {
           group: 'shared',
           topics: [topic],
           onBatch: createRecorder().onBatch,
-          onAssigned: (assigned) => {
-            shares[i] = [...(assigned.get(topic) ?? [])];
+          startAt: async (assigned) => {
+            shares[i] = assigned.map(({ partition }) => partition);
+            return [];
           },
         }),
       );
@@ -386,10 +387,11 @@ describeWith(['kafka'], 'the Kafka adapter', () => {
       const startAt = async (assigned: readonly LogPartition[]) => assigned.map((each) => ({ ...each, offset: 0n }));
       const slow = consume({ group: 'fenced', topics: [topic], startAt, onBatch });
       await vi.waitFor(() => expect(begun.size).toBe(2), patience);
-      const onAssigned = (assigned: ReadonlyMap<string, readonly number[]>): void => {
-        if (assigned.get(topic)?.length === 1) isShared.resolve();
+      const startShare = (assigned: readonly LogPartition[]) => {
+        if (assigned.length === 1) isShared.resolve();
+        return startAt(assigned);
       };
-      consume({ group: 'fenced', topics: [topic], startAt, onBatch: recorder.onBatch, onAssigned });
+      consume({ group: 'fenced', topics: [topic], startAt: startShare, onBatch: recorder.onBatch });
       await recorder.untilApplied(2);
       expect(answers).toEqual([false, false]);
       expect(new Set(recorder.keys())).toEqual(new Set([zero, one]));

@@ -104,10 +104,10 @@ export function createMember(dependencies: MemberDependencies): Member {
   }
 
   function enter(memberAssignment: Readonly<Record<string, number[]>>): void {
-    const assigned = new Map(Object.entries(memberAssignment));
-    options.onAssigned?.(assigned);
     heldBack.clear();
-    void assign([...assigned].flatMap(([topic, of]) => of.map((partition) => ({ topic, partition }))));
+    void assign(
+      Object.entries(memberAssignment).flatMap(([topic, of]) => of.map((partition) => ({ topic, partition }))),
+    );
   }
 
   async function assign(partitions: readonly LogPartition[]): Promise<void> {
