@@ -120,11 +120,6 @@ describe.each(['/livez', '/actuator/health/liveness'])('GET %s', (url) => {
     const response = await app.inject(url);
     expect([response.statusCode, response.json(), asked]).toEqual([200, { status: 'UP' }, 0]);
   });
-
-  it('503 when the watchdog has given up', async () => {
-    const response = await given({ isAlive: () => false }).app.inject(url);
-    expect([response.statusCode, response.json()]).toEqual([503, { status: 'DOWN' }]);
-  });
 });
 
 describe.each(['/metrics', '/actuator/prometheus'])('GET %s', (url) => {

@@ -13,8 +13,6 @@ type OpsServerOptions = {
   checks: Readonly<Record<string, DependencyCheck>>;
   /** What it can do without for a while: reported, never a reason to take it out of rotation. */
   optionalChecks?: Readonly<Record<string, DependencyCheck>>;
-  /** The watchdog's opinion. Never looks at dependencies: a restart does not mend somebody else's outage. */
-  isAlive?: () => boolean;
   metrics: Metrics;
   /** Served at `/actuator/info`. */
   info: Readonly<Record<string, unknown>>;
@@ -31,18 +29,14 @@ type Readiness = { isReady: boolean; dependencies: Record<string, DependencyStat
  * aliases in Spring's shape. Not listening yet; a service adds its own ops routes to it.
  */
 export function createOpsServer(options: OpsServerOptions): FastifyInstance {
-  const { isAlive = () => true, metrics, info } = options;
+  const { metrics, info } = options;
   const probe = createReadinessProbe(options);
   // Probers and scrapers keep connections that they have never used, which would hold up the process's end.
   const app = Fastify({ requestTimeout: 5_000, connectionTimeout: 10_000, forceCloseConnections: true });
   traceRoutes(app);
 
-  for (const url of probeRoutes.alive) {
-    app.get(url, (_request, reply) => {
-      const isUp = isAlive();
-      return reply.code(isUp ? 200 : 503).send({ status: isUp ? 'UP' : 'DOWN' });
-    });
-  }
+  // Never looks at dependencies: a restart does not mend somebody else's outage.
+  for (const url of probeRoutes.alive) app.get(url, () => ({ status: 'UP' }));
   for (const url of probeRoutes.ready) {
     app.get(url, async (_request, reply) => {
       const { isReady, dependencies } = await probe();

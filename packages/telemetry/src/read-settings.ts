@@ -74,7 +74,7 @@ const helpText = (service: string, summary: string, schema: Schema): string => {
 };
 
 /** All faults of an environment, one a line; values are not quoted, as they may be secrets. */
-export const describeFaults = (error: z.ZodError): string =>
+const describeFaults = (error: z.ZodError): string =>
   [...new Set(error.issues.map(({ path, message }) => `  ${path.join('.') || 'settings'}: ${plain(message)}`))].join(
     '\n',
   );
