@@ -3,7 +3,6 @@ import type { RoomChange, RoomEntities } from './room.ts';
 import {
   type Ban,
   type Doubted,
-  type Edge,
   type EndedLogin,
   keyOf,
   keyOfSuspect,
@@ -25,7 +24,6 @@ export class WorkingSet implements RoomEntities, PresenceEntities {
   readonly logins = new Map<string, EndedLogin>();
   readonly suspects = new Map<string, Suspect>();
   readonly lives = new Map<string, RoomLife>();
-  readonly edges: Edge[] = [];
   readonly #membersByRoom = new Map<string, Map<string, Member>>();
   readonly #doubtsByEntity = new Map<string, Map<string, Suspect>>();
   readonly #doubtsByRoom = new Map<string, Map<string, Suspect>>();
@@ -80,8 +78,8 @@ export class WorkingSet implements RoomEntities, PresenceEntities {
         nested(this.#doubtsByEntity, keyOfDoubted(row)).set(keyOfSuspect(row), row);
         nested(this.#doubtsByRoom, row.roomId).set(keyOfSuspect(row), row);
         return;
+      // An order to one session is no state.
       case 'edge':
-        this.edges.push(row);
         return;
       case 'life':
         this.lives.set(row.roomId, row);

@@ -108,13 +108,16 @@ const put = (set: WorkingSet, changes: readonly (RoomChange | PresenceChange)[])
   for (const change of changes) set.put(change);
 };
 
+export const changesOf = (set: WorkingSet, told: Told): RoomChange[] => {
+  const origin = originOf(told.at);
+  return told.kind === 'fact' ? evolveRoom(set, told.event, origin) : suspectsOf(told.unreadable, set, origin);
+};
+
 /** Folds records in the order in which they are handed over, and answers how many rows changed. */
 export const tell = (set: WorkingSet, told: readonly Told[]): number => {
   let changed = 0;
   for (const each of told) {
-    const origin = originOf(each.at);
-    const changes =
-      each.kind === 'fact' ? evolveRoom(set, each.event, origin) : suspectsOf(each.unreadable, set, origin);
+    const changes = changesOf(set, each);
     changed += changes.length;
     put(set, changes);
   }

@@ -3,7 +3,6 @@ import { inTransaction, type Pool } from '../database/database.ts';
 import { toDeadLetter } from './dead-letters.ts';
 
 export interface OutboxEvent {
-  readonly outboxId: bigint;
   readonly roomId: string;
   readonly eventId: string;
   readonly type: string;
@@ -26,7 +25,6 @@ export const relayOutbox = (
     if (rows.length === 0) return 0;
     await publish(
       rows.map((row) => ({
-        outboxId: BigInt(row.outbox_id),
         roomId: row.room_id,
         eventId: row.event_id,
         type: row.type,

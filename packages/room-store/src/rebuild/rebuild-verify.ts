@@ -61,7 +61,6 @@ export const createModel = (client: Client): Model => {
         },
         advance: async (_, next) => {
           position = next;
-          set.edges.length = 0;
           purge();
         },
       }),
