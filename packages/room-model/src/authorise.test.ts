@@ -144,7 +144,6 @@ describe('bans', () => {
   check([
     { why: 'from joining', given: { bans: [{ privilege: 'join' }] }, enter: 'banned' },
     { why: 'from joining, while inside', given: { bans: [{ privilege: 'join' }], sessions: present }, enter: 'banned' },
-    { why: 'lifted', given: { bans: [{ privilege: 'join', isLifted: true }] }, enter: 'allow' },
     { why: 'until a moment ago', given: { bans: [{ privilege: 'join', untilMs: now }] }, enter: 'allow' },
     { why: 'for another moment', given: { bans: [{ privilege: 'join', untilMs: now + 1 }] }, enter: 'banned' },
     {
@@ -164,7 +163,6 @@ describe('bans', () => {
       { privilege: 'data', untilMs: inSeconds(60) },
       { privilege: 'publish_audio', untilMs: inSeconds(30) },
       { privilege: 'publish_video', untilMs: secondsAgo(1) },
-      { privilege: 'screen_share', untilMs: inSeconds(5), isLifted: true },
     ] as const;
     expect(decide({ bans })).toMatchObject({
       permissions: permissionsOf('speaker', null, ['data', 'publish_audio']),
@@ -486,7 +484,7 @@ describe('refusals', () => {
     { why: 'no member, and banned', given: { member: null, bans: [{ privilege: 'join' }] }, evidence: 'fact' },
     {
       why: 'no member, and once banned',
-      given: { member: null, bans: [{ privilege: 'join', isLifted: true }] },
+      given: { member: null, bans: [{ privilege: 'join', untilMs: now }] },
       evidence: 'absence',
     },
     { why: 'no member, and the room is closed', given: { member: null, room: { state: 'closed' } }, evidence: 'fact' },
@@ -637,7 +635,7 @@ const restated = (
   { purpose, takeOver }: Asked,
 ): Verdict => {
   const isBanned = (privilege: Privilege): boolean =>
-    bans.some((ban) => ban.privilege === privilege && !ban.isLifted && !(ban.untilMs !== null && ban.untilMs <= now));
+    bans.some((ban) => ban.privilege === privilege && !(ban.untilMs !== null && ban.untilMs <= now));
   const isMember = !!member && !!member.role && !member.isRemoved;
   const role = isMember ? member.role : room?.access === 'authenticated' ? room.defaultRole : null;
   const removals = ownSessions.flatMap(({ wasRemoved, endedAtMs }) =>
@@ -846,7 +844,7 @@ describe('every person in every room', () => {
     facts: {
       room: set.rooms.get(room) ?? null,
       member: set.members.get(keyOf(room, userId)) ?? null,
-      bans: bansOf.get(keyOf(room, userId)) ?? [],
+      bans: (bansOf.get(keyOf(room, userId)) ?? []).filter(({ isLifted }) => !isLifted),
       user: set.users.get(userId) ?? null,
       isLoginEnded: set.logins.has(keyOf(userId, 'login')),
       isSuspect: isSuspect(set, userId, room),

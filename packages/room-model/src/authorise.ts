@@ -42,7 +42,8 @@ export interface Seats {
 export type RoomFacts = Omit<RoomHeader, 'origin'>;
 export type MemberFacts = Pick<Member, 'role' | 'displayName' | 'permissions' | 'isRemoved'> &
   Partial<Pick<Member, 'removalReason'>>;
-export type BanFacts = Pick<Ban, 'privilege' | 'untilMs' | 'isLifted'> & Partial<Pick<Ban, 'reason'>>;
+/** A ban that is not lifted. */
+export type BanFacts = Pick<Ban, 'privilege' | 'untilMs' | 'reason'>;
 
 /** Everything that a decision rests on, read at one moment. */
 export interface Facts {
@@ -234,7 +235,7 @@ const isOneDevice = (room: RoomFacts | null): room is RoomFacts => room !== null
 const denyAll = (room: RoomFacts, bans: readonly BanFacts[], nowMs: number): Denied | null => {
   if (room.state === 'closed') return deny('room_closed', { message: room.closingReason });
   const ban = bans.find(({ privilege }) => privilege === 'join');
-  if (ban !== undefined) return deny('banned', { message: ban.reason ?? null });
+  if (ban !== undefined) return deny('banned', { message: ban.reason });
   const end = endOf(room, nowMs);
   return end === null ? null : deny(end);
 };
@@ -251,7 +252,7 @@ export const authorise = (facts: Facts, request: Request, nowMs: number): Verdic
   if (user?.isDisabled) return deny('user_disabled');
   if (facts.isLoginEnded || (loginEndsAtMs !== null && loginEndsAtMs <= nowMs)) return deny('login_ended');
   if (room === null || room.state === 'unknown') return deny('unknown_room');
-  const active = facts.bans.filter((ban) => !ban.isLifted && (ban.untilMs === null || ban.untilMs > nowMs));
+  const active = facts.bans.filter(({ untilMs }) => untilMs === null || untilMs > nowMs);
   const fact = denyAll(room, active, nowMs);
   const role = membership(room, member);
   if (!isRole(role)) {

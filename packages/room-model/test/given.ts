@@ -174,7 +174,7 @@ export const factsOf = (situation: Situation): Facts => {
     room: room === null ? null : { ...blank, state: 'open', ...room },
     member:
       member === null ? null : { role: 'speaker', displayName: 'Ann', permissions: null, isRemoved: false, ...member },
-    bans: bans.map((ban) => ({ untilMs: null, isLifted: false, ...ban })),
+    bans: bans.map((ban) => ({ untilMs: null, reason: null, ...ban })),
     user: isDisabled ? { isDisabled } : null,
     isLoginEnded: situation.isLoginEnded ?? false,
     isSuspect: situation.isSuspect ?? false,

@@ -104,7 +104,7 @@ const answerOf = (row: FactsRow): FactsAnswer => ({
   facts: {
     room: row.room,
     member: memberOf(row),
-    bans: (row.bans ?? []).map(([privilege, untilMs, reason]) => ({ privilege, untilMs, isLifted: false, reason })),
+    bans: (row.bans ?? []).map(([privilege, untilMs, reason]) => ({ privilege, untilMs, reason })),
     user: row.is_disabled === null ? null : { isDisabled: row.is_disabled },
     isLoginEnded: row.is_login_ended,
     isSuspect: row.is_suspect,

@@ -455,12 +455,7 @@ export class MemoryDatabase {
     };
     const isRecent = ({ isLive, endedAtMs }: Session): boolean =>
       isLive || (endedAtMs !== null && endedAtMs > nowMs - recentlyLeftMs);
-    const asFacts = ({ privilege, untilMs, reason }: Ban): BanFacts => ({
-      privilege,
-      untilMs,
-      isLifted: false,
-      reason,
-    });
+    const asFacts = ({ privilege, untilMs, reason }: Ban): BanFacts => ({ privilege, untilMs, reason });
     return {
       facts: {
         room: rooms.get(roomId) ?? null,

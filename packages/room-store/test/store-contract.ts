@@ -676,12 +676,14 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       roomRecord(2, { type: 'member.banned', subject: 'r', data: { userId: 'ann', privilege: 'data' } }),
       roomRecord(3, disabled('ann')),
       roomRecord(4, { type: 'login.ended', subject: 'ann', data: { userId: 'ann', sid: 'l' } }),
+      roomRecord(5, { type: 'member.banned', subject: 'r', data: { userId: 'ann', privilege: 'join' } }),
+      roomRecord(6, { type: 'member.unbanned', subject: 'r', data: { userId: 'ann', privilege: 'join' } }),
     ]);
     await apply([livekitRecord(0, joined('r', 'ann'))]);
     expect(await ask()).toMatchObject({
       room: { state: 'open' },
       member: { role: 'speaker', isRemoved: false },
-      bans: [{ privilege: 'data', untilMs: null, isLifted: false }],
+      bans: [{ privilege: 'data', untilMs: null }],
       user: { isDisabled: true },
       isLoginEnded: true,
       isSuspect: false,
@@ -690,8 +692,8 @@ export const storeContract = (open: () => StoreUnderTest): void => {
     expect(await open().store.readLiveRooms(['r'])).toMatchObject([{ sessions: [{ participantSid: 'PA_ann' }] }]);
     expect(await open().store.readLiveRooms(['other'])).toEqual([]);
     await apply([
-      roomRecord(5, { type: 'member.removed', subject: 'r', data: { userId: 'ann', reason: 'spam' } }),
-      roomRecord(6, { type: 'room.closed', subject: 'r', data: { reason: 'moved' } }),
+      roomRecord(7, { type: 'member.removed', subject: 'r', data: { userId: 'ann', reason: 'spam' } }),
+      roomRecord(8, { type: 'room.closed', subject: 'r', data: { reason: 'moved' } }),
     ]);
     expect(await ask()).toMatchObject({
       room: { state: 'closed', closingReason: 'moved' },

@@ -77,7 +77,7 @@ describe('204', () => {
       metadata: 'kept',
       attributes: { [attributes.user]: 'u-7', [attributes.device]: 'd1', colour: 'red' },
     };
-    given({ member: { role: 'listener' }, facts: { bans: [{ privilege: 'data', untilMs: null, isLifted: false }] } });
+    given({ member: { role: 'listener' }, facts: { bans: [{ privilege: 'data', untilMs: null, reason: null }] } });
     const claims = await passed(
       ask(
         inQuery(signed({ claims: { ...old, sub: 'u-7:d1', video: toVideoGrant('room-42', roles.host.permissions) } })),
@@ -303,7 +303,7 @@ describe('403', () => {
     ['not_a_member', { member: null }],
     ['member_removed', { member: { isRemoved: true } }],
     ['room_closed', { room: { state: 'closed' } }],
-    ['banned', { facts: { bans: [{ privilege: 'join', untilMs: null, isLifted: false }] } }],
+    ['banned', { facts: { bans: [{ privilege: 'join', untilMs: null, reason: null }] } }],
     ['user_disabled', { facts: { user: { isDisabled: true } } }],
     ['login_ended', { facts: { isLoginEnded: true } }],
     ['locked', { room: { isLocked: true } }],
@@ -318,7 +318,7 @@ describe('403', () => {
   test('says the same, whatever keeps somebody out', async () => {
     given({ member: { isRemoved: true } });
     const removed = (await ask(inQuery(signed()))).json();
-    given({ facts: { bans: [{ privilege: 'join', untilMs: null, isLifted: false }] } });
+    given({ facts: { bans: [{ privilege: 'join', untilMs: null, reason: null }] } });
     expect((await ask(inQuery(signed()))).json()).toEqual({ ...removed, trace_id: expect.any(String) });
   });
 

@@ -65,19 +65,20 @@ type Room = (typeof rooms)[number];
 
 const ends = { live: null, left: future, removed: future, longGone: past };
 
-/** Everything about one person in one room, as the model takes it. */
-const factsOf = ({ header, isSuspect }: Room, person: Person): Facts => {
+/** Everything about one person in one room, as the model takes it, and the bans as they are stored: lifted ones too. */
+const pairOf = ({ header, isSuspect }: Room, person: Person) => {
   const role = pick(['host', 'moderator', 'speaker', 'listener', 'observer', null] as const);
   const member = pick([null, { isRemoved: true }, { isRemoved: false }, { isRemoved: false }, { isRemoved: false }]);
   const ban = pick([null, null, null, 'join', 'join', 'publish_audio', 'data'] as const);
   const session = pick([null, null, 'live', 'left', 'removed', 'longGone'] as const);
-  return {
+  const bans =
+    ban === null
+      ? []
+      : [{ privilege: ban, untilMs: pick([null, past, future]), reason: null, isLifted: pick([false, false, true]) }];
+  const facts: Facts = {
     room: header,
     member: member && { role, displayName: null, permissions: null, ...member },
-    bans:
-      ban === null
-        ? []
-        : [{ privilege: ban, untilMs: pick([null, past, future]), isLifted: pick([false, false, true]) }],
+    bans: bans.filter(({ isLifted }) => !isLifted),
     user: person.isDisabled === null ? null : { isDisabled: person.isDisabled },
     isLoginEnded: person.isLoginEnded,
     isSuspect:
@@ -96,9 +97,10 @@ const factsOf = ({ header, isSuspect }: Room, person: Person): Facts => {
           ],
     seats: null,
   };
+  return { facts, bans };
 };
 
-const world = people.flatMap((person) => rooms.map((room) => ({ person, room, facts: factsOf(room, person) })));
+const world = people.flatMap((person) => rooms.map((room) => ({ person, room, ...pairOf(room, person) })));
 
 const verdictOf = ({ facts }: (typeof world)[number]): Verdict =>
   authorise(facts, { purpose: 'enter', takeOver: false, loginEndsAtMs: null }, Date.now());
@@ -127,7 +129,7 @@ const insert = async (
 
 /** Writes the world as the projector would have left it. */
 const writeWorld = async (pool: Pool): Promise<void> => {
-  const pairs = world.map(({ room: { roomId }, person: { userId }, facts }) => ({ r: roomId, u: userId, facts }));
+  const pairs = world.map(({ room, person, facts, bans }) => ({ r: room.roomId, u: person.userId, facts, bans }));
   await insert(
     pool,
     `rooms (room_id, state, access, default_role, is_locked, opens_at, closes_at, settings, ${columns})`,
@@ -164,8 +166,8 @@ const writeWorld = async (pool: Pool): Promise<void> => {
     `bans (room_id, user_id, privilege, until, is_lifted, ${columns})`,
     `r, u, privilege, ${instant('until')}, lifted, ${provenance}`,
     'r text, u text, privilege text, until float8, lifted boolean',
-    pairs.flatMap(({ facts: { bans }, ...pair }) =>
-      bans.map(({ privilege, untilMs, isLifted }) => ({ ...pair, privilege, until: untilMs, lifted: isLifted })),
+    pairs.flatMap(({ r, u, bans }) =>
+      bans.map(({ privilege, untilMs, isLifted }) => ({ r, u, privilege, until: untilMs, lifted: isLifted })),
     ),
   );
   await insert(

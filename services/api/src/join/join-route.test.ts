@@ -260,7 +260,7 @@ describe('401', () => {
 
 describe('403', () => {
   test('banned', async () => {
-    given({ facts: { bans: [{ privilege: 'join', untilMs: null, isLifted: false }] } });
+    given({ facts: { bans: [{ privilege: 'join', untilMs: null, reason: null }] } });
     await expectProblem(join(), 403, 'banned');
   });
   test('disabled, in every room', async () => {

@@ -208,10 +208,7 @@ describe('404', () => {
     ['no member', { member: null }],
     ['a host who was removed', { member: { role: 'host', isRemoved: true } }],
     ['no member of a closed room', { room: { state: 'closed' }, member: null }],
-    [
-      'no member, and banned',
-      { member: null, facts: { bans: [{ privilege: 'join', untilMs: null, isLifted: false }] } },
-    ],
+    ['no member, and banned', { member: null, facts: { bans: [{ privilege: 'join', untilMs: null, reason: null }] } }],
   ];
   test.each(actions)('every stranger gets the same bytes, and those of a join: %s', async (action) => {
     const answers = [];
@@ -230,7 +227,7 @@ describe('404', () => {
 });
 
 test.each<readonly [string, Situation, number, string]>([
-  ['banned', { facts: { bans: [{ privilege: 'join', untilMs: null, isLifted: false }] } }, 403, 'banned'],
+  ['banned', { facts: { bans: [{ privilege: 'join', untilMs: null, reason: null }] } }, 403, 'banned'],
   ['disabled', { facts: { user: { isDisabled: true } } }, 403, 'user_disabled'],
   ['logged out', { facts: { isLoginEnded: true } }, 401, 'unauthenticated'],
   ['of a closed room', { room: { state: 'closed' } }, 410, 'room_closed'],

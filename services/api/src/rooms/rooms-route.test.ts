@@ -104,7 +104,7 @@ describe.each(Object.entries(urls))('%s', (_, url) => {
     ['an unknown room', { room: null, member: null }, 404, 'room_not_found'],
     ['a stranger', { member: null }, 404, 'room_not_found'],
     ['a removed member', { member: { isRemoved: true } }, 404, 'room_not_found'],
-    ['somebody banned', { facts: { bans: [{ privilege: 'join', untilMs: null, isLifted: false }] } }, 403, 'banned'],
+    ['somebody banned', { facts: { bans: [{ privilege: 'join', untilMs: null, reason: null }] } }, 403, 'banned'],
     ['a disabled user', { facts: { user: { isDisabled: true } } }, 403, 'user_disabled'],
     ['a login that ended', { facts: { isLoginEnded: true } }, 401, 'unauthenticated'],
     ['a member of a closed room', { room: { state: 'closed' } }, 410, 'room_closed'],

@@ -129,7 +129,7 @@ test('writes the people once for all who watch, and again for another version of
 
 test.each<readonly [string, Situation, string]>([
   ['a removal', { member: { isRemoved: true } }, 'room_not_found'],
-  ['a ban', { facts: { bans: [{ privilege: 'join', untilMs: null, isLifted: false }] } }, 'banned'],
+  ['a ban', { facts: { bans: [{ privilege: 'join', untilMs: null, reason: null }] } }, 'banned'],
   ['the end of the login', { facts: { isLoginEnded: true } }, 'unauthenticated'],
   ['the end of the room', { room: { state: 'closed' } }, 'room_closed'],
 ])('ends with %s', async (_, situation, code) => {
@@ -169,7 +169,7 @@ test('outlives a database that is away, and tells then what is new', async () =>
 
 test.each<readonly [string, Situation, number, string]>([
   ['a stranger', { member: null }, 404, 'room_not_found'],
-  ['a banned member', { facts: { bans: [{ privilege: 'join', untilMs: null, isLifted: false }] } }, 403, 'banned'],
+  ['a banned member', { facts: { bans: [{ privilege: 'join', untilMs: null, reason: null }] } }, 403, 'banned'],
   ['a member of a closed room', { room: { state: 'closed' } }, 410, 'room_closed'],
 ])('%s is refused with a status', async (_, situation, status, code) => {
   given(situation);
