@@ -5,7 +5,7 @@ import { AtLeast, LogOffset, LogTopic, PartitionNumber } from './position.ts';
 import { problemCodes } from './problems.ts';
 import { DevicePolicy, PermissionOverrides, Privilege, Role, RoomAccess } from './room-events.ts';
 
-/** Answer of the event route and of the moderation routes: the fact is in the log, at this position. */
+/** Answer of the event route: so many facts are in the log; the projection has them once it has come to `at_least`. */
 export const EventsAccepted = z.object({ accepted: z.int().min(0), at_least: AtLeast }).meta({ id: 'EventsAccepted' });
 export type EventsAccepted = z.infer<typeof EventsAccepted>;
 

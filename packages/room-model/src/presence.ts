@@ -65,7 +65,10 @@ export type PresenceChange =
 /** The lives and sessions that the facts at hand touch: no more than is said here has to be known. */
 export interface PresenceEntities {
   readonly lives: ReadonlyMap<string, RoomLife>;
-  /** Those that live: what has ended is passed over. */
+  /**
+   * Every live session of the room, or of its other lives alone where the facts are about single participants of one
+   * life. Ended ones may be among them; the fold passes them over.
+   */
   readonly sessionsOf: (roomId: string) => Iterable<Session>;
   /** Asked for those that a fact names. */
   readonly session: (roomId: string, roomSid: string, participantSid: string) => Session | undefined;

@@ -3,8 +3,8 @@ import type { Pool } from './database/database.ts';
 /**
  * Takes or keeps a duty that only one process may have (the sweep, the relay, a rebuild). A holder that does not renew
  * loses it after `seconds`. One that is held for more than twice as long was taken before the clock was set back: its
- * holder may be gone, and it is free. A smaller step takes it from nobody. Whoever asks for less than half of the
- * holder's time has it, too, until the holder renews.
+ * holder may be gone, and it is free. A smaller step takes it from nobody. All who ask for one duty must ask for the
+ * same seconds: who asks for less than half would take it from its holder, which learns of that only when it renews.
  */
 export const holdDuty = async (pool: Pool, name: string, holder: string, seconds: number): Promise<boolean> => {
   const { rowCount } = await pool.query(

@@ -56,8 +56,11 @@ const nearness = `array_position(array['left', 'inside', 'token'], taken.how)`;
  * agents, ingress, SIP) and hidden people hold none. Of those who left, the last end of an identity counts, and a
  * removal of the person for all of the person's ends before it. A device that is inside or has just left keeps its seat
  * by whatever identity an earlier device policy gave it; a token does not, since it may still be used beside the new
- * one. The first bound on `ended_at` excludes nobody whom the second would let through: it is there for an index, to
- * which neither a clock that goes on nor what depends on a row is a bound.
+ * one.
+ *
+ * `ended_at` is bounded twice. The second bound is the rule; the index cannot use it, since `clock_timestamp()` is
+ * volatile and the `case` depends on the row. The first is wider, constant within the statement, and there for the
+ * index alone.
  */
 const seatsSql = `
   with asked as materialized (

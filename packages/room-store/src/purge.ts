@@ -21,8 +21,8 @@ const standingSql = `
     where projection = $1 and topic = coalesce($2, topic) and "partition" = coalesce($3, "partition")`;
 
 /**
- * What no partition needs is found by its age alone, and as a value that the planner knows, one row after the other:
- * where partitions are joined to the table, all that a week holds may be read.
+ * $5, the newest of the partitions' bounds, is a plain value, so that the index by age is used; joined with each
+ * partition's own bound first, PostgreSQL may read the whole week.
  */
 const purgeFactsSql = `
   with old as materialized (

@@ -20,8 +20,8 @@ export interface FactsQuery {
 }
 
 /**
- * Facts of one snapshot; `facts.seats` is left null: seats are counted only under the room's seat lock. A room that has
- * not changed is the same object again, as a rule: what is made of it can be kept by it.
+ * Facts of one snapshot; `facts.seats` is left null: seats are counted only under the room's seat lock. `facts.room`
+ * is as a rule the same object while the room is unchanged, so that derived values may be kept by it in a WeakMap.
  */
 export interface FactsAnswer {
   readonly facts: Facts;

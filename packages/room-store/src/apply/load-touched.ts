@@ -99,10 +99,10 @@ const loadDoubts = (client: Client, set: WorkingSet, touched: Touched): Loading 
 };
 
 /**
- * Of those who share a named one's identity and life of the room, and are not named, the last to join. They are asked
- * for by where they end in `sessions_by_joining`, since equalities make other indexes look as good, which have them all
- * read. The first row of somebody else ends the search, or each of those whom a long list names would be looked for
- * among them all.
+ * Of each named session's group (one identity, one life), the last to join that is not named. Walks
+ * `sessions_by_joining` backwards from the group's end: with `=` for `<=` the planner takes an index that has the whole
+ * group read. A row of another group ends the walk; without the `<>` arm it would go on through the groups of all other
+ * named ones.
  */
 const isLastOfOthers = `(room_id, room_sid, participant_sid) in (
   select last.room_id, last.room_sid, last.participant_sid

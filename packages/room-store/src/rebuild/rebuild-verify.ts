@@ -151,8 +151,8 @@ export class Comparison {
   readonly #partitionOf: (key: string) => number;
   readonly #report: (difference: Difference) => void;
   /**
-   * Rows that no model of their provenance's partition holds, if there is such a one: a retried dead letter may be
-   * another's.
+   * Rows that the model of their provenance's partition does not hold. Reported only at the end: a retried letter's
+   * provenance is the letter's place, and another partition's model may hold the row.
    */
   readonly #unclaimed = new Map<string, Difference>();
   readonly #claimed = new Set<string>();
@@ -181,7 +181,10 @@ export class Comparison {
     await this.#comparePosition(model, at);
   }
 
-  /** To be called after all partitions: what is left are rows that came, as they say, by one that there is not. */
+  /**
+   * Call after all partitions. Also gathers rows whose provenance names another topic or a partition that does not
+   * exist, then reports what no model has claimed.
+   */
   async finish(topic: string, partitionCount: number): Promise<void> {
     const topicHasIt = `topic = $1 and "partition" < $2`;
     const gatherStrays = async <T>(table: Table<T>): Promise<void> => {
