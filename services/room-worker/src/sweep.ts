@@ -115,58 +115,74 @@ const differencesOf = <P extends ListedSid>(
     .filter(({ sids }) => sids.size > 0);
 };
 
-/**
- * Looks at rooms at a bounded rate, and finds those that differ. They are listed again some at a time, right before
- * their people are: of a room that is gone since, LiveKit knows only after seconds. What is believed of these is read
- * right after, so that little arrives in between. What cannot be listed is left to the next sweep, or one failing call
- * in ten would keep every other room from being repaired; after an outage's worth of failures, or of time, so is the
- * rest.
- */
-const lookAt = async <P extends ListedSid>(
-  { store, livekit, clock, logger, signal }: SweepDependencies,
-  roomIds: readonly string[],
-  list: (room: LivekitRoom) => Promise<readonly P[] | null>,
-): Promise<Looked<P>> => {
-  const startedAtMs = clock.now();
-  const differing: Difference<P>[] = [];
+/** Over after so many failures in a row, or so many slow calls: then LiveKit has an outage, and is asked no more. */
+const createPatience = ({ clock, logger }: SweepDependencies) => {
   let failures = 0;
   let slowCalls = 0;
-  const hasGivenUp = (): boolean => failures === failuresInARow || slowCalls === slowCallsAtMost;
-  /** Null where LiveKit failed. */
-  const ask = async <T>(rooms: readonly string[], call: () => Promise<T>): Promise<T | null> => {
-    const askedAtMs = clock.elapsed();
-    try {
-      const answer = await call();
-      failures = 0;
-      return answer;
-    } catch (error) {
-      failures += 1;
-      logger.warn({ rooms, err: error }, 'rooms could not be looked at');
-      return null;
-    } finally {
-      if (clock.elapsed() - askedAtMs >= slowCallMs) slowCalls += 1;
-    }
+  return {
+    isOver: (): boolean => failures === failuresInARow || slowCalls === slowCallsAtMost,
+    /** Null where LiveKit failed. */
+    ask: async <T>(rooms: readonly string[], call: () => Promise<T>): Promise<T | null> => {
+      const askedAtMs = clock.elapsed();
+      try {
+        const answer = await call();
+        failures = 0;
+        return answer;
+      } catch (error) {
+        failures += 1;
+        logger.warn({ rooms, err: error }, 'rooms could not be looked at');
+        return null;
+      } finally {
+        if (clock.elapsed() - askedAtMs >= slowCallMs) slowCalls += 1;
+      }
+    },
   };
+};
+
+/** Some rooms at a time, no faster than LiveKit is to be asked about them. */
+async function* paced(
+  { clock, signal }: SweepDependencies,
+  roomIds: readonly string[],
+): AsyncGenerator<string[], void> {
+  const startedAtMs = clock.now();
   for (let first = 0; first < roomIds.length; first += roomsAtOnce) {
     const aheadMs = (first / roomsPerSecond) * 1000 - (clock.now() - startedAtMs);
     // No longer than these take: the clock may have been set back.
     if (aheadMs > 0) await clock.delay(Math.min(aheadMs, roomsAtOnceMs), signal);
-    const some = roomIds.slice(first, first + roomsAtOnce);
+    yield roomIds.slice(first, first + roomsAtOnce);
+  }
+}
+
+/**
+ * Looks at rooms, and finds those that differ. They are listed again some at a time, right before their people are: of a
+ * room that is gone since, LiveKit knows only after seconds. What is believed of these is read right after, so that
+ * little arrives in between. What cannot be listed is left to the next sweep, or one failing call in ten would keep
+ * every other room from being repaired; in an outage so is the rest.
+ */
+const lookAt = async <P extends ListedSid>(
+  dependencies: SweepDependencies,
+  roomIds: readonly string[],
+  list: (room: LivekitRoom) => Promise<readonly P[] | null>,
+): Promise<Looked<P>> => {
+  const { store, livekit, clock, logger, signal } = dependencies;
+  const patience = createPatience(dependencies);
+  const differing: Difference<P>[] = [];
+  for await (const some of paced(dependencies, roomIds)) {
     const listedAtMs = clock.now();
-    const listed = await ask(some, () => livekit.listRooms(some));
+    const listed = await patience.ask(some, () => livekit.listRooms(some));
     const rooms = new Map(listed?.map((room) => [room.name, room]));
     const looks: Look<P>[] = [];
     let leftAt = some.at(-1) ?? '';
     for (const roomId of listed === null ? [] : some) {
       signal.throwIfAborted();
       const room = rooms.get(roomId) ?? null;
-      const participants = room === null ? [] : await ask([roomId], () => list(room));
+      const participants = room === null ? [] : await patience.ask([roomId], () => list(room));
       if (participants !== null) looks.push({ roomId, listedAtMs, nowMs: clock.now(), room, participants });
       leftAt = roomId;
-      if (hasGivenUp()) break;
+      if (patience.isOver()) break;
     }
     if (looks.length > 0) differing.push(...differencesOf(looks, await store.readLiveRooms(some)));
-    if (hasGivenUp()) {
+    if (patience.isOver()) {
       logger.warn({ leftAt }, 'the rest of the rooms is left to the next sweep');
       return { differing, leftAt };
     }
