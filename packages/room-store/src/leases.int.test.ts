@@ -69,12 +69,12 @@ describeWith(['postgres'], 'many questions at once', () => {
         values ($1, 'RM', $2, $3, 'ann', 'tab', 'STANDARD', false, true, now() - interval '1 minute', 0, now())`,
       [roomId, `PA_${rooms}`, identityOf({ devicePolicy }, 'ann', 'tab')],
     );
-    const take = createSeatTaker(pool, { deadlineMs: 10_000 });
+    const take = createSeatTaker(pool, { deadlineMs: 10_000, leaseSeconds: 140 });
     const ask = ({ userId, deviceId, takeOver }: Wish) => {
       const identity = identityOf({ devicePolicy }, userId, deviceId);
       const decide = ({ facts, nowMs }: FactsAnswer) =>
         authorise(facts, { purpose: 'enter', takeOver, loginEndsAtMs: null }, nowMs);
-      return take({ roomId, userId, loginId: null, identity, deviceId, leaseSeconds: 140 }, decide);
+      return take({ roomId, userId, loginId: null, identity, deviceId }, decide);
     };
     const readLeases = async () =>
       (

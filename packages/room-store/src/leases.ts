@@ -10,16 +10,16 @@ import { type Client, inTransaction, type Pool } from './database/database.ts';
 import { isSeenSql } from './database/rows.ts';
 import { type FactsAnswer, type FactsQuery, readFacts } from './read-facts.ts';
 
-/** A seat that a token holds until it is used or expires. */
+/** Who asks for a seat, or about one. */
 export interface SeatRequest extends FactsQuery {
   readonly identity: string;
   readonly deviceId: string | null;
-  /** Token life plus LiveKit's leeway plus a margin, seconds. */
-  readonly leaseSeconds: number;
 }
 
-/** Who asks about a seat. */
-type Seeker = Omit<SeatRequest, 'leaseSeconds'>;
+export interface SeatOptions extends BatchOptions {
+  /** How long a token holds a seat that it does not use: its life, LiveKit's leeway, and a margin. */
+  readonly leaseSeconds: number;
+}
 
 /** What was decided, and the facts that it rests on. */
 export interface SeatAnswer {
@@ -120,14 +120,14 @@ interface SeatRow {
 }
 
 /** Columns of requests, in the order of `unnest`. */
-const columnsOf = (requests: readonly Seeker[]): readonly unknown[][] => [
+const columnsOf = (requests: readonly SeatRequest[]): readonly unknown[][] => [
   requests.map(({ roomId }) => roomId),
   requests.map(({ userId }) => userId),
   requests.map(({ identity }) => identity),
   requests.map(({ deviceId }) => deviceId),
 ];
 
-const countSeats = async (client: Client, requests: readonly Seeker[]): Promise<SeatRow[]> => {
+const countSeats = async (client: Client, requests: readonly SeatRequest[]): Promise<SeatRow[]> => {
   const { rows } = await client.query<SeatRow>(seatsSql, [...columnsOf(requests), freeingReasons]);
   return rows;
 };
@@ -142,8 +142,8 @@ const toSeats = (row: SeatRow, added: number): Seats => ({
 });
 
 /** Seats as they are at the moment, for whoever only wants to know: nothing is locked, and none is taken. */
-export const readSeats = async (client: Client, seeker: Seeker): Promise<Seats> => {
-  const [row] = await countSeats(client, [seeker]);
+export const readSeats = async (client: Client, request: SeatRequest): Promise<Seats> => {
+  const [row] = await countSeats(client, [request]);
   return toSeats(row as SeatRow, 0);
 };
 
@@ -156,16 +156,16 @@ const lockRooms = async (client: Client, requests: readonly SeatRequest[]): Prom
   );
 };
 
-const grantLeases = async (client: Client, granted: readonly SeatRequest[]): Promise<void> => {
+const grantLeases = async (client: Client, granted: readonly SeatRequest[], leaseSeconds: number): Promise<void> => {
   if (granted.length === 0) return;
   await client.query(
     `insert into seat_leases (room_id, user_id, identity, device_id, expires_at, granted_at)
-      select room_id, user_id, identity, device_id, clock_timestamp() + make_interval(secs => seconds), clock_timestamp()
-        from unnest($1::opaque_id[], $2::opaque_id[], $3::opaque_id[], $4::text[], $5::float8[])
-          as granted (room_id, user_id, identity, device_id, seconds)
+      select room_id, user_id, identity, device_id, clock_timestamp() + make_interval(secs => $5), clock_timestamp()
+        from unnest($1::opaque_id[], $2::opaque_id[], $3::opaque_id[], $4::text[])
+          as granted (room_id, user_id, identity, device_id)
       on conflict (room_id, identity, user_id) do update
         set device_id = excluded.device_id, expires_at = excluded.expires_at, granted_at = excluded.granted_at`,
-    [...columnsOf(granted), granted.map(({ leaseSeconds }) => leaseSeconds)],
+    [...columnsOf(granted), leaseSeconds],
   );
 };
 
@@ -217,7 +217,11 @@ const takesSeat = ({ hidden }: Permissions): boolean => !hidden;
  * leases are written of those whom it allows. Who is to be read anew comes in the next round, and after a few of them
  * in the next batch, so that nobody waits for one person's many questions.
  */
-const decideWithSeats = (pool: Pool, questions: readonly SeatQuestion[]): Promise<(SeatAnswer | undefined)[]> =>
+const decideWithSeats = (
+  pool: Pool,
+  questions: readonly SeatQuestion[],
+  leaseSeconds: number,
+): Promise<(SeatAnswer | undefined)[]> =>
   inTransaction(pool, async (client) => {
     await lockRooms(
       client,
@@ -229,7 +233,7 @@ const decideWithSeats = (pool: Pool, questions: readonly SeatQuestion[]): Promis
       const requests = left.map(({ request }) => request);
       const [facts, rows] = await Promise.all([readFacts(client, requests), countSeats(client, requests)]);
       const { decided, granted } = decideInOrder(left, facts, rows);
-      await grantLeases(client, granted);
+      await grantLeases(client, granted, leaseSeconds);
       for (const [question, answer] of decided) answers.set(question, answer);
     }
     return questions.map((question) => answers.get(question));
@@ -238,8 +242,11 @@ const decideWithSeats = (pool: Pool, questions: readonly SeatQuestion[]): Promis
 /** Decides with seats for whoever asks, many at once in one transaction: the rooms' locks let one through at a time. */
 export const createSeatTaker = (
   pool: Pool,
-  options: BatchOptions,
+  { leaseSeconds, ...options }: SeatOptions,
 ): ((request: SeatRequest, decide: Decide) => Promise<SeatAnswer>) => {
-  const take = createBatcher<SeatQuestion, SeatAnswer>((questions) => decideWithSeats(pool, questions), options);
+  const take = createBatcher<SeatQuestion, SeatAnswer>(
+    (questions) => decideWithSeats(pool, questions, leaseSeconds),
+    options,
+  );
   return (request, decide) => take({ request, decide });
 };

@@ -191,7 +191,7 @@ describeWith(['postgres'], 'provenance', () => {
     for (const userId of ['ann', 'bob']) {
       const { answer } = await read({ ...ann, userId });
       expect(await leases()).toBe(0);
-      const request = { ...ann, userId, identity: userId, deviceId: null, leaseSeconds: 60 };
+      const request = { ...ann, userId, identity: userId, deviceId: null };
       const refuse = () => ({
         kind: 'deny' as const,
         code: 'room_full' as const,
@@ -200,7 +200,7 @@ describeWith(['postgres'], 'provenance', () => {
         opensAtMs: null,
         message: null,
       });
-      const seated = await createSeatTaker(pool, { deadlineMs: 2_500 })(request, refuse);
+      const seated = await createSeatTaker(pool, { deadlineMs: 2_500, leaseSeconds: 140 })(request, refuse);
       expect(answer.facts.seats).toEqual(seated.answer.facts.seats);
       expect(answer.facts.seats).toMatchObject({ takenByOthers: userId === 'ann' ? 0 : 1, isHeld: userId === 'ann' });
     }

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { allTopics, topics } from '@realtime-service/contracts';
 import { openEventLog, prepareEmbeddedLog } from '@realtime-service/event-log';
-import { createRoomService } from '@realtime-service/livekit';
+import { createRoomService, tokenLeewaySeconds } from '@realtime-service/livekit';
 import {
   activeProjection,
   createFactsReader,
@@ -34,6 +34,8 @@ const doorCoalesceMs = 100;
 /** Clients give up soon after; a connection that hangs must not hold them. */
 const storeDeadlineMs = 2_500;
 const watchSettings = { lookEveryMs: 1_000, maxStreams: 2_000, maxStreamsPerPerson: 20, lifeMs: 300_000 };
+/** How long a seat is held beyond the life of its token: LiveKit's leeway, and clocks differ. */
+const leaseBeyondTokenSeconds = tokenLeewaySeconds + 20;
 const prepareAgainMs = 1_000;
 const sweepEveryMs = 50;
 
@@ -112,14 +114,16 @@ const dependenciesOf = (settings: ApiSettings, parts: Parts): ApiDependencies =>
     watch: watchSettings,
     store: {
       readFacts: createFactsReader(createPostgresStore(pool).readFacts, { deadlineMs: storeDeadlineMs }),
-      takeSeat: createSeatTaker(pool, { deadlineMs: storeDeadlineMs }),
+      takeSeat: createSeatTaker(pool, {
+        deadlineMs: storeDeadlineMs,
+        leaseSeconds: tokenTtlSeconds + leaseBeyondTokenSeconds,
+      }),
     },
     freshness,
     makeRoom: makesRooms ? createRoomMaker({ createRoom, tokenTtlSeconds }) : async () => {},
     makeRoomAtDoor: createRoomMaker({ createRoom, tokenTtlSeconds, coalesceMs: doorCoalesceMs }),
     livekitKeys: livekit.keys,
     signToken: createTokenSigner(livekit.keys[0], tokenTtlSeconds),
-    tokenTtlSeconds,
     serverUrl: livekit.publicUrl,
     append: log.append,
     readPresentPeople: (roomId, options) => withStoreDeadline(readPresentPeople(pool, roomId, options)),

@@ -173,7 +173,6 @@ export const startTestApi = async (
     },
     livekitKeys: settings.livekit.keys,
     signToken: createTokenSigner(livekitKey, settings.tokenTtlSeconds),
-    tokenTtlSeconds: settings.tokenTtlSeconds,
     serverUrl: settings.livekit.publicUrl,
     append: async (records) => {
       if (state.failing.log) throw new LogUnavailableError('the log is away');

@@ -248,7 +248,7 @@ export class World {
     };
     this.joins += 1;
     const entrant = { roomId, userId, loginId, deviceId, takeOver: false, loginEndsAtMs: null };
-    decideEntry({ store, tokenTtlSeconds: 60 }, entrant).then(
+    decideEntry(store, entrant).then(
       ({ identity, verdict }) => {
         this.#tell(`${userId} got a token for ${roomId}`);
         if (!this.#had('believed', { roomId, userId, loginId }, asked))

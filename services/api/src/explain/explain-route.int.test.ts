@@ -225,7 +225,7 @@ describeWith(['postgres'], 'explanations', ({ postgres }) => {
       { RATE_LIMIT_USER_PER_MINUTE: '100000' },
       {
         readFacts: createFactsReader(createPostgresStore(pool).readFacts, { deadlineMs: 2_500 }),
-        takeSeat: createSeatTaker(pool, { deadlineMs: 2_500 }),
+        takeSeat: createSeatTaker(pool, { deadlineMs: 2_500, leaseSeconds: 140 }),
       },
     );
     ops = Fastify();

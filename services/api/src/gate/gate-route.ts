@@ -18,7 +18,7 @@ declare module 'fastify' {
   }
 }
 
-type SharedWithJoin = 'store' | 'freshness' | 'signToken' | 'tokenTtlSeconds' | 'metrics' | 'logger';
+type SharedWithJoin = 'store' | 'freshness' | 'signToken' | 'metrics' | 'logger';
 
 export interface GateDependencies extends Pick<JoinDependencies, SharedWithJoin> {
   /** Makes the room that is about to be entered. */
@@ -79,7 +79,7 @@ export const registerGate = (
     if (person === null) return pass(reply, shown, claims.kind);
     assertCurrent(freshness, roomId, person.userId);
     const entrant = { ...person, roomId, takeOver: false };
-    const admission = await decideEntry(dependencies, entrant).catch(refuseEntry);
+    const admission = await decideEntry(dependencies.store, entrant).catch(refuseEntry);
     await ensureRoom(dependencies, roomId);
     const { identity, verdict } = admission;
     const { metadata, attributes } = claims;

@@ -228,7 +228,7 @@ describeWith(['postgres'], 'every person at every room, as the model says', ({ p
       { ...limits, MAX_EVENT_LOOP_DELAY_MS: '60000' },
       {
         readFacts: createFactsReader(createPostgresStore(pool).readFacts, { deadlineMs: 60_000 }),
-        takeSeat: createSeatTaker(pool, { deadlineMs: 10_000 }),
+        takeSeat: createSeatTaker(pool, { deadlineMs: 10_000, leaseSeconds: 140 }),
       },
     );
   }, 120_000);

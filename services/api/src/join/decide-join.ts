@@ -1,4 +1,3 @@
-import { tokenLeewaySeconds } from '@realtime-service/livekit';
 import {
   type Allowed,
   authorise,
@@ -21,11 +20,6 @@ export interface Store {
   readonly takeSeat: (request: SeatRequest, decide: (answer: FactsAnswer) => Verdict) => Promise<SeatAnswer>;
 }
 
-interface DecideOptions {
-  readonly store: Store;
-  readonly tokenTtlSeconds: number;
-}
-
 /** Who wants to enter which room, at the desk or at the door. */
 export interface Entrant extends FactsQuery {
   readonly deviceId: string | null;
@@ -42,8 +36,6 @@ export interface Admission {
   readonly isRoomLive: boolean;
 }
 
-/** Beyond LiveKit's leeway, clocks differ. */
-const leaseBeyondTokenSeconds = tokenLeewaySeconds + 20;
 const roomFullRetryAfterSeconds = 5;
 
 /** @throws {ProblemError} 503 when the store fails or does not answer in time */
@@ -72,7 +64,7 @@ export const allowedBy = (verdict: Verdict, nowMs: number): Allowed => {
  * @throws {ProblemError} with the verdict's code, 503 without facts
  */
 export const decideEntry = async (
-  { store, tokenTtlSeconds }: DecideOptions,
+  store: Store,
   entrant: Entrant,
   check?: (admission: Admission) => void,
 ): Promise<Admission> => {
@@ -89,8 +81,7 @@ export const decideEntry = async (
   check?.(admission);
   if (!needsSeat(room)) return admission;
 
-  const leaseSeconds = tokenTtlSeconds + leaseBeyondTokenSeconds;
-  const seated = await fromStore(store.takeSeat({ ...entrant, identity, leaseSeconds }, decide));
+  const seated = await fromStore(store.takeSeat({ ...entrant, identity }, decide));
   return { ...admission, verdict: allowedBy(seated.verdict, seated.answer.nowMs) };
 };
 
@@ -98,7 +89,7 @@ export const decideEntry = async (
  * Decides a join as it was asked for.
  * @throws {ProblemError} as `decideEntry`, and 422 for what the caller may not choose
  */
-export const decideJoin = (options: DecideOptions, caller: Caller, asked: AskedJoin): Promise<Admission> => {
+export const decideJoin = (store: Store, caller: Caller, asked: AskedJoin): Promise<Admission> => {
   const entrant = {
     roomId: asked.roomId,
     userId: caller.userId,
@@ -107,7 +98,7 @@ export const decideJoin = (options: DecideOptions, caller: Caller, asked: AskedJ
     deviceId: asked.device_id ?? null,
     takeOver: asked.take_over ?? false,
   };
-  return decideEntry(options, entrant, ({ identity, room, verdict }) => {
+  return decideEntry(store, entrant, ({ identity, room, verdict }) => {
     const { settings } = room;
     const faults = faultsOfChoice(asked, { identity, settings, permissions: verdict.permissions });
     if (faults.length > 0) throw new ProblemError('invalid_request', { reason: 'choice', faults });

@@ -16,7 +16,6 @@ export interface JoinDependencies {
   readonly freshness: Pick<Freshness, 'isCurrent' | 'reaches'>;
   readonly makeRoom: MakeRoom;
   readonly signToken: SignToken;
-  readonly tokenTtlSeconds: number;
   /** Where clients reach LiveKit. */
   readonly serverUrl: string;
   readonly metrics: ApiMetrics;
@@ -43,7 +42,7 @@ export const registerJoin = (
       const asked = readJoin(request.params.roomId, request.body);
       if (asked.atLeast.length > 0) await assertReached(freshness, asked.atLeast);
       assertCurrent(freshness, asked.roomId, caller.userId);
-      const admission = await decideJoin(dependencies, caller, asked);
+      const admission = await decideJoin(dependencies.store, caller, asked);
       await ensureRoom(dependencies, asked, admission);
       const name = nameOf(asked.participant_name, admission);
       const { token, expiresAt } = sign(dependencies, { caller, asked, admission, name });

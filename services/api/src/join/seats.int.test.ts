@@ -464,11 +464,11 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
       });
 
       test('its token holds a seat until the earlier identity has gone, also for those who ask in the same batch', async () => {
-        const take = createSeatTaker(pool, { deadlineMs: 2_500 });
+        const take = createSeatTaker(pool, { deadlineMs: 2_500, leaseSeconds: 140 });
         const ask = async (room: string, userId: string, deviceId: string | null, identity = userId) => {
           const decide = ({ facts, nowMs }: FactsAnswer) =>
             authorise(facts, { purpose: 'enter', takeOver: false, loginEndsAtMs: null }, nowMs);
-          const request = { roomId: room, userId, loginId: null, identity, deviceId, leaseSeconds: 140 };
+          const request = { roomId: room, userId, loginId: null, identity, deviceId };
           return (await take(request, decide)).verdict.kind;
         };
         for (const room of ['policy-batch', 'policy-apart']) {
