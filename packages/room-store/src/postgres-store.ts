@@ -19,7 +19,7 @@ import {
 import { type PositionColumns, readPositions, toPosition } from './positions.ts';
 import { readLiveRoomIds, readLiveRooms } from './presence.ts';
 import { readFacts } from './read-facts.ts';
-import type { ChunkTransaction, KnownFact, LockedPosition, PositionNow, RoomStore } from './store.ts';
+import type { ChunkTransaction, KnownFact, PositionNow, ProjectedPosition, RoomStore } from './store.ts';
 
 /** Channel on which the enforcement is told of new marks; a notification may be missed, so it also polls. */
 export const marksChannel = 'realtime_marks';
@@ -84,7 +84,7 @@ const lockTouched = async (client: Client, touched: Touched): Promise<void> => {
 const advance = async (
   client: Client,
   at: ProjectionPartition,
-  { nextOffset, newestRecordedAtMs, last }: LockedPosition,
+  { nextOffset, newestRecordedAtMs, last }: ProjectedPosition,
 ): Promise<void> => {
   await send(
     client,

@@ -38,7 +38,7 @@ export const openDoubtsAbout = (roomId: string, userId: string, loginId: string)
       or (s.room_id = '' and s.user_id = ${userId} and (s.scope = 'user' or s.detail = ${loginId})))`;
 
 /** Sessions (`s`) that count: live ones, and those that ended a moment ago. */
-export const isOfLate = `(s.is_live or s.ended_at > statement_timestamp() - interval '${recentlyLeftMs} milliseconds')`;
+export const isRecentSql = `(s.is_live or s.ended_at > statement_timestamp() - interval '${recentlyLeftMs} milliseconds')`;
 
 const epochMs = (column: string): string => `extract(epoch from ${column})::float8 * 1000`;
 
@@ -60,7 +60,7 @@ const factsSql = `
       from bans b where b.room_id = q.room_id and b.user_id = q.user_id and not b.is_lifted) as bans,
     (select jsonb_agg(jsonb_build_array(s.identity, s.device_id, s.is_live, ${epochMs('s.ended_at')}, s.end_reason))
       from sessions s where s.room_id = q.room_id and s.user_id = q.user_id
-        and ${isOfLate}) as sessions,
+        and ${isRecentSql}) as sessions,
     coalesce(life.is_live, false) as is_room_live
   from unnest($1::opaque_id[], $2::opaque_id[], $3::text[]) with ordinality as q (room_id, user_id, login_id, at)
     left join rooms r on r.room_id = q.room_id and r.event_id is not null

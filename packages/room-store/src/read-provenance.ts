@@ -24,7 +24,7 @@ import {
   userTable,
 } from './database/rows.ts';
 import { readSeats } from './leases.ts';
-import { type FactsAnswer, type FactsQuery, isOfLate, openDoubtsAbout, readFacts } from './read-facts.ts';
+import { type FactsAnswer, type FactsQuery, isRecentSql, openDoubtsAbout, readFacts } from './read-facts.ts';
 
 /** A room that a fact has told of, not only LiveKit or a lock. */
 export interface ToldRoom extends RoomHeader {
@@ -73,7 +73,7 @@ export const readProvenance = (pool: Pool, query: FactsQuery): Promise<ProvenFac
         userId,
         loginId,
       ]),
-      load(client, sessionTable, `s ${ofBoth} and ${isOfLate} order by joined_at`, [roomId, userId]),
+      load(client, sessionTable, `s ${ofBoth} and ${isRecentSql} order by joined_at`, [roomId, userId]),
     ]);
     const answer = answers[0] as FactsAnswer;
     const seats = await seatsFor(client, query, answer.facts);

@@ -13,7 +13,8 @@ import type { FactsAnswer, FactsQuery } from './read-facts.ts';
  * under the simulation, and both pass one contract suite.
  */
 
-export interface LockedPosition {
+/** How far a partition is projected. */
+export interface ProjectedPosition {
   /** Where the partition stands. */
   readonly nextOffset: bigint;
   /** The newest record time of a fact applied there: see `repeats.ts`. */
@@ -23,7 +24,7 @@ export interface LockedPosition {
 }
 
 /** A position, and the time by the database's clock. */
-export interface PositionNow extends LockedPosition {
+export interface PositionNow extends ProjectedPosition {
   /** Whether other partitions of its topic are to be applied before: see `confirmPartitions`. */
   readonly waitsForOlder: boolean;
   readonly nowMs: number;
@@ -51,7 +52,7 @@ export interface ChunkTransaction {
   readonly load: (touched: Touched) => Promise<WorkingSet>;
   /** Writes rows, and raises marks on the sessions that are live by then; answers how many marks and orders. */
   readonly write: (at: ProjectionPartition, writes: ChunkWrites) => Promise<number>;
-  readonly advance: (at: ProjectionPartition, position: LockedPosition) => Promise<void>;
+  readonly advance: (at: ProjectionPartition, position: ProjectedPosition) => Promise<void>;
 }
 
 export interface ChunkStore {

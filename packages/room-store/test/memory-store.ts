@@ -21,7 +21,7 @@ import type { Touched } from '../src/apply/touched.ts';
 import { type Announcement, type ClaimedEdge, keptForSeconds, type Mark } from '../src/marks.ts';
 import type { PartitionPosition } from '../src/positions.ts';
 import type { FactsAnswer, FactsQuery } from '../src/read-facts.ts';
-import type { ChunkTransaction, LockedPosition, RoomStore } from '../src/store.ts';
+import type { ChunkTransaction, ProjectedPosition, RoomStore } from '../src/store.ts';
 import { assertOpen, ConnectionLostError, Locks, type Owner } from './memory-locks.ts';
 
 /**
@@ -42,7 +42,7 @@ interface EdgeRow extends ClaimedEdge {
 
 /** Rows by key; a row is never changed but replaced, so that a copy of the maps is a copy of the database. */
 class Tables {
-  positions = new Map<string, ProjectionPartition & LockedPosition>();
+  positions = new Map<string, ProjectionPartition & ProjectedPosition>();
   appliedFacts = new Map<string, { readonly recordedAtMs: number; readonly times: number }>();
   rooms = new Map<string, RoomHeader>();
   members = new Map<string, Member>();
@@ -486,20 +486,20 @@ interface Affected {
   readonly trace: string | null;
 }
 
-const isConcerned = ({ concern, left, right }: RaisedMark, session: Session): boolean => {
+const isConcerned = ({ concern, outerId, innerId }: RaisedMark, session: Session): boolean => {
   if (!session.isLive) return false;
-  if (concern === 'member') return session.roomId === left && session.userId === right;
-  return session.userId === left && (concern === 'user' || session.loginId === right);
+  if (concern === 'member') return session.roomId === outerId && session.userId === innerId;
+  return session.userId === outerId && (concern === 'user' || session.loginId === innerId);
 };
 
 /** Sorted, once each, with its oldest cause. */
 const affectedBy = (marks: Iterable<RaisedMark>, sessions: readonly Session[]): Affected[] => {
   const affected = new Map<string, Affected>();
   for (const mark of marks) {
-    const { concern, left, right, cause, causedAtMs, trace } = mark;
+    const { concern, outerId, innerId, cause, causedAtMs, trace } = mark;
     const ids =
       concern === 'room' || concern === 'identity'
-        ? [{ roomId: left, identity: right }]
+        ? [{ roomId: outerId, identity: innerId }]
         : sessions.filter((session) => isConcerned(mark, session));
     for (const { roomId, identity } of ids) {
       const known = affected.get(keyOf(roomId, identity));

@@ -39,8 +39,9 @@ interface OutboxRow {
 export const edgeLifeSeconds = 60;
 
 /**
- * The ways in which a fact concerns sessions: `room` (left: room id), `identity` (room id, identity), and by their user
- * those that are live: `member` (room id, user id), `user` (user id), `login` (user id, login id).
+ * The ways in which a fact concerns sessions, each with its outer and inner id: `room` (room id), `identity` (room id,
+ * identity), and by their user those that are live: `member` (room id, user id), `user` (user id), `login` (user id,
+ * login id).
  */
 const concerns = ['room', 'identity', 'member', 'user', 'login'] as const;
 export type Concern = (typeof concerns)[number];
@@ -48,8 +49,9 @@ export type Concern = (typeof concerns)[number];
 /** Sessions that should be looked at, and why. */
 export interface RaisedMark extends Cause {
   readonly concern: Concern;
-  readonly left: string;
-  readonly right: string;
+  readonly outerId: string;
+  /** '' where there is none. */
+  readonly innerId: string;
 }
 
 /**
@@ -142,11 +144,11 @@ export class ChunkWrites {
         this.#mark('identity', fact.observed.roomName, identity, cause);
   }
 
-  #mark(concern: Concern, left: string, right: string, cause: Cause): void {
+  #mark(concern: Concern, outerId: string, innerId: string, cause: Cause): void {
     if (!this.#raisesMarks) return;
-    const key = keyOf(concern, left, right);
+    const key = keyOf(concern, outerId, innerId);
     // The oldest cause: it is what somebody waits for.
-    if (!this.marks.has(key)) this.marks.set(key, { concern, left, right, ...cause });
+    if (!this.marks.has(key)) this.marks.set(key, { concern, outerId, innerId, ...cause });
   }
 
   /** `sid` of what changed, with the record that changed it, makes the id: one per real change, the same in repeats. */

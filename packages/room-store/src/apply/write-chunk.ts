@@ -116,18 +116,18 @@ const writeMarks = async (client: Client, writes: ChunkWrites): Promise<number> 
     client,
     `with concern as (
         select * from unnest($1::text[], $2::opaque_id[], $3::opaque_id[], $4::text[], $5::timestamptz[], $6::text[])
-          as c (concern, a, b, cause, caused_at, trace)),
+          as c (concern, outer_id, inner_id, cause, caused_at, trace)),
       affected as (
-        select a as room_id, b as identity, cause, caused_at, trace from concern where concern in ('room', 'identity')
+        select outer_id as room_id, inner_id as identity, cause, caused_at, trace from concern where concern in ('room', 'identity')
         union all
         select s.room_id, s.identity, cause, caused_at, c.trace from concern c
-          join sessions s on s.room_id = c.a and s.user_id = c.b and s.is_live where concern = 'member'
+          join sessions s on s.room_id = c.outer_id and s.user_id = c.inner_id and s.is_live where concern = 'member'
         union all
         select s.room_id, s.identity, cause, caused_at, c.trace from concern c
-          join sessions s on s.user_id = c.a and s.is_live where concern = 'user'
+          join sessions s on s.user_id = c.outer_id and s.is_live where concern = 'user'
         union all
         select s.room_id, s.identity, cause, caused_at, c.trace from concern c
-          join sessions s on s.user_id = c.a and s.login_id = c.b and s.is_live where concern = 'login')
+          join sessions s on s.user_id = c.outer_id and s.login_id = c.inner_id and s.is_live where concern = 'login')
       insert into marks (room_id, identity, cause, caused_at, trace, due_at)
         select distinct on (room_id, identity) room_id, identity, cause, caused_at, trace, clock_timestamp()
           from affected order by room_id, identity, caused_at
@@ -136,8 +136,8 @@ const writeMarks = async (client: Client, writes: ChunkWrites): Promise<number> 
           caused_at = least(marks.caused_at, excluded.caused_at)`,
     [
       rows.map(({ concern }) => concern),
-      rows.map(({ left }) => left),
-      rows.map(({ right }) => right),
+      rows.map(({ outerId }) => outerId),
+      rows.map(({ innerId }) => innerId),
       rows.map(({ cause }) => cause),
       rows.map(({ causedAtMs }) => new Date(causedAtMs)),
       rows.map(({ trace }) => trace),

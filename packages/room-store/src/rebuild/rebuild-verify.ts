@@ -13,7 +13,7 @@ import {
 } from '../database/rows.ts';
 import { activeProjection } from '../positions.ts';
 import { transactionOf } from '../postgres-store.ts';
-import type { ChunkStore, LockedPosition } from '../store.ts';
+import type { ChunkStore, ProjectedPosition } from '../store.ts';
 
 /** What a partition of the log says, folded in memory by the pure model. */
 export interface Model {
@@ -34,7 +34,7 @@ const factsPerPurge = 100_000;
 export const createModel = (client: Client): Model => {
   const set = new WorkingSet();
   const facts = new Map<string, number>();
-  let position: LockedPosition = { nextOffset: 0n, newestRecordedAtMs: 0, last: null };
+  let position: ProjectedPosition = { nextOffset: 0n, newestRecordedAtMs: 0, last: null };
   let purgedAt = 0;
   const purge = (): void => {
     if (facts.size < purgedAt + factsPerPurge) return;

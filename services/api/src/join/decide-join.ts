@@ -14,7 +14,7 @@ import { ProblemError } from '../problem.ts';
 import { type AskedJoin, faultsOfChoice } from './join-request.ts';
 
 /** Where decisions get their facts. Both fail when there is no answer within a few seconds. */
-export interface Store {
+export interface EntryStore {
   readonly readFacts: (query: FactsQuery) => Promise<FactsAnswer>;
   /** Reads facts and seats, decides and takes the seat as one step. */
   readonly takeSeat: (request: SeatRequest, decide: (answer: FactsAnswer) => Verdict) => Promise<SeatAnswer>;
@@ -64,7 +64,7 @@ export const allowedBy = (verdict: Verdict, nowMs: number): Allowed => {
  * @throws {ProblemError} with the verdict's code, 503 without facts
  */
 export const decideEntry = async (
-  store: Store,
+  store: EntryStore,
   entrant: Entrant,
   check?: (admission: Admission) => void,
 ): Promise<Admission> => {
@@ -89,7 +89,7 @@ export const decideEntry = async (
  * Decides a join as it was asked for.
  * @throws {ProblemError} as `decideEntry`, and 422 for what the caller may not choose
  */
-export const decideJoin = (store: Store, caller: Caller, asked: AskedJoin): Promise<Admission> => {
+export const decideJoin = (store: EntryStore, caller: Caller, asked: AskedJoin): Promise<Admission> => {
   const entrant = {
     roomId: asked.roomId,
     userId: caller.userId,

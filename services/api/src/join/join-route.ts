@@ -6,13 +6,13 @@ import type { Caller } from '../authenticate.ts';
 import { assertCurrent, type Freshness } from '../freshness.ts';
 import type { ApiMetrics } from '../metrics.ts';
 import { ProblemError, refuseOtherMethods, traceIdOf } from '../problem.ts';
-import { type Admission, decideJoin, type Store } from './decide-join.ts';
+import { type Admission, decideJoin, type EntryStore } from './decide-join.ts';
 import { type AskedJoin, readJoin } from './join-request.ts';
 import type { MakeRoom } from './make-room.ts';
 import { maxLivekitTokenLength, type SignedToken, type SignToken } from './sign-token.ts';
 
 export interface JoinDependencies {
-  readonly store: Store;
+  readonly store: EntryStore;
   readonly freshness: Pick<Freshness, 'isCurrent' | 'reaches'>;
   readonly makeRoom: MakeRoom;
   readonly signToken: SignToken;
