@@ -59,8 +59,8 @@ export interface Facts {
 }
 
 /**
- * `enter`: desk and door. `stay`: someone inside; what only keeps people from entering throws nobody out. `act`: someone
- * who wants to see or moderate; what keeps from entering does not matter, but doubt about the person does.
+ * `enter`: desk and door. `stay`: someone inside; what only keeps people from entering throws nobody out. `act`:
+ * someone who wants to see or moderate; what keeps from entering does not matter, but doubt about the person does.
  */
 export type Request = {
   /** When the login ends by policy, milliseconds since the epoch. */

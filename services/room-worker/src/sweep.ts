@@ -154,8 +154,8 @@ async function* paced(
 }
 
 /**
- * Looks at rooms, and finds those that differ. They are listed again some at a time, right before their people are: of a
- * room that is gone since, LiveKit knows only after seconds. What is believed of these is read right after, so that
+ * Looks at rooms, and finds those that differ. They are listed again some at a time, right before their people are: of
+ * a room that is gone since, LiveKit knows only after seconds. What is believed of these is read right after, so that
  * little arrives in between. What cannot be listed is left to the next sweep, or one failing call in ten would keep
  * every other room from being repaired; in an outage so is the rest.
  */
