@@ -5,9 +5,10 @@ import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { partitionOf } from '@realtime-service/event-log';
 import { snapshotOf } from '@realtime-service/room-model';
-import { activeProjection, confirmPartitions, readPositions, readProjection } from '@realtime-service/room-store';
+import { activeProjection, readPositions, readProjection } from '@realtime-service/room-store';
 import kafkajs from 'kafkajs';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { runRealtime } from '../../services/cli/test/run-realtime.ts';
 import { type Identity, startDevIdentity } from './identity.ts';
 import { foldLog, highOffsets, isCaughtUp } from './log-reader.ts';
 import { type Service, type System, startSystem } from './system.ts';
@@ -138,7 +139,7 @@ describeWith(['postgres', 'kafka', 'livekit'], 'a group of three room-workers', 
   test('a topic that is grown ends them all; confirmed, they go on with what is in it', async () => {
     const admin = new kafkajs.Kafka({ brokers: [...brokers()], logLevel: kafkajs.logLevel.NOTHING }).admin();
     await admin.connect();
-    await admin.createPartitions({ topicPartitions: [{ topic: topics.roomEvents, count: 13 }] });
+    await admin.createPartitions({ topicPartitions: [{ topic: topics.roomEvents, count: 24 }] });
     await admin.disconnect();
     for (const worker of [system.worker, ...others]) {
       await until(
@@ -154,14 +155,13 @@ describeWith(['postgres', 'kafka', 'livekit'], 'a group of three room-workers', 
       await worker.stop();
       expect(await worker.readLog()).toContain('PartitionCountChangedError');
     }
-    await expect(system.worker.start()).rejects.toThrow('has 13 partitions, the projection was made with 12');
+    await expect(system.worker.start()).rejects.toThrow('has 24 partitions, the projection was made with 12');
 
-    expect(
-      await confirmPartitions(system.pool, topics.roomEvents, await highOffsets(brokers(), topics.roomEvents)),
-    ).toBe(12);
+    const env = { DATABASE_URL: system.databaseUrl, KAFKA_BROKERS: brokers().join(',') };
+    expect(await runRealtime(env, 'confirm-partitions', topics.roomEvents, '--yes')).toMatchObject({ code: 0 });
     await system.worker.start();
     await publishSome();
-    expect((await highOffsets(brokers(), topics.roomEvents)).size).toBe(13);
+    expect((await highOffsets(brokers(), topics.roomEvents)).size).toBe(24);
     await until('all is applied', () => isCaughtUp(system.pool, brokers()), 30_000);
   }, 120_000);
 });

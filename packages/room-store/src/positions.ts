@@ -27,11 +27,6 @@ export class PartitionCountChangedError extends Error {
   override readonly name = 'PartitionCountChangedError';
 }
 
-/** Facts of another partition come first: see `confirmPartitions`. */
-export class OlderPartitionsFirstError extends Error {
-  override readonly name = 'OlderPartitionsFirstError';
-}
-
 /**
  * Makes the offset rows of a topic, at 0 where they are new. The count is fixed for a topic's life: where another one
  * is known, no row is made.
@@ -61,31 +56,40 @@ export const preparePositions = (
     );
   });
 
-/**
- * Has a topic that was grown applied with as many partitions as it has now. What is about one key in two of them has
- * its order: the partitions from before come first, up to `highs`, where they end now. Nothing that was written by the
- * old count may come later. Answers the count that was known, which is left as it is unless it is lower.
- */
-export const confirmPartitions = (pool: Pool, topic: string, highs: ReadonlyMap<number, bigint>): Promise<number> =>
+/** With how many partitions a topic is applied, and whether it was grown since it was applied first. */
+export interface KnownPartitions {
+  /** 0 where nobody has applied the topic yet. */
+  readonly count: number;
+  readonly wasGrown: boolean;
+}
+
+export const readKnownPartitions = async (pool: Pick<Pool, 'query'>, topic: string): Promise<KnownPartitions> => {
+  const { rows } = await pool.query<{ count: number; was_grown: boolean }>(
+    `select coalesce(max(partition_count), 0) as count, coalesce(bool_or(grown_from is not null), false) as was_grown
+      from log_positions where projection = $1 and topic = $2`,
+    [activeProjection, topic],
+  );
+  return { count: rows[0]?.count ?? 0, wasGrown: rows[0]?.was_grown ?? false };
+};
+
+/** Has a topic that was grown applied with as many partitions as it has now, from then on. */
+export const confirmPartitions = (
+  pool: Pool,
+  topic: string,
+  { from, to }: { from: number; to: number },
+): Promise<void> =>
   inTransaction(pool, async (client) => {
-    const { rows } = await client.query<{ partition_count: number }>(
-      'select partition_count from log_positions where projection = $1 and topic = $2 order by "partition" for update',
-      [activeProjection, topic],
+    const { rowCount } = await client.query(
+      `update log_positions set partition_count = $4, grown_from = coalesce(grown_from, $3)
+        where projection = $1 and topic = $2 and partition_count = $3`,
+      [activeProjection, topic, from, to],
     );
-    const known = rows[0]?.partition_count ?? 0;
-    if (known >= highs.size || known === 0) return known;
+    if (rowCount !== from) throw new PartitionCountChangedError(`the count of ${topic} was changed meanwhile`);
     await client.query(
-      `update log_positions set partition_count = $3, drain_to = bound.high
-        from unnest($4::int[], $5::bigint[]) as bound (at, high)
-        where projection = $1 and topic = $2 and "partition" = bound.at`,
-      [activeProjection, topic, highs.size, [...highs.keys()], [...highs.values()].map(String)],
+      `insert into log_positions (projection, topic, "partition", next_offset, partition_count, grown_from)
+        select $1, $2, p, 0, $4, $3 from generate_series($3::int, $4::int - 1) as p`,
+      [activeProjection, topic, from, to],
     );
-    await client.query(
-      `insert into log_positions (projection, topic, "partition", next_offset, partition_count, waits_below)
-        select $1, $2, p, 0, $3, $4 from generate_series($4::int, $3::int - 1) as p`,
-      [activeProjection, topic, highs.size, known],
-    );
-    return known;
   });
 
 /** Columns that say how far a partition was applied. */

@@ -25,22 +25,15 @@ import type { ChunkTransaction, KnownFact, PositionNow, ProjectedPosition, RoomS
 export const marksChannel = 'realtime_marks';
 
 const lockPosition = async (client: Client, at: ProjectionPartition): Promise<PositionNow> => {
-  const { rows } = await send<PositionColumns & { newest_recorded_at: Date; now: Date; waits_for_older: boolean }>(
+  const { rows } = await send<PositionColumns & { newest_recorded_at: Date; now: Date }>(
     client,
-    `select next_offset, newest_recorded_at, last_offset, last_recorded_at, clock_timestamp() as now,
-        exists (select from log_positions older where older.projection = $1 and older.topic = $2
-          and older."partition" < own.waits_below and older.next_offset < older.drain_to) as waits_for_older
-      from log_positions own where projection = $1 and topic = $2 and "partition" = $3 for update`,
+    `select next_offset, newest_recorded_at, last_offset, last_recorded_at, clock_timestamp() as now from log_positions
+      where projection = $1 and topic = $2 and "partition" = $3 for update`,
     [at.projection, at.topic, at.partition],
   );
   const row = rows[0];
   if (row === undefined) throw new Error('partition was not prepared');
-  return {
-    ...toPosition(row),
-    newestRecordedAtMs: row.newest_recorded_at.getTime(),
-    nowMs: row.now.getTime(),
-    waitsForOlder: row.waits_for_older,
-  };
+  return { ...toPosition(row), newestRecordedAtMs: row.newest_recorded_at.getTime(), nowMs: row.now.getTime() };
 };
 
 const knownFacts = async (

@@ -25,8 +25,6 @@ export interface ProjectedPosition {
 
 /** A position, and the time by the database's clock. */
 export interface PositionNow extends ProjectedPosition {
-  /** Whether other partitions of its topic are to be applied before: see `confirmPartitions`. */
-  readonly waitsForOlder: boolean;
   readonly nowMs: number;
 }
 

@@ -290,7 +290,7 @@ export class MemoryDatabase {
           await this.#locks.take(owner, positionKey(at), 'update');
           const row = this.tables.positions.get(positionKey(at));
           if (row === undefined) throw new Error('partition was not prepared');
-          return { ...row, nowMs: this.#now(), waitsForOlder: false };
+          return { ...row, nowMs: this.#now() };
         }),
       knownFacts: (at, factKeys) =>
         run('knownFacts', () =>

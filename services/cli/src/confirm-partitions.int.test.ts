@@ -1,18 +1,17 @@
 import { topics } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { createEmbeddedLog, partitionOf } from '@realtime-service/event-log';
-import { confirmPartitions } from '@realtime-service/room-store';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { binary, partitionCount, type RebuiltDatabase, startRebuiltDatabase } from '../test/rebuilt-database.ts';
 import { runRealtime } from '../test/run-realtime.ts';
 
 const topic = topics.roomEvents;
-const grownCount = partitionCount + 1;
+const grownCount = 2 * partitionCount;
 const keyWhere = (isFit: (key: string) => boolean): string => {
   for (let at = 0; ; at += 1) if (isFit(`room ${at}`)) return `room ${at}`;
 };
 /** A room whose facts stand in the new partition from now on, and one whose facts stay beside its older ones. */
-const room = keyWhere((key) => partitionOf(key, grownCount) === partitionCount);
+const room = keyWhere((key) => partitionOf(key, grownCount) >= partitionCount);
 const oldPartition = partitionOf(room, partitionCount);
 const neighbour = keyWhere(
   (key) => partitionOf(key, partitionCount) === oldPartition && partitionOf(key, grownCount) === oldPartition,
@@ -46,55 +45,88 @@ describeWith(['postgres'], 'realtime confirm-partitions', () => {
   });
   afterEach(() => database.stop());
 
+  const growTo = (count: number) =>
+    database.pool.query(
+      'insert into log_heads (topic, partition) select $1, p from generate_series($2::int, $3::int - 1) as p on conflict do nothing',
+      [topic, partitionCount, count],
+    );
+
   /** Behind a backlog in the old partition stands an addition; in the new one the removal. */
   const growBetween = async (): Promise<void> => {
-    await database.pool.query('insert into log_heads (topic, partition) values ($1, $2)', [topic, partitionCount]);
-    // It has counted the partitions before, as a producer has that does not know of the new one yet.
+    await growTo(grownCount);
+    // It has counted the partitions before, as a producer has that does not know of the new ones yet.
     await database.append(Array.from({ length: 300 }, (_, at) => added(neighbour, `user ${at}`)));
     const [addition] = await database.append([added(room, 'mallory')]);
     expect(addition).toMatchObject({ partition: oldPartition });
     const producer = createEmbeddedLog({ pool: database.pool, writeLog: () => undefined });
     const [removal] = await producer.append([fact('member.removed', room, { userId: 'mallory' })], 5_000);
     await producer.close();
-    expect(removal).toMatchObject({ partition: partitionCount });
+    expect(removal?.partition).toBeGreaterThanOrEqual(partitionCount);
   };
 
-  test('has what the partitions from before hold applied before the new ones', async () => {
+  test('applies what the partitions from before hold, and lets the room-workers begin with the new ones', async () => {
     await growBetween();
     const confirmed = await run(topic, '--yes');
     expect(confirmed).toMatchObject({ code: 0 });
-    expect(confirmed.stderr).toContain('is applied with 5 partitions');
+    expect(confirmed.stderr).toContain('Applying 301 records that stand in the 4 partitions from before');
+    expect(confirmed.stderr).toContain('is applied with 8 partitions');
+    expect(await members()).toEqual([{ user_id: 'mallory', is_removed: false }]);
     database.startApplying();
     await database.caughtUp();
     expect(await members()).toEqual([{ user_id: 'mallory', is_removed: true }]);
+    expect(await run(topic, '--yes')).toMatchObject({
+      code: 0,
+      stderr: expect.stringContaining('nothing was changed'),
+    });
   });
 
-  test('so does a reset of the topic afterwards, and a topic that is grown once more', async () => {
+  test('asks about those who are inside, as the room-worker does', async () => {
+    await database.pool.query(
+      `insert into sessions (room_id, room_sid, participant_sid, identity, user_id, kind, is_hidden, is_live, joined_at, version, last_fact_at)
+        values ($1, 'RM_1', 'PA_1', 'mallory', 'mallory', 'STANDARD', false, true, now(), 1, now())`,
+      [room],
+    );
     await growBetween();
-    await run(topic, '--yes');
-    await database.pool.query('insert into log_heads (topic, partition) values ($1, $2)', [topic, grownCount]);
     expect(await run(topic, '--yes')).toMatchObject({ code: 0 });
-    expect(await runRealtime({ DATABASE_URL: database.url }, 'reset', topic, '--yes')).toMatchObject({ code: 0 });
-    database.startApplying();
-    await database.caughtUp();
-    expect(await members()).toEqual([{ user_id: 'mallory', is_removed: true }]);
+    const { rows } = await database.pool.query(`select cause from marks where room_id = $1 and identity = 'mallory'`, [
+      room,
+    ]);
+    expect(rows).toEqual([{ cause: 'member.added' }]);
   });
 
-  test('changes nothing where the count is the one that was known, or a lower one', async () => {
+  test('refuses a count by which keys have moved between the partitions from before', async () => {
+    await growTo(partitionCount + 1);
     const before = await positions();
-    const same = await run(topic, '--yes');
-    expect(same).toMatchObject({ code: 0 });
-    expect(same.stderr).toContain('nothing was changed');
-    await database.pool.query('update log_positions set partition_count = 7 where topic = $1', [topic]);
+    const refused = await run(topic, '--yes');
+    expect(refused).toMatchObject({ code: 1 });
+    expect(refused.stderr).toContain('no multiple');
+    expect(refused.stderr).toContain('Grow it on to 8');
+    expect(await positions()).toEqual(before);
+    expect(await run(topic, '--yes', '--accept-misplaced')).toMatchObject({ code: 0 });
+    expect(await positions()).toHaveLength(partitionCount + 1);
+  });
+
+  test('has a reset refused, before and after it', async () => {
+    await growTo(grownCount);
+    const reset = (...args: string[]) => runRealtime({ DATABASE_URL: database.url }, 'reset', topic, '--yes', ...args);
+    expect(await reset()).toMatchObject({ code: 1, stderr: expect.stringContaining('was applied with 4') });
+    await run(topic, '--yes');
+    expect(await reset()).toMatchObject({ code: 1, stderr: expect.stringContaining('was grown') });
+    expect(await reset('--accept-misplaced')).toMatchObject({ code: 0 });
+    expect(await reset()).toMatchObject({ code: 0 });
+  });
+
+  test('changes nothing where the count is lower than the one that was known, or none was', async () => {
+    const set = (count: number) =>
+      database.pool.query('update log_positions set partition_count = $2 where topic = $1', [topic, count]);
+    await set(7);
+    const before = await positions();
     const fewer = await run(topic, '--yes');
     expect(fewer).toMatchObject({ code: 1 });
     expect(fewer.stderr).toContain('it is another topic, or another cluster');
-    await database.pool.query('update log_positions set partition_count = $2 where topic = $1', [
-      topic,
-      partitionCount,
-    ]);
     expect(await positions()).toEqual(before);
-    expect(await confirmPartitions(database.pool, 'never.applied', new Map([[0, 0n]]))).toBe(0);
+    await database.pool.query('delete from log_positions where topic = $1', [topic]);
+    expect(await run(topic, '--yes')).toMatchObject({ code: 1, stderr: expect.stringContaining('nothing to confirm') });
   });
 
   test('asks first', async () => {

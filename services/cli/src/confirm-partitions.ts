@@ -1,8 +1,133 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { consumedTopics, topics } from '@realtime-service/contracts';
-import { confirmPartitions } from '@realtime-service/room-store';
+import type { BatchOutcome, LogBatch } from '@realtime-service/event-log';
+import {
+  activeProjection,
+  type ChunkStore,
+  confirmPartitions,
+  createPostgresStore,
+  isBusy,
+  readKnownPartitions,
+  readNextOffsets,
+  readPositions,
+} from '@realtime-service/room-store';
+import { applyDecoded, decodeRecord, startPositions } from '@realtime-service/room-worker';
 import { CommandError, defineCommand, UsageError, type Workplace } from './command.ts';
+import { plural } from './figures.ts';
+import { createProgress } from './progress.ts';
+import { takeDuty } from './rebuild-duty.ts';
 
-const isConfirmed = async (topic: string, count: number, { terminal }: Workplace): Promise<boolean> => {
+const lookEveryMs = 200;
+const keepEveryMs = 3_000;
+const busyRetryMs = 500;
+const stopWithinMs = 5_000;
+/** What is not to be applied here, for as long as this may take. */
+const leftAloneMs = 24 * 3_600_000;
+
+/** A topic that was grown: the partitions that it was applied with, and where each of them ends now. */
+interface Grown {
+  readonly topic: string;
+  readonly known: number;
+  readonly count: number;
+  readonly ends: ReadonlyMap<number, bigint>;
+}
+
+const findGrown = async (topic: string, { pool, log }: Workplace): Promise<Grown> => {
+  const bounds = await (await log()).bounds(topic);
+  const { count: known } = await readKnownPartitions(pool, topic);
+  if (known === 0) throw new CommandError(`No room-worker has applied ${topic} yet: there is nothing to confirm`);
+  if (known > bounds.length)
+    throw new CommandError(
+      `${topic} has ${bounds.length} partitions, and was applied with ${known}: it is another topic, or another cluster`,
+    );
+  const before = bounds.filter(({ partition }) => partition < known);
+  return { topic, known, count: bounds.length, ends: new Map(before.map(({ partition, high }) => [partition, high])) };
+};
+
+/** Only by a multiple does each key stay where it was, or go to a new partition. */
+const assertOrdered = ({ topic, known, count }: Grown): void => {
+  if (count % known === 0) return;
+  throw new CommandError(
+    `${topic} was applied with ${known} partitions and has ${count}, which is no multiple: keys moved between those from ` +
+      `before, too, and which of their facts came first cannot be told. Grow it on to ${Math.ceil(count / known) * known} ` +
+      'before more is written, or --accept-misplaced, and look for people who were removed meanwhile',
+  );
+};
+
+/** Applies what the partitions from before hold, as a room-worker does, and nothing else. */
+const drainBatch =
+  (store: ChunkStore, { topic, known, ends }: Grown) =>
+  async ({ partition, fetchedOffset, nextOffset, records }: LogBatch): Promise<BatchOutcome> => {
+    const end = ends.get(partition) ?? 0n;
+    if (fetchedOffset >= end) return { kind: 'retry', nextOffset: fetchedOffset, afterMs: leftAloneMs };
+    const isWhole = nextOffset <= end;
+    const decoded = records.filter(({ offset }) => offset < end).map((stored) => decodeRecord(stored, known));
+    const stretch = { projection: activeProjection, topic, partition, fetchedOffset, decoded };
+    try {
+      const { result } = await applyDecoded(store, { ...stretch, nextOffset: isWhole ? nextOffset : end });
+      if (isWhole || result.kind === 'behind') return { kind: 'advance', nextOffset: result.nextOffset };
+      return { kind: 'retry', nextOffset: end, afterMs: leftAloneMs };
+    } catch (error) {
+      if (!isBusy(error)) throw error;
+      return { kind: 'retry', nextOffset: fetchedOffset, afterMs: busyRetryMs };
+    }
+  };
+
+/** False where it was interrupted. */
+const drain = async (grown: Grown, { pool, log, terminal, ending }: Workplace): Promise<boolean> => {
+  const { topic, ends } = grown;
+  const readLeft = async (): Promise<bigint> => {
+    const next = await readNextOffsets(pool, activeProjection, topic);
+    return [...ends].reduce((left, [partition, end]) => {
+      const at = next.get(partition) ?? 0n;
+      return at < end ? left + end - at : left;
+    }, 0n);
+  };
+  const total = await readLeft();
+  if (total === 0n) return true;
+  terminal.tell(
+    `Applying ${plural(total, 'record')} that stand in the ${plural(grown.known, 'partition')} from before\n`,
+  );
+  const consumer = (await log()).consume({
+    group: 'realtime-confirm-partitions',
+    topics: [topic],
+    concurrency: 4,
+    onBatch: drainBatch(createPostgresStore(pool), grown),
+    startAt: async () =>
+      startPositions((await readPositions(pool, activeProjection)).filter((each) => each.topic === topic)),
+  });
+  const failed = consumer.done.then(() => undefined);
+  failed.catch(() => undefined);
+  const tell = createProgress(terminal);
+  try {
+    for (;;) {
+      const left = await readLeft();
+      tell({ done: total - left, total });
+      if (left === 0n) return true;
+      if (ending.aborted) return false;
+      await Promise.race([failed, delay(lookEveryMs, undefined, { signal: ending }).catch(() => undefined)]);
+    }
+  } finally {
+    await consumer.stop(stopWithinMs);
+  }
+};
+
+const confirm = async (grown: Grown, workplace: Workplace): Promise<boolean> => {
+  const { pool, terminal, ending } = workplace;
+  // Neither a rebuild nor a reset, which rest on the count, may run meanwhile.
+  const { keep, release } = await takeDuty(pool, terminal, ending);
+  const keeping = setInterval(() => void keep().catch(() => {}), keepEveryMs);
+  try {
+    if (!(await drain(grown, workplace))) return false;
+    await confirmPartitions(pool, grown.topic, { from: grown.known, to: grown.count });
+    return true;
+  } finally {
+    clearInterval(keeping);
+    await release();
+  }
+};
+
+const isAgreed = async ({ topic, count }: Grown, { terminal }: Workplace): Promise<boolean> => {
   if (!terminal.isInteractive) throw new UsageError('Without a terminal to ask at, say --yes');
   const question = `Do all producers of ${topic} know of its ${count} partitions, or are they stopped? Type yes: `;
   return (await terminal.ask(question)).trim() === 'yes';
@@ -12,12 +137,19 @@ export const confirmPartitionsCommand = defineCommand({
   name: 'confirm-partitions',
   summary: 'Have a topic that was grown applied with the partitions that it has now',
   positionals: '<topic>',
-  options: { yes: { type: 'boolean', description: 'Do not ask; needed where there is no terminal' } },
+  options: {
+    yes: { type: 'boolean', description: 'Do not ask; needed where there is no terminal' },
+    'accept-misplaced': {
+      type: 'boolean',
+      description: 'Also where the order of facts about one key cannot be told any more',
+    },
+  },
   details: [
     'The room-workers end when a topic is grown: a removal in a new partition could overtake an older addition in the old',
-    'one. After this they apply the partitions from before up to where they end now, and only then the new ones. So whoever',
-    'still writes by the old count must be stopped, or must have learned of the new one (Kafka clients do within five minutes).',
-    'From then on rebuild refuses the topic, and verify finds differences that are none: both need each key in one partition.',
+    'one. This applies what the partitions from before hold, to where they end now, and only then lets the room-workers begin',
+    'with the new ones. So whoever still writes by the old count must be stopped, or must have learned of the new one (Kafka',
+    'clients do within five minutes). The order is known only where the new count is a multiple of the old one. From then on',
+    'rebuild and reset refuse the topic, and verify finds differences that are none: they need each key in one partition.',
   ].join('\n'),
   examples: [`confirm-partitions ${topics.roomEvents}`],
   run: async ({ values, positionals }, open) => {
@@ -25,26 +157,23 @@ export const confirmPartitionsCommand = defineCommand({
     if (topic === undefined || positionals.length > 1)
       throw new UsageError(`Say which topic: ${consumedTopics.join(' or ')}`);
     const workplace = open();
-    const { pool, log, terminal } = workplace;
-    const bounds = await (await log()).bounds(topic);
-    if (!values.yes && !(await isConfirmed(topic, bounds.length, workplace))) {
+    const { terminal } = workplace;
+    const asked = await findGrown(topic, workplace);
+    if (asked.known === asked.count) {
+      terminal.tell(`${topic} was applied with ${asked.known} partitions before: nothing was changed.\n`);
+      return 'done';
+    }
+    if (!values['accept-misplaced']) assertOrdered(asked);
+    if (!values.yes && !(await isAgreed(asked, workplace))) {
       terminal.tell('Nothing was done.\n');
       return 'failed';
     }
-    // Read again: while somebody was asked, more was written.
-    const now = values.yes ? bounds : await (await log()).bounds(topic);
-    const highs = new Map(now.map(({ partition, high }) => [partition, high]));
-    const known = await confirmPartitions(pool, topic, highs);
-    if (known === 0) throw new CommandError(`No room-worker has applied ${topic} yet: there is nothing to confirm`);
-    if (known > highs.size)
-      throw new CommandError(
-        `${topic} has ${highs.size} partitions, and was applied with ${known}: it is another topic, or another cluster`,
-      );
-    terminal.tell(
-      known === highs.size
-        ? `${topic} was applied with ${known} partitions before: nothing was changed.\n`
-        : `${topic} is applied with ${highs.size} partitions, as soon as a room-worker is up; the first ${known} come first.\n`,
-    );
+    // Found again: while somebody was asked, more was written.
+    if (!(await confirm(await findGrown(topic, workplace), workplace))) {
+      terminal.tell('Interrupted: what was applied stays, and the same command goes on.\n');
+      return 'failed';
+    }
+    terminal.tell(`${topic} is applied with ${asked.count} partitions, as soon as a room-worker is up.\n`);
     return 'done';
   },
 });

@@ -21,17 +21,16 @@ import {
 } from '@realtime-service/room-store';
 import { CommandError, defineCommand, type Terminal, UsageError, type Workplace } from './command.ts';
 import { figure, plural } from './figures.ts';
+import { createProgress, durationOf, type Standing } from './progress.ts';
 import { takeDuty } from './rebuild-duty.ts';
 import type { RebuildShare } from './rebuild-thread.ts';
 
 const topic = topics.roomEvents;
 const resetHint = `. To have it read anew: realtime reset ${topic}`;
 const lookEveryMs = 500;
-const tellEveryMs = 1_000;
 /** So few records that they are applied in the time that the worker can be held up. */
 const nearEnough = 2_000n;
 const catchUpWithinMs = 1_000;
-const rateOverMs = 5_000;
 
 /** Of a thread, whatever the size of the log: a batch of each lane, with room to collect garbage seldom. */
 const heapLimits = { maxOldGenerationSizeMb: 96, maxYoungGenerationSizeMb: 32 };
@@ -53,11 +52,6 @@ const assertWhole = async (log: EventLog, active: ReadonlyMap<number, bigint>): 
   if (active.size === 0) throw new CommandError('No room-worker has worked on this database yet: nothing to rebuild');
   return bounds.length;
 };
-
-interface Standing {
-  readonly done: bigint;
-  readonly total: bigint;
-}
 
 const readStanding = async (pool: Pool): Promise<Standing> => {
   const sum = (positions: ReadonlyMap<number, bigint>): bigint =>
@@ -95,33 +89,6 @@ const startThreads = (count: number, share: Omit<RebuildShare, 'index' | 'count'
 };
 
 const rounded = (value: number, digits: number): number => Number(value.toFixed(digits));
-
-const durationOf = (seconds: number): string =>
-  seconds < 90
-    ? `${Math.ceil(seconds)} s`
-    : seconds < 5_400
-      ? `${Math.ceil(seconds / 60)} min`
-      : `${(seconds / 3_600).toFixed(1)} h`;
-
-/** Tells how far the set has come, at most once a second. */
-const createProgress = (terminal: Terminal) => {
-  const samples: { readonly atMs: number; readonly done: bigint }[] = [];
-  let toldAtMs = 0;
-  return ({ done, total }: Standing): void => {
-    const atMs = performance.now();
-    samples.push({ atMs, done });
-    while (samples.length > 2 && (samples[1]?.atMs ?? atMs) < atMs - rateOverMs) samples.shift();
-    if (atMs - toldAtMs < tellEveryMs) return;
-    toldAtMs = atMs;
-    const first = samples[0] ?? { atMs, done };
-    const perSecond = atMs > first.atMs ? (Number(done - first.done) / (atMs - first.atMs)) * 1000 : 0;
-    const left = perSecond > 0 ? `, ${durationOf(Number(total - done) / perSecond)} left` : '';
-    const percent = total === 0n ? 100 : Number((done * 100n) / total);
-    terminal.tell(
-      `${figure(done)} of ${plural(total, 'event')} (${percent} %), ${figure(perSecond)} events/s${left}\n`,
-    );
-  };
-};
 
 const isCaughtUp = async (pool: Pool): Promise<boolean> => {
   const untilMs = performance.now() + catchUpWithinMs;

@@ -1,5 +1,5 @@
 import { consumedTopics, topics } from '@realtime-service/contracts';
-import { isBusy, resetTopic } from '@realtime-service/room-store';
+import { isBusy, readKnownPartitions, resetTopic } from '@realtime-service/room-store';
 import { CommandError, defineCommand, UsageError, type Workplace } from './command.ts';
 import { takeDuty } from './rebuild-duty.ts';
 
@@ -17,12 +17,25 @@ const isConfirmed = async (topic: string, { terminal }: Workplace): Promise<bool
   return (await terminal.ask(`Really ${what}? Type the topic's name: `)).trim() === topic;
 };
 
-const reset = async (topic: string, { pool, log, terminal, ending }: Workplace): Promise<void> => {
+/** Read from its beginning, a topic that was grown brings facts about one key from two partitions, in any order. */
+const assertNotGrown = async (topic: string, count: number, { pool }: Workplace): Promise<void> => {
+  const known = await readKnownPartitions(pool, topic);
+  if (!known.wasGrown && count <= Math.max(known.count, 1)) return;
+  throw new CommandError(
+    `${topic} ${known.wasGrown ? 'was grown' : `has ${count} partitions, and was applied with ${known.count}`}: ` +
+      'read anew, people who were removed since it was grown could come back. If it was made again with so many, and ' +
+      'never grown, or if that is taken into account: --accept-misplaced',
+  );
+};
+
+const reset = async (topic: string, workplace: Workplace, acceptsMisplaced: boolean): Promise<void> => {
+  const { pool, log, terminal, ending } = workplace;
   const bounds = await (await log()).bounds(topic);
+  if (!acceptsMisplaced) await assertNotGrown(topic, bounds.length, workplace);
   const { keep, release } = await takeDuty(pool, terminal, ending);
   const keeping = setInterval(() => void keep().catch(() => {}), keepEveryMs);
   try {
-    await resetTopic(pool, { topic, bounds });
+    await resetTopic(pool, { topic, lows: new Map(bounds.map(({ partition, low }) => [partition, low])) });
   } catch (error) {
     if (!isBusy(error)) throw error;
     throw new CommandError('The positions are in use for too long: nothing was given up, try again', { cause: error });
@@ -36,7 +49,13 @@ export const resetCommand = defineCommand({
   name: 'reset',
   summary: 'Give up what was applied of a topic, and have it read anew from its beginning',
   positionals: '<topic>',
-  options: { yes: { type: 'boolean', description: 'Do not ask; needed where there is no terminal' } },
+  options: {
+    yes: { type: 'boolean', description: 'Do not ask; needed where there is no terminal' },
+    'accept-misplaced': {
+      type: 'boolean',
+      description: 'Also a topic that has more partitions than before: see confirm-partitions',
+    },
+  },
   details: [
     'For a topic that was made again, or that has lost records which were not applied: the tables say what another log said.',
     `What is dropped of ${topics.roomEvents}:`,
@@ -59,7 +78,7 @@ export const resetCommand = defineCommand({
       terminal.tell('Nothing was done.\n');
       return 'failed';
     }
-    await reset(topic, workplace);
+    await reset(topic, workplace, values['accept-misplaced'] ?? false);
     terminal.tell(
       `${topic} is read anew from its beginning, as soon as a room-worker is up. Dead letters that had been settled may be open again then: see realtime dead-letters list.\n`,
     );

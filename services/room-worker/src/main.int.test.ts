@@ -364,7 +364,7 @@ describeWith(['postgres'], 'the process', () => {
     const bounds = await log.bounds(topics.roomEvents);
     await resetTopic(pool, {
       topic: topics.roomEvents,
-      bounds,
+      lows: new Map(bounds.map(({ partition, low }) => [partition, low])),
     });
     expect(await rooms()).toEqual([]);
     await until('it is applied again', isApplied);

@@ -9,7 +9,6 @@ import {
   isCancelled,
   isUnstorable,
   LogReplacedError,
-  OlderPartitionsFirstError,
 } from '@realtime-service/room-store';
 import { type Logger, withRemoteParent, withSpan } from '@realtime-service/telemetry';
 import { type Decoded, deadContent, decodeRecord, nobody, type WhyDead } from './decode.ts';
@@ -196,10 +195,6 @@ export const createProjector = (dependencies: ProjectorDependencies): ((batch: L
         result = await applyRun(batch, run, position);
       } catch (error) {
         if (error instanceof LogReplacedError) return { kind: 'stop', error };
-        if (error instanceof OlderPartitionsFirstError) {
-          logger.info({ topic, partition }, 'partition waits for those from before its topic was grown');
-          return { kind: 'retry', nextOffset: position, afterMs: retryAfterMs };
-        }
         logger.error({ topic, partition, err: error }, 'chunk could not be applied, partition is paused');
         metrics.retries.inc({ topic });
         return { kind: 'retry', nextOffset: position, afterMs: retryAfterMs };

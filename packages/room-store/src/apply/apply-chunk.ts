@@ -10,7 +10,7 @@ import {
 } from '@realtime-service/room-model';
 import { allInOrder } from '../database/database.ts';
 import { withRetried } from '../dead-letters/dead-letters.ts';
-import { type AppliedRecord, activeProjection, OlderPartitionsFirstError } from '../positions.ts';
+import { type AppliedRecord, activeProjection } from '../positions.ts';
 import type { ChunkStore, ChunkTransaction } from '../store.ts';
 import type { Chunk, ChunkContent, ChunkCounts, ChunkRecord, ChunkResult } from './chunk.ts';
 import { ChunkWrites } from './chunk-writes.ts';
@@ -112,7 +112,6 @@ const apply = async (transaction: ChunkTransaction, chunk: Chunk): Promise<Chunk
     transaction.lock(touched),
     transaction.load(touched),
   ]);
-  if (locked.waitsForOlder) throw new OlderPartitionsFirstError(`${chunk.topic} was grown`);
   assertSameLog(chunk, locked.last);
   const position = locked.nextOffset;
   if (chunk.fetchedOffset > position) return { kind: 'behind', nextOffset: position };
@@ -144,7 +143,7 @@ const apply = async (transaction: ChunkTransaction, chunk: Chunk): Promise<Chunk
  * locked first (a second consumer waits there and then finds nothing left to do), rooms and users are locked in
  * statements of their own before anything is read, so that two lanes of one room can never miss each other. None of
  * these rests on another's answer, so they are sent together and waited for once, as are those that write.
- * @throws {LogReplacedError} {@link OlderPartitionsFirstError} and nothing is applied
+ * @throws {LogReplacedError} and nothing is applied
  */
 export const applyChunk = async (store: ChunkStore, chunk: Chunk): Promise<ChunkResult> => {
   const result = await store.transaction((transaction) => apply(transaction, chunk));

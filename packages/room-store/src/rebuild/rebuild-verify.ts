@@ -46,7 +46,7 @@ export const createModel = (client: Client): Model => {
     transaction: (work) =>
       work({
         ...transactionOf(client),
-        lockPosition: async () => ({ ...position, nowMs: Date.now(), waitsForOlder: false }),
+        lockPosition: async () => ({ ...position, nowMs: Date.now() }),
         knownFacts: async (_, factKeys) =>
           factKeys.flatMap((factKey) => {
             const recordedAtMs = facts.get(factKey);

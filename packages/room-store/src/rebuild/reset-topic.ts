@@ -8,8 +8,8 @@ const emptyWithinMs = 600_000;
 
 export interface ResetOptions {
   readonly topic: string;
-  /** What each partition of the topic holds. */
-  readonly bounds: readonly { readonly partition: number; readonly low: bigint; readonly high: bigint }[];
+  /** The first offset that each partition of the topic holds. */
+  readonly lows: ReadonlyMap<number, bigint>;
 }
 
 /**
@@ -17,7 +17,7 @@ export interface ResetOptions {
  * transaction: whoever applies then begins at what the log holds first. Nobody is taken out of a room by it, since
  * nothing is enforced on old facts; nor does it touch who is believed to be inside, which the sweep repairs.
  */
-export const resetTopic = (pool: Pool, { topic, bounds }: ResetOptions): Promise<void> =>
+export const resetTopic = (pool: Pool, { topic, lows }: ResetOptions): Promise<void> =>
   inTransaction(pool, async (client) => {
     const run = (text: string, values: unknown[] = []) => {
       const query = { text, values, query_timeout: emptyWithinMs };
@@ -34,25 +34,10 @@ export const resetTopic = (pool: Pool, { topic, bounds }: ResetOptions): Promise
     await run('delete from applied_facts where topic = $1', [topic]);
     await run('delete from suspects where cause_topic = $1', [topic]);
     await run('delete from dead_letters where topic = $1', [topic]);
-    await run('delete from log_positions where projection = $1 and topic = $2 and "partition" >= $3', [
-      activeProjection,
-      topic,
-      bounds.length,
-    ]);
-    // Where it was grown, partitions from before come first once more.
+    await run('delete from log_positions where projection = $1 and topic = $2', [activeProjection, topic]);
     await run(
-      `insert into log_positions (projection, topic, "partition", next_offset, partition_count, drain_to)
-        select $1, $2, at, low, $3, high from unnest($4::int[], $5::bigint[], $6::bigint[]) as bound (at, low, high)
-        on conflict (projection, topic, "partition") do update set next_offset = excluded.next_offset,
-          partition_count = excluded.partition_count, drain_to = excluded.drain_to, newest_recorded_at = default,
-          last_offset = null, last_recorded_at = null`,
-      [
-        activeProjection,
-        topic,
-        bounds.length,
-        bounds.map(({ partition }) => partition),
-        bounds.map(({ low }) => low.toString()),
-        bounds.map(({ high }) => high.toString()),
-      ],
+      `insert into log_positions (projection, topic, "partition", next_offset, partition_count)
+        select $1, $2, "partition", low, $3 from unnest($4::int[], $5::bigint[]) as bound ("partition", low)`,
+      [activeProjection, topic, lows.size, [...lows.keys()], [...lows.values()].map(String)],
     );
   });
