@@ -19,6 +19,7 @@ import {
 } from '@realtime-service/room-store';
 import kafkajs from 'kafkajs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { notingTerminal } from '../test/noting-terminal.ts';
 import {
   appendHistory,
   binary,
@@ -27,6 +28,8 @@ import {
   startRebuiltDatabase,
 } from '../test/rebuilt-database.ts';
 import { runRealtime } from '../test/run-realtime.ts';
+import { CliSettings } from './config.ts';
+import { verifyCommand } from './verify.ts';
 
 const timeoutMs = 120_000;
 const script = fileURLToPath(new URL('./main.ts', import.meta.url));
@@ -486,6 +489,36 @@ describeWith(['postgres'], 'realtime rebuild', () => {
       await pool.end();
       await running.end('SIGTERM');
       await database.caughtUp();
+      expect(await verify()).toMatchObject({ code: 0 });
+    },
+    timeoutMs,
+  );
+
+  test(
+    'waits for a verify that has not come to the tables yet, and that agrees',
+    async () => {
+      await appendHistory(database, { seed: 15, count: 300 });
+      await database.caughtUp();
+      const rebuilding = Promise.withResolvers<ReturnType<typeof startRebuild>>();
+      const bounds = async (topic: string) => {
+        const running = startRebuild(database.url);
+        await running.hasTold('The tables are in use by test');
+        rebuilding.resolve(running);
+        return database.log.bounds(topic);
+      };
+      const { terminal, told } = notingTerminal();
+      const outcome = await verifyCommand.run([], () => ({
+        settings: CliSettings.parse({ DATABASE_URL: database.url }),
+        pool: database.pool,
+        log: async () => ({ ...database.log, bounds }),
+        terminal,
+        ending: new AbortController().signal,
+      }));
+      expect({ outcome, out: told.out }).toEqual({
+        outcome: 'done',
+        out: 'The tables agree with the log: 300 events.\n',
+      });
+      expect(await (await rebuilding.promise).ended).toEqual([0, null]);
       expect(await verify()).toMatchObject({ code: 0 });
     },
     timeoutMs,

@@ -14,6 +14,7 @@ import {
 import { activeProjection } from '../positions.ts';
 import { transactionOf } from '../postgres-store.ts';
 import type { ChunkStore, ProjectedPosition } from '../store.ts';
+import { rebuiltTables } from './rebuild-set.ts';
 
 /** What a partition of the log says, folded in memory by the pure model. */
 export interface Model {
@@ -280,9 +281,14 @@ export class Comparison {
   }
 }
 
-/** A transaction that sees the database as it is now for as long as it lasts, and changes nothing. */
+/**
+ * A transaction that sees the database as it is now for as long as it lasts, and changes nothing. No rebuild can be put
+ * in place meanwhile: its tables would have no rows for a snapshot that is older than they are in their place.
+ */
 export const beginSnapshot = async (client: Client): Promise<void> => {
   await client.query(
-    'begin isolation level repeatable read read only; set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0',
+    'begin isolation level repeatable read read only; set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0; ' +
+      // The snapshot is taken by the first query, when none can be replaced any more.
+      `lock table ${rebuiltTables.join(', ')} in access share mode`,
   );
 };
