@@ -135,6 +135,21 @@ export const mutants: readonly Mutant[] = [
     },
   },
   {
+    name: 'the offset is read, and not locked',
+    edits: [
+      {
+        path: 'packages/room-store/src/postgres-store.ts',
+        from: 'and "partition" = $3 for update`,\n',
+        to: 'and "partition" = $3`,\n',
+      },
+    ],
+    caughtBy: {
+      file: 'packages/room-store/src/apply/apply-chunk.int.test.ts',
+      title: 'a zombie between its writes and its commit',
+      parts: 'postgres',
+    },
+  },
+  {
     name: 'lock and load in one statement',
     edits: [
       { path: applyChunk, from: '    transaction.lock(touched),\n', to: '    Promise.resolve(),\n' },

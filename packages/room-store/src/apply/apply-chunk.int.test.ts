@@ -1,3 +1,5 @@
+import type { RoomEvent } from '@realtime-service/contracts';
+import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import {
@@ -11,7 +13,7 @@ import {
   startDatabase,
 } from '../../test/given.ts';
 import { storeContract } from '../../test/store-contract.ts';
-import { applyChunk, createPostgresStore, type Pool, readProjection } from '../index.ts';
+import { applyChunk, type ChunkStore, createPostgresStore, type Pool, readProjection } from '../index.ts';
 
 describeWith(['postgres'], 'the store in PostgreSQL', () => {
   let pool: Pool;
@@ -62,6 +64,38 @@ describeWith(['postgres'], 'the store in PostgreSQL', () => {
     });
     const another = { ...roomRecord(1, added('r', 'bob'), { id: 'another' }), recordedAtMs: 1 };
     expect(await applyChunk(store, chunkOf([another]))).toMatchObject({ counts: { applied: 1 } });
+  });
+
+  test('a zombie between its writes and its commit, and the worker that has its partition now, apply a batch once', async () => {
+    const store = createPostgresStore(pool);
+    await applyChunk(store, chunkOf([roomRecord(0, created('r'))]));
+    const kick: RoomEvent = {
+      type: 'participant.kick_requested',
+      subject: 'r',
+      data: { participantSid: 'PA_1', identity: 'ann', by: 'host' },
+    };
+    const batch = chunkOf([roomRecord(1, kick)]);
+    const wrote = Promise.withResolvers<void>();
+    const commits = Promise.withResolvers<void>();
+    const zombie: ChunkStore = {
+      ...store,
+      transaction: (work) =>
+        store.transaction(async (transaction) => {
+          const result = await work(transaction);
+          wrote.resolve();
+          await commits.promise;
+          return result;
+        }),
+    };
+    const first = applyChunk(zombie, batch);
+    await wrote.promise;
+    const second = applyChunk(store, batch);
+    const waiting = `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`;
+    await until('the second waits for the first', async () => (await pool.query(waiting)).rowCount === 1);
+    commits.resolve();
+    expect(await first).toMatchObject({ counts: { applied: 1 } });
+    expect(await second).toMatchObject({ counts: { applied: 0, repeated: 1 } });
+    expect((await pool.query('select kind from edges')).rows).toEqual([{ kind: 'kick' }]);
   });
 
   test('a column that a newer release adds stops nobody who is at work', async () => {
