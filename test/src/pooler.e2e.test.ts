@@ -1,8 +1,7 @@
 import { startPgbouncer, until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { snapshotOf } from '@realtime-service/room-model';
-import { readProjection } from '@realtime-service/room-store';
-import pg from 'pg';
+import { createPool, inTransaction, readProjection } from '@realtime-service/room-store';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Identity, startDevIdentity } from './identity.ts';
 import { foldLog, isCaughtUp } from './log-reader.ts';
@@ -71,17 +70,17 @@ describeWith(['postgres', 'kafka', 'livekit', 'pgbouncer'], 'C30: behind PgBounc
     expect(duties).toHaveLength(1);
   }, 120_000);
 
-  test('the time that a statement may take is in force', async () => {
-    const client = new pg.Client({ connectionString: pooler.url });
-    await client.connect();
-    try {
-      await client.query('begin; set local statement_timeout = 5000');
-      expect((await client.query('show statement_timeout')).rows).toEqual([{ statement_timeout: '5s' }]);
-      await client.query('commit');
-      // And ends with its transaction: the next one to have this session is not bound by it.
-      expect((await client.query('show statement_timeout')).rows).toEqual([{ statement_timeout: '0' }]);
-    } finally {
-      await client.end();
-    }
+  test('the times that statements and transactions may take are in force, and end with their transaction', async () => {
+    const pool = createPool({ url: pooler.url, maxConnections: 1, applicationName: 'x', onError: () => undefined });
+    const bounds = ['statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout'];
+    const shown = `select ${bounds.map((name) => `current_setting('${name}') as ${name}`).join(', ')}`;
+    const { rows: inside } = await inTransaction(pool, (client) => client.query(shown));
+    expect(inside).toEqual([
+      { statement_timeout: '5s', lock_timeout: '2500ms', idle_in_transaction_session_timeout: '5s' },
+    ]);
+    // The next one to have this session is not bound by them.
+    const { rows: after } = await pool.query(shown);
+    expect(after).toEqual([{ statement_timeout: '0', lock_timeout: '0', idle_in_transaction_session_timeout: '0' }]);
+    await pool.end();
   });
 });

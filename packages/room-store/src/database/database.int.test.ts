@@ -6,7 +6,16 @@ import { describeWith, realParts } from '@realtime-service/dev-stack/vitest';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { activeProjection, preparePositions } from '../positions.ts';
 import { readFacts } from '../read-facts.ts';
-import { type Client, createPool, inTransaction, isBusy, isUnstorable, type Pool, preparedAs } from './database.ts';
+import {
+  type Client,
+  createPool,
+  inTransaction,
+  isBusy,
+  isUnstorable,
+  type Pool,
+  preparedAs,
+  statementTimeoutMs,
+} from './database.ts';
 import { migrate } from './migrate.ts';
 
 const maxConnections = 5;
@@ -293,6 +302,55 @@ describeWith(['postgres'], 'data that PostgreSQL refuses', () => {
     expect(isUnstorable(error)).toBe(isForEver);
     holder.release(true);
     await pool.end();
+  });
+});
+
+describeWith(['postgres'], 'a transaction', () => {
+  let pool: Pool;
+  let released: PromiseWithResolvers<void>;
+
+  beforeEach(async () => {
+    released = Promise.withResolvers();
+    const url = await createDatabase(realParts(['postgres']).postgres.url);
+    pool = createPool({ url, maxConnections, applicationName: 'x', onError: () => undefined });
+    await pool.query('create table held ()');
+  });
+  afterEach(async () => {
+    released.resolve();
+    await pool.end();
+  });
+
+  /** Has the table, and does nothing until it is released. */
+  const standStill = async () => {
+    const hasIt = Promise.withResolvers<void>();
+    const ended = inTransaction(pool, async (client) => {
+      await client.query('lock table held');
+      hasIt.resolve();
+      await released.promise;
+    });
+    await hasIt.promise;
+    return { ended };
+  };
+
+  test('whose statement takes long is refused by PostgreSQL, which works on it no longer', async () => {
+    const refused = inTransaction(pool, (client) => client.query('select pg_sleep(20)'));
+    await expect(refused).rejects.toMatchObject({ code: '57014' });
+  });
+
+  test('that waits long for a lock is refused by PostgreSQL, and waits no longer', async () => {
+    const { ended } = await standStill();
+    const refused = inTransaction(pool, (client) => client.query('lock table held'));
+    await expect(refused).rejects.toMatchObject({ code: '55P03' });
+    released.resolve();
+    await ended;
+  });
+
+  test('whose process stands still is ended by PostgreSQL: others get what it held', async () => {
+    const { ended } = await standStill();
+    const locks = `select from ${locksHere} where relation = 'held'::regclass`;
+    await until('nobody holds the table', async () => (await pool.query(locks)).rowCount === 0, 2 * statementTimeoutMs);
+    released.resolve();
+    await expect(ended).rejects.toThrow();
   });
 });
 
