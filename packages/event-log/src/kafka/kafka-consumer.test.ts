@@ -73,7 +73,7 @@ describe('consumeKafka', () => {
   const untilPaused = (member: ReturnType<typeof createFakeMember>, isPaused: boolean) =>
     vi.waitFor(() => expect(member.isPaused(0)).toBe(isPaused), patience);
 
-  function given(options: Partial<ConsumeOptions>) {
+  function given(options: Partial<ConsumeOptions>, sessionTimeoutMs = 10_000) {
     const members: ReturnType<typeof createFakeMember>[] = [];
     const handed: PromiseWithResolvers<BatchOutcome>[] = [];
     const createClient = () => ({
@@ -89,7 +89,7 @@ describe('consumeKafka', () => {
       return outcome.promise;
     };
     const bounds = async () => [{ partition: 0, low: 0n, high: 9n }];
-    const dependencies = { createClient, bounds, sessionTimeoutMs: 10_000, writeLog: () => undefined };
+    const dependencies = { createClient, bounds, sessionTimeoutMs, writeLog: () => undefined };
     consumer = consumeKafka(dependencies, { group: 'g', topics: ['t'], onBatch, ...options });
     const running = (nth: number) =>
       vi.waitFor(() => {
@@ -201,5 +201,10 @@ describe('consumeKafka', () => {
     await new Promise((resolve) => setImmediate(resolve));
     expect(member.isPaused(0)).toBe(true);
     await untilPaused(member, false);
+  });
+
+  it('ends when the broker has answered nothing for three session timeouts', async () => {
+    given({ startAt }, 100);
+    await expect(consumer.done).rejects.toThrow('The Kafka consumer has been silent for three session timeouts');
   });
 });
