@@ -230,6 +230,35 @@ describeWith(['postgres'], 'projecting', () => {
     });
   });
 
+  describe('a chunk that needs more time than a statement has', () => {
+    /** Writing more members than these in one statement takes long. */
+    const takeLongAbove = (count: number): Promise<unknown> =>
+      parts.pool.query(`create function take_long() returns trigger language plpgsql as
+          $$ begin perform pg_sleep(20) from written having count(*) > ${count}; return null; end $$;
+        create trigger slow after insert on members referencing new table as written
+          for each statement execute function take_long()`);
+    const additions = (count: number): NewRecord[] =>
+      Array.from({ length: count }, (_, at) =>
+        roomRecord(['member.added', room, { userId: `u-${at}`, role: 'listener' }]),
+      );
+
+    test('is applied in halves', async () => {
+      await takeLongAbove(20);
+      await parts.append(...additions(40));
+      const outcome = await parts.project(await readBatch(parts, topics.roomEvents, partition));
+      expect(outcome).toEqual({ kind: 'advance', nextOffset: 40n });
+      expect((await readProjection(parts.pool)).members.size).toBe(40);
+    });
+
+    test('is tried again where it is one record: that is no dead letter', async () => {
+      await takeLongAbove(0);
+      await parts.append(...additions(1));
+      const outcome = await parts.project(await readBatch(parts, topics.roomEvents, partition));
+      expect(outcome).toEqual({ kind: 'retry', nextOffset: 0n, afterMs: 1_000 });
+      expect(await deadLetters()).toEqual([]);
+    });
+  });
+
   describe('chunks', () => {
     const project = async (batch: LogBatch): Promise<{ outcome: unknown; chunks: number }> => {
       let chunks = 0;
