@@ -9,6 +9,7 @@ import { createRecorder, keysPerPartition, recordOf } from '../../test/log-contr
 import { startProxiedKafka } from '../../test/proxied-kafka.ts';
 import type { BatchOutcome, ConsumeOptions, EventLog, LogBatch, LogConsumer, LogPartition } from '../event-log.ts';
 import { LogUnavailableError, OffsetOutOfRangeError, RecordTooLargeError } from '../event-log.ts';
+import { decompressZstd } from './codecs.ts';
 import { createKafkaLog } from './kafka-log.ts';
 import { kafkajs } from './kafkajs.ts';
 
@@ -217,17 +218,26 @@ describeWith(['kafka'], 'the Kafka adapter', () => {
   });
 
   describe('ends visibly', () => {
-    it('C13: when a batch cannot be decoded', async () => {
-      const topic = await broker.createTopic(1);
-      await produceInJava(topic, 'codecs');
+    it('C13: when a batch cannot be decoded, and says which, and where', async () => {
+      const [good, bad] = [await broker.createTopic(1), await broker.createTopic(1)];
+      await log.append([recordOf(good, 'k')], 5_000);
+      await produceInJava(bad, 'codecs');
       const { CompressionCodecs, CompressionTypes } = kafkajs;
       const registered = CompressionCodecs[CompressionTypes.ZSTD];
-      CompressionCodecs[CompressionTypes.ZSTD] = () => {
-        throw new kafkajs.KafkaJSNonRetriableError('ZSTD compression not implemented');
-      };
+      CompressionCodecs[CompressionTypes.ZSTD] = () => ({
+        decompress: (batch: Buffer) => decompressZstd(batch.subarray(1)),
+      });
+      const startAt = async () => [
+        { topic: good, partition: 0, offset: 0n },
+        { topic: bad, partition: 0, offset: 4n },
+      ];
       try {
-        const consumer = consume({ topics: [topic] });
-        await expect(consumer.done).rejects.toThrow('ZSTD compression not implemented');
+        const consumer = consume({ topics: [good, bad], startAt });
+        await expect(consumer.done).rejects.toThrow(
+          new RegExp(
+            `^The Kafka consumer cannot go on: A zstd batch of \\d+ bytes cannot be unpacked: partition 0 of ${bad}, at offset 4 or behind it$`,
+          ),
+        );
         expect(consumer.isReady()).toBe(false);
       } finally {
         CompressionCodecs[CompressionTypes.ZSTD] = registered;

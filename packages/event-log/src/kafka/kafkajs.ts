@@ -1,10 +1,16 @@
 /**
- * kafkajs 2.2.4 with codecs registered and two of its methods mended. The library is frozen, so the version is
+ * kafkajs 2.2.4 with codecs registered and three of its methods mended. The library is frozen, so the version is
  * pinned exactly; `kafkajs.test.ts` and the interoperability tests fail when a mend no longer fits.
  */
 import { createRequire } from 'node:module';
 import kafkajs from 'kafkajs';
-import { decompressGzip, decompressLz4Frame, decompressSnappy, decompressZstd } from './codecs.ts';
+import {
+  decompressGzip,
+  decompressLz4Frame,
+  decompressSnappy,
+  decompressZstd,
+  UndecodableBatchError,
+} from './codecs.ts';
 
 interface RequestQueue {
   readonly pending: readonly unknown[];
@@ -21,9 +27,22 @@ interface FetchedBatch {
   isEmpty(): boolean;
 }
 
+interface FetchRequest {
+  readonly maxWaitTime: number;
+  readonly topics: readonly {
+    readonly topic: string;
+    readonly partitions: readonly { readonly partition: number; readonly fetchOffset: string }[];
+  }[];
+}
+
+interface Broker {
+  fetch(request: FetchRequest): Promise<unknown>;
+}
+
 const require = createRequire(import.meta.url);
 const RequestQueue: { prototype: RequestQueue } = require('kafkajs/src/network/requestQueue/index.js');
 const Batch: { prototype: FetchedBatch } = require('kafkajs/src/consumer/batch.js');
+const Broker: { prototype: Broker } = require('kafkajs/src/broker/index.js');
 
 const checkPendingAfterMs = 10;
 
@@ -43,6 +62,27 @@ RequestQueue.prototype.scheduleCheckPendingRequests = function schedule(): void 
 // log goes on: an open transaction holds it back, and nobody could tell.
 Batch.prototype.isEmpty = function isEmpty(): boolean {
   return this.rawMessages.length === 0 && BigInt(this.fetchedOffset) >= BigInt(this.highWatermark);
+};
+
+const { fetch } = Broker.prototype;
+// As published nobody could tell where a batch stands that cannot be unpacked: a broker answers for many partitions at
+// once. Asked for alone, the partition that holds it shows.
+Broker.prototype.fetch = async function fetchOrTellWhere(request): Promise<unknown> {
+  try {
+    return await fetch.call(this, request);
+  } catch (error) {
+    if (!(error instanceof UndecodableBatchError)) throw error;
+    for (const { topic, partitions } of request.topics)
+      for (const asked of partitions)
+        try {
+          await fetch.call(this, { ...request, maxWaitTime: 0, topics: [{ topic, partitions: [asked] }] });
+        } catch (cause) {
+          if (!(cause instanceof UndecodableBatchError)) throw cause;
+          const place = `partition ${asked.partition} of ${topic}, at offset ${asked.fetchOffset} or behind it`;
+          throw new UndecodableBatchError(`${cause.message}: ${place}`, { cause });
+        }
+    throw error;
+  }
 };
 
 const { CompressionCodecs, CompressionTypes } = kafkajs;
