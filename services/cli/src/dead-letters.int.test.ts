@@ -318,6 +318,19 @@ describeWith(['postgres'], 'realtime dead-letters', () => {
       expect(await enter('ann')).toBe('banned');
     });
 
+    test('of what was discarded, and cannot be read still, says that, and changes nothing', async () => {
+      await tell(created(), lost('ann'));
+      await realtime('discard', at(1), '--yes');
+      expect(await realtime('retry', at(1), '--yes')).toMatchObject({
+        code: 1,
+        stderr: '0 dead letters retried.\n1 cannot be read still (1 invalid_data).\n',
+      });
+      expect(await realtime('list', '--where', 'status=discarded')).toMatchObject({
+        stdout: expect.stringContaining(at(1)),
+      });
+      expect(await enter('ann')).toBe('allow');
+    });
+
     test('of a letter without a key', async () => {
       await tell(created(), { ...lost('ann'), key: null, value: Buffer.from('{') });
       const tried = await realtime('retry', `${topics.roomEvents}/0/0`, '--yes');

@@ -180,9 +180,11 @@ const act = async (
   }
   const left = after.filter(({ status }) => status !== action.becomes);
   terminal.tell(`${lettersOf(after.length - left.length)} ${action.becomes}.\n`);
-  const unread = left.filter(({ status }) => status === 'open').map(({ reason }) => reason);
+  const before = new Map(letters.map((letter) => [positionName(letter), letter.status]));
+  const isAsBefore = (letter: DeadLetterSummary): boolean => letter.status === before.get(positionName(letter));
+  const unread = left.filter(isAsBefore).map(({ reason }) => reason);
   if (unread.length > 0) terminal.tell(`${unread.length} cannot be read still (${countsOf(unread)}).\n`);
-  const settled = left.filter(({ status }) => status !== 'open').map(({ status }) => status);
+  const settled = left.filter((letter) => !isAsBefore(letter)).map(({ status }) => status);
   if (settled.length > 0) terminal.tell(`${settled.length} had been settled meanwhile (${countsOf(settled)}).\n`);
   return left.length === 0 ? 'done' : 'failed';
 };
