@@ -28,7 +28,7 @@ const OwnSettings = z
       .min(0)
       .max(86_400)
       .default(60)
-      .describe("How long before a room's scheduled end people inside are told of it; 0: not at all"),
+      .describe("How long before a room's scheduled end people inside are told of it; 0: not before it ends"),
   })
   .transform((env) => ({
     port: env.WORKER_PORT,

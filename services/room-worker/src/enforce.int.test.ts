@@ -421,6 +421,7 @@ describeWith(['postgres'], 'enforcing', () => {
       return closesAt;
     };
     const isOpen = (): boolean => livekit.rooms.has(room);
+    const ended = { to: [], notice: { type: 'removed', code: 'room_closed' } };
 
     test('tells people of the end, and then ends the room, in one call each and on time', async () => {
       await aCall();
@@ -434,7 +435,7 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(Date.now()).toBeGreaterThanOrEqual(Date.parse(closesAt));
       expect(Date.now() - Date.parse(closesAt)).toBeLessThan(1_500);
       await answered();
-      expect(livekit.notices()).toEqual([{ to: [], notice: { type: 'closing', closesAt } }]);
+      expect(livekit.notices()).toEqual([{ to: [], notice: { type: 'closing', closesAt } }, ended]);
       expect(livekit.callsOf('DeleteRoom')).toHaveLength(1);
       expect(livekit.callsOf('RemoveParticipant')).toEqual([]);
       expect(await answers()).toMatchObject({ 'room_deleted schedule_over': 1 });
@@ -449,7 +450,7 @@ describeWith(['postgres'], 'enforcing', () => {
       const closesAt = await close(3_500);
       await until('the room is over', () => !isOpen());
       expect(Date.now()).toBeGreaterThanOrEqual(Date.parse(closesAt));
-      expect(livekit.notices()).toEqual([]);
+      expect(livekit.notices()).toEqual([ended]);
       livekit.put(room, { sid: 'PA_u-7', identity: 'u-7', attributes: { 'rt.user': 'u-7' }, permission: speaker });
       await close(60_000);
       await parts.publish(['room.updated', room, { closesAt: null }]);
@@ -471,8 +472,19 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(isOpen()).toBe(true);
       start({ closingNoticeMs: 1_500 });
       await until('the room is over', () => !isOpen());
-      expect(livekit.notices()).toHaveLength(1);
+      expect(livekit.notices()).toMatchObject([{ notice: { type: 'closing' } }, ended]);
       expect(livekit.callsOf('DeleteRoom')).toHaveLength(1);
+    });
+
+    test('whose end is moved to now tells people before the room ends', async () => {
+      await aCall();
+      start();
+      await answered();
+      const before = livekit.calls.length;
+      await close(0);
+      await until('the room is over', () => !isOpen());
+      expect(livekit.calls.slice(before).map(({ method }) => method)).toEqual(['SendData', 'DeleteRoom']);
+      expect(livekit.notices()).toEqual([ended]);
     });
 
     test('whose time comes while no worker runs ends the room at the next start', async () => {
@@ -904,6 +916,10 @@ describeWith(['postgres'], 'enforcing', () => {
       await answered();
       expect(livekit.rooms.has('stranger-room')).toBe(unknownRooms === 'observe');
       expect(inside('stranger-room')).toEqual(unknownRooms === 'observe' ? ['u-7'] : []);
+      const notice = { type: 'removed', code: 'room_not_found' };
+      // Whoever is inside may have been asked about, and told, before the room is.
+      const toAll = livekit.notices().filter(({ to }) => to.length === 0);
+      expect(toAll).toEqual(unknownRooms === 'observe' ? [] : [{ to: [], notice }]);
       const { [unknownRooms === 'observe' ? 'observed unknown_room' : 'room_deleted unknown_room']: count } =
         await answers();
       expect(count).toBeGreaterThanOrEqual(1);

@@ -46,7 +46,7 @@ export interface EnforcementDependencies {
   readonly clock: Clock;
   /** What to do with rooms that LiveKit has and the domain does not. */
   readonly unknownRooms: 'observe' | 'close';
-  /** How long before a room's scheduled end people are told of it; 0: not at all. */
+  /** How long before a room's scheduled end people are told of it; 0: not before it ends. */
   readonly closingNoticeMs: number;
   readonly metrics: WorkerMetrics;
   readonly logger: Logger;
@@ -124,9 +124,10 @@ const answerRoom = async (dependencies: EnforcementDependencies, mark: ClaimedMa
     // As before a removal; a closed room stays closed.
     if (end !== 'room_closed' && !(await gate.hasReachedKnown([roomId]))) return later;
     assertInTime(dependencies, mark);
-    // Of an end by schedule they were told before.
-    if (end === 'room_closed' && isRoomLive)
-      await tell(dependencies, { roomId }, { type: 'removed', code: end, ...said(room?.closingReason ?? null) });
+    // Also of an end by schedule: one that is moved to now was not told of before.
+    const code = end === 'unknown_room' ? 'room_not_found' : 'room_closed';
+    if (isRoomLive)
+      await tell(dependencies, { roomId }, { type: 'removed', code, ...said(room?.closingReason ?? null) });
     await livekit.deleteRoom(roomId);
     return settled('room_deleted', end);
   }
