@@ -1,4 +1,5 @@
 import type { PresenceEventData } from '@realtime-service/contracts';
+import { edgeLifeSeconds } from './apply/chunk-writes.ts';
 import { type Client, inTransaction, type Pool } from './database/database.ts';
 
 /** A presence event that is due as soon as LiveKit is known to enforce what it says. The store knows the room's sid. */
@@ -205,6 +206,8 @@ export interface ClaimedEdge {
   readonly trackSid: string | null;
   /** For people. */
   readonly reason: string | null;
+  /** The time of its fact, milliseconds since the epoch; never one that lay ahead when it was applied. */
+  readonly causedAtMs: number;
   readonly trace: string | null;
 }
 
@@ -216,7 +219,8 @@ export const claimEdges = async (pool: Pool, limit: number, claimSeconds: number
       from (select edge_id from edges where locked_until is null or locked_until < clock_timestamp()
         order by locked_until nulls first, edge_id limit $1 for update skip locked) as due
       where edges.edge_id = due.edge_id
-      returning edges.edge_id, kind, room_id, identity, participant_sid, track_sid, reason, trace`,
+      returning edges.edge_id, kind, room_id, identity, participant_sid, track_sid, reason, trace,
+        expires_at - make_interval(secs => ${edgeLifeSeconds}) as caused_at`,
     [limit, claimSeconds],
   );
   return rows.map((row) => ({
@@ -227,6 +231,7 @@ export const claimEdges = async (pool: Pool, limit: number, claimSeconds: number
     participantSid: row.participant_sid,
     trackSid: row.track_sid,
     reason: row.reason,
+    causedAtMs: row.caused_at.getTime(),
     trace: row.trace,
   }));
 };

@@ -353,12 +353,13 @@ export class MemoryDatabase {
       }
       for (const { row, trace } of writes.edges) {
         this.#lastEdgeId += 1n;
-        const expiresAtMs = Math.min(row.origin.timeMs, this.#now()) + edgeLifeSeconds * 1000;
+        const causedAtMs = Math.min(row.origin.timeMs, this.#now());
         this.tables.edges.set(this.#lastEdgeId, {
           ...row,
           edgeId: this.#lastEdgeId,
           trace,
-          expiresAtMs,
+          causedAtMs,
+          expiresAtMs: causedAtMs + edgeLifeSeconds * 1000,
           lockedUntilMs: null,
         });
       }

@@ -567,11 +567,12 @@ export const storeContract = (open: () => StoreUnderTest): void => {
     };
 
     test('one is claimed once, put back, and gone when carried out', async () => {
-      await order(Date.now());
+      const causedAtMs = Date.now() - 1_000;
+      await order(causedAtMs);
       const { store } = open();
       const [edge] = await store.claimEdges(1, 60);
       if (edge === undefined) throw new Error('there was none to claim');
-      expect(edge).toMatchObject({ kind: 'kick', participantSid: 'PA_1', reason: 'spam' });
+      expect(edge).toMatchObject({ kind: 'kick', participantSid: 'PA_1', reason: 'spam', causedAtMs });
       expect(await store.claimEdges(1, 60)).toEqual([]);
       await store.postponeEdge(edge, -1);
       expect(await store.claimEdges(1, -1)).toHaveLength(1);

@@ -8,7 +8,7 @@ import { activeProjection, type RoomStore } from '@realtime-service/room-store';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type FakeLivekit, type Fault, startFakeLivekit } from '../test/fake-livekit.ts';
 import { type RoomFact, readBatch, startProjection, type TestProjection } from '../test/projection.ts';
-import { partitionCount } from '../test/records.ts';
+import { binaryRecord, partitionCount } from '../test/records.ts';
 import { systemClock } from './clock.ts';
 import { type Enforcement, startEnforcement } from './enforce.ts';
 import { createLaneGate, type LaneGate } from './lane-gate.ts';
@@ -137,6 +137,11 @@ describeWith(['postgres'], 'enforcing', () => {
         value,
       ]),
     );
+  const removals = async (): Promise<{ count: number; seconds: number }> => {
+    const { values } = await parts.metrics.removalSeconds.get();
+    const sampleOf = (end: string): number => values.find(({ metricName }) => metricName?.endsWith(end))?.value ?? 0;
+    return { count: sampleOf('_count'), seconds: sampleOf('_sum') };
+  };
   const errors = async (kind: string): Promise<number> =>
     (await parts.metrics.enforcementErrors.get()).values.find(({ labels }) => labels.kind === kind)?.value ?? 0;
 
@@ -228,9 +233,31 @@ describeWith(['postgres'], 'enforcing', () => {
         expect(tookMs).toBeGreaterThanOrEqual(afterMs);
         expect(livekit.callsOf('RemoveParticipant')).toHaveLength(calls);
         expect(await answers()).toMatchObject({ 'removed member_removed': 1 });
+        const { count, seconds } = await removals();
+        expect(count).toBe(1);
+        expect(seconds).toBeGreaterThanOrEqual(afterMs / 1000);
+        expect(seconds).toBeLessThan(withinMs / 1000);
       },
       20_000,
     );
+
+    test.each([
+      ['member.removed', { userId: 'u-7' }],
+      ['participant.kick_requested', { participantSid: 'PA_u-7', identity: 'u-7', by: 'bob' }],
+      ['room.closed', {}],
+    ])('carries out is measured from the time of its fact: %s', async (type, data) => {
+      await aCall();
+      start();
+      await answered();
+      const time = new Date(Date.now() - 30_000).toISOString();
+      await parts.append(binaryRecord({ id: `late-${type}`, type, subject: room, time }, data));
+      await until('u-7 is out', () => !inside().includes('u-7'));
+      await answered();
+      const { count, seconds } = await removals();
+      expect(count).toBe(1);
+      expect(seconds).toBeGreaterThanOrEqual(30);
+      expect(seconds).toBeLessThan(60);
+    });
 
     test('refuses as not ours is told and not asked for again at once; others are served meanwhile', async () => {
       await aCall();

@@ -287,6 +287,11 @@ const answerIdentity = async (dependencies: EnforcementDependencies, mark: Claim
   return enforce(dependencies, mark, present, verdict);
 };
 
+const observeRemoval = (
+  { clock, metrics }: EnforcementDependencies,
+  { causedAtMs }: Pick<Mark | ClaimedEdge, 'causedAtMs'>,
+): void => metrics.removalSeconds.observe(Math.max(0, clock.now() - causedAtMs) / 1000);
+
 const answerMark = async (dependencies: EnforcementDependencies, mark: ClaimedMark): Promise<void> => {
   const { store, clock, metrics, logger } = dependencies;
   try {
@@ -298,7 +303,7 @@ const answerMark = async (dependencies: EnforcementDependencies, mark: ClaimedMa
     const { action, reason, askAgainAtMs, announcement } = answer;
     metrics.answers.inc({ action, reason });
     if (action === 'removed' || action === 'room_deleted') {
-      metrics.removalSeconds.observe(Math.max(0, clock.now() - mark.causedAtMs) / 1000);
+      observeRemoval(dependencies, mark);
       logger.info({ room: mark.roomId, identity: mark.identity, action, reason, cause: mark.cause }, 'session ended');
     }
     if (action === 'permissions_set')
@@ -328,6 +333,7 @@ const carryOutEdge = async (dependencies: EnforcementDependencies, edge: Claimed
     if (present?.sid === edge.participantSid && isThere) {
       if (trackSid === null) {
         await remove(dependencies, edge, { code: 'kicked', message: reason });
+        observeRemoval(dependencies, edge);
       } else {
         await livekit.muteTrack(roomId, identity, trackSid);
         await tell(dependencies, edge, { type: 'muted', trackSid, ...said(reason) });
