@@ -198,7 +198,52 @@ export const mutants: readonly Mutant[] = [
         to: '',
       },
     ],
-    caughtBy: { file: 'packages/room-store/test/memory-store.test.ts', title: 'an entry is always asked about' },
+    caughtBy: {
+      file: 'packages/room-store/test/memory-store.test.ts',
+      title: 'an entry is always asked about: participant_joined',
+    },
+  },
+  {
+    name: 'no mark at participant_connection_aborted',
+    edits: [
+      {
+        path: 'packages/room-store/src/apply/chunk-writes.ts',
+        from: "      fact.type === 'participant_connection_aborted' ||\n",
+        to: '',
+      },
+    ],
+    caughtBy: {
+      file: 'packages/room-store/test/memory-store.test.ts',
+      title: 'an entry is always asked about: participant_connection_aborted',
+    },
+  },
+  {
+    name: 'guests stay in a room that becomes one of members',
+    edits: [
+      {
+        path: 'packages/room-store/src/apply/chunk-writes.ts',
+        from: '  before.access !== row.access ||\n',
+        to: '',
+      },
+    ],
+    caughtBy: {
+      file: 'packages/room-store/test/memory-store.test.ts',
+      title: 'a room that gives guests other rights is asked about: {"access"',
+    },
+  },
+  {
+    name: "guests keep their rights when the room's default role changes",
+    edits: [
+      {
+        path: 'packages/room-store/src/apply/chunk-writes.ts',
+        from: ' ||\n  before.defaultRole !== row.defaultRole;',
+        to: ';',
+      },
+    ],
+    caughtBy: {
+      file: 'packages/room-store/test/memory-store.test.ts',
+      title: 'a room that gives guests other rights is asked about: {"defaultRole"',
+    },
   },
   {
     name: "LiveKit's clock before a newer list",

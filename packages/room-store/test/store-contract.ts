@@ -303,12 +303,15 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       expect(await open().marks()).not.toContainEqual(expect.objectContaining({ identity: 'bob' }));
     });
 
-    test('an entry is always asked about', async () => {
-      await apply([livekitRecord(0, joined('r', 'ann'))]);
-      await open().forgetMarks();
-      await apply([livekitRecord(1, joined('r', 'ann'))]);
-      expect(await open().marks()).toEqual([{ roomId: 'r', identity: 'ann', cause: 'participant_joined' }]);
-    });
+    test.each(['participant_joined', 'participant_connection_aborted'] as const)(
+      'an entry is always asked about: %s',
+      async (type) => {
+        await apply([livekitRecord(0, joined('r', 'ann'))]);
+        await open().forgetMarks();
+        await apply([livekitRecord(1, { ...joined('r', 'ann'), type })]);
+        expect(await open().marks()).toEqual([{ roomId: 'r', identity: 'ann', cause: type }]);
+      },
+    );
 
     test('a disguised track is asked about, and changes nothing that is known of its publisher', async () => {
       const entry = joined('r', 'ann');
@@ -337,6 +340,16 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       await updated(2, { closesAt: '2030-01-01T00:00:00Z', name: 'Standup' });
       expect(await ofRoom()).toEqual([]);
     });
+
+    test.each([{ access: 'authenticated' }, { defaultRole: 'observer' }])(
+      'a room that gives guests other rights is asked about: %j',
+      async (data) => {
+        await apply([roomRecord(0, created('r'))]);
+        await open().forgetMarks();
+        await apply([roomRecord(1, { type: 'room.updated', subject: 'r', data } as RoomEvent)]);
+        expect(await open().marks()).toEqual([{ roomId: 'r', identity: '', cause: 'room.updated' }]);
+      },
+    );
 
     test('a disabled user is asked about in every room', async () => {
       await apply([livekitRecord(0, joined('r1', 'ann')), livekitRecord(1, joined('r2', 'ann'))]);

@@ -746,6 +746,23 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(inside()).toEqual(['bob', 'stranger', 'u-7', 'x']);
     });
 
+    test.each([
+      ['is put out', { access: 'members' }, undefined],
+      ['gets the new rights', { defaultRole: 'listener' }, listener],
+    ])('a guest %s, once the room says %j', async (_, change, permission) => {
+      await aCall();
+      await parts.publish(['room.updated', room, { access: 'authenticated', defaultRole: 'speaker' }]);
+      await enter(room, 'guest');
+      await parts.caughtUp();
+      start();
+      await answered();
+      expect(livekit.rooms.get(room)?.get('guest')?.permission).toEqual(speaker);
+      await parts.publish(['room.updated', room, change]);
+      await parts.caughtUp();
+      await answered();
+      expect(livekit.rooms.get(room)?.get('guest')?.permission).toEqual(permission);
+    });
+
     test('a disabled user and an ended login are out of every room; another login stays', async () => {
       await aCall();
       await enter(room, 'bob', { identity: 'bob:2', sid: 'PA_bob2', login: 'sid-2' });
