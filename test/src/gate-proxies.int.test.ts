@@ -17,6 +17,8 @@ interface Seen {
 }
 
 const freshAuthorization = 'Bearer fresh.token.here';
+/** What the gate gives for a token of many attributes: as long as the api signs any. */
+const longAuthorization = `Bearer ${'x'.repeat(4_095)}`;
 
 /** What the gate says of these tokens; of any other it says yes. `hang` is no answer. */
 const refusals: Readonly<Record<string, number | 'hang'>> = {
@@ -121,6 +123,14 @@ for (const { name, parts, start } of doors) {
       test('with the fresh token, where the client has its Connection header take that away', async () => {
         const { seen } = await ask('/rtc?access_token=a.b.c', { headers: { connection: 'close, Authorization' } });
         expect(seen?.headers['authorization']).toBe(freshAuthorization);
+      });
+
+      test('with a fresh token as long as the api signs any', async () => {
+        const { status, seen } = await ask('/rtc?access_token=of.many.attributes');
+        expect({ status, authorization: seen?.headers['authorization'] }).toEqual({
+          status: 200,
+          authorization: longAuthorization,
+        });
       });
 
       test('with a token of 7 KiB', async () => {
@@ -378,7 +388,8 @@ async function startUpstream(upstream: string, answer: (seen: Seen) => number | 
       const seen = { upstream, method, url, headers, bodyBytes: body.length };
       const status = answer(seen);
       if (status === 'hang') return;
-      if (upstream === 'api' && status < 300) response.setHeader('authorization', freshAuthorization);
+      const fresh = tokenOf(seen) === 'of.many.attributes' ? longAuthorization : freshAuthorization;
+      if (upstream === 'api' && status < 300) response.setHeader('authorization', fresh);
       if (status === 429) response.setHeader('retry-after', '7');
       // As LiveKit does; and as the gate does.
       response.setHeader('access-control-allow-origin', '*');
