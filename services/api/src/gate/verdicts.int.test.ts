@@ -1,7 +1,15 @@
+import { isDeepStrictEqual } from 'node:util';
 import { problemStatus } from '@realtime-service/contracts';
 import { createDatabase } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
-import { attributes, authorise, type Facts, unknownRoom, type Verdict } from '@realtime-service/room-model';
+import {
+  attributes,
+  authorise,
+  type Facts,
+  toVideoGrant,
+  unknownRoom,
+  type Verdict,
+} from '@realtime-service/room-model';
 import {
   createFactsReader,
   createPool,
@@ -110,6 +118,9 @@ const atDoor = (verdict: Verdict): number => {
   if (verdict.kind === 'allow') return 204;
   return problemStatus[verdict.code] === 503 ? 503 : 403;
 };
+
+const videoIn = (token: string): unknown =>
+  JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString()).video;
 
 const provenance = `'e', 't', 0, 0, now()`;
 const columns = `event_id, topic, "partition", "offset", fact_at`;
@@ -237,19 +248,31 @@ describeWith(['postgres'], 'every person at every room, as the model says', ({ p
     await pool?.end();
   });
 
+  interface Answer {
+    readonly status: number;
+    readonly token: string | undefined;
+  }
+
   /** All rooms of one person at once, so that they share queries. */
   const disagreements = async (
-    expected: (verdict: Verdict) => number,
-    ask: (person: Person, room: Room) => Promise<number>,
+    statusOf: (verdict: Verdict) => number,
+    ask: (person: Person, room: Room) => Promise<Answer>,
   ): Promise<string[]> => {
     const found: string[] = [];
     for (const person of people) {
       const own = world.filter((entry) => entry.person === person);
-      const statuses = await Promise.all(own.map(({ room }) => ask(person, room)));
+      const answers = await Promise.all(
+        own.map(({ room }) =>
+          ask(person, room).then(({ status, token }) => ({ status, video: token && videoIn(token) })),
+        ),
+      );
       for (const [at, entry] of own.entries()) {
-        const status = expected(verdictOf(entry));
-        if (statuses[at] !== status)
-          found.push(`${person.userId} ${entry.room.roomId}: ${statuses[at]}, not ${status}`);
+        const { roomId } = entry.room;
+        const verdict = verdictOf(entry);
+        const video = verdict.kind === 'allow' ? toVideoGrant(roomId, verdict.permissions) : undefined;
+        const expected = { status: statusOf(verdict), video };
+        if (!isDeepStrictEqual(answers[at], expected))
+          found.push(`${person.userId} ${roomId}: ${JSON.stringify(answers[at])}, not ${JSON.stringify(expected)}`);
       }
       api.lines.length = 0;
     }
@@ -276,7 +299,9 @@ describeWith(['postgres'], 'every person at every room, as the model says', ({ p
     );
     const found = await disagreements(atDesk, async ({ userId }, { roomId }) => {
       const headers = { authorization: bearers.get(userId) ?? '' };
-      return (await api.app.inject({ method: 'POST', url: `/api/realtime/rooms/${roomId}/join`, headers })).statusCode;
+      const url = `/api/realtime/rooms/${roomId}/join`;
+      const { statusCode, body } = await api.app.inject({ method: 'POST', url, headers });
+      return { status: statusCode, token: JSON.parse(body).participant_token };
     });
     expect(found).toEqual([]);
   }, 300_000);
@@ -286,7 +311,8 @@ describeWith(['postgres'], 'every person at every room, as the model says', ({ p
       const signed = { [attributes.user]: userId, [attributes.login]: loginOf(userId) };
       const claims = { sub: userId, attributes: signed, video: { room: roomId, roomJoin: true } };
       const headers = { 'x-original-uri': `/rtc?access_token=${livekitToken(livekitKey, { claims })}` };
-      return (await api.app.inject({ url: '/api/realtime/gate', headers })).statusCode;
+      const answer = await api.app.inject({ url: '/api/realtime/gate', headers });
+      return { status: answer.statusCode, token: answer.headers.authorization?.toString().replace('Bearer ', '') };
     });
     expect(found).toEqual([]);
   }, 300_000);
