@@ -211,12 +211,24 @@ export interface ClaimedEdge {
   readonly trace: string | null;
 }
 
-/** Claims orders that have not expired, first those that were not tried yet; expired ones are dropped. */
+const isFree = '(locked_until is null or locked_until < clock_timestamp())';
+
+export type ExpiredEdge = Pick<ClaimedEdge, 'kind' | 'roomId' | 'identity'>;
+
+/** Drops orders that expired before they could be carried out; one that is claimed may still be. */
+export const dropExpiredEdges = async (pool: Pool): Promise<ExpiredEdge[]> => {
+  const { rows } = await pool.query<ExpiredEdge>(
+    `delete from edges where expires_at <= clock_timestamp() and ${isFree}
+      returning kind, room_id as "roomId", identity`,
+  );
+  return rows;
+};
+
+/** Claims orders that have not expired, first those that were not tried yet. */
 export const claimEdges = async (pool: Pool, limit: number, claimSeconds: number): Promise<ClaimedEdge[]> => {
-  await pool.query('delete from edges where expires_at <= clock_timestamp()');
   const { rows } = await pool.query(
     `update edges set locked_until = clock_timestamp() + make_interval(secs => $2)
-      from (select edge_id from edges where locked_until is null or locked_until < clock_timestamp()
+      from (select edge_id from edges where expires_at > clock_timestamp() and ${isFree}
         order by locked_until nulls first, edge_id limit $1 for update skip locked) as due
       where edges.edge_id = due.edge_id
       returning edges.edge_id, kind, room_id, identity, participant_sid, track_sid, reason, trace,

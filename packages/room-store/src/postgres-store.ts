@@ -9,6 +9,7 @@ import { holdDuty, releaseDuty } from './duties.ts';
 import {
   claimEdges,
   claimMarks,
+  dropExpiredEdges,
   markIdentities,
   noteAnnouncement,
   postponeEdge,
@@ -120,6 +121,7 @@ export const createPostgresStore = (pool: Pool): RoomStore => ({
   settleMark: (mark, askAgainAtMs, announcement) => settleMark(pool, mark, askAgainAtMs, announcement),
   postponeMark: (mark, delayMs, attempts) => postponeMark(pool, mark, delayMs, attempts),
   markIdentities: (roomId, identities, cause) => markIdentities(pool, roomId, identities, cause),
+  dropExpiredEdges: () => dropExpiredEdges(pool),
   claimEdges: (limit, claimSeconds) => claimEdges(pool, limit, claimSeconds),
   settleEdge: (edge) => settleEdge(pool, edge),
   postponeEdge: (edge, delayMs) => postponeEdge(pool, edge, delayMs),

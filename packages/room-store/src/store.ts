@@ -3,7 +3,7 @@ import type { WorkingSet } from '@realtime-service/room-model';
 import type { DeadLetter, ProjectionPartition } from './apply/chunk.ts';
 import type { ChunkWrites } from './apply/chunk-writes.ts';
 import type { Touched } from './apply/touched.ts';
-import type { Announcement, ClaimedEdge, Mark } from './marks.ts';
+import type { Announcement, ClaimedEdge, ExpiredEdge, Mark } from './marks.ts';
 import type { AppliedRecord, StoredPosition } from './positions.ts';
 import type { LiveRoom } from './presence.ts';
 import type { FactsAnswer, FactsQuery } from './read-facts.ts';
@@ -75,6 +75,7 @@ export interface MarkStore {
     identities: readonly string[],
     cause: Pick<Mark, 'cause' | 'causedAtMs'>,
   ) => Promise<void>;
+  readonly dropExpiredEdges: () => Promise<ExpiredEdge[]>;
   readonly claimEdges: (limit: number, claimSeconds: number) => Promise<ClaimedEdge[]>;
   readonly settleEdge: (edge: ClaimedEdge) => Promise<void>;
   readonly postponeEdge: (edge: ClaimedEdge, delayMs: number) => Promise<void>;

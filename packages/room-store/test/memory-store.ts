@@ -18,7 +18,7 @@ import {
 import type { DeadLetter, ProjectionPartition } from '../src/apply/chunk.ts';
 import { type ChunkWrites, edgeLifeSeconds, type RaisedMark } from '../src/apply/chunk-writes.ts';
 import type { Touched } from '../src/apply/touched.ts';
-import { type Announcement, type ClaimedEdge, keptForSeconds, type Mark } from '../src/marks.ts';
+import { type Announcement, type ClaimedEdge, type ExpiredEdge, keptForSeconds, type Mark } from '../src/marks.ts';
 import type { PartitionPosition } from '../src/positions.ts';
 import type { FactsAnswer, FactsQuery } from '../src/read-facts.ts';
 import type { ChunkTransaction, ProjectedPosition, RoomStore } from '../src/store.ts';
@@ -244,6 +244,7 @@ export class MemoryDatabase {
             this.#raise({ ...each, cause: known?.cause ?? each.cause, trace: known?.trace ?? null });
           }
         }),
+      dropExpiredEdges: () => statement('dropExpiredEdges', () => this.#dropExpiredEdges()),
       claimEdges: (limit, seconds) => statement('claimEdges', () => this.#claimEdges(limit, seconds)),
       settleEdge: ({ edgeId }) => statement('settleEdge', () => void this.tables.edges.delete(edgeId)),
       postponeEdge: ({ edgeId }, delayMs) =>
@@ -433,12 +434,24 @@ export class MemoryDatabase {
     return found === undefined || isSame(found) ? null : found.trace;
   }
 
+  #freeEdges(): EdgeRow[] {
+    const nowMs = this.#now();
+    return [...this.tables.edges.values()].filter(
+      ({ lockedUntilMs }) => lockedUntilMs === null || lockedUntilMs < nowMs,
+    );
+  }
+
+  #dropExpiredEdges(): ExpiredEdge[] {
+    const expired = this.#freeEdges().filter(({ expiresAtMs }) => expiresAtMs <= this.#now());
+    for (const { edgeId } of expired) this.tables.edges.delete(edgeId);
+    return expired.map(({ kind, roomId, identity }) => ({ kind, roomId, identity }));
+  }
+
   #claimEdges(limit: number, claimSeconds: number): ClaimedEdge[] {
     const nowMs = this.#now();
     const { edges } = this.tables;
-    for (const { edgeId, expiresAtMs } of edges.values()) if (expiresAtMs <= nowMs) edges.delete(edgeId);
-    const due = [...edges.values()]
-      .filter(({ lockedUntilMs }) => lockedUntilMs === null || lockedUntilMs < nowMs)
+    const due = this.#freeEdges()
+      .filter(({ expiresAtMs }) => expiresAtMs > nowMs)
       .sort((left, right) => (left.lockedUntilMs ?? 0) - (right.lockedUntilMs ?? 0))
       .slice(0, limit);
     for (const row of due) edges.set(row.edgeId, { ...row, lockedUntilMs: nowMs + claimSeconds * 1000 });

@@ -604,9 +604,14 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       expect(claimed.map(({ edgeId }) => edgeId - first.edgeId)).toEqual([1n, 0n]);
     });
 
-    test('one that has expired is dropped', async () => {
-      await order(Date.now() - 61_000);
-      expect(await open().store.claimEdges(1, 60)).toEqual([]);
+    test('one that has expired is not claimed, and is dropped once', async () => {
+      await order(Date.now());
+      await order(Date.now() - 61_000, 1);
+      const { store } = open();
+      expect(await store.claimEdges(2, -1)).toHaveLength(1);
+      expect(await store.dropExpiredEdges()).toEqual([{ kind: 'kick', roomId: 'r', identity: 'ann' }]);
+      expect(await store.dropExpiredEdges()).toEqual([]);
+      expect(await store.claimEdges(2, 60)).toHaveLength(1);
     });
 
     test('one whose producer lives in the future expires as any other', async () => {

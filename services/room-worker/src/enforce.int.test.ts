@@ -1191,6 +1191,26 @@ describeWith(['postgres'], 'enforcing', () => {
       start();
       await answered();
       expect(livekit.callsOf('RemoveParticipant')).toEqual([]);
+      expect(await answers()).toMatchObject({ 'expired kick': 1 });
+      expect(parts.lines.filter((line) => line.includes('order has expired'))).toHaveLength(1);
+    });
+
+    test('a kick that expires while it is being carried out counts as carried out', async () => {
+      await aCall();
+      start();
+      await answered();
+      const release = livekit.hold('RemoveParticipant');
+      await parts.publish(kick('PA_u-7'));
+      await until('it is being carried out', () => livekit.callsOf('RemoveParticipant').length === 1);
+      await parts.pool.query('update edges set expires_at = now()');
+      // Claims, and by then drops what has expired.
+      await parts.publish(['member.updated', room, { userId: 'bob', role: 'listener' }]);
+      await until('bob is a listener', () => livekit.rooms.get(room)?.get('bob')?.permission['canPublish'] === false);
+      release();
+      await answered();
+      expect(inside()).toEqual(['bob']);
+      expect(await answers()).toMatchObject({ 'kick requested': 1 });
+      expect(await answers()).not.toHaveProperty('expired kick');
     });
 
     test('a kick that LiveKit refuses for longer than it lives is dropped', async () => {
@@ -1202,6 +1222,7 @@ describeWith(['postgres'], 'enforcing', () => {
       await until('it was refused', () => livekit.callsOf('RemoveParticipant').length > 0);
       await parts.pool.query('update edges set expires_at = now()');
       await answered();
+      expect(await answers()).toMatchObject({ 'expired kick': 1 });
       const calls = livekit.callsOf('RemoveParticipant').length;
       livekit.fail('RemoveParticipant', []);
       await parts.publish(['member.updated', room, { userId: 'u-7', role: 'listener' }]);

@@ -349,6 +349,14 @@ const carryOutEdge = async (dependencies: EnforcementDependencies, edge: Claimed
   }
 };
 
+/** Whoever ordered it was answered that it would be carried out. */
+const dropExpired = async ({ store, metrics, logger }: EnforcementDependencies): Promise<void> => {
+  for (const { kind, roomId, identity } of await store.dropExpiredEdges()) {
+    metrics.answers.inc({ action: 'expired', reason: kind });
+    logger.warn({ room: roomId, identity, kind }, 'order has expired');
+  }
+};
+
 const inTrace = (name: string, traceparent: string | null, work: () => Promise<void>): Promise<void> =>
   withRemoteParent(traceparent === null ? {} : { traceparent }, () => withSpan(name, {}, work));
 
@@ -389,6 +397,7 @@ export const startEnforcement = (dependencies: EnforcementDependencies): Enforce
   const free = (kind: keyof typeof atOnce): number => atOnce[kind] - underWay[kind].size;
 
   const claim = async (): Promise<void> => {
+    await dropExpired(dependencies);
     if (free('orders') > 0)
       for (const edge of await store.claimEdges(free('orders'), claimSeconds))
         start(
