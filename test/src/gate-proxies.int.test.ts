@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer, type IncomingHttpHeaders, type IncomingMessage, request, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { type GateProxyName, gateProxyNames, startGateProxy, startGateProxyServer } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
@@ -39,6 +39,7 @@ type StartDoor = (upstreams: { api: string; livekit: string }) => Promise<Door>;
 interface Door {
   readonly port: number;
   readonly logFile?: string;
+  readonly reload?: () => Promise<void>;
   readonly stop: () => Promise<void>;
 }
 
@@ -299,6 +300,23 @@ for (const { name, parts, start } of doors) {
           expect(questions[0]?.headers['upgrade']).toBeUndefined();
         },
       );
+
+      test.skipIf(name !== 'caddy')('outlives a reload of the file', async () => {
+        const path = '/rtc?access_token=a.b.c';
+        const asked = request({ host: '127.0.0.1', port: proxy.port, path, headers: handshake, agent: false });
+        asked.end();
+        const [, socket] = (await once(asked, 'upgrade')) as [IncomingMessage, Socket];
+        const ended = once(socket, 'close').then(() => 'ended');
+        const echo = async (said: string): Promise<string> => {
+          socket.write(said);
+          return String(await Promise.race([once(socket, 'data'), ended]));
+        };
+        expect(await echo('before')).toBe('before');
+        await proxy.reload?.();
+        expect(await ask(path)).toMatchObject({ status: 200 });
+        expect(await echo('after')).toBe('after');
+        socket.destroy();
+      });
 
       test('is refused with the token', async () => {
         expect(await upgrade('is.banned.here')).toBe('403');

@@ -24,6 +24,8 @@ export interface GateProxy extends Part {
   readonly port: number;
   /** Where clients reach LiveKit. */
   readonly url: string;
+  /** Has it read its file again, where the tests need that. */
+  readonly reload?: () => Promise<void>;
 }
 
 interface Recipe {
@@ -35,6 +37,7 @@ interface Recipe {
   readonly replacements: (port: number, folder: string) => Readonly<Record<string, string>>;
   readonly run: (folder: string) => readonly string[];
   readonly prepare?: (folder: string) => Promise<void>;
+  readonly reload?: (folder: string) => readonly string[];
 }
 
 const caddyVersion = '2.10.2';
@@ -94,8 +97,13 @@ const recipes: Readonly<Record<GateProxyName, Recipe>> = {
     find: findCaddy,
     missing: 'there is neither `caddy` nor Go to build it with on the PATH.',
     files: ['Caddyfile'],
-    replacements: (port) => ({ 'http://:8080 {': `http://:${port} {\n\tbind 127.0.0.1` }),
+    replacements: (port, folder) => ({
+      'http://:8080 {': `http://:${port} {\n\tbind 127.0.0.1`,
+      'unix//run/': `unix/${folder}/`,
+    }),
     run: (folder) => ['run', '--config', join(folder, 'Caddyfile'), '--adapter', 'caddyfile'],
+    // The same file is no reload unless forced.
+    reload: (folder) => ['reload', '--config', join(folder, 'Caddyfile'), '--force'],
   },
   envoy: {
     find: findEnvoy,
@@ -119,7 +127,7 @@ export const prepareGateProxy = async (name: GateProxyName, report: Report = sil
 
 /** Runs a reverse proxy with its file of `deploy/gate`, and only addresses exchanged. @throws {PartAbsent} */
 export const startGateProxy = async (name: GateProxyName, options: GateProxyOptions): Promise<GateProxy> => {
-  const { files, replacements, run, prepare } = recipes[name];
+  const { files, replacements, run, prepare, reload } = recipes[name];
   const command = await prepareGateProxy(name);
   const port = options.port ?? (await freePort());
   const folder = runDirectory(name);
@@ -137,7 +145,9 @@ export const startGateProxy = async (name: GateProxyName, options: GateProxyOpti
     startTimeoutMs: 10_000,
     stopTimeoutMs: 3_000,
   });
-  return { ...part, port, url: `ws://127.0.0.1:${port}` };
+  const proxy = { ...part, port, url: `ws://127.0.0.1:${port}` };
+  if (reload === undefined) return proxy;
+  return { ...proxy, reload: async () => void (await runCommand({ command, args: reload(folder) })) };
 };
 
 /** In Envoy's file an address is two values. */
