@@ -1,6 +1,7 @@
 import type { PresenceEventData } from '@realtime-service/contracts';
 import { edgeLifeSeconds } from './apply/chunk-writes.ts';
 import { type Client, inTransaction, type Pool } from './database/database.ts';
+import { isSeenSql } from './database/rows.ts';
 
 /** A presence event that is due as soon as LiveKit is known to enforce what it says. The store knows the room's sid. */
 export interface Announcement {
@@ -89,21 +90,29 @@ export const noteAnnouncement = async (pool: Pool, mark: Mark, announcement: Ann
   return rowCount === 1;
 };
 
-const announce = async (client: Client, mark: Mark, { eventId, data }: Announcement): Promise<void> => {
-  await client.query(
+/** How soon it is asked again about a session that is not known yet: the fact that it has joined asks, too. */
+export const unknownSessionRetryMs = 2_000;
+
+/** Under the room's lock, as all that is told of it: after the session's `joined`, and never after its end. */
+const announce = async (client: Client, mark: Mark, { eventId, data }: Announcement): Promise<boolean> => {
+  await client.query('select from rooms where room_id = $1 for no key update', [mark.roomId]);
+  const { rowCount } = await client.query(
     `insert into outbox (room_id, event_id, type, occurred_at, data, trace)
       select room_id, $4, 'participant.permissions_applied', clock_timestamp(),
-          jsonb_build_object('roomSid', room_sid) || $5::jsonb, $6
-        from marks join room_lives using (room_id) where ${isClaimed} for update of marks`,
-    [mark.roomId, mark.identity, mark.claim, eventId, data, mark.trace],
+          jsonb_build_object('roomSid', s.room_sid) || $5::jsonb, $6
+        from marks join sessions s using (room_id, identity)
+        where ${isClaimed} and s.participant_sid = $7 and s.is_live and ${isSeenSql} for update of marks`,
+    [mark.roomId, mark.identity, mark.claim, eventId, data, mark.trace, data.participantSid],
   );
+  return rowCount === 1;
 };
 
 /**
  * Answers a mark that is still claimed, and announces what LiveKit does since. When it was raised again meanwhile it
  * stays and is due at once, behind those that wait already. `askAgainAtMs` keeps the question for a time when the
  * answer changes by itself (the end of a ban), and for an hour at most: whom it is about may be gone by then. Resolves
- * with the trace of who raised it meanwhile: the answer may have been given on that newer fact already.
+ * with the trace of who raised it meanwhile: the answer may have been given on that newer fact already. A mark about a
+ * session that is not known yet stays, with what is to be announced of it.
  */
 export const settleMark = (
   pool: Pool,
@@ -113,8 +122,9 @@ export const settleMark = (
 ): Promise<string | null> => {
   if (announcement === null) return settle(pool, mark, askAgainAtMs);
   return inTransaction(pool, async (client) => {
-    await announce(client, mark, announcement);
-    return settle(client, mark, askAgainAtMs);
+    if (await announce(client, mark, announcement)) return settle(client, mark, askAgainAtMs);
+    await postponeMark(client, mark, unknownSessionRetryMs, mark.attempts - 1);
+    return null;
   });
 };
 
@@ -126,11 +136,11 @@ const settle = async (
   const id = [mark.roomId, mark.identity, mark.claim, mark.generation.toString()];
   if (askAgainAtMs === null) {
     const { rowCount } = await database.query(`delete from marks where ${isClaimed} and generation = $4`, id);
-    // A statement of its own: one that waited for whoever raised the mark sees it as it was before.
+    // Not a part of the delete: one that waited for whoever raised the mark skips it, and sees it as it was before.
     if (rowCount !== 0) return null;
     const { rows } = await database.query<RaisedRow>(
-      `update marks set locked_until = null, due_at = clock_timestamp(), announcement = null where ${isClaimed} and generation <> $4
-        returning trace`,
+      `update marks set locked_until = null, due_at = clock_timestamp(), announcement = null
+        where ${isClaimed} and generation <> $4 returning trace`,
       id,
     );
     return rows[0]?.trace ?? null;
@@ -152,12 +162,12 @@ const settle = async (
  * meanwhile, at once, behind those that wait already. Its claim counts as a try, unless `attempts` says otherwise.
  */
 export const postponeMark = async (
-  pool: Pool,
+  database: Pick<Pool, 'query'>,
   mark: Mark,
   delayMs: number,
   attempts = mark.attempts,
 ): Promise<void> => {
-  await pool.query(
+  await database.query(
     `update marks set locked_until = null, attempts = case when generation = $4 then $6 else attempts end,
         due_at = clock_timestamp() + make_interval(secs => case when generation = $4 then $5::float8 / 1000 else 0 end)
       where ${isClaimed}`,

@@ -4,6 +4,7 @@ import {
   type BanFacts,
   type EndedLogin,
   isSamePlace,
+  isSeen,
   keyOf,
   type Member,
   type RoomHeader,
@@ -18,7 +19,14 @@ import {
 import type { DeadLetter, ProjectionPartition } from '../src/apply/chunk.ts';
 import { type ChunkWrites, edgeLifeSeconds, type RaisedMark } from '../src/apply/chunk-writes.ts';
 import type { Touched } from '../src/apply/touched.ts';
-import { type Announcement, type ClaimedEdge, type ExpiredEdge, keptForSeconds, type Mark } from '../src/marks.ts';
+import {
+  type Announcement,
+  type ClaimedEdge,
+  type ExpiredEdge,
+  keptForSeconds,
+  type Mark,
+  unknownSessionRetryMs,
+} from '../src/marks.ts';
 import type { PartitionPosition } from '../src/positions.ts';
 import type { FactsAnswer, FactsQuery } from '../src/read-facts.ts';
 import type { ChunkTransaction, ProjectedPosition, RoomStore } from '../src/store.ts';
@@ -227,14 +235,7 @@ export class MemoryDatabase {
       settleMark: (mark, askAgainAtMs, announcement = null) =>
         run('settleMark', (owner) => this.#settleMark(owner, mark, { askAgainAtMs, announcement })),
       postponeMark: (mark, delayMs, attempts = mark.attempts) =>
-        run('postponeMark', async (owner) => {
-          await this.#changeMark(owner, mark, (row) => {
-            const nowMs = this.#now();
-            const isSame = row.generation === mark.generation;
-            const again = isSame ? { dueAtMs: nowMs + delayMs, attempts } : { dueAtMs: nowMs };
-            return { ...row, lockedUntilMs: null, ...again };
-          });
-        }),
+        run('postponeMark', (owner) => this.#postponeMark(owner, mark, delayMs, attempts)),
       markIdentities: (roomId, identities, { cause, causedAtMs }) =>
         run('markIdentities', async (owner) => {
           const raised = sorted(identities).map((identity) => ({ roomId, identity, trace: null, cause, causedAtMs }));
@@ -416,21 +417,40 @@ export class MemoryDatabase {
     return row;
   }
 
+  async #postponeMark(owner: Owner, mark: Mark, delayMs: number, attempts: number): Promise<void> {
+    await this.#changeMark(owner, mark, (row) => {
+      const nowMs = this.#now();
+      const again = row.generation === mark.generation ? { dueAtMs: nowMs + delayMs, attempts } : { dueAtMs: nowMs };
+      return { ...row, lockedUntilMs: null, ...again };
+    });
+  }
+
   async #settleMark(
     owner: Owner,
     mark: Mark,
     { askAgainAtMs, announcement }: { askAgainAtMs: number | null; announcement: Announcement | null },
   ): Promise<string | null> {
     const isSame = ({ generation }: MarkRow): boolean => generation === mark.generation;
+    if (announcement !== null) await this.#locks.take(owner, keyOf('room', mark.roomId), 'update');
+    const told = [...this.tables.sessions.values()].find(
+      (session) =>
+        session.roomId === mark.roomId &&
+        session.participantSid === announcement?.data.participantSid &&
+        session.isLive &&
+        isSeen(session),
+    );
+    if (announcement !== null && told === undefined) {
+      await this.#postponeMark(owner, mark, unknownSessionRetryMs, mark.attempts - 1);
+      return null;
+    }
     const found = await this.#changeMark(owner, mark, (row) => {
       if (!isSame(row)) return { ...row, announcement: null, lockedUntilMs: null, dueAtMs: this.#now() };
       if (askAgainAtMs === null) return null;
       const dueAtMs = Math.min(askAgainAtMs, this.#now() + keptForSeconds * 1000);
       return { ...row, announcement: null, lockedUntilMs: null, attempts: 0, dueAtMs, causedAtMs: dueAtMs };
     });
-    const life = this.tables.lives.get(mark.roomId);
-    if (found !== undefined && announcement !== null && life !== undefined)
-      this.tables.announced.set(announcement.eventId, { roomSid: life.roomSid, ...announcement.data });
+    if (found !== undefined && announcement !== null && told !== undefined)
+      this.tables.announced.set(announcement.eventId, { roomSid: told.roomSid, ...announcement.data });
     return found === undefined || isSame(found) ? null : found.trace;
   }
 

@@ -424,6 +424,18 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       expect((await claimOne()).announcement).toBe(null);
     });
 
+    test('what is to be announced waits until the session is known, and is dropped once it is over', async () => {
+      await raise();
+      await open().store.settleMark(await claimOne(), null, rights);
+      expect(await open().markWaits()).toEqual([expect.closeTo(2, 0)]);
+      await apply([livekitRecord(0, joined('r', 'ann'))]);
+      const [mark] = (await open().store.claimMarks(9, 60)).filter(({ identity }) => identity === 'ann');
+      if (mark === undefined) throw new Error('nobody asks about who has joined');
+      await apply([livekitRecord(1, { ...joined('r', 'ann'), type: 'participant_left' })], 1);
+      await open().store.settleMark(mark, null, rights);
+      expect(await open().announced()).toEqual({});
+    });
+
     test('many who claim at once share them', async () => {
       const identities = Array.from({ length: 40 }, (_, at) => `u-${at}`);
       await open().store.markIdentities('r', identities, { cause: 'test', causedAtMs: 1_000 });

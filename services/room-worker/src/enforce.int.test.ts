@@ -371,6 +371,21 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(await announced()).toEqual([announcementOf('u-7', 'moderator')]);
     });
 
+    test('of rights that others have followed announces what LiveKit was brought back to', async () => {
+      const next = await aCallBefore();
+      await parts.publish(['member.updated', room, { userId: 'u-7', role: 'listener' }]);
+      await until('u-7 listens', () => livekit.rooms.get(room)?.get('u-7')?.permission['canPublish'] === false);
+      // Until the end: LiveKit does as it was asked first, and never as it was asked then.
+      livekit.fail('UpdateParticipant', Array(50).fill({ status: 503, body: { code: 'unavailable' } }));
+      await parts.publish(['member.updated', room, { userId: 'u-7', role: 'moderator' }]);
+      await parts.caughtUp();
+      await next();
+      await until('LiveKit has refused the next', () => livekit.callsOf('UpdateParticipant').length > 1);
+      await parts.publish(['member.updated', room, { userId: 'u-7', role: 'listener' }]);
+      await answered();
+      expect(await announced()).toEqual([announcementOf('u-7', 'listener')]);
+    });
+
     test('of new rights announces them of nobody who has come anew with them', async () => {
       const next = await aCallBefore();
       await parts.publish(['member.updated', room, { userId: 'u-7', role: 'listener' }]);

@@ -195,17 +195,6 @@ const announcementOf = (present: ListedParticipant, permissions: Permissions): A
   };
 };
 
-/** What an earlier claim has noted, where it says of this session what is right now. */
-const announcedBefore = (
-  { announcement }: Mark,
-  { sid }: ListedParticipant,
-  permissions: Permissions,
-): Announcement | null =>
-  announcement?.data.participantSid === sid &&
-  isDeepStrictEqual(announcement.data.permissions, toJoinPermissions(permissions))
-    ? announcement
-    : null;
-
 /** Carries out a verdict about somebody who is inside. */
 const enforce = async (
   dependencies: EnforcementDependencies,
@@ -223,10 +212,13 @@ const enforce = async (
     }
     const { permissions, changesAtMs } = verdict;
     const wanted = toParticipantPermission(permissions);
-    const pending = announcedBefore(mark, present, permissions);
+    // What was noted by an earlier claim may have been done, or done and overtaken.
+    const noted = mark.announcement?.data.participantSid === present.sid ? mark.announcement : null;
+    const rights = announcementOf(present, permissions);
+    const isNoted = isDeepStrictEqual(noted?.data.permissions, rights?.data.permissions);
+    const announcement = isNoted ? noted : rights;
     if (isSamePermission(wanted, present.permission))
-      return { ...settled('agreed', '', changesAtMs), announcement: pending };
-    const announcement = pending ?? announcementOf(present, permissions);
+      return { ...settled('agreed', '', changesAtMs), announcement: noted === null ? null : announcement };
     if (announcement !== null && !(await store.noteAnnouncement(mark, announcement)))
       throw new Error('the claim ended before LiveKit was asked');
     assertInTime(dependencies, mark);
