@@ -6,8 +6,10 @@ import { createFreshness, type Freshness } from './freshness.ts';
 
 const partitionCount = 12;
 const maxAgeMs = 10_000;
-const keyOf = (kind: 'room' | 'user', wanted: (partition: number) => boolean): string => {
-  for (let n = 0; ; n += 1) if (wanted(partitionOf(`${kind}-${n}`, partitionCount))) return `${kind}-${n}`;
+const keyOf = (kind: 'room' | 'user', wanted: (partition: number, grown: number) => boolean): string => {
+  for (let n = 0; ; n += 1)
+    if (wanted(partitionOf(`${kind}-${n}`, partitionCount), partitionOf(`${kind}-${n}`, 2 * partitionCount)))
+      return `${kind}-${n}`;
 };
 /** A room of partition 3, and one of another. */
 const ours = keyOf('room', (partition) => partition === 3);
@@ -18,6 +20,8 @@ const theirUser = keyOf('user', (partition) => partition !== 3);
 
 let nowMs: number;
 let high: bigint;
+let logCount: number;
+let projectedCount: number;
 let applied: bigint;
 let isLogAway: boolean;
 let logAnswers: Promise<void>;
@@ -28,6 +32,8 @@ let freshness: Freshness;
 beforeEach(() => {
   nowMs = 1_000_000;
   high = 0n;
+  logCount = partitionCount;
+  projectedCount = partitionCount;
   applied = 0n;
   isLogAway = false;
   logAnswers = Promise.resolve();
@@ -37,7 +43,7 @@ beforeEach(() => {
     bounds: async (topic) => {
       await logAnswers;
       if (isLogAway) throw new LogUnavailableError('Kafka is away');
-      return Array.from({ length: partitionCount }, (_, partition) => ({
+      return Array.from({ length: logCount }, (_, partition) => ({
         partition,
         low: 0n,
         high: partition === 3 && topic === topics.roomEvents ? high : 0n,
@@ -46,7 +52,11 @@ beforeEach(() => {
     readPositions: async () => {
       reads += 1;
       await databaseAnswers;
-      return [{ topic: topics.roomEvents, partition: 3, nextOffset: applied }];
+      return Array.from({ length: projectedCount }, (_, partition) => ({
+        topic: topics.roomEvents,
+        partition,
+        nextOffset: partition === 3 ? applied : 0n,
+      }));
     },
     maxAgeMs,
     logger: createLogger({ service: 'api', destination: { write: () => undefined } }),
@@ -337,5 +347,23 @@ describe('waiting for a position', () => {
       Array(50).fill(true),
     );
     expect(reads).toBe(1);
+  });
+});
+
+describe('a topic that was grown', () => {
+  /** Its facts go to a new partition now; those from before may stand in partition 3. */
+  const moved = keyOf('room', (before, now) => before === 3 && now !== 3);
+
+  test('has nobody decided on where any partition is too old, until the new count is confirmed and that is applied', async () => {
+    await second({ high: 5n, applied: 5n });
+    logCount = 2 * partitionCount;
+    await second({ high: 6n });
+    expect(freshness.isCurrent(moved, theirUser)).toBe(true);
+    await secondsPass(maxAgeMs / 1_000 + 1);
+    expect(freshness.isCurrent(moved, theirUser)).toBe(false);
+    expect(freshness.isCurrent(theirs, theirUser)).toBe(false);
+    projectedCount = logCount;
+    await second({ applied: 6n });
+    expect(freshness.isCurrent(moved, theirUser)).toBe(true);
   });
 });

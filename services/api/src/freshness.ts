@@ -20,7 +20,8 @@ const firstLookWithinMs = 2_000;
 export interface Freshness {
   /**
    * False while the room's partition or the person's is older than the limit, or is behind where the first look found
-   * the log to end. What is not known is no reason to refuse.
+   * the log to end; while a topic was grown and that is not confirmed, where any partition is. What is not known is no
+   * reason to refuse.
    */
   readonly isCurrent: (roomId: string, userId: string) => boolean;
   /** Waits up to a second until the projection has applied these positions. False when it has not. */
@@ -125,6 +126,14 @@ export const createFreshness = ({
     }
   };
 
+  /** Facts about a key may then still stand in the partition that the count before gives it: which, is not known here. */
+  const isGrown = (): boolean => {
+    const isProjected = [...Array(partitionCounts.get(topics.roomEvents) ?? 0).keys()].map(
+      (partition) => progressOf({ topic: topics.roomEvents, partition }).isProjected,
+    );
+    return isProjected.includes(true) && isProjected.includes(false);
+  };
+
   /** Facts about a room have its id as their key, those about a person and a login have the person's. */
   const progressOfKey = (key: string): PartitionProgress | undefined => {
     const topic = topics.roomEvents;
@@ -152,6 +161,7 @@ export const createFreshness = ({
       const isTooOld = (progress: PartitionProgress): boolean => progress.isTooOld(nowMs);
       // Partitions are worked out only where they can matter: every join asks.
       if (!progresses.values().some(isTooOld)) return true;
+      if (isGrown()) return false;
       return [roomId, userId].map(progressOfKey).every((progress) => progress === undefined || !isTooOld(progress));
     },
     reaches: async (positions) => {

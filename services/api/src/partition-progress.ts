@@ -28,6 +28,7 @@ export class PartitionProgress {
   readonly #unreached: Observation[] = [];
   #high = 0n;
   #applied = 0n;
+  #isProjected = false;
   /** Since when the log ends before what had been applied: it is another one, of which nothing is applied. */
   #shortSinceMs: number | null = null;
 
@@ -36,11 +37,17 @@ export class PartitionProgress {
     this.#maxAgeMs = maxAgeMs;
   }
 
+  /** Whether the projection has a place for it: not while its topic was grown, and that is not confirmed. */
+  get isProjected(): boolean {
+    return this.#isProjected;
+  }
+
   get applied(): bigint {
     return this.#applied;
   }
 
   noteApplied(nextOffset: bigint, nowMs: number): void {
+    this.#isProjected = true;
     if (nextOffset < this.#applied)
       this.#unreached.unshift({ high: this.#applied, seenAtMs: nowMs, isFromBefore: true });
     // Somebody applies it, from the beginning or by an operator's word.
