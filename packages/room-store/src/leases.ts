@@ -47,8 +47,12 @@ const freeingReasons = [removedReason, 'DUPLICATE_IDENTITY', 'ROOM_DELETED', 'RO
 /** LiveKit's clock says when somebody joined, the database's when the token was given: the gate, a moment before. */
 const clocksDifferByMs = 1_000;
 
-/** Of a person's devices, the one that is about to enter comes first, and whoever has left comes last. */
-const nearness = `array_position(array['left', 'inside', 'token'], taken.how)`;
+/**
+ * Of a person's devices, the one that is about to enter comes first, then whichever is inside by the identity that the
+ * policy gives now, then those inside by another, and whoever has left comes last.
+ */
+const nearness = `array_position(array['left', 'inside', 'due', 'token'],
+          case when taken.how = 'inside' and taken.identity = asked.identity then 'due' else taken.how end)`;
 
 /**
  * Seats are held by people: who is inside, who was until a moment ago, and who has a token that was not used yet: no

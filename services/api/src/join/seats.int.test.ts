@@ -523,6 +523,17 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
       expect(await atGate(room, 'a:phone', 'phone')).toBe(204);
     });
 
+    test('a device by an identity of an earlier policy, once taken over from, does not take the call back', async () => {
+      await addRoom('back', null, ['a'], { mode: 'single_oldest' });
+      await addStay('back', { user: 'a', identity: 'a:phone', device: 'phone' });
+      expect(await statusOf('back', 'a', on('tablet', true))).toBe(200);
+      await enter('back', 'a', { device: 'tablet' });
+      await passSeconds('back', 3);
+      expect(await statusOf('back', 'a', on('phone'))).toBe(409);
+      expect(await atGate('back', 'a:phone', 'phone')).toBe(403);
+      expect(await atGate('back', 'a', 'tablet')).toBe(204);
+    });
+
     test('take_over makes no seat in a full room', async () => {
       await addRoom('full-devices', 1, ['a'], { mode: 'multi' });
       expect(await statusOf('full-devices', 'a', on('phone'))).toBe(200);
