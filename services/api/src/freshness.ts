@@ -126,7 +126,7 @@ export const createFreshness = ({
     }
   };
 
-  /** Facts about a key may then still stand in the partition that the count before gives it: which, is not known here. */
+  /** Facts about a key may still stand where the count before put it, and that count is not known here. */
   const isGrown = (): boolean => {
     const isProjected = [...Array(partitionCounts.get(topics.roomEvents) ?? 0).keys()].map(
       (partition) => progressOf({ topic: topics.roomEvents, partition }).isProjected,
