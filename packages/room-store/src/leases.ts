@@ -48,11 +48,11 @@ const freeingReasons = [removedReason, 'DUPLICATE_IDENTITY', 'ROOM_DELETED', 'RO
 const clocksDifferByMs = 1_000;
 
 /**
- * Of a person's devices, the one that is about to enter comes first, then whichever is inside by the identity that the
- * policy gives now, then those inside by another, and whoever has left comes last.
+ * Of a person's devices, the one that is about to enter comes first, then whichever is inside, and whoever has left
+ * comes last; of two alike the one by the identity that the policy gives now, which has taken over.
  */
-const nearness = `array_position(array['left', 'inside', 'due', 'token'],
-          case when taken.how = 'inside' and taken.identity = asked.identity then 'due' else taken.how end)`;
+const nearness = `array_position(array['left', 'left, due', 'inside', 'inside, due', 'token'], taken.how ||
+          case when taken.how <> 'token' and taken.identity = asked.identity then ', due' else '' end)`;
 
 /**
  * Seats are held by people: who is inside, who was until a moment ago, and who has a token that was not used yet: no

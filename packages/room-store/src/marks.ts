@@ -90,11 +90,15 @@ export const noteAnnouncement = async (pool: Pool, mark: Mark, announcement: Ann
   return rowCount === 1;
 };
 
-/** How soon it is asked again about a session that is not known yet: the fact that it has joined asks, too. */
-export const unknownSessionRetryMs = 2_000;
+/** When it is asked again about a session that is not known yet: the fact that it has joined asks, too. */
+export const unknownSessionRetryMs = (attempts: number): number => 2_000 * 2 ** Math.min(attempts - 1, 5);
+
+/** A rebuild's swap holds marks while it waits for the table of rooms, for twice as long: it goes first. */
+const lockTimeoutMs = 100;
 
 /** Under the room's lock, as all that is told of it: after the session's `joined`, and never after its end. */
 const announce = async (client: Client, mark: Mark, { eventId, data }: Announcement): Promise<boolean> => {
+  await client.query(`set local lock_timeout = ${lockTimeoutMs}`);
   await client.query('select from rooms where room_id = $1 for no key update', [mark.roomId]);
   const { rowCount } = await client.query(
     `insert into outbox (room_id, event_id, type, occurred_at, data, trace)
@@ -123,7 +127,7 @@ export const settleMark = (
   if (announcement === null) return settle(pool, mark, askAgainAtMs);
   return inTransaction(pool, async (client) => {
     if (await announce(client, mark, announcement)) return settle(client, mark, askAgainAtMs);
-    await postponeMark(client, mark, unknownSessionRetryMs, mark.attempts - 1);
+    await postponeMark(client, mark, unknownSessionRetryMs(mark.attempts));
     return null;
   });
 };

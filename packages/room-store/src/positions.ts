@@ -56,41 +56,28 @@ export const preparePositions = (
     );
   });
 
-/** With how many partitions a topic is applied, and whether it was grown since it was applied first. */
+/** With how many partitions a topic is applied. */
 export interface KnownPartitions {
   /** 0 where nobody has applied the topic yet. */
   readonly count: number;
-  readonly wasGrown: boolean;
+  /** The count that it was first applied with, where it has grown since; else null. */
+  readonly grownFrom: number | null;
 }
 
-export const readKnownPartitions = async (pool: Pick<Pool, 'query'>, topic: string): Promise<KnownPartitions> => {
-  const { rows } = await pool.query<{ count: number; was_grown: boolean }>(
-    `select coalesce(max(partition_count), 0) as count, coalesce(bool_or(grown_from is not null), false) as was_grown
+/** `found`: how many the log has now. */
+export const readKnownPartitions = async (
+  database: Pick<Pool, 'query'>,
+  topic: string,
+  found: number,
+): Promise<KnownPartitions> => {
+  const { rows } = await database.query<{ count: number; grown_from: number | null }>(
+    `select coalesce(max(partition_count), 0) as count, max(grown_from) as grown_from
       from log_positions where projection = $1 and topic = $2`,
     [activeProjection, topic],
   );
-  return { count: rows[0]?.count ?? 0, wasGrown: rows[0]?.was_grown ?? false };
+  const { count, grown_from } = rows[0] ?? { count: 0, grown_from: null };
+  return { count, grownFrom: grown_from ?? (count > 0 && found > count ? count : null) };
 };
-
-/** Has a topic that was grown applied with as many partitions as it has now, from then on. */
-export const confirmPartitions = (
-  pool: Pool,
-  topic: string,
-  { from, to }: { from: number; to: number },
-): Promise<void> =>
-  inTransaction(pool, async (client) => {
-    const { rowCount } = await client.query(
-      `update log_positions set partition_count = $4, grown_from = coalesce(grown_from, $3)
-        where projection = $1 and topic = $2 and partition_count = $3`,
-      [activeProjection, topic, from, to],
-    );
-    if (rowCount !== from) throw new PartitionCountChangedError(`the count of ${topic} was changed meanwhile`);
-    await client.query(
-      `insert into log_positions (projection, topic, "partition", next_offset, partition_count, grown_from)
-        select $1, $2, p, 0, $4, $3 from generate_series($3::int, $4::int - 1) as p`,
-      [activeProjection, topic, from, to],
-    );
-  });
 
 /** Columns that say how far a partition was applied. */
 export interface PositionColumns {

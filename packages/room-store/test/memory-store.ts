@@ -440,7 +440,7 @@ export class MemoryDatabase {
         isSeen(session),
     );
     if (announcement !== null && told === undefined) {
-      await this.#postponeMark(owner, mark, unknownSessionRetryMs, mark.attempts - 1);
+      await this.#postponeMark(owner, mark, unknownSessionRetryMs(mark.attempts), mark.attempts);
       return null;
     }
     const found = await this.#changeMark(owner, mark, (row) => {

@@ -21,6 +21,8 @@ const lookEveryMs = 200;
 const keepEveryMs = 3_000;
 const busyRetryMs = 500;
 const stopWithinMs = 5_000;
+/** Within this, a consumer says in which partitions it cannot read on: what stands behind shows nowhere else. */
+const quietMs = 15_000;
 /** What is not to be applied here, for as long as this may take. */
 const leftAloneMs = 24 * 3_600_000;
 
@@ -32,9 +34,9 @@ interface Grown {
   readonly ends: ReadonlyMap<number, bigint>;
 }
 
-const findGrown = async (topic: string, { pool, log }: Workplace): Promise<Grown> => {
-  const bounds = await (await log()).bounds(topic);
-  const { count: known } = await readKnownPartitions(pool, topic);
+const findGrown = async (topic: string, { pool, log, terminal }: Workplace): Promise<Grown> => {
+  const bounds = await (await log(terminal.tell)).bounds(topic);
+  const { count: known } = await readKnownPartitions(pool, topic, bounds.length);
   if (known === 0) throw new CommandError(`No room-worker has applied ${topic} yet: there is nothing to confirm`);
   if (known > bounds.length)
     throw new CommandError(
@@ -73,9 +75,11 @@ const drainBatch =
     }
   };
 
-/** False where it was interrupted. */
-const drain = async (grown: Grown, { pool, log, terminal, ending }: Workplace): Promise<boolean> => {
-  const { topic, ends } = grown;
+type Drained = 'all' | 'held_back' | 'interrupted';
+
+/** Applies up to the ends. What an open transaction holds back stands behind them: it is waited for, and read next. */
+const drainOnce = async (grown: Grown, { settings, pool, log, terminal, ending }: Workplace): Promise<Drained> => {
+  const { topic, known, ends } = grown;
   const readLeft = async (): Promise<bigint> => {
     const next = await readNextOffsets(pool, activeProjection, topic);
     return [...ends].reduce((left, [partition, end]) => {
@@ -84,11 +88,8 @@ const drain = async (grown: Grown, { pool, log, terminal, ending }: Workplace): 
     }, 0n);
   };
   const total = await readLeft();
-  if (total === 0n) return true;
-  terminal.tell(
-    `Applying ${plural(total, 'record')} that stand in the ${plural(grown.known, 'partition')} from before\n`,
-  );
-  const consumer = (await log()).consume({
+  terminal.tell(`Applying ${plural(total, 'record')} that stand in the ${plural(known, 'partition')} from before\n`);
+  const consumer = (await log(terminal.tell)).consume({
     group: 'realtime-confirm-partitions',
     topics: [topic],
     concurrency: 4,
@@ -98,17 +99,39 @@ const drain = async (grown: Grown, { pool, log, terminal, ending }: Workplace): 
   });
   const failed = consumer.done.then(() => undefined);
   failed.catch(() => undefined);
+  const heldBack = () => consumer.heldBack().filter(({ partition }) => partition < known);
   const tell = createProgress(terminal);
+  let quietUntilMs: number | undefined;
+  let wasHeldBack = false;
   try {
-    for (;;) {
+    while (!ending.aborted) {
       const left = await readLeft();
-      tell({ done: total - left, total });
-      if (left === 0n) return true;
-      if (ending.aborted) return false;
+      const [held] = heldBack();
+      if (left > 0n) tell({ done: total - left, total });
+      else if (held === undefined) {
+        if (wasHeldBack) return 'held_back';
+        if (settings.log.kind !== 'kafka') return 'all';
+        if (consumer.isReady()) quietUntilMs ??= performance.now() + quietMs;
+        if (quietUntilMs !== undefined && performance.now() >= quietUntilMs) return 'all';
+      } else if (!wasHeldBack) {
+        wasHeldBack = true;
+        terminal.tell(
+          `A transaction is open in partition ${held.partition}: waiting until it ends, or the broker ends it\n`,
+        );
+      }
       await Promise.race([failed, delay(lookEveryMs, undefined, { signal: ending }).catch(() => undefined)]);
     }
+    return 'interrupted';
   } finally {
     await consumer.stop(stopWithinMs);
+  }
+};
+
+/** False where it was interrupted. */
+const drain = async (topic: string, workplace: Workplace): Promise<boolean> => {
+  for (;;) {
+    const drained = await drainOnce(await findGrown(topic, workplace), workplace);
+    if (drained !== 'held_back') return drained === 'all';
   }
 };
 
@@ -118,7 +141,7 @@ const confirm = async (grown: Grown, workplace: Workplace): Promise<boolean> => 
   const { keep, release } = await takeDuty(pool, terminal, ending);
   const keeping = setInterval(() => void keep().catch(() => {}), keepEveryMs);
   try {
-    if (!(await drain(grown, workplace))) return false;
+    if (!(await drain(grown.topic, workplace))) return false;
     await confirmPartitions(pool, grown.topic, { from: grown.known, to: grown.count });
     return true;
   } finally {
@@ -168,8 +191,7 @@ export const confirmPartitionsCommand = defineCommand({
       terminal.tell('Nothing was done.\n');
       return 'failed';
     }
-    // Found again: while somebody was asked, more was written.
-    if (!(await confirm(await findGrown(topic, workplace), workplace))) {
+    if (!(await confirm(asked, workplace))) {
       terminal.tell('Interrupted: what was applied stays, and the same command goes on.\n');
       return 'failed';
     }

@@ -14,9 +14,8 @@ export const takeDuty = async (pool: Pool, terminal: Terminal, ending: AbortSign
   const untilMs = performance.now() + (dutySeconds + 1) * 1000;
   let isTold = false;
   while (!(await holdDuty(pool, duty, holder, dutySeconds))) {
-    if (performance.now() > untilMs) throw new CommandError('Another rebuild is running.');
-    if (!isTold)
-      terminal.tell(`Another rebuild is running, or was killed a moment ago: looking for ${dutySeconds} s\n`);
+    if (performance.now() > untilMs) throw new CommandError('Another rebuild, reset or confirm-partitions is running.');
+    if (!isTold) terminal.tell(`Another one is running, or was killed a moment ago: looking for ${dutySeconds} s\n`);
     isTold = true;
     await delay(lookEveryMs, undefined, { signal: ending });
   }

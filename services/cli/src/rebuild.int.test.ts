@@ -416,7 +416,7 @@ describeWith(['postgres'], 'realtime rebuild', () => {
         await first.hasTold('The tables are in use');
         const second = await rebuild();
         expect(second).toMatchObject({ code: 1 });
-        expect(second.stderr).toContain('Another rebuild is running.');
+        expect(second.stderr).toContain('Another rebuild, reset or confirm-partitions is running.');
         await first.end('SIGINT');
         await held.release();
         await database.pool.query('alter table rooms add column topic_of_the_day text');

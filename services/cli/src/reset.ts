@@ -19,12 +19,11 @@ const isConfirmed = async (topic: string, { terminal }: Workplace): Promise<bool
 
 /** Read from its beginning, a topic that was grown brings facts about one key from two partitions, in any order. */
 const assertNotGrown = async (topic: string, count: number, { pool }: Workplace): Promise<void> => {
-  const known = await readKnownPartitions(pool, topic);
-  if (!known.wasGrown && count <= Math.max(known.count, 1)) return;
+  const { grownFrom } = await readKnownPartitions(pool, topic, count);
+  if (grownFrom === null) return;
   throw new CommandError(
-    `${topic} ${known.wasGrown ? 'was grown' : `has ${count} partitions, and was applied with ${known.count}`}: ` +
-      'read anew, people who were removed since it was grown could come back. If it was made again with so many, and ' +
-      'never grown, or if that is taken into account: --accept-misplaced',
+    `${topic} has ${count} partitions, and was applied with ${grownFrom} once: read anew, people who were removed since ` +
+      'it was grown could come back. If it was made again instead, or if that is taken into account: --accept-misplaced',
   );
 };
 

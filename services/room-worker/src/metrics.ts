@@ -83,7 +83,7 @@ export const createWorkerMetrics = (): WorkerMetrics => {
     }),
     answers: new Counter({
       name: 'realtime_marks_answered',
-      help: 'Questions about sessions, by what was done',
+      help: 'Questions about sessions, and orders that concern them, by what was done',
       labelNames: ['action', 'reason'],
       registers,
     }),
@@ -95,7 +95,7 @@ export const createWorkerMetrics = (): WorkerMetrics => {
     }),
     enforcementErrors: new Counter({
       name: 'realtime_enforcement_errors',
-      help: 'Questions that could not be answered, by kind of failure',
+      help: 'Questions and orders that could not be answered or carried out yet, by kind of failure',
       labelNames: ['kind'],
       registers,
     }),

@@ -248,8 +248,12 @@ describeWith(['kafka'], 'the Kafka adapter', () => {
       const topic = await broker.createTopic(1);
       await log.append([recordOf(topic, 'k')], 5_000);
       const never = Promise.withResolvers<BatchOutcome>();
-      const before = performance.now();
-      const consumer = consume({ topics: [topic], onBatch: () => never.promise });
+      let before = Number.POSITIVE_INFINITY;
+      const onBatch = (): Promise<BatchOutcome> => {
+        before = performance.now();
+        return never.promise;
+      };
+      const consumer = consume({ topics: [topic], onBatch });
       await expect(consumer.done).rejects.toThrow(
         `The handler of partition 0 of ${topic} has been silent for three session timeouts`,
       );

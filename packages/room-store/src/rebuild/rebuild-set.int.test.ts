@@ -4,6 +4,7 @@ import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { expect, test } from 'vitest';
 import { startDatabase } from '../../test/given.ts';
 import { isBusy } from '../database/database.ts';
+import { claimMarks, markIdentities, settleMark } from '../marks.ts';
 import { dropRebuild, prepareRebuild, RebuildOutdatedError, swapRebuild } from './rebuild-set.ts';
 
 describeWith(['postgres'], 'the second set of tables', () => {
@@ -44,6 +45,39 @@ describeWith(['postgres'], 'the second set of tables', () => {
       });
     expect(await until('it is swapped', trySwap)).toMatchObject({ marks: 0 });
     expect((await pool.query('select room_id from rooms')).rows).toEqual([]);
+    await pool.end();
+  });
+
+  test('is put in place while an answer with an announcement is settled: that gives way, and is tried again', async () => {
+    const { pool } = await startDatabase();
+    await pool.query(`insert into rooms (room_id) values ('r')`);
+    await pool.query(
+      `insert into sessions (room_id, room_sid, participant_sid, identity, kind, is_hidden, is_live, joined_at, version, last_fact_at)
+        values ('r', 'RM_1', 'PA_1', 'ann', 'STANDARD', false, true, now(), 1, now())`,
+    );
+    await markIdentities(pool, 'r', ['ann'], { cause: 'test', causedAtMs: Date.now() });
+    const [mark] = await claimMarks(pool, 1, 60);
+    if (mark === undefined) throw new Error('there was none to claim');
+    await prepareRebuild(pool);
+    const permissions = { publishSources: [], subscribe: true, publishData: false, hidden: false, moderate: false };
+    const rights = { eventId: 'rights', data: { participantSid: 'PA_1', identity: 'ann', permissions } };
+    const waits = `select from pg_locks join pg_stat_activity using (pid) where not granted and datname = current_database()`;
+    let settling: Promise<unknown> = Promise.resolve();
+    let hasGivenWay = false;
+    const swapped = await swapRebuild(pool, {
+      topic: topics.roomEvents,
+      caughtUp: async () => true,
+      // The swap has asked about all who are inside, and holds these questions.
+      flush: async () => {
+        settling = settleMark(pool, mark, null, rights).catch((error: unknown) => {
+          hasGivenWay = true;
+          return error;
+        });
+        await until('it waits for its question', async () => hasGivenWay || (await pool.query(waits)).rowCount === 1);
+      },
+    });
+    expect(swapped).toMatchObject({ marks: 1 });
+    expect(isBusy(await settling)).toBe(true);
     await pool.end();
   });
 });

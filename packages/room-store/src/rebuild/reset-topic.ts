@@ -1,6 +1,6 @@
 import { topics } from '@realtime-service/contracts';
 import { inTransaction, type Pool } from '../database/database.ts';
-import { activeProjection } from '../positions.ts';
+import { activeProjection, readKnownPartitions } from '../positions.ts';
 import { dropSet, rebuiltTables } from './rebuild-set.ts';
 
 /** A whole table may have to be emptied. */
@@ -34,10 +34,11 @@ export const resetTopic = (pool: Pool, { topic, lows }: ResetOptions): Promise<v
     await run('delete from applied_facts where topic = $1', [topic]);
     await run('delete from suspects where cause_topic = $1', [topic]);
     await run('delete from dead_letters where topic = $1', [topic]);
+    const { grownFrom } = await readKnownPartitions(client, topic, lows.size);
     await run('delete from log_positions where projection = $1 and topic = $2', [activeProjection, topic]);
     await run(
-      `insert into log_positions (projection, topic, "partition", next_offset, partition_count)
-        select $1, $2, "partition", low, $3 from unnest($4::int[], $5::bigint[]) as bound ("partition", low)`,
-      [activeProjection, topic, lows.size, [...lows.keys()], [...lows.values()].map(String)],
+      `insert into log_positions (projection, topic, "partition", next_offset, partition_count, grown_from)
+        select $1, $2, "partition", low, $3, $6 from unnest($4::int[], $5::bigint[]) as bound ("partition", low)`,
+      [activeProjection, topic, lows.size, [...lows.keys()], [...lows.values()].map(String), grownFrom],
     );
   });

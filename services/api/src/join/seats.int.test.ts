@@ -532,6 +532,12 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
       expect(await statusOf('back', 'a', on('phone'))).toBe(409);
       expect(await atGate('back', 'a:phone', 'phone')).toBe(403);
       expect(await atGate('back', 'a', 'tablet')).toBe(204);
+      await pool.query(
+        `update sessions set is_live = false, end_reason = 'CONNECTION_TIMEOUT', ended_at = clock_timestamp()
+          where room_id = 'back'`,
+      );
+      expect(await statusOf('back', 'a', on('phone'))).toBe(409);
+      expect(await atGate('back', 'a', 'tablet')).toBe(204);
     });
 
     test('take_over makes no seat in a full room', async () => {
