@@ -366,6 +366,7 @@ describeWith(['postgres', 'livekit'], 'the worker, with a real LiveKit', () => {
 describeWith(['postgres'], 'a database that is restored under running workers', () => {
   const room = 'room-42';
   const restored = ['log_positions', 'applied_facts', 'members'];
+  const speaker = toParticipantPermission(permissionsOf('speaker', null, []));
   let parts: TestProjection;
   let livekit: FakeLivekit;
   let stops: (() => Promise<void>)[] = [];
@@ -390,7 +391,7 @@ describeWith(['postgres'], 'a database that is restored under running workers', 
 
   /** Ann is inside and was asked about. After that she was removed and, since the backup, added again. */
   const addAgainSinceBackup = async (): Promise<void> => {
-    livekit.put(room, { sid: 'PA_ann', identity: 'ann', attributes: { 'rt.user': 'ann' }, permission: {} });
+    livekit.put(room, { sid: 'PA_ann', identity: 'ann', attributes: { 'rt.user': 'ann' }, permission: speaker });
     await parts.tell(roomRecord(['room.created', room, { members: [{ userId: 'ann', role: 'speaker' }] }]));
     await askAboutAnn();
     await answered();
