@@ -49,6 +49,19 @@ export interface Session {
   readonly lastFactAtMs: number;
 }
 
+/** Whose session it is, as other services are told. */
+export const sessionOwner = ({
+  participantSid,
+  identity,
+  userId,
+  deviceId,
+}: Pick<Session, 'participantSid' | 'identity' | 'userId' | 'deviceId'>) => ({
+  participantSid,
+  identity,
+  ...(userId !== null && { userId }),
+  ...(deviceId !== null && { deviceId }),
+});
+
 /** Others are machines: recorders, agents, ingress, SIP. */
 export const isPerson = ({ kind }: Pick<Session, 'kind'>): boolean => kind === 'STANDARD';
 /** Whether others in the room see whose it is: of machines and hidden people nothing is told, and they take no seat. */

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { consumedTopics, topics } from '@realtime-service/contracts';
+import { topics } from '@realtime-service/contracts';
 import type { BatchOutcome, LogBatch } from '@realtime-service/event-log';
 import {
   activeProjection,
@@ -15,10 +15,10 @@ import { applyDecoded, decodeRecord, startPositions } from '@realtime-service/ro
 import { CommandError, defineCommand, UsageError, type Workplace } from './command.ts';
 import { plural } from './figures.ts';
 import { createProgress } from './progress.ts';
-import { takeDuty } from './rebuild-duty.ts';
+import { withDuty } from './rebuild-duty.ts';
+import { readTopic } from './topic-argument.ts';
 
 const lookEveryMs = 200;
-const keepEveryMs = 3_000;
 const busyRetryMs = 500;
 const stopWithinMs = 5_000;
 /** Within this, a consumer says in which partitions it cannot read on: what stands behind shows nowhere else. */
@@ -135,20 +135,13 @@ const drain = async (topic: string, workplace: Workplace): Promise<boolean> => {
   }
 };
 
-const confirm = async (grown: Grown, workplace: Workplace): Promise<boolean> => {
-  const { pool, terminal, ending } = workplace;
-  // Neither a rebuild nor a reset, which rest on the count, may run meanwhile.
-  const { keep, release } = await takeDuty(pool, terminal, ending);
-  const keeping = setInterval(() => void keep().catch(() => {}), keepEveryMs);
-  try {
-    if (!(await drain(grown.topic, workplace))) return false;
-    await confirmPartitions(pool, grown.topic, { from: grown.known, to: grown.count });
+/** False where it was interrupted. Neither a rebuild nor a reset, which rest on the count, may run meanwhile. */
+const confirm = ({ topic, known, count }: Grown, workplace: Workplace): Promise<boolean> =>
+  withDuty(workplace, async () => {
+    if (!(await drain(topic, workplace))) return false;
+    await confirmPartitions(workplace.pool, topic, { from: known, to: count });
     return true;
-  } finally {
-    clearInterval(keeping);
-    await release();
-  }
-};
+  });
 
 const isAgreed = async ({ topic, count }: Grown, { terminal }: Workplace): Promise<boolean> => {
   if (!terminal.isInteractive) throw new UsageError('Without a terminal to ask at, say --yes');
@@ -176,9 +169,7 @@ export const confirmPartitionsCommand = defineCommand({
   ].join('\n'),
   examples: [`confirm-partitions ${topics.roomEvents}`],
   run: async ({ values, positionals }, open) => {
-    const topic = consumedTopics.find((each) => each === positionals[0]);
-    if (topic === undefined || positionals.length > 1)
-      throw new UsageError(`Say which topic: ${consumedTopics.join(' or ')}`);
+    const topic = readTopic(positionals);
     const workplace = open();
     const { terminal } = workplace;
     const asked = await findGrown(topic, workplace);

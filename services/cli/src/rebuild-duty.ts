@@ -2,11 +2,12 @@ import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { holdDuty, type Pool, releaseDuty } from '@realtime-service/room-store';
-import { CommandError, type Terminal } from './command.ts';
+import { CommandError, type Terminal, type Workplace } from './command.ts';
 
 const duty = 'rebuild';
 const dutySeconds = 10;
 const lookEveryMs = 500;
+const keepEveryMs = 3_000;
 
 /** Holds the right to rebuild until `release`; `keep` renews it, and fails where somebody else has it by now. */
 export const takeDuty = async (pool: Pool, terminal: Terminal, ending: AbortSignal) => {
@@ -24,4 +25,19 @@ export const takeDuty = async (pool: Pool, terminal: Terminal, ending: AbortSign
       throw new CommandError('Another rebuild took over while this one was not heard of.');
   };
   return { keep, release: () => releaseDuty(pool, duty, holder) };
+};
+
+/** Does what may not be done beside a rebuild. */
+export const withDuty = async <T>(
+  { pool, terminal, ending }: Pick<Workplace, 'pool' | 'terminal' | 'ending'>,
+  work: () => Promise<T>,
+): Promise<T> => {
+  const { keep, release } = await takeDuty(pool, terminal, ending);
+  const keeping = setInterval(() => void keep().catch(() => {}), keepEveryMs);
+  try {
+    return await work();
+  } finally {
+    clearInterval(keeping);
+    await release();
+  }
 };

@@ -1,15 +1,14 @@
-import { consumedTopics, topics } from '@realtime-service/contracts';
+import { topics } from '@realtime-service/contracts';
 import { isBusy, readKnownPartitions, resetTopic } from '@realtime-service/room-store';
 import { CommandError, defineCommand, UsageError, type Workplace } from './command.ts';
-import { takeDuty } from './rebuild-duty.ts';
+import { withDuty } from './rebuild-duty.ts';
+import { readTopic } from './topic-argument.ts';
 
 const losses: Readonly<Record<string, string>> = {
   [topics.roomEvents]:
     'all rooms, members, bans, users and ended logins, its dead letters and the doubts that they left',
   [topics.livekitWebhooks]: 'its dead letters',
 };
-
-const keepEveryMs = 3_000;
 
 const isConfirmed = async (topic: string, { terminal }: Workplace): Promise<boolean> => {
   const what = `give up what was applied of ${topic} (${losses[topic]})`;
@@ -28,20 +27,20 @@ const assertNotGrown = async (topic: string, count: number, { pool }: Workplace)
 };
 
 const reset = async (topic: string, workplace: Workplace, acceptsMisplaced: boolean): Promise<void> => {
-  const { pool, log, terminal, ending } = workplace;
+  const { pool, log } = workplace;
   const bounds = await (await log()).bounds(topic);
   if (!acceptsMisplaced) await assertNotGrown(topic, bounds.length, workplace);
-  const { keep, release } = await takeDuty(pool, terminal, ending);
-  const keeping = setInterval(() => void keep().catch(() => {}), keepEveryMs);
-  try {
-    await resetTopic(pool, { topic, lows: new Map(bounds.map(({ partition, low }) => [partition, low])) });
-  } catch (error) {
-    if (!isBusy(error)) throw error;
-    throw new CommandError('The positions are in use for too long: nothing was given up, try again', { cause: error });
-  } finally {
-    clearInterval(keeping);
-    await release();
-  }
+  const lows = new Map(bounds.map(({ partition, low }) => [partition, low]));
+  await withDuty(workplace, async () => {
+    try {
+      await resetTopic(pool, { topic, lows });
+    } catch (error) {
+      if (!isBusy(error)) throw error;
+      throw new CommandError('The positions are in use for too long: nothing was given up, try again', {
+        cause: error,
+      });
+    }
+  });
 };
 
 export const resetCommand = defineCommand({
@@ -68,9 +67,7 @@ export const resetCommand = defineCommand({
   ].join('\n'),
   examples: [`reset ${topics.roomEvents}`, `reset ${topics.livekitWebhooks} --yes`],
   run: async ({ values, positionals }, open) => {
-    const topic = consumedTopics.find((each) => each === positionals[0]);
-    if (topic === undefined || positionals.length > 1)
-      throw new UsageError(`Say which topic: ${consumedTopics.join(' or ')}`);
+    const topic = readTopic(positionals);
     const workplace = open();
     const { terminal } = workplace;
     if (!values.yes && !(await isConfirmed(topic, workplace))) {

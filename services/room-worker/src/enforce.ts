@@ -13,6 +13,7 @@ import {
   type Request,
   type RoomFacts,
   replacedBy,
+  sessionOwner,
   signedOf,
   toJoinPermissions,
   toParticipantPermission,
@@ -182,16 +183,10 @@ const assertInTime = ({ clock }: EnforcementDependencies, { beginUntilMs }: Clai
 const announcementOf = (present: ListedParticipant, permissions: Permissions): Announcement | null => {
   if (permissions.hidden) return null;
   const { sid, identity } = present;
-  const { userId, deviceId } = signedOf(present);
+  const owner = sessionOwner({ participantSid: sid, identity, ...signedOf(present) });
   return {
     eventId: `participant.permissions_applied:${sid}:${randomUUID()}`,
-    data: {
-      participantSid: sid,
-      identity,
-      ...(userId !== null && { userId }),
-      ...(deviceId !== null && { deviceId }),
-      permissions: toJoinPermissions(permissions),
-    },
+    data: { ...owner, permissions: toJoinPermissions(permissions) },
   };
 };
 
@@ -214,11 +209,12 @@ const enforce = async (
     const wanted = toParticipantPermission(permissions);
     // What was noted by an earlier claim may have been done, or done and overtaken.
     const noted = mark.announcement?.data.participantSid === present.sid ? mark.announcement : null;
+    const isAgreed = isSamePermission(wanted, present.permission);
+    if (isAgreed && noted === null) return settled('agreed', '', changesAtMs);
     const rights = announcementOf(present, permissions);
     const isNoted = isDeepStrictEqual(noted?.data.permissions, rights?.data.permissions);
     const announcement = isNoted ? noted : rights;
-    if (isSamePermission(wanted, present.permission))
-      return { ...settled('agreed', '', changesAtMs), announcement: noted === null ? null : announcement };
+    if (isAgreed) return { ...settled('agreed', '', changesAtMs), announcement };
     if (announcement !== null && !(await store.noteAnnouncement(mark, announcement)))
       throw new Error('the claim ended before LiveKit was asked');
     assertInTime(dependencies, mark);

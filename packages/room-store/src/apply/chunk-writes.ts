@@ -13,6 +13,7 @@ import {
   type RoomLife,
   type Session,
   type Suspect,
+  sessionOwner,
   type User,
   type WorkingSet,
   wasRemoved,
@@ -174,14 +175,8 @@ export class ChunkWrites {
   #announceSession(before: Session | undefined, row: Session, record: ChunkRecord): void {
     const wasThere = before !== undefined && isThere(before);
     if (isThere(row) === wasThere) return;
-    const { roomSid, participantSid, identity, userId, deviceId } = row;
-    const session = {
-      roomSid,
-      participantSid,
-      identity,
-      ...(userId === null ? {} : { userId }),
-      ...(deviceId === null ? {} : { deviceId }),
-    };
+    const { roomSid, participantSid } = row;
+    const session = { roomSid, ...sessionOwner(row) };
     if (!wasThere) {
       this.#announce({ type: 'participant.joined', roomId: row.roomId, data: session }, participantSid, record);
       return;
