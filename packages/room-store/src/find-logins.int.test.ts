@@ -22,8 +22,8 @@ describeWith(['postgres'], 'logins that are inside', () => {
   });
   afterAll(() => pool.end());
 
-  const found = async (about: Parameters<typeof findLiveLogins>[1]): Promise<string[]> =>
-    (await findLiveLogins(pool, about, at)).map(({ userId, loginId }) => `${userId} ${loginId}`).sort();
+  const found = async (about: Parameters<typeof findLiveLogins>[1], joinedBy: Date | null = at): Promise<string[]> =>
+    (await findLiveLogins(pool, about, joinedBy)).map(({ userId, loginId }) => `${userId} ${loginId}`).sort();
 
   test('are found once each, by person: those that were inside by then and still are', async () => {
     expect(await found({ userId: 'ann' })).toEqual(['ann l1', 'ann l2']);
@@ -32,5 +32,7 @@ describeWith(['postgres'], 'logins that are inside', () => {
   test("are found by the login's id alone, whoever has it", async () => {
     expect(await found({ loginId: 'l1' })).toEqual(['ann l1', 'bob l1']);
     expect(await found({ loginId: 'l5' })).toEqual([]);
+    expect(await found({ loginId: 'l3' })).toEqual([]);
+    expect(await found({ loginId: 'l3' }, null)).toEqual(['ann l3']);
   });
 });

@@ -188,7 +188,7 @@ export const startTestApi = async (
     findLiveLogins: async ({ userId, loginId }, joinedBy) => {
       if (state.failing.store) throw new Error('the database is away');
       return state.liveLogins
-        .filter(({ joinedAtMs = 0 }) => joinedAtMs <= joinedBy.getTime())
+        .filter(({ joinedAtMs = 0 }) => joinedAtMs <= (joinedBy?.getTime() ?? Number.POSITIVE_INFINITY))
         .filter((login) => (userId ?? login.userId) === login.userId && (loginId ?? login.loginId) === login.loginId);
     },
     metrics,

@@ -115,6 +115,13 @@ describe('200: the login is ended', () => {
     expect(eventsIn(api.appended)).toEqual([ended('u-8', 's-3')]);
   });
 
+  test("that login's, also a call that was joined by it after the token was signed", async () => {
+    const iat = now() - 5;
+    api.liveLogins.push({ userId: 'u-8', loginId: 's-3', joinedAtMs: iat * 1000 + 3_000 });
+    expect((await send(await logoutToken({ sub: undefined, sid: 's-3', iat }))).statusCode).toBe(200);
+    expect(eventsIn(api.appended)).toEqual([ended('u-8', 's-3')]);
+  });
+
   test('also who joined within the second that the token names, and nobody who came after it', async () => {
     const iat = now() - 5;
     api.liveLogins.push(

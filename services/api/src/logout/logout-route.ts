@@ -13,7 +13,7 @@ export interface LogoutDependencies {
   /** Keeps records that the log did not take, to be appended later. */
   readonly keepRecords: (records: readonly KeptRecord[]) => Promise<void>;
   /** The logins that are inside a call, of one person or by the login's id alone. */
-  readonly findLiveLogins: (about: Partial<Login>, joinedBy: Date) => Promise<readonly Login[]>;
+  readonly findLiveLogins: (about: Partial<Login>, joinedBy: Date | null) => Promise<readonly Login[]>;
   readonly metrics: ApiMetrics;
   readonly logger: Logger;
   readonly now: () => number;
@@ -76,7 +76,8 @@ const loginsOf = async (
   if (userId !== undefined && loginId !== undefined) return [{ userId, loginId }];
   const about = { ...(userId !== undefined && { userId }), ...(loginId !== undefined && { loginId }) };
   try {
-    return await findLiveLogins(about, issuedBy);
+    // A person may have logged in anew since; a login that is over does not come back, though a call may by its tokens.
+    return await findLiveLogins(about, loginId === undefined ? issuedBy : null);
   } catch (cause) {
     logLost(logger, cause);
     metrics.keptRecords.inc({ outcome: 'lost' });
