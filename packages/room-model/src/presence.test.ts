@@ -501,6 +501,15 @@ describe('a clock that was ahead', () => {
     expect(sids(hear([observed(after, first, [])], set))).toEqual(['PA_1']);
   });
 
+  test('keeps nobody among those who left a moment ago for longer', () => {
+    const set = hear([joined(first, ann), joined(first, bob), joined(first, participant('PA_4', 'cleo', 4))]);
+    apply(set, left(first, ann), now + day, now + 10);
+    apply(set, observed(now + day, first, [bob]), now + day, now + 20);
+    apply(set, finished(first), now + day, now + 30);
+    const ends = ['PA_1', 'PA_4', 'PA_3'].map((sid) => sessionIn(set, first, sid)?.endedAtMs);
+    expect(ends).toEqual([now + 10, now + 20, now + 30]);
+  });
+
   test('is not what the lists of a topic show that is read again from its beginning', () => {
     const set = hear([]);
     const log: readonly (readonly [LivekitFact, number])[] = [

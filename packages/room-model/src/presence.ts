@@ -357,6 +357,12 @@ const observe = (entities: PresenceEntities, observed: LivekitObserved, list: Li
   return [...changes, ...gone, ...entered];
 };
 
+/** Who left counts for a moment still, and who was removed does not: no clock that was ahead prolongs either. */
+const endedBy = (nowMs: number, change: PresenceChange): PresenceChange =>
+  change.entity === 'session' && change.row.endedAtMs !== null && change.row.endedAtMs > nowMs
+    ? { entity: 'session', row: { ...change.row, endedAtMs: nowMs } }
+    : change;
+
 /**
  * Folds one LiveKit fact. `receivedAtMs` is the record's time: no list was asked for later than that, whatever the
  * clock showed that dated it. `nowMs` is when it is folded, which may be long after it was received. Facts may arrive
@@ -369,6 +375,17 @@ export const evolvePresence = (
   fact: LivekitFact,
   receivedAtMs: number,
   nowMs = receivedAtMs,
+): PresenceChange[] => changesBy(entities, fact, { receivedAtMs, nowMs }).map((change) => endedBy(nowMs, change));
+
+interface FoldTimes {
+  readonly receivedAtMs: number;
+  readonly nowMs: number;
+}
+
+const changesBy = (
+  entities: PresenceEntities,
+  fact: LivekitFact,
+  { receivedAtMs, nowMs }: FoldTimes,
 ): PresenceChange[] => {
   switch (fact.type) {
     case 'room_started':
