@@ -60,7 +60,7 @@ const nearness = `array_position(array['left', 'left, due', 'inside', 'inside, d
  * agents, ingress, SIP) and hidden people hold none. Of those who left, the last end of an identity counts, and a
  * removal of the person for all of the person's ends before it. A device that is inside or has just left keeps its seat
  * by whatever identity an earlier device policy gave it; a token does not, since it may still be used beside the new
- * one.
+ * one. A lease that goes on for more than twice its life was granted before the clock was set back: it holds nothing.
  *
  * `ended_at` is bounded twice. The second bound is the rule; the index cannot use it, since `clock_timestamp()` is
  * volatile and the `case` depends on the row. The first is wider, constant within the statement, and there for the
@@ -89,10 +89,11 @@ const seatsSql = `
     union all
     select l.room_id, l.identity, l.user_id, l.device_id, 'token'
       from wanted join seat_leases l using (room_id)
-      where l.expires_at > clock_timestamp() and not exists (
-        select from sessions s where s.room_id = l.room_id and s.identity = l.identity
-          and s.device_id is not distinct from l.device_id and s.joined_at >= l.granted_at - interval '${clocksDifferByMs} milliseconds'
-          and (s.is_live or s.ended_at >= l.granted_at))),
+      where l.expires_at > clock_timestamp() and l.expires_at - clock_timestamp() <= 2 * (l.expires_at - l.granted_at)
+        and not exists (
+          select from sessions s where s.room_id = l.room_id and s.identity = l.identity
+            and s.device_id is not distinct from l.device_id and s.joined_at >= l.granted_at - interval '${clocksDifferByMs} milliseconds'
+            and (s.is_live or s.ended_at >= l.granted_at))),
   totals as (select room_id, count(distinct identity)::int as taken from taken group by room_id),
   own as materialized (
     select asked.at, taken.identity, taken.device_id, taken.how, same.*,

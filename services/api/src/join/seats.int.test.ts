@@ -330,6 +330,15 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
       expect(await statusOf('kicked', 'b')).toBe(200);
     });
 
+    test('and no longer than twice its life, where the clock was set back since', async () => {
+      await addRoom('set-back', 1, ['a', 'b']);
+      expect(await statusOf('set-back', 'a')).toBe(200);
+      await passSeconds('set-back', -130);
+      expect(await statusOf('set-back', 'b')).toBe(409);
+      await passSeconds('set-back', -20);
+      expect(await statusOf('set-back', 'b')).toBe(200);
+    });
+
     test('one that was taken twice is one seat', async () => {
       await addRoom('twice', 2, ['a', 'b', 'c']);
       await Promise.all([statusOf('twice', 'a'), statusOf('twice', 'a'), statusOf('twice', 'a')]);
