@@ -195,9 +195,12 @@ export const registerAuthentication = async (app: FastifyInstance, { keys, oidc,
   };
 };
 
-/** Keycloak tells of no session that has expired: its longest life is told to us. A service's token has no login. */
+/**
+ * Keycloak tells of no session that has expired: its longest life is told to us. A service's token has no login. An
+ * older Keycloak says `auth_time: 0` of logins outside a browser.
+ */
 const policyEndOf = ({ sid, auth_time, iat }: Claims, { loginMaxSeconds }: OidcSettings): number | null =>
-  sid === undefined || loginMaxSeconds === undefined ? null : ((auth_time ?? iat) + loginMaxSeconds) * 1000;
+  sid === undefined || loginMaxSeconds === undefined ? null : ((auth_time || iat) + loginMaxSeconds) * 1000;
 
 const isFrom = (payload: unknown, issuer: string): boolean =>
   typeof payload === 'object' && payload !== null && 'iss' in payload && payload.iss === issuer;

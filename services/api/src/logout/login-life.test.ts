@@ -43,6 +43,7 @@ describe('with a longest life of an hour, a login', () => {
   test.each([
     ['counts from when the person logged in', { sid: 's', auth_time: now() - 3_000 }, now() + 600],
     ['counts from the token where the provider does not say that', { sid: 's', iat: now() - 60 }, now() + 3_540],
+    ['counts from the token also where it says nought', { sid: 's', iat: now() - 60, auth_time: 0 }, now() + 3_540],
   ])('%s', async (_, claims, end) => {
     const answer = await join(api, claims);
     expect(answer.status).toBe(200);
