@@ -41,8 +41,11 @@ const maxRounds = 3;
  * Whoever leaves by own will gives the seat up after this time: a reload or a full reconnect says that it leaves, too.
  */
 const freedAfterLeavingMs = 15_000;
-/** After these the seat is free at once: it was taken away, taken over, or went with the room. */
-const freeingReasons = [removedReason, 'DUPLICATE_IDENTITY', 'ROOM_DELETED', 'ROOM_CLOSED'];
+/**
+ * After these the seat is free at once: it was taken away, or went with the room. Not after `DUPLICATE_IDENTITY`: who
+ * comes anew by the same identity has passed the gate as somebody inside, and is told of only when its media is up.
+ */
+const freeingReasons = [removedReason, 'ROOM_DELETED', 'ROOM_CLOSED'];
 
 /** LiveKit's clock says when somebody joined, the database's when the token was given: the gate, a moment before. */
 const clocksDifferByMs = 1_000;
@@ -57,10 +60,11 @@ const nearness = `array_position(array['left', 'left, due', 'inside', 'inside, d
 /**
  * Seats are held by people: who is inside, who was until a moment ago, and who has a token that was not used yet: no
  * session of that device has joined since, nor within the second before and was there still. Machines (recorders,
- * agents, ingress, SIP) and hidden people hold none. Of those who left, the last end of an identity counts, and a
- * removal of the person for all of the person's ends before it. A device that is inside or has just left keeps its seat
- * by whatever identity an earlier device policy gave it; a token does not, since it may still be used beside the new
- * one. A lease that goes on for more than twice its life was granted before the clock was set back: it holds nothing.
+ * agents, ingress, SIP) and hidden people hold none. Of those who left, the last end of an identity counts unless that
+ * identity is inside again, and a removal of the person for all of the person's ends before it. A device that is
+ * inside or has just left keeps its seat by whatever identity an earlier device policy gave it; a token does not,
+ * since it may still be used beside the new one. A lease that goes on for more than twice its life was granted before
+ * the clock was set back: it holds nothing.
  *
  * `ended_at` is bounded twice. The second bound is the rule; the index cannot use it, since `clock_timestamp()` is
  * volatile and the `case` depends on the row. The first is wider, constant within the statement, and there for the
@@ -86,6 +90,8 @@ const seatsSql = `
           select from sessions later where later.room_id = s.room_id and later.user_id = s.user_id
             and later.ended_at >= s.ended_at
             and (later.end_reason = '${removedReason}' or later.identity = s.identity and later.ended_at > s.ended_at))
+        and not exists (
+          select from sessions again where again.room_id = s.room_id and again.identity = s.identity and again.is_live)
     union all
     select l.room_id, l.identity, l.user_id, l.device_id, 'token'
       from wanted join seat_leases l using (room_id)

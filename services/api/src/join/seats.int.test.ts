@@ -227,6 +227,22 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
     if (ofOthers === 409) expect(await statusOf(room, 'u-7')).toBe(ofTheirs);
   });
 
+  test('who comes anew while the earlier session is still there keeps the seat until the new one is known', async () => {
+    await addRoom('anew', 1, ['u-7', 'a']);
+    await addStay('anew', { user: 'u-7' });
+    expect(await statusOf('anew', 'u-7')).toBe(200);
+    // LiveKit ends the earlier session as soon as it has the new one, and tells of that one when its media is up.
+    await pool.query(
+      `update sessions set is_live = false, end_reason = 'DUPLICATE_IDENTITY', ended_at = clock_timestamp() where room_id = 'anew'`,
+    );
+    await passSeconds('anew', 50);
+    expect(await statusOf('anew', 'a')).toBe(409);
+    expect(await statusOf('anew', 'u-7')).toBe(200);
+    await enter('anew', 'u-7', { left: ['CLIENT_INITIATED', 0] });
+    await passSeconds('anew', 16);
+    expect(await statusOf('anew', 'a')).toBe(200);
+  });
+
   describe('who left more than once in two minutes: the last time counts', () => {
     const lost = { left: ['CONNECTION_TIMEOUT', 60] } as const;
     test.each<[string, readonly Stay[], number]>([
@@ -462,6 +478,15 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
         await addStay('policy-removed', { ...phone, left: ['PARTICIPANT_REMOVED', 5] });
         expect(await statusOf('policy-removed', 'b')).toBe(200);
         expect(await statusOf('policy-removed', 'a', on('phone'))).toBe(409);
+      });
+
+      test('nor has one that another was inside in place of', async () => {
+        await addRoom('policy-replaced', 1, ['a', 'b'], multi);
+        await addStay('policy-replaced', { ...phone, left: ['DUPLICATE_IDENTITY', 5] });
+        await addStay('policy-replaced', { user: 'a', device: 'desk' });
+        expect(await statusOf('policy-replaced', 'b')).toBe(409);
+        expect(await statusOf('policy-replaced', 'a', on('phone'))).toBe(409);
+        expect(await statusOf('policy-replaced', 'a', on('desk'))).toBe(200);
       });
 
       test('a device inside twice is one device, and two seats', async () => {
