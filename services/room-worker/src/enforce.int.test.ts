@@ -1200,6 +1200,8 @@ describeWith(['postgres'], 'enforcing', () => {
       await parts.caughtUp();
       await answered();
       expect(livekit.callsOf('RemoveParticipant')).toEqual([]);
+      await until('it is counted', async () => (await answers())['absent kick'] === 1);
+      expect(parts.lines.filter((line) => line.includes('order has found nobody'))).toHaveLength(1);
     });
 
     test('a kick that has expired does nothing', async () => {
@@ -1276,6 +1278,7 @@ describeWith(['postgres'], 'enforcing', () => {
         { room, identity: 'u-7', track_sid: 'TR_1', muted: true },
       ]);
       expect(livekit.notices()).toEqual([{ to: ['u-7'], notice: { type: 'muted', trackSid: 'TR_1' } }]);
+      await until('the others are counted', async () => (await answers())['absent mute'] === 2);
     });
   });
 

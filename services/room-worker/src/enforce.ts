@@ -328,6 +328,10 @@ const carryOutEdge = async (dependencies: EnforcementDependencies, edge: Claimed
       }
       metrics.answers.inc({ action: edge.kind, reason: 'requested' });
       logger.info({ room: roomId, identity, kind: edge.kind }, 'order carried out');
+    } else {
+      // Gone, or here anew: whoever ordered it was answered that it would be carried out.
+      metrics.answers.inc({ action: 'absent', reason: edge.kind });
+      logger.info({ room: roomId, identity, kind: edge.kind }, 'order has found nobody');
     }
     await store.settleEdge(edge);
   } catch (error) {
