@@ -241,8 +241,8 @@ export const routes: readonly Route[] = [
     description:
       'For reverse proxies before LiveKit, never for clients: may whoever shows this LiveKit token enter its room now? ' +
       'The token is in `Authorization`, else in `access_token` of the original URI. 204 has a fresh token with the rights ' +
-      'of today, which the proxy sends on in place of the one that was shown. A path appended to this one is taken too, ' +
-      'and answered with 200: that is how Envoy asks.',
+      'of today, which the proxy sends on in place of the one that was shown. A path of the signalling appended to this ' +
+      'one is taken too, and answered with 200: that is how Envoy asks.',
     scopes: 'livekit',
     headers: {
       'X-Original-URI': z

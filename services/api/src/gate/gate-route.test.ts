@@ -421,6 +421,19 @@ test('each person has attempts of their own, whichever proxy asks; a refusal nam
   await few.close();
 });
 
+test('a path that leads elsewhere once its dots are read, as proxies do, is none of the gate, and is counted', async () => {
+  const strict = await startTestApi({ RATE_LIMIT_ADDRESS_PER_MINUTE: '4' });
+  const url = await strict.app.listen({ host: '127.0.0.1', port: 0 });
+  const paths = ['gate/../rooms/x', 'gate/%2e%2e/rooms/x', 'gate/..%2frooms/x', 'gate/rtc/../../x', 'gate/../rooms/x'];
+  const statuses: number[] = [];
+  for (const path of paths) {
+    const request = `GET /api/realtime/${path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n`;
+    statuses.push(readAnswer(await rawRequest(url, request)).status);
+  }
+  expect(statuses).toEqual([404, 404, 404, 404, 429]);
+  await strict.close();
+});
+
 test('another header, and LiveKit below a path of its host', async () => {
   const other = await startTestApi({ GATE_URI_HEADER: 'X-Forwarded-Uri', LIVEKIT_URL: 'wss://example.test/livekit/' });
   other.situations.set(at('room-42'), {});
@@ -429,6 +442,9 @@ test('another header, and LiveKit below a path of its host', async () => {
   expect(await status('x-forwarded-uri', `/livekit${inQuery(signed())}`)).toBe(204);
   expect(await status('x-forwarded-uri', inQuery(signed()))).toBe(401);
   expect(await status('x-original-uri', `/livekit${inQuery(signed())}`)).toBe(401);
+  const headers = { 'x-forwarded-uri': `/livekit${inQuery(signed())}` };
+  expect((await other.app.inject({ url: '/api/realtime/gate/livekit/rtc', headers })).statusCode).toBe(200);
+  expect((await other.app.inject({ url: '/api/realtime/gate/rtc', headers })).statusCode).toBe(404);
   await other.close();
 });
 

@@ -7,7 +7,7 @@ import { type JoinDependencies, nameOf } from '../join/join-route.ts';
 import type { MakeRoom } from '../join/make-room.ts';
 import { ProblemError, refuseOtherMethods } from '../problem.ts';
 import { createVerifiedCache } from '../verified-cache.ts';
-import { type GateAddress, readShownToken } from './shown-token.ts';
+import { type GateAddress, readShownToken, signallingPaths } from './shown-token.ts';
 import { createLivekitVerifier, leewayMs } from './verify-livekit-token.ts';
 import { readVisitor, type Visitor } from './visitor.ts';
 
@@ -35,9 +35,6 @@ export interface GateSettings extends GateAddress {
 
 export const gateOperation = 'gate';
 const url = '/api/realtime/gate';
-/** Envoy appends the path that its client asked for, and takes nothing but 200 for a yes. */
-const envoyUrl = `${url}/*`;
-
 /** Hooks that count one visitor's questions, whichever proxy asks them. */
 export type LimitBy = (keyOf: (request: FastifyRequest) => string) => onRequestHookHandler;
 
@@ -96,9 +93,12 @@ export const registerGate = (
     exposeHeadRoute: false,
     config: { operation: gateOperation },
   };
+  // Envoy appends the path that its client asked for, and takes nothing but 200 for a yes. Not any path, since proxies
+  // that keep the gate from clients read dots in it, which the router does not.
+  const envoyUrls = signallingPaths.map((path) => url + settings.pathPrefix + path);
   app.get(url, options, (request, reply) => answer(request, reply.code(204)));
-  app.get(envoyUrl, options, (request, reply) => answer(request, reply.code(200)));
-  for (const path of [url, envoyUrl]) refuseOtherMethods(app, path, ['GET']);
+  for (const path of envoyUrls) app.get(path, options, (request, reply) => answer(request, reply.code(200)));
+  for (const path of [url, ...envoyUrls]) refuseOtherMethods(app, path, ['GET']);
 };
 
 const visitorKey = ({ visitor }: FastifyRequest): string => visitor?.person?.userId ?? visitor?.claims.sub ?? '';

@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http';
 import { ProblemError } from '../problem.ts';
 
 /** Where LiveKit's clients open their signalling (livekit pkg/service/rtcservice.go), and nothing else of LiveKit's. */
-const signallingPaths = ['/rtc', '/rtc/v1', '/rtc/validate', '/rtc/v1/validate'];
+export const signallingPaths = ['/rtc', '/rtc/v1', '/rtc/validate', '/rtc/v1/validate'];
 
 /** Why a proxy's question is refused before any token is looked at. For operators only. */
 export type UnreadableReason =
