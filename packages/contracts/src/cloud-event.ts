@@ -55,11 +55,20 @@ export const mediaTypes = {
 /** Attribute names that are carried as `ce_*` headers, in the order in which they are written. */
 export const contextAttributes = Object.keys(CloudEventContext.shape) as (keyof CloudEventContext)[];
 
+/** Whether a message of this content type is a whole CloudEvent, its data within. */
+export const isStructured = (contentType: unknown): boolean =>
+  typeof contentType === 'string' && contentType.split(';', 1)[0]?.trim().toLowerCase() === mediaTypes.structured;
+
 const pad = (sequence: string): string => sequence.padStart(20, '0');
 
-/** Headers of the Kafka binding's binary mode (`datacontenttype` travels as `content-type`). */
+/**
+ * Headers of the Kafka binding's binary mode (`datacontenttype` travels as `content-type`). Data that are an event
+ * themselves travel as plain JSON: by their own type the record would be read as that event, and not as this one.
+ */
 export const toBinaryHeaders = (context: CloudEventContext): Record<string, string> => {
-  const headers: Record<string, string> = { 'content-type': context.datacontenttype ?? 'application/json' };
+  const { datacontenttype = 'application/json' } = context;
+  const contentType = isStructured(datacontenttype) ? 'application/json' : datacontenttype;
+  const headers: Record<string, string> = { 'content-type': contentType };
   for (const name of contextAttributes) {
     const value = context[name];
     if (value === undefined || name === 'datacontenttype') continue;

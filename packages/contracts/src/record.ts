@@ -1,5 +1,11 @@
 import { z } from 'zod';
-import { type CloudEvent, type CloudEventContext, fromAttributes, fromStructured, mediaTypes } from './cloud-event.ts';
+import {
+  type CloudEvent,
+  type CloudEventContext,
+  fromAttributes,
+  fromStructured,
+  isStructured,
+} from './cloud-event.ts';
 import { faultsOf } from './faults.ts';
 import type { ProblemFault } from './problems.ts';
 
@@ -58,9 +64,6 @@ const withLowerCaseNames = (headers: RecordBytes['headers']): RecordBytes['heade
   const lowered = Object.entries(headers).map(([name, bytes]) => [name.toLowerCase(), bytes] as const);
   return { ...Object.fromEntries(lowered), ...headers };
 };
-
-const isStructured = (contentType: unknown): boolean =>
-  typeof contentType === 'string' && contentType.split(';', 1)[0]?.trim().toLowerCase() === mediaTypes.structured;
 
 /** What a broken envelope still says. */
 const Remains = z.object({ type: z.string().optional().catch(undefined), data: z.unknown().optional() }).catch({});

@@ -132,6 +132,18 @@ describe('202', () => {
     expect(appended()).toMatchObject([{ data: { zzFuture: { a: [1] } } }]);
   });
 
+  test.each([structured, `${structured}; charset=utf-8`, 'Application/CloudEvents+JSON'])(
+    'data that are an event themselves do not pass for the event, whose scope was asked for: %s',
+    async (datacontenttype) => {
+      const within = event({ type: 'dead_letter.discarded', data: { topic: 't', partition: 0, offset: '7' } });
+      const data = { ...within, userId: 'u-7', role: 'speaker' };
+      expect((await publish(structured, event({ datacontenttype, data }))).statusCode).toBe(202);
+      expect((await publish(batch, [event({ datacontenttype, data })])).statusCode).toBe(202);
+      const asAsked = { context: { type: 'member.added' }, data };
+      expect(appended()).toMatchObject([asAsked, asAsked]);
+    },
+  );
+
   test('the origin of the trace is kept', async () => {
     const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
     await publish(structured, event({ traceparent }));
