@@ -66,6 +66,7 @@ for (const { name, parts, start } of doors) {
 
     beforeAll(async () => {
       api = await startUpstream('api', (seen) => {
+        if (seen.url === '/api/realtime/rooms/hangs/join') return 'hang';
         if (seen.url?.startsWith('/api/realtime/gate') !== true) return 200;
         questions.push(seen);
         return refusals[tokenOf(seen)] ?? (seen.url === '/api/realtime/gate' ? 204 : 200);
@@ -331,6 +332,8 @@ for (const { name, parts, start } of doors) {
 
     if (name === 'nginx')
       describe('the api behind the same door', () => {
+        const tryAgain = { status: 503, allowOrigin: '*', retryAfter: '1', seen: undefined };
+
         test.each(['/api/realtime/rooms/standup/join', '/api/realtime/rooms/a%2Fb/join?x=1', '/api/realtime/events'])(
           '%s',
           async (path) => {
@@ -346,6 +349,20 @@ for (const { name, parts, start } of doors) {
           '/api/realtime/%6fidc%2Fbackchannel-logout',
         ])("the provider's route is no client's: %s", async (path) => {
           expect(await ask(path, { body: 'logout_token=x' })).toMatchObject({ status: 404, seen: undefined });
+        });
+
+        test('who asks an api that hangs is told to try again', { timeout: 60_000 }, async () => {
+          expect(await ask('/api/realtime/rooms/hangs/join', { body: '{}' })).toMatchObject(tryAgain);
+        });
+
+        test('so is who asks an api that is down', async () => {
+          const { port } = api.address() as AddressInfo;
+          api.closeAllConnections();
+          api.close();
+          await once(api, 'close');
+          expect(await ask('/api/realtime/rooms/standup')).toMatchObject(tryAgain);
+          api.listen(port, '127.0.0.1');
+          await once(api, 'listening');
         });
 
         test('a token of 20 KiB', async () => {
