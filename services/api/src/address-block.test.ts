@@ -24,6 +24,7 @@ test.each([
   ['unknown:5000', 'unknown'],
   ['192.0.2.1:port', '192.0.2.1:port'],
   ['', ''],
+  [undefined, ''],
 ])('%s counts as %s', (address, block) => {
   expect(addressBlockOf(address)).toBe(block);
 });

@@ -8,9 +8,10 @@ const withPortOrBrackets = /^(?:([^:]*):\d+|\[(.*)\](?::\d+)?)$/;
 
 /**
  * Whom an address is counted as: an IPv4 address is one, of an IPv6 address whoever has the first 64 bits has all the
- * others.
+ * others. Who has reset the connection by now has none any more, whatever Fastify's types say: all of them are one.
  */
-export const addressBlockOf = (written: string): string => {
+export const addressBlockOf = (written: string | undefined): string => {
+  if (written === undefined) return '';
   if (!written.includes(':')) return written;
   const address = written.replace(withPortOrBrackets, '$1$2');
   if (!isIPv6(address)) return address;

@@ -1,5 +1,7 @@
+import { once } from 'node:events';
+import { connect } from 'node:net';
 import { Problem } from '@realtime-service/contracts';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { at, startTestApi, type TestApi } from '../test/test-api.ts';
 
 let api: TestApi;
@@ -185,6 +187,20 @@ describe('too much', () => {
       401, 401, 429,
     ]);
     expect(await ask('2001:db8:0:1::1')).toBe(401);
+    await strict.close();
+  });
+
+  test('whoever resets the connection at once is counted too, and is no error of ours', async () => {
+    const strict = await startTestApi({ RATE_LIMIT_ADDRESS_PER_MINUTE: '1' });
+    const address = new URL(await strict.app.listen({ host: '127.0.0.1', port: 0 }));
+    for (let n = 0; n < 2; n += 1) {
+      const socket = connect(Number(address.port), address.hostname);
+      socket.write('GET /nowhere HTTP/1.1\r\nhost: x\r\n\r\n', () => socket.resetAndDestroy());
+      await once(socket, 'close');
+    }
+    await vi.waitFor(() => expect(strict.lines).toHaveLength(2));
+    const codes = strict.lines.map((line) => JSON.parse(line).code);
+    expect(codes).toEqual(['route_not_found', 'rate_limited']);
     await strict.close();
   });
 
