@@ -7,7 +7,7 @@
 import { createRequire, syncBuiltinESMExports } from 'node:module';
 import { context, propagation, type TextMapPropagator, trace } from '@opentelemetry/api';
 import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks';
-import { CompositePropagator, W3CBaggagePropagator, W3CTraceContextPropagator } from '@opentelemetry/core';
+import { CompositePropagator, W3CTraceContextPropagator } from '@opentelemetry/core';
 import { type Instrumentation, registerInstrumentations } from '@opentelemetry/instrumentation';
 import { B3Propagator } from '@opentelemetry/propagator-b3';
 import { envDetector, hostDetector, serviceInstanceIdDetector } from '@opentelemetry/resources';
@@ -94,6 +94,6 @@ function createPropagator(): TextMapPropagator {
     fields: () => b3.fields(),
   };
   return new CompositePropagator({
-    propagators: [b3Reader, new W3CTraceContextPropagator(), new W3CBaggagePropagator()],
+    propagators: [b3Reader, new W3CTraceContextPropagator()],
   });
 }

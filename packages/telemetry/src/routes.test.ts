@@ -3,7 +3,7 @@ import { type IncomingMessage, request } from 'node:http';
 import { json } from 'node:stream/consumers';
 import { context, propagation, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api';
 import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks';
-import { W3CTraceContextPropagator } from '@opentelemetry/core';
+import { CompositePropagator, W3CBaggagePropagator, W3CTraceContextPropagator } from '@opentelemetry/core';
 import { InMemorySpanExporter, SimpleSpanProcessor, TracerProvider } from '@opentelemetry/sdk-trace';
 import Fastify from 'fastify';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
@@ -37,7 +37,8 @@ describe('traceRoutes', () => {
 
   beforeAll(() => {
     context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable());
-    propagation.setGlobalPropagator(new W3CTraceContextPropagator());
+    const propagators = [new W3CTraceContextPropagator(), new W3CBaggagePropagator()];
+    propagation.setGlobalPropagator(new CompositePropagator({ propagators }));
     trace.setGlobalTracerProvider(new TracerProvider({ spanProcessors: [new SimpleSpanProcessor({ exporter })] }));
   });
   beforeEach(() => exporter.reset());
@@ -96,6 +97,20 @@ describe('traceRoutes', () => {
     expect(seen).toBe(`00-${traceId}-${span?.spanContext().spanId}-01`);
     expect(span?.attributes).toMatchObject({ 'http.route': '/rooms/:roomId', 'http.response.status_code': 200 });
     expect(JSON.stringify(span?.attributes)).not.toContain('secret');
+  });
+
+  it('lets nothing but the trace of what a caller says go on to others', async () => {
+    const app = Fastify();
+    running.push(app);
+    traceRoutes(app);
+    app.get('/', () => {
+      const carrier = {};
+      propagation.inject(context.active(), carrier);
+      return carrier;
+    });
+    const headers = { traceparent, baggage: 'user.email=ann%40example.test' };
+    const goesOn: object = (await app.inject({ url: '/', headers })).json();
+    expect(Object.keys(goesOn)).toEqual(['traceparent']);
   });
 
   it('covers the refusal of a body that cannot be read', async () => {

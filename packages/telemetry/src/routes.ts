@@ -64,7 +64,8 @@ export function traceRoutes<L extends FastifyBaseLogger, P extends FastifyTypePr
 
 /** Opens the span of one request and continues within it. */
 function traceRequest(request: RequestToTrace, reply: ReplyToTrace, next: () => void): void {
-  const parent = propagation.extract(ROOT_CONTEXT, request.headers);
+  // Baggage is left behind: a caller's would go into the log, for good, and into others' records of the same batch.
+  const parent = propagation.deleteBaggage(propagation.extract(ROOT_CONTEXT, request.headers));
   const { method } = request;
   const { url } = routeOf(request);
   const name = url === undefined ? method : `${method} ${url}`;
