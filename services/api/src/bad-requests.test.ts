@@ -334,6 +334,13 @@ describe('what no HTTP client would send', () => {
     expectRefusal({ statusCode: status, body }, [400]);
   });
 
+  test('an event whose subject came twice is about no room that anybody meant', async () => {
+    const attributes = ['specversion: 1.0', 'id: 1', 'source: /s', 'type: room.locked', 'subject: a', 'Subject: b'];
+    const headers = attributes.map((attribute) => `ce-${attribute}\r\n`).join('');
+    const { status, body } = readAnswer(await rawRequest(url, post('/api/realtime/events', headers)));
+    expectRefusal({ statusCode: status, body }, [422, '/subject']);
+  });
+
   test('chunks are a body like any other', async () => {
     const chunked = 'Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n';
     const good = readAnswer(

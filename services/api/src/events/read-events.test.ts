@@ -3,8 +3,9 @@ import { ProblemError } from '../problem.ts';
 import { publisherScope, readEvents } from './read-events.ts';
 
 const faultsOf = (body: readonly unknown[]) => {
+  const headers = { 'content-type': 'application/cloudevents-batch+json' };
   try {
-    readEvents({ body, headers: { 'content-type': 'application/cloudevents-batch+json' } }, new Set([publisherScope]));
+    readEvents({ body, headers, raw: { rawHeaders: [] } }, new Set([publisherScope]));
   } catch (error) {
     if (error instanceof ProblemError) return error.details.faults;
     throw error;

@@ -75,20 +75,31 @@ const readBatch = (elements: readonly unknown[], scopes: ReadonlySet<string>): R
 const mediaTypeOf = (headers: FastifyRequest['headers']): string | undefined =>
   headers['content-type']?.split(';', 1)[0]?.trim().toLowerCase();
 
+/** Node joins what came twice, others take the first or the last: two rooms' names would be a third one's. */
+const repeatedAttributes = (rawHeaders: readonly string[]): ProblemFault[] => {
+  const names = rawHeaders.filter((_, at) => at % 2 === 0).map((name) => name.toLowerCase());
+  const repeated = names.filter((name, at) => name.startsWith('ce-') && names.indexOf(name) < at);
+  return [...new Set(repeated)].map((name) => ({
+    path: `/${name.slice('ce-'.length)}`,
+    message: 'must be there once',
+  }));
+};
+
+interface EventsRequest extends Pick<FastifyRequest, 'body' | 'headers'> {
+  readonly raw: Pick<FastifyRequest['raw'], 'rawHeaders'>;
+}
+
 /**
  * The events of a request in any of the three modes of the CloudEvents HTTP binding, all of them good.
  * @throws {ProblemError} 422 naming the first hundred faults, in a batch by the event's index
  */
-export const readEvents = (
-  { body, headers }: Pick<FastifyRequest, 'body' | 'headers'>,
-  scopes: ReadonlySet<string>,
-): ReadEvent[] => {
+export const readEvents = ({ body, headers, raw }: EventsRequest, scopes: ReadonlySet<string>): ReadEvent[] => {
   const mediaType = mediaTypeOf(headers);
   if (mediaType !== mediaTypes.batch) {
-    const reading = readEvent(
-      () => (mediaType === mediaTypes.structured ? fromStructured(body) : fromHttpBinary(headers, body)),
-      scopes,
-    );
+    const isStructured = mediaType === mediaTypes.structured;
+    const repeated = isStructured ? [] : repeatedAttributes(raw.rawHeaders);
+    if (repeated.length > 0) throw invalid(repeated);
+    const reading = readEvent(() => (isStructured ? fromStructured(body) : fromHttpBinary(headers, body)), scopes);
     if ('faults' in reading) throw invalid(reading.faults);
     return [reading.event];
   }
