@@ -351,6 +351,18 @@ const replaceMembers = (
   ];
 };
 
+/** Full state of a room's members, which settles every doubt about the room, too. */
+export const evolveFullState = (
+  entities: RoomEntities,
+  roomId: string,
+  members: readonly MemberData[],
+  origin: Origin,
+): RoomChange[] => {
+  const named = new Map(members.map((member) => [member.userId, member]));
+  const changes = replaceMembers(entities, roomId, named, asMemberOrigin(origin));
+  return [...withoutHealing(changes), ...healRoom(entities, roomId, origin)];
+};
+
 const createRoom = (
   entities: RoomEntities,
   roomId: string,
@@ -359,16 +371,12 @@ const createRoom = (
 ): RoomChange[] => {
   const header = changeHeader(entities, roomId, origin, (stored) => createdHeader(roomId, data, stored));
   if (data.members === undefined) return header;
-  const named = new Map(data.members.map((member) => [member.userId, member]));
-  const memberOrigin = asMemberOrigin(origin);
-  if (header.length > 0) {
-    const changes = [...header, ...replaceMembers(entities, roomId, named, memberOrigin)];
-    return [...withoutHealing(changes), ...healRoom(entities, roomId, origin)];
-  }
+  if (header.length > 0) return [...withoutHealing(header), ...evolveFullState(entities, roomId, data.members, origin)];
   // Overtaken by a newer header: it is no full state any more, but a person it alone names is still a fact.
+  const named = new Map(data.members.map((member) => [member.userId, member]));
   return [...named.values()]
     .filter(({ userId }) => !entities.members.has(keyOf(roomId, userId)))
-    .flatMap((member) => addMember(entities, roomId, member, memberOrigin));
+    .flatMap((member) => addMember(entities, roomId, member, asMemberOrigin(origin)));
 };
 
 /**

@@ -382,6 +382,32 @@ describe('a dead letter that is retried', () => {
     expect(isSuspect(set, 'u9')).toBe(false);
   });
 
+  test('full state takes away what stands below it, also where the header stands above it', () => {
+    const members = [{ userId: 'u7', role: 'host' as const }];
+    const { set } = retried(
+      lost(fact('room.created', { name: 'Standup', members })),
+      [added('u9', 'speaker')],
+      [fact('room.updated', { name: 'Retro' }), added('u10', 'speaker')],
+    );
+    expect(roomIn(set)?.name).toBe('Retro');
+    expect(memberIn(set, 'u7')).toMatchObject({ role: 'host', isRemoved: false });
+    expect(memberIn(set, 'u9')).toMatchObject({ isRemoved: true });
+    expect(memberIn(set, 'u10')).toMatchObject({ isRemoved: false });
+  });
+
+  test('full state beside facts of another partition removes whom it does not name, and gives them nothing else', () => {
+    const elsewhere = { partition: 1 };
+    const members = [{ userId: 'u7', role: 'host' as const }];
+    const { set } = retried(
+      lost(fact('room.created', { name: 'Standup', members })),
+      [fact('room.created', { name: 'Retro' }, elsewhere), added('u7', 'listener', elsewhere)],
+      [added('u9', 'speaker', elsewhere)],
+    );
+    expect(roomIn(set)?.name).toBe('Retro');
+    expect(memberIn(set, 'u7')).toMatchObject({ role: 'listener', isRemoved: false });
+    expect(memberIn(set, 'u9')).toMatchObject({ isRemoved: true });
+  });
+
   test('settles no doubt of another dead letter that is newer', () => {
     const { set } = retried(
       lostRemoval,

@@ -13,6 +13,7 @@ import { isLaterInLog, type Origin } from './origin.ts';
 import {
   type Doubted,
   doubted,
+  evolveFullState,
   evolveRoom,
   isHarmless,
   keyOf,
@@ -121,14 +122,25 @@ const onlyTakesRights: ReadonlySet<RoomEventType> = new Set([
   'user.disabled',
 ]);
 
+/** Whom full state does not name loses rights, whatever else it says. */
+const isRemoval = ({ entity, row }: RoomChange): boolean => entity === 'member' && row.isRemoved;
+
+/** A header that stands above full state has not overtaken it: that was a dead letter, and counts at its own place. */
+const evolveRowByRow = (entities: RoomEntities, event: RoomEvent, origin: Origin): RoomChange[] => {
+  const members = event.type === 'room.created' ? event.data.members : undefined;
+  const header = entities.rooms.get(event.subject)?.origin ?? null;
+  if (members === undefined || isLaterInLog(origin, header)) return evolveRoom(entities, event, origin);
+  return evolveFullState(entities, event.subject, members, origin);
+};
+
 /**
  * Folds a dead letter that has become readable, with its own place as provenance and version: it changes only entities
  * whose position is below that place, whatever the fold would merge in its own order. Where the entity's last fact
  * stands in another partition, nothing tells which came first: then it may take rights away, and give none.
  */
 export const evolveRetried = (entities: RoomEntities, event: RoomEvent, origin: Origin): RoomChange[] =>
-  evolveRoom(entities, event, origin).filter((change) => {
+  evolveRowByRow(entities, event, origin).filter((change) => {
     const stored = placeOf(entities, change);
     const isElsewhere = stored !== null && (stored.partition !== origin.partition || stored.topic !== origin.topic);
-    return isElsewhere ? onlyTakesRights.has(event.type) : isLaterInLog(origin, stored);
+    return isElsewhere ? onlyTakesRights.has(event.type) || isRemoval(change) : isLaterInLog(origin, stored);
   });
