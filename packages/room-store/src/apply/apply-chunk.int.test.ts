@@ -1,4 +1,4 @@
-import type { RoomEvent } from '@realtime-service/contracts';
+import { type RoomEvent, topics } from '@realtime-service/contracts';
 import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -9,11 +9,20 @@ import {
   joined,
   livekitRecord,
   projection,
+  removed,
   roomRecord,
   startDatabase,
 } from '../../test/given.ts';
 import { storeContract } from '../../test/store-contract.ts';
-import { applyChunk, type ChunkStore, createPostgresStore, type Pool, readProjection } from '../index.ts';
+import { statementTimeoutMs } from '../database/database.ts';
+import {
+  applyChunk,
+  type ChunkRecord,
+  type ChunkStore,
+  createPostgresStore,
+  type Pool,
+  readProjection,
+} from '../index.ts';
 
 describeWith(['postgres'], 'the store in PostgreSQL', () => {
   let pool: Pool;
@@ -111,6 +120,46 @@ describeWith(['postgres'], 'the store in PostgreSQL', () => {
       for (const table of tables) await pool.query(`alter table ${table} drop column newer`);
     }
   });
+
+  test('slow statements end no chunk that has a dead letter, an action on one and an order', async () => {
+    const store = createPostgresStore(pool);
+    const dead = { reason: 'invalid_data', message: '', key: null, value: null, headers: {} } as const;
+    const unreadable = { key: 'r', type: 'member.removed', data: { userId: 'eve' } };
+    const lost = (offset: number): ChunkRecord => ({
+      ...roomRecord(offset, removed('r', 'eve')),
+      factKey: null,
+      content: { kind: 'dead', dead, unreadable },
+    });
+    await applyChunk(store, chunkOf([lost(0)]));
+    const position = { topic: topics.roomEvents, partition: 0, offset: '0' };
+    const ban: RoomEvent = { type: 'member.banned', subject: 'r', data: { userId: 'bob', privilege: 'join' } };
+    const kick: RoomEvent = {
+      type: 'participant.kick_requested',
+      subject: 'r',
+      data: { participantSid: 'PA_1', identity: 'ann', by: 'host' },
+    };
+    const tables = ['members', 'bans', 'applied_facts'];
+    // Each within a statement's time, all of them together not.
+    await pool.query(`create function slowly() returns trigger language plpgsql as
+      $$ begin perform pg_sleep(${(statementTimeoutMs / 1000) * 0.45}); return null; end $$`);
+    for (const table of tables)
+      await pool.query(`create trigger slowly before insert on ${table} for each statement execute function slowly()`);
+    try {
+      const events = [
+        added('r', 'ann'),
+        ban,
+        kick,
+        { type: 'dead_letter.discarded', subject: 'r', data: position },
+      ] as const;
+      const records = [...events.map((event, at) => roomRecord(at + 1, event)), lost(5)];
+      expect(await applyChunk(store, chunkOf(records))).toMatchObject({ counts: { applied: 4, dead: 1 } });
+    } finally {
+      await pool.query('drop function slowly() cascade');
+    }
+    const letters = await pool.query('select status from dead_letters order by "offset"');
+    expect(letters.rows).toEqual([{ status: 'discarded' }, { status: 'open' }]);
+    expect((await pool.query('select kind from edges')).rows).toEqual([{ kind: 'kick' }]);
+  }, 30_000);
 
   test('what cannot be stored leaves nothing behind', async () => {
     const unstorable = roomRecord(1, added('r', 'ann'));

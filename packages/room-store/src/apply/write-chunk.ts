@@ -65,7 +65,8 @@ const writeDeadLetters = async (client: Client, writes: ChunkWrites): Promise<vo
     const encoded = Object.fromEntries(
       Object.entries(headers).map(([name, bytes]) => [name.replaceAll('\0', '\uFFFD'), bytes.toString('base64')]),
     );
-    return client.query(
+    return send(
+      client,
       `insert into dead_letters (topic, "partition", "offset", recorded_at, key, value, headers, reason, message, type, subject)
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) on conflict do nothing`,
       [
@@ -88,7 +89,8 @@ const writeDeadLetters = async (client: Client, writes: ChunkWrites): Promise<vo
 
 const writeEdges = async (client: Client, writes: ChunkWrites): Promise<void> => {
   const inserts = writes.edges.map(({ row, trace }) =>
-    client.query(
+    send(
+      client,
       `insert into edges (kind, room_id, identity, participant_sid, track_sid, requested_by, reason, trace, expires_at)
         values ($1, $2, $3, $4, $5, $6, $7, $8,
           least($9::timestamptz, clock_timestamp()) + make_interval(secs => ${edgeLifeSeconds}))`,

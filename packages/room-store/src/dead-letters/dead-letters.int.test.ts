@@ -32,13 +32,13 @@ const anyEvent: fc.Arbitrary<RoomEvent> = fc.oneof(
     .map((userId): RoomEvent => ({ type: 'member.banned', subject: room, data: { userId, privilege: 'data' } })),
   fc.constant<RoomEvent>({ type: 'room.locked', subject: room, data: undefined }),
   fc.constant(created(room)),
-  fc
-    .subarray(['ann', 'bob'])
-    .map((named): RoomEvent => ({
+  fc.subarray(['ann', 'bob']).map(
+    (named): RoomEvent => ({
       type: 'room.created',
       subject: room,
       data: { members: named.map((userId) => ({ userId, role: 'listener' })) },
-    })),
+    }),
+  ),
 );
 /** Few ids, so that some come twice: told again after they were lost, and the other way round. */
 const anyId = fc.integer({ min: 0, max: 8 }).map((n) => `id-${n}`);

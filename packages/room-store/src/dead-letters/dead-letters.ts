@@ -2,6 +2,7 @@ import { type LogPosition, toLogPosition } from '@realtime-service/contracts';
 import { isLaterInLog, isSamePlace, type Origin } from '@realtime-service/room-model';
 import type { ChunkRecord, DeadLetter, RetryOutcome } from '../apply/chunk.ts';
 import { allInOrder, type Client } from '../database/database.ts';
+import { send } from '../database/statement.ts';
 
 type Row = Record<string, unknown>;
 
@@ -97,7 +98,8 @@ const settle = async (client: Client, { letter, outcome, origin }: Settlement): 
   const isIt = 'topic = $1 and "partition" = $2 and "offset" = $3';
   if (outcome.kind === 'dead') {
     // Published again where that says something new.
-    await client.query(
+    await send(
+      client,
       `update dead_letters set reason = $4, message = $5, is_relayed = is_relayed and reason = $4 and message = $5
         where ${isIt} and status = 'open'`,
       [...at, outcome.reason, outcome.message],
@@ -106,7 +108,8 @@ const settle = async (client: Client, { letter, outcome, origin }: Settlement): 
   }
   const by = [origin.topic, origin.partition, origin.offset.toString(), new Date(origin.timeMs)];
   const status = outcome.kind === 'discarded' ? 'discarded' : 'retried';
-  await client.query(
+  await send(
+    client,
     `update dead_letters set settled_topic = $4, settled_partition = $5, settled_offset = $6, settled_at = $7,
       status = $8 where ${isIt} and status = any ($9)`,
     [...at, ...by, status, settledFrom[status]],
