@@ -418,6 +418,20 @@ describe('a dead letter that is retried', () => {
     expect(isSuspect(set, 'u7')).toBe(true);
   });
 
+  test.each<{ why: string; lost: Told }>([
+    { why: 'an addition', lost: added('u7', 'host') },
+    { why: 'full state', lost: fact('room.created', { members: [{ userId: 'u7', role: 'host' }] }) },
+  ])('settles no doubt of another partition, where it may be the older one: $why', ({ lost: told }) => {
+    const elsewhere = { partition: 1 };
+    const { set } = retried(
+      lost(told),
+      [fact('room.created', {}, elsewhere), added('u7', 'speaker', elsewhere)],
+      [dead('member.removed', { userId: 'u7', reason: 7 }, elsewhere)],
+    );
+    expect(memberIn(set, 'u7')).toMatchObject({ role: 'speaker', isRemoved: false });
+    expect(isSuspect(set, 'u7')).toBe(true);
+  });
+
   test('twice changes nothing more', () => {
     const { again, changes } = retried(lostRemoval, [added('u7', 'speaker')], []);
     expect(changes).toBe(2);

@@ -106,8 +106,9 @@ const placeOf = (entities: RoomEntities, { entity, row }: RoomChange): LogPositi
       return entities.bans.get(keyOf(row.roomId, row.userId, row.privilege))?.origin ?? null;
     case 'user':
       return entities.users.get(row.userId)?.origin ?? null;
-    case 'login':
     case 'suspect':
+      return row.cause;
+    case 'login':
     case 'edge':
       return null;
   }
@@ -117,13 +118,13 @@ const placeOf = (entities: RoomEntities, { entity, row }: RoomChange): LogPositi
 const onlyTakesRights: ReadonlySet<RoomEventType> = new Set([
   'room.locked',
   'room.closed',
-  'member.removed',
   'member.banned',
   'user.disabled',
 ]);
 
-/** Whom full state does not name loses rights, whatever else it says. */
-const isRemoval = ({ entity, row }: RoomChange): boolean => entity === 'member' && row.isRemoved;
+/** Full state, too, takes rights away from whom it does not name. The end of a doubt gives some back. */
+const takesRights = (type: RoomEventType, { entity, row }: RoomChange): boolean =>
+  entity === 'member' ? row.isRemoved : entity !== 'suspect' && onlyTakesRights.has(type);
 
 /** A header that stands above full state has not overtaken it: that was a dead letter, and counts at its own place. */
 const evolveRowByRow = (entities: RoomEntities, event: RoomEvent, origin: Origin): RoomChange[] => {
@@ -135,12 +136,13 @@ const evolveRowByRow = (entities: RoomEntities, event: RoomEvent, origin: Origin
 
 /**
  * Folds a dead letter that has become readable, with its own place as provenance and version: it changes only entities
- * whose position is below that place, whatever the fold would merge in its own order. Where the entity's last fact
- * stands in another partition, nothing tells which came first: then it may take rights away, and give none.
+ * whose position is below that place, whatever the fold would merge in its own order. Where the entity's last fact, or
+ * what left the doubt, stands in another partition, nothing tells which came first: then it may take rights away, and
+ * give none.
  */
 export const evolveRetried = (entities: RoomEntities, event: RoomEvent, origin: Origin): RoomChange[] =>
   evolveRowByRow(entities, event, origin).filter((change) => {
     const stored = placeOf(entities, change);
     const isElsewhere = stored !== null && (stored.partition !== origin.partition || stored.topic !== origin.topic);
-    return isElsewhere ? onlyTakesRights.has(event.type) || isRemoval(change) : isLaterInLog(origin, stored);
+    return isElsewhere ? takesRights(event.type, change) : isLaterInLog(origin, stored);
   });
