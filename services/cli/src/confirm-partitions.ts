@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { topics } from '@realtime-service/contracts';
 import type { BatchOutcome, LogBatch } from '@realtime-service/event-log';
@@ -90,7 +91,8 @@ const drainOnce = async (grown: Grown, { settings, pool, log, terminal, ending }
   const total = await readLeft();
   terminal.tell(`Applying ${plural(total, 'record')} that stand in the ${plural(known, 'partition')} from before\n`);
   const consumer = (await log(terminal.tell)).consume({
-    group: 'realtime-confirm-partitions',
+    // Of its own: for another database, which has to confirm the topic too, half of the partitions would be left alone.
+    group: `realtime-confirm-partitions-${randomUUID()}`,
     topics: [topic],
     concurrency: 4,
     onBatch: drainBatch(createPostgresStore(pool), grown),

@@ -1,4 +1,5 @@
 // A thread of `realtime rebuild`: fills the second set with its share of the partitions until it is told to stop.
+import { randomUUID } from 'node:crypto';
 import { parentPort, workerData } from 'node:worker_threads';
 import { topics } from '@realtime-service/contracts';
 import { openEventLog } from '@realtime-service/event-log';
@@ -47,8 +48,8 @@ const pool = createPool({
 const log = await openEventLog(settings, { clientId: 'realtime-rebuild', pool, writeLog: () => undefined });
 
 const consumer = log.consume({
-  // A group of its own: who reads what is decided by the shares.
-  group: `realtime-rebuild-${index}`,
+  // Of its own: the shares decide who reads what, and the rebuild of another database would be given half of it.
+  group: `realtime-rebuild-${randomUUID()}`,
   topics: [topic],
   concurrency: lanesAtOnce,
   maxBatchRecords,

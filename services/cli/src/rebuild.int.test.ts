@@ -35,10 +35,9 @@ const timeoutMs = 120_000;
 const script = fileURLToPath(new URL('./main.ts', import.meta.url));
 
 /** `realtime rebuild` under way: its progress as it comes, and means to end it. */
-const startRebuild = (url: string, ...args: readonly string[]) => {
-  const child = spawn(process.execPath, [script, 'rebuild', ...args], {
-    env: { PATH: '/usr/bin:/bin', DATABASE_URL: url },
-  });
+const startRebuild = (url: string, ...args: readonly string[]) => startRebuildWith({ DATABASE_URL: url }, ...args);
+const startRebuildWith = (env: Readonly<Record<string, string>>, ...args: readonly string[]) => {
+  const child = spawn(process.execPath, [script, 'rebuild', ...args], { env: { PATH: '/usr/bin:/bin', ...env } });
   let told = '';
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     told += text;
@@ -551,19 +550,24 @@ describeWith(['postgres'], 'realtime rebuild', () => {
 
 describeWith(['postgres', 'kafka'], 'realtime rebuild, on Kafka', () => {
   test(
-    'makes the same bytes, is verified by two at once, and refuses a topic that has lost its beginning',
+    "makes the same bytes beside another database's rebuild, is verified by two at once, refuses a lost beginning",
     async () => {
       const kafka = await startKafka();
       await kafka.createTopics(consumedTopics.map((topic) => ({ topic, partitions: partitionCount })));
-      const database = await startRebuiltDatabase(() =>
-        createKafkaLog({ brokers: kafka.brokers, clientId: 'test', writeLog: () => undefined }),
-      );
+      const openLog = () => createKafkaLog({ brokers: kafka.brokers, clientId: 'test', writeLog: () => undefined });
+      const [database, other] = await Promise.all([startRebuiltDatabase(openLog), startRebuiltDatabase(openLog)]);
       const env = { DATABASE_URL: database.url, KAFKA_BROKERS: kafka.brokers.join(',') };
       await appendHistory(database, { seed: 11, count: 1_500 });
-      await database.caughtUp();
+      await Promise.all([database.caughtUp(), other.caughtUp()]);
       const state = await database.state();
       await database.pool.query('delete from members');
+      const { release } = await holdTables(other.pool);
+      const otherRebuild = startRebuildWith({ ...env, DATABASE_URL: other.url });
+      await otherRebuild.hasTold('The tables are in use');
       expect(await runRealtime(env, 'rebuild')).toMatchObject({ code: 0 });
+      await release();
+      expect(await otherRebuild.ended).toEqual([0, null]);
+      await other.stop();
       expect(await database.state()).toEqual(state);
       const verified = await Promise.all([runRealtime(env, 'verify'), runRealtime(env, 'verify')]);
       expect(verified).toMatchObject([{ code: 0 }, { code: 0 }]);

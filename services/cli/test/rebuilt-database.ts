@@ -54,7 +54,7 @@ export const startRebuiltDatabase = async (openLog?: (pool: Pool) => EventLog): 
     await preparePositions(pool, activeProjection, each, partitionCount);
   const apply = () =>
     log.consume({
-      group: 'test',
+      group: new URL(url).pathname,
       topics: [topic],
       onBatch: createProjector({
         store: createPostgresStore(pool),
