@@ -86,6 +86,11 @@ export interface ConsumeOptions {
   readonly concurrency?: number;
   /** Most records of a batch, where that can be chosen: Kafka goes by bytes. Default 500. */
   readonly maxBatchRecords?: number;
+  /**
+   * Most bytes that Kafka sends at once, of all partitions, as they travel: unpacked and decoded they take many times
+   * the room. What a producer has sent as one batch comes whole. Default 10 MiB.
+   */
+  readonly maxFetchBytes?: number;
 }
 
 export interface LogConsumer {

@@ -29,6 +29,8 @@ export interface RebuildShare {
 
 const stopWithinMs = 5_000;
 const maxBatchRecords = 1_500;
+/** Compressed, so few can be 10,000 records, which take a good part of the thread's memory. */
+const maxFetchBytes = 512 * 1024;
 const topic = topics.roomEvents;
 const { index, count, partitionCount, acceptsMisplaced, isEmpty }: RebuildShare = workerData;
 /**
@@ -53,6 +55,7 @@ const consumer = log.consume({
   topics: [topic],
   concurrency: lanesAtOnce,
   maxBatchRecords,
+  maxFetchBytes,
   onBatch: createFiller({
     pool,
     store: createRebuildStore(pool, isEmpty),

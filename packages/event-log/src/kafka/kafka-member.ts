@@ -26,6 +26,8 @@ export interface Member extends Pick<LogConsumer, 'isReady' | 'heldBack' | 'repo
 }
 
 const maxFetchWaitMs = 500;
+const defaultFetchBytes = 10 * 1024 * 1024;
+const maxPartitionBytes = 1024 * 1024;
 const silentSessions = 3;
 const heldBackAfterMs = 5_000;
 /** Answers to these show that the broker serves this member, not merely that it is there. */
@@ -33,12 +35,15 @@ const signsOfLife = new Set(['Fetch', 'Heartbeat', 'JoinGroup', 'SyncGroup']);
 
 export function createMember(dependencies: MemberDependencies): Member {
   const { options, writeLog, end, signal, createClient, sessionTimeoutMs, inHand, ended } = dependencies;
+  const { maxFetchBytes = defaultFetchBytes } = options;
   const consumer = createClient().consumer({
     groupId: options.group,
     sessionTimeout: sessionTimeoutMs,
     rebalanceTimeout: sessionTimeoutMs,
     heartbeatInterval: sessionTimeoutMs / 5,
     maxWaitTimeInMs: maxFetchWaitMs,
+    maxBytes: maxFetchBytes,
+    maxBytesPerPartition: Math.min(maxPartitionBytes, maxFetchBytes / 2),
     metadataMaxAge: 60_000,
     allowAutoTopicCreation: false,
     retry: { restartOnFailure: async () => false },
