@@ -454,6 +454,27 @@ describeWith(['postgres'], 'the sweep', () => {
     expect(await sweep(slow)).toBe(5);
   });
 
+  test('gives up too when the tenth call that took long was the one for the next twenty rooms', async () => {
+    for (let at = 10; at < 50; at += 1) put(`room-${at}`, 'ann');
+    let elapsedMs = 0;
+    let asked = 0;
+    const { listRooms, listSids } = livekit.service;
+    const service: RoomService = {
+      ...livekit.service,
+      listRooms: (names) => {
+        if (names?.includes('room-30')) elapsedMs += 1_000;
+        return listRooms(names);
+      },
+      listSids: (room) => {
+        asked += 1;
+        if (room.name >= 'room-21') elapsedMs += 1_000;
+        return listSids(room);
+      },
+    };
+    await sweep({ livekit: service, clock: { ...fastClock, elapsed: () => elapsedMs } });
+    expect(asked).toBe(21);
+  });
+
   test('goes on behind the room at which its second look gave up', async () => {
     for (let at = 0; at < 10; at += 1) put(`room-${at}`, 'ann');
     const listParticipants = (): Promise<never> => Promise.reject(unavailable());

@@ -120,7 +120,7 @@ const createPatience = ({ clock, logger }: SweepDependencies) => {
   let failures = 0;
   let slowCalls = 0;
   return {
-    isOver: (): boolean => failures === failuresInARow || slowCalls === slowCallsAtMost,
+    isOver: (): boolean => failures >= failuresInARow || slowCalls >= slowCallsAtMost,
     /** Null where LiveKit failed. */
     ask: async <T>(rooms: readonly string[], call: () => Promise<T>): Promise<T | null> => {
       const askedAtMs = clock.elapsed();
