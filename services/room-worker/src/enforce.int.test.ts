@@ -1298,6 +1298,19 @@ describeWith(['postgres'], 'enforcing', () => {
     expect(await announced()).toHaveLength(1);
   });
 
+  test('rights of somebody who leaves in that moment are not announced', async () => {
+    await aCall();
+    start();
+    await answered();
+    livekit.fail('UpdateParticipant', [
+      { status: 404, body: { code: 'not_found', msg: 'participant does not exist' } },
+    ]);
+    await parts.publish(['member.updated', room, { userId: 'u-7', role: 'listener' }]);
+    await until('LiveKit was asked', () => livekit.callsOf('UpdateParticipant').length === 1);
+    await answered();
+    expect(await announced()).toEqual([]);
+  });
+
   test('rights that differ in anything are set whole', async () => {
     await aCall();
     await enter(room, 'u-7', { permission: { ...speaker, canPublishSources: [] } });

@@ -218,7 +218,7 @@ const enforce = async (
     if (announcement !== null && !(await store.noteAnnouncement(mark, announcement)))
       throw new Error('the claim ended before LiveKit was asked');
     assertInTime(dependencies, mark);
-    await livekit.setPermission(roomId, identity, wanted);
+    if (!(await livekit.setPermission(roomId, identity, wanted))) return settled('absent');
     return { ...settled('permissions_set', '', changesAtMs), announcement };
   }
   // The room's own question ends it, in one call: also for whoever came in just before.
