@@ -25,8 +25,8 @@ describeWith(['livekit'], "LiveKit's RoomService", () => {
       const named = async () => (await rooms.listRooms()).filter(({ name }) => name === room);
       expect(await named()).toHaveLength(1);
       expect((await named())[0]?.creationTimeMs).toBeGreaterThan(1_700_000_000_000);
-      await rooms.deleteRoom(room);
-      await rooms.deleteRoom(room);
+      expect(await rooms.deleteRoom(room)).toBe(true);
+      expect(await rooms.deleteRoom(room)).toBe(false);
       expect(await named()).toEqual([]);
     },
   );

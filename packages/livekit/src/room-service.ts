@@ -135,8 +135,8 @@ export interface RoomService {
    * in between is made anew, empty.
    */
   readonly reviveRoom: (room: string) => Promise<boolean>;
-  /** Also where there is no such room. */
-  readonly deleteRoom: (room: string) => Promise<void>;
+  /** False where there was no such room. */
+  readonly deleteRoom: (room: string) => Promise<boolean>;
   /** All, or those of these names. */
   readonly listRooms: (names?: readonly string[]) => Promise<LivekitRoom[]>;
   /** Empty where there is no such room. */
@@ -312,9 +312,7 @@ export const createRoomService = ({ apiUrl, key, timeoutMs }: RoomServiceOptions
       await call('CreateRoom', { roomCreate: true }, { name: room }, Made);
       return true;
     },
-    deleteRoom: async (room) => {
-      await call('DeleteRoom', { roomCreate: true }, { room }, Done);
-    },
+    deleteRoom: async (room) => (await call('DeleteRoom', { roomCreate: true }, { room }, Done)) !== null,
     listRooms,
     listParticipants: async (room) => {
       if (!(await hasRoom(room))) return [];

@@ -955,6 +955,18 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(livekit.notices()).toEqual([]);
     });
 
+    test('a closed one that is not in LiveKit counts as no removal', async () => {
+      parts.consume();
+      await parts.publish(['room.created', 'long-over'], ['room.closed', 'long-over']);
+      await parts.caughtUp();
+      start();
+      await answered();
+      expect(livekit.callsOf('DeleteRoom')).toHaveLength(1);
+      expect(await answers()).toEqual({ 'absent room_closed': 1 });
+      expect(await removals()).toEqual({ count: 0, seconds: 0 });
+      expect(parts.lines.join('')).not.toContain('session ended');
+    });
+
     test.each(['observe', 'close'] as const)('an unknown one, under policy %s', async (unknownRooms) => {
       parts.consume();
       await enter('stranger-room', 'u-7');

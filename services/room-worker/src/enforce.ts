@@ -129,8 +129,7 @@ const answerRoom = async (dependencies: EnforcementDependencies, mark: ClaimedMa
     const code = end === 'unknown_room' ? 'room_not_found' : 'room_closed';
     if (isRoomLive)
       await tell(dependencies, { roomId }, { type: 'removed', code, ...said(room?.closingReason ?? null) });
-    await livekit.deleteRoom(roomId);
-    return settled('room_deleted', end);
+    return (await livekit.deleteRoom(roomId)) ? settled('room_deleted', end) : settled('absent', end);
   }
   const participants = await livekit.listParticipants(roomId);
   await store.markIdentities(

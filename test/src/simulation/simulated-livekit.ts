@@ -153,8 +153,10 @@ export class SimulatedLivekit {
       },
       deleteRoom: (roomId) =>
         call('deleteRoom', () => {
-          if (this.rooms.has(roomId)) witness.onDelete(roomId);
+          if (!this.rooms.has(roomId)) return false;
+          witness.onDelete(roomId);
           this.end(roomId);
+          return true;
         }),
       listRooms: (names) =>
         call('listRooms', () =>
