@@ -1147,6 +1147,27 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(livekit.callsOf('DeleteRoom')).toEqual([]);
     });
 
+    test('of a member whose facts stand in another lane than their key gives waits until that has been read, too', async () => {
+      const lane = partitionOf(room, partitionCount);
+      const theirs = [lane, partitionOf('u-7', partitionCount)];
+      const other = [0, 1, 2].find((each) => !theirs.includes(each)) ?? 0;
+      await parts.publish(['member.added', room, { userId: 'u-7', role: 'speaker' }]);
+      const toOther = [topics.roomEvents, other];
+      await parts.pool.query('update log_records set partition = $2 where topic = $1', toOther);
+      await parts.pool.query('update log_heads set next_offset = (partition = $2)::int where topic = $1', toOther);
+      await parts.publish(['room.created', room]);
+      await enter(room, 'u-7');
+      await parts.project(await readBatch(parts, topics.roomEvents, lane));
+      await parts.project(await readBatch(parts, topics.livekitWebhooks, lane));
+      start();
+      const judged = () => livekit.callsOf('GetParticipant').length > 2 || !inside().includes('u-7');
+      await until('u-7 was judged', judged);
+      await parts.project(await readBatch(parts, topics.roomEvents, other));
+      await answered();
+      expect(inside()).toEqual(['u-7']);
+      expect(livekit.callsOf('RemoveParticipant')).toEqual([]);
+    });
+
     test('nothing is enforced on old facts: an empty database that replays the log under live people empties no call', async () => {
       const people = Array.from({ length: 8 }, (_, at) => `p-${at}`);
       await parts.publish(['room.created', room]);

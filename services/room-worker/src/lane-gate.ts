@@ -31,8 +31,9 @@ export interface LaneGate {
   /**
    * The lanes of these keys have reached the log's end as it is when this is asked, now or within half a second: only
    * then does absence mean anything. A lane in which something is always under way never reaches the end of the moment.
-   * One that was waited for in vain is waited for by one question at a time, until it has moved: others must not be
-   * held up by it.
+   * Every other lane has come to what is known: where a topic was grown, or a producer has another partitioner, facts
+   * stand in other lanes than their keys give. A lane that was waited for in vain is waited for by one question at a
+   * time, until it has moved: others must not be held up by it.
    */
   readonly isCaughtUp: (keys: readonly string[]) => Promise<boolean>;
 }
@@ -112,8 +113,13 @@ export const createLaneGate = (
     isCaughtUp: async (keys) => {
       const ends = await readEnds();
       const next = await readNext();
+      known ??= ends;
       for (const lane of stalled) if (!isBehind(lane, next, ends)) stalled.delete(lane);
-      const lanes = lanesBehind(keys, next, ends);
+      const lanesLeft = (at: ReadonlyMap<number, bigint>): number[] => [
+        ...lanesBehind(keys, at, ends),
+        ...[...ends.keys()].filter((lane) => isBehind(lane, at, known ?? ends) && isBehind(lane, at, ends)),
+      ];
+      const lanes = lanesLeft(next);
       if (lanes.some((lane) => waitedFor.has(lane))) return false;
       const ours = lanes.filter((lane) => stalled.has(lane));
       for (const lane of ours) waitedFor.add(lane);
@@ -124,7 +130,7 @@ export const createLaneGate = (
         for (let look = 0; left.length > 0 && look < patienceMs / lookEveryMs; look += 1) {
           if (clock.now() - startedAtMs >= patienceMs) break;
           await clock.delay(lookEveryMs);
-          left = lanesBehind(keys, await readNextForAll(), ends);
+          left = lanesLeft(await readNextForAll());
         }
         for (const lane of lanes) stalled.delete(lane);
         for (const lane of left) stalled.add(lane);
