@@ -18,6 +18,8 @@ const fastClock: Clock = { ...systemClock, delay: (ms, signal) => systemClock.de
 
 const unavailable = (): LivekitError => new LivekitError('no answer', { kind: 'unavailable' });
 
+const sidOf = (at: number): string => `PA_${createHash('md5').update(`${at}`).digest('hex')}`;
+
 /** Nobody is asked about because of it. */
 const nobodysTurn = -1;
 
@@ -114,7 +116,7 @@ describeWith(['postgres'], 'the sweep', () => {
   });
 
   test('asks about everybody who is inside once in a round, a few at a time', async () => {
-    for (let at = 0; at < 240; at += 1) put('one', `p-${at}`, `PA_${createHash('md5').update(`${at}`).digest('hex')}`);
+    for (let at = 0; at < 240; at += 1) put('one', `p-${at}`, sidOf(at));
     put('one', 'recorder', 'PA_recorder');
     const recorder = livekit.rooms.get('one')?.get('recorder');
     if (recorder !== undefined) livekit.put('one', { ...recorder, kind: 'EGRESS' });
@@ -774,6 +776,44 @@ describeWith(['postgres'], 'the sweep', () => {
       expect(await paused.promise).toBe(pauseMs);
       await sweeping.stop();
     });
+
+    test('that takes as long as two intervals asks about everybody in as many sweeps all the same', async () => {
+      for (let at = 0; at < 240; at += 1) put('one', `p-${at}`, sidOf(at));
+      await sweep();
+      let nowMs = Date.now();
+      let sweeps = 0;
+      const asked = new Set<string>();
+      const sweeping = startSweep({
+        ...dependencies(),
+        intervalMs: 15_000,
+        clock: {
+          ...systemClock,
+          now: () => nowMs,
+          delay: async (ms) => {
+            nowMs += ms;
+          },
+        },
+        store: {
+          ...parts.store,
+          markIdentities: async (_, identities) => {
+            for (const each of identities) asked.add(each);
+          },
+        },
+        livekit: {
+          ...livekit.service,
+          listRooms: (names) => {
+            if (names === undefined) {
+              sweeps += 1;
+              nowMs += 29_000;
+            }
+            return livekit.service.listRooms(names);
+          },
+        },
+      });
+      await until('there was one sweep for each turn', () => sweeps > 120, 20_000);
+      await sweeping.stop();
+      expect(asked.size).toBe(240);
+    }, 30_000);
 
     test('of somebody who vanished is taken over when it ends', async () => {
       await parts.pool.query(

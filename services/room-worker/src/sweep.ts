@@ -377,18 +377,21 @@ export const startSweep = (
   const stopping = new AbortController();
   const { signal } = stopping;
   let before = beforeAnySweep;
+  /** The first by the time of day, so that no restart begins the round anew; then one with each sweep. */
+  let turn: number | undefined;
   const hold = (): Promise<boolean> => store.holdDuty(dutyName, holder, (2 * intervalMs) / 1000);
 
   const sweep = async (): Promise<void> => {
     // Kept also through a sweep that takes longer than the interval; where it is lost, two of them say the same.
     const keeping = setInterval(() => void hold().catch(() => {}), intervalMs);
     try {
-      const turn = Math.floor(clock.now() / intervalMs);
       const { leftAt } = before;
-      const dependencies = { ...settings, signal, turn, before };
+      const next = turn === undefined ? Math.floor(clock.now() / intervalMs) : turn + 1;
+      const dependencies = { ...settings, signal, turn: next, before };
       // Of a sweep that fails nothing is known: rooms count as silent by what was asked without a gap.
       before = { ...beforeAnySweep, leftAt };
       before = await withSpan('sweep', { isRoot: true }, () => sweepOnce(dependencies));
+      turn = next;
     } finally {
       clearInterval(keeping);
     }
@@ -399,7 +402,10 @@ export const startSweep = (
       const startedAtMs = clock.now();
       try {
         if (await hold()) await sweep();
-        else before = beforeAnySweep;
+        else {
+          before = beforeAnySweep;
+          turn = undefined;
+        }
       } catch (error) {
         if (!signal.aborted) logger.warn({ err: error }, 'sweep failed');
       }
