@@ -761,6 +761,8 @@ describeWith(['postgres'], 'enforcing', () => {
       await parts.caughtUp();
       await answered();
       expect(inside()).toEqual(['bob', 'stranger', 'u-7', 'x']);
+      const left = parts.lines.map((line) => JSON.parse(line)).filter(({ msg }) => msg === 'left as it is');
+      expect(new Set(left.map(({ identity, reason }) => `${identity} ${reason}`))).toEqual(new Set(['x not_ours']));
     });
 
     test.each([
@@ -996,6 +998,10 @@ describeWith(['postgres'], 'enforcing', () => {
       const { [unknownRooms === 'observe' ? 'observed unknown_room' : 'room_deleted unknown_room']: count } =
         await answers();
       expect(count).toBeGreaterThanOrEqual(1);
+      const said = parts.lines.map((line) => JSON.parse(line)).filter(({ msg }) => msg === 'left as it is');
+      expect(
+        said.some(({ room: of, identity, reason }) => [of, identity, reason].join() === 'stranger-room,,unknown_room'),
+      ).toBe(unknownRooms === 'observe');
     });
   });
 

@@ -293,6 +293,7 @@ const answerMark = async (dependencies: EnforcementDependencies, mark: ClaimedMa
       observeRemoval(dependencies, mark);
       logger.info({ room: mark.roomId, identity: mark.identity, action, reason, cause: mark.cause }, 'session ended');
     }
+    if (action === 'observed') logger.info({ room: mark.roomId, identity: mark.identity, reason }, 'left as it is');
     if (action === 'permissions_set')
       logger.info({ room: mark.roomId, identity: mark.identity, cause: mark.cause }, 'permissions set');
     // A newer fact may have been answered along with this question: its trace leads here.
