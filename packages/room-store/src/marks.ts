@@ -203,12 +203,20 @@ export const markIdentities = async (
   );
 };
 
-/** How many marks wait, and since when the oldest one that is due does; milliseconds since the epoch. */
-export const readMarkBacklog = async (pool: Pool): Promise<{ count: number; oldestDueAtMs: number | null }> => {
+/** Longer than any delay after which a question that was put back is due again. */
+const putBackForSeconds = 120;
+
+/**
+ * How many marks wait, those too that were put back after a try, and since when the oldest does; milliseconds since the
+ * epoch. One that was tried more than once waits since its fact: it becomes due anew with each try.
+ */
+export const readMarkBacklog = async (pool: Pool): Promise<{ count: number; oldestAtMs: number | null }> => {
   const { rows } = await pool.query<{ count: string; oldest: Date | null }>(
-    'select count(*) as count, min(due_at) as oldest from marks where due_at <= clock_timestamp()',
+    `select count(*) as count, min(least(due_at, clock_timestamp(), case when attempts > 1 then caused_at end)) as oldest
+      from marks where due_at <= clock_timestamp() + make_interval(secs => ${putBackForSeconds})
+        and (due_at <= clock_timestamp() or attempts > 0)`,
   );
-  return { count: Number(rows[0]?.count ?? 0), oldestDueAtMs: rows[0]?.oldest?.getTime() ?? null };
+  return { count: Number(rows[0]?.count ?? 0), oldestAtMs: rows[0]?.oldest?.getTime() ?? null };
 };
 
 export interface ClaimedEdge {

@@ -4,7 +4,7 @@ import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { type EventLog, partitionOf } from '@realtime-service/event-log';
 import type { RoomService } from '@realtime-service/livekit';
 import { permissionsOf, toJoinPermissions, toParticipantPermission } from '@realtime-service/room-model';
-import { activeProjection, type RoomStore } from '@realtime-service/room-store';
+import { activeProjection, type RoomStore, readMarkBacklog } from '@realtime-service/room-store';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type FakeLivekit, type Fault, startFakeLivekit } from '../test/fake-livekit.ts';
 import { type RoomFact, readBatch, startProjection, type TestProjection } from '../test/projection.ts';
@@ -257,6 +257,20 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(count).toBe(1);
       expect(seconds).toBeGreaterThanOrEqual(30);
       expect(seconds).toBeLessThan(60);
+    });
+
+    test('refuses again and again counts as a question that waits, since its fact', async () => {
+      await aCall();
+      start();
+      await answered();
+      livekit.fail('RemoveParticipant', () => ({ status: 503 }));
+      await parts.publish(['member.removed', room, { userId: 'u-7' }]);
+      await until('it has failed', async () => (await errors('unavailable')) === 1);
+      const failedAtMs = Date.now();
+      await until('it fails again', async () => (await errors('unavailable')) === 3);
+      const { count, oldestAtMs } = await readMarkBacklog(parts.pool);
+      expect(count).toBe(1);
+      expect(oldestAtMs).toBeLessThan(failedAtMs);
     });
 
     test('refuses as not ours is told and not asked for again at once; others are served meanwhile', async () => {

@@ -112,7 +112,7 @@ export const createWorkerMetrics = (): WorkerMetrics => {
     }),
     markAgeSeconds: new Gauge({
       name: 'realtime_mark_age_seconds',
-      help: 'How long the oldest question has been due',
+      help: 'How long the oldest question has waited: since it is due, or since its fact where it was tried in vain',
       registers,
     }),
     sweepDifferences: new Counter({
