@@ -7,6 +7,7 @@ import { parseArgs } from 'node:util';
 import { startDevIdentity } from './identity.ts';
 import { startSystem } from './system.ts';
 import { type TortureResult, torture } from './torture.ts';
+import { wholeNumber } from './whole-number.ts';
 
 const file = fileURLToPath(new URL('../../docs/torture.md', import.meta.url));
 const block = /(<!-- result -->\n)[\s\S]*?(\n<!-- \/result -->)/;
@@ -32,7 +33,11 @@ const describe = (
 | ${events} | ${killed.worker}, ${killed.broker}, ${killed.database} | ${repeats} | ${lost} | ${phantom} | ${double} | ${divergence} |`;
 
 const run = async (): Promise<void> => {
-  const options = { seed: Number(values.seed), events: Number(values.events), kills: Number(values.kills) };
+  const options = {
+    seed: wholeNumber('seed', values.seed, 0),
+    events: wholeNumber('events', values.events, 1),
+    kills: wholeNumber('kills', values.kills, 1),
+  };
   say(`seed ${options.seed}`);
   const identity = await startDevIdentity();
   const system = await startSystem({ identity, env: { SWEEP_INTERVAL_SECONDS: '3600' } });

@@ -1,5 +1,6 @@
 // `npm run sim`: runs seeds of the simulation, for as long a night as is wanted. Ends with 1 when one of them fails.
 import { parseArgs } from 'node:util';
+import { wholeNumber } from '../whole-number.ts';
 import { runSeeds, tell } from './run-seeds.ts';
 import { simulate } from './simulate.ts';
 
@@ -10,19 +11,22 @@ const { values } = parseArgs({
     from: { ...number, default: '1' },
     steps: { ...number, default: '200' },
     seed: number,
+    help: { type: 'boolean' },
   },
 });
-const steps = Number(values.steps);
+const steps = wholeNumber('steps', values.steps, 1);
 const startedAtMs = performance.now();
 const write = (text: string): void => void process.stdout.write(`${text}\n`);
 
-if (values.seed !== undefined) {
-  const outcome = await simulate(Number(values.seed), steps);
+if (values.help) {
+  write('npm run sim -- [--seeds 1000] [--from 1] [--steps 200]; one again, with its story: --seed N');
+} else if (values.seed !== undefined) {
+  const outcome = await simulate(wholeNumber('seed', values.seed, 0), steps);
   write(outcome.violation === null ? [...outcome.story, 'holds'].join('\n') : tell(outcome));
   process.exitCode = outcome.violation === null ? 0 : 1;
 } else {
-  const from = Number(values.from);
-  const count = Number(values.seeds);
+  const from = wholeNumber('from', values.from, 0);
+  const count = wholeNumber('seeds', values.seeds, 1);
   const { failures, turns, joins, removals, mutes, crashedAt } = await runSeeds({ from, count, steps }, (failure) =>
     write(`\n${tell(failure)}`),
   );
