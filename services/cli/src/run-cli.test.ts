@@ -1,7 +1,9 @@
+import { topics } from '@realtime-service/contracts';
 import { describe, expect, test } from 'vitest';
 import { notingTerminal } from '../test/noting-terminal.ts';
 import { type Command, CommandError, defineCommand, UsageError } from './command.ts';
 import { commands } from './commands.ts';
+import { CliSettings } from './config.ts';
 import { runCli } from './run-cli.ts';
 
 const run = async (args: readonly string[], known: readonly Command[] = commands) => {
@@ -47,6 +49,8 @@ describe('what is called in a wrong way', () => {
   test.each<[args: string[], message: string]>([
     [['nothing'], 'There is no command nothing.'],
     [['dead-letters'], 'dead-letters needs a command.'],
+    [['--json', 'verify'], '--json stands before any command.'],
+    [['dead-letters', '--json', 'list'], 'dead-letters needs a command.'],
     [['dead-letters', 'burn'], 'There is no command dead-letters burn.'],
     [['dead-letters', 'list', '--quietly'], "Unknown option '--quietly'"],
     [['dead-letters', 'list', 'a/1/2'], "Unexpected argument 'a/1/2'"],
@@ -95,8 +99,39 @@ describe('how a command ends', () => {
       1,
       'Failed: no answer: postgres://[redacted]@db/x is away\n',
     ],
+    [
+      'what was waiting for an answer, or for another one, when it was interrupted',
+      new DOMException('This operation was aborted', 'AbortError'),
+      1,
+      'Interrupted: nothing was done.\n',
+    ],
     ['what is no error', 'thrown text', 1, 'Failed: thrown text\n'],
   ])('%s', async (_, error, code, err) => {
     expect(await run(['fail'], failing(error))).toEqual({ code, out: '', err });
+  });
+
+  test('what fails again and again is told once, whatever else fails in between', async () => {
+    const patient = defineCommand({
+      name: 'wait',
+      summary: 'Waits for the log',
+      positionals: '',
+      options: {},
+      examples: ['wait'],
+      run: async (_, open) => {
+        const { log, terminal } = open();
+        await (await log(terminal.tell)).bounds(topics.roomEvents);
+        return 'done';
+      },
+    });
+    const { terminal, told } = notingTerminal();
+    const settings = CliSettings.parse({ DATABASE_URL: 'postgres://127.0.0.1:1/none', KAFKA_BROKERS: '127.0.0.1:1' });
+    await runCli([patient], ['wait'], {
+      terminal,
+      ending: new AbortController().signal,
+      readSettings: () => settings,
+    });
+    const lines = told.err.trim().split('\n');
+    expect(lines.length).toBeGreaterThan(2);
+    expect(lines).toEqual([...new Set(lines)]);
   });
 });

@@ -35,14 +35,12 @@ export const runCli = async (
   const asksHelp = args.includes('--help') || args.includes('-h');
   if (command === undefined) {
     const known = commands.filter(({ name }) => group === '' || name.startsWith(`${group} `));
-    const [unknown] = rest;
-    if (asksHelp || (unknown === undefined && group === '')) {
+    const [first] = args;
+    if (asksHelp || first === undefined) {
       terminal.write(overviewHelp(known, group));
       return exitCodes[asksHelp ? 'done' : 'usage'].code;
     }
-    const what =
-      unknown === undefined ? `${group} needs a command` : `There is no command ${[group, unknown].join(' ').trim()}`;
-    terminal.tell(`${what}. See realtime ${group === '' ? '' : `${group} `}--help.\n`);
+    terminal.tell(`${mistakeOf(first, rest[0], group)}. See realtime ${group === '' ? '' : `${group} `}--help.\n`);
     return exitCodes.usage.code;
   }
   if (asksHelp) {
@@ -50,6 +48,11 @@ export const runCli = async (
     return exitCodes.done.code;
   }
   return exitCodes[await runCommand(command, rest, surroundings)].code;
+};
+
+const mistakeOf = (first: string, unknown: string | undefined, group: string): string => {
+  if (unknown !== undefined) return `There is no command ${[group, unknown].join(' ').trim()}`;
+  return group === '' ? `${first} stands before any command` : `${group} needs a command`;
 };
 
 const find = (commands: readonly Command[], args: readonly string[]) => {
@@ -105,13 +108,13 @@ const openWorkplace = (
   return { settings, pool, log: (tell) => (log ??= open(tell)), terminal, ending };
 };
 
-/** What is tried again fails in the same way again: that is told once. */
+/** What is tried again fails in the same ways again: each is told once. */
 const tellWarnings = (tell: Terminal['tell']): WriteLog => {
-  let told = '';
+  const told = new Set<string>();
   return (level, message, { error }) => {
     const text = scrub(`${message}${error instanceof Error ? `: ${error.message}` : ''}\n`);
-    if ((level !== 'warn' && level !== 'error') || text === told) return;
-    told = text;
+    if ((level !== 'warn' && level !== 'error') || told.has(text)) return;
+    told.add(text);
     tell(text);
   };
 };
@@ -120,7 +123,10 @@ const tellWarnings = (tell: Terminal['tell']): WriteLog => {
 const describeError = (error: unknown): string => {
   if (error instanceof CommandError) return scrub(error.message);
   if (isSchemaMissing(error)) return 'The database has not the tables of this version: start the room-worker once';
-  const reasons: string[] = [];
-  for (let each: unknown = error; each instanceof Error; each = each.cause) reasons.push(each.message || each.name);
-  return scrub(`Failed: ${reasons.join(': ') || String(error)}`);
+  // Nothing can be interrupted so, but a question, and the wait for another one's end: before anything is done.
+  if (error instanceof Error && error.name === 'AbortError') return 'Interrupted: nothing was done.';
+  // A driver's error often has the same error for a cause.
+  const reasons = new Set<string>();
+  for (let each: unknown = error; each instanceof Error; each = each.cause) reasons.add(each.message || each.name);
+  return scrub(`Failed: ${[...reasons].join(': ') || String(error)}`);
 };
