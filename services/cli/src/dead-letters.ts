@@ -12,6 +12,7 @@ import {
   readDeadLetter,
 } from '@realtime-service/room-store';
 import { defineCommand, type Terminal, UsageError } from './command.ts';
+import { parseNumber } from './parse-number.ts';
 import { printable, printShown, showBytes } from './show-bytes.ts';
 import { parseWhere, whereHelp } from './where.ts';
 
@@ -26,18 +27,6 @@ export const parsePosition = (text: string): LogPosition => {
   if (!parsed.success || more.length > 0)
     throw new UsageError(`A position is <topic>/<partition>/<offset>, not '${text}'`);
   return toLogPosition(parsed.data);
-};
-
-/** @throws {UsageError} */
-export const parseNumber = (
-  name: string,
-  text: string | undefined,
-  { min, max, fallback }: { readonly min: number; readonly max: number; readonly fallback: number },
-): number => {
-  if (text === undefined) return fallback;
-  const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN;
-  if (!(value >= min && value <= max)) throw new UsageError(`--${name} is a number from ${min} to ${max}`);
-  return value;
 };
 
 const iso = (ms: number): string => new Date(ms).toISOString();

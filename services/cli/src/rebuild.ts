@@ -21,6 +21,7 @@ import {
 } from '@realtime-service/room-store';
 import { CommandError, defineCommand, type Terminal, UsageError, type Workplace } from './command.ts';
 import { figure, plural } from './figures.ts';
+import { parseNumber } from './parse-number.ts';
 import { createProgress, durationOf, type Standing } from './progress.ts';
 import { takeDuty } from './rebuild-duty.ts';
 import type { RebuildShare } from './rebuild-thread.ts';
@@ -31,6 +32,7 @@ const lookEveryMs = 500;
 /** So few records that they are applied in the time that the worker can be held up. */
 const nearEnough = 2_000n;
 const catchUpWithinMs = 1_000;
+const maxThreads = 64;
 
 /** Of a thread, whatever the size of the log: a batch of each lane, with room to collect garbage seldom. */
 const heapLimits = { maxOldGenerationSizeMb: 96, maxYoungGenerationSizeMb: 32 };
@@ -194,12 +196,6 @@ const rebuild = async ({ pool, log, terminal, ending }: Workplace, options: Rebu
   }
 };
 
-const threadsOf = (text: string | undefined): number => {
-  const count = Number(text ?? '1');
-  if (Number.isInteger(count) && count >= 1 && count <= 64) return count;
-  throw new UsageError('--threads must be a whole number from 1 to 64');
-};
-
 export const rebuildCommand = defineCommand({
   name: 'rebuild',
   summary: 'Build rooms, members, bans and users anew from the log, while they serve',
@@ -226,7 +222,7 @@ export const rebuildCommand = defineCommand({
   ].join('\n'),
   examples: ['rebuild', 'rebuild --threads 4', 'rebuild --restart'],
   run: async ({ values }, open) => {
-    const threadCount = threadsOf(values.threads);
+    const threadCount = parseNumber('threads', values.threads, { min: 1, max: maxThreads, fallback: 1 });
     const { restart: isRestart = false, 'accept-misplaced': acceptsMisplaced = false } = values;
     if (acceptsMisplaced && threadCount > 1)
       throw new UsageError(

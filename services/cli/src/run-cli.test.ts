@@ -64,6 +64,7 @@ describe('what is called in a wrong way', () => {
     [['dead-letters', 'retry', 'a/1/2', '--where', 'type=x'], 'Say what to retry: positions, or --where'],
     [['dead-letters', 'discard', '--where', 'status=discarded'], 'Letters that are discarded cannot be discarded'],
     [['dead-letters', 'retry', '--where', 'status=retried'], 'Letters that are retried cannot be retried'],
+    [['rebuild', '--threads', '1e1'], '--threads is a number from 1 to 64'],
     [['rebuild', '--accept-misplaced', '--threads', '2'], '--accept-misplaced takes one thread'],
     [['dead-letters', 'retry', 'a/1/2', '--wait', '601'], '--wait is a number from 0 to 600'],
   ])('%j', async (args, message) => {

@@ -20,8 +20,9 @@ import {
   summariseDeadLetters,
 } from '@realtime-service/room-store';
 import { type Command, CommandError, defineCommand, type Outcome, UsageError, type Workplace } from './command.ts';
-import { jsonOption, letterTable, parseNumber, parsePosition, toJson, whereOption, writeJson } from './dead-letters.ts';
+import { jsonOption, letterTable, parsePosition, toJson, whereOption, writeJson } from './dead-letters.ts';
 import { plural } from './figures.ts';
+import { parseNumber } from './parse-number.ts';
 import { parseWhere, whereHelp } from './where.ts';
 
 /** What an operator can do with letters. */
