@@ -117,7 +117,7 @@ describeWith(['postgres', 'kafka'], 'producers', () => {
         if (codec === 'snappy' && isSnappyFramed !== undefined)
           expect(batch?.payload.subarray(1, 7).toString('latin1') === 'SNAPPY').toBe(isSnappyFramed);
       }
-      expect(await kafka.metric('realtime_records_misplaced_total')).toEqual([]);
+      expect(await kafka.metric('realtime_records_misplaced_total')).toEqual([0]);
     }, 120_000);
 
     test('the same ids again change nothing', async () => {

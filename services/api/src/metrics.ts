@@ -18,7 +18,7 @@ export interface ApiMetrics {
 export const createApiMetrics = (): ApiMetrics => {
   const registry = createMetrics();
   const registers = [registry];
-  return {
+  const metrics: ApiMetrics = {
     registry,
     requests: new Counter({
       name: 'realtime_requests',
@@ -48,6 +48,9 @@ export const createApiMetrics = (): ApiMetrics => {
       registers,
     }),
   };
+  // A series that begins at 1 has not risen: an alert would miss the first logout that is lost.
+  for (const outcome of ['kept', 'lost', 'appended']) metrics.keptRecords.inc({ outcome }, 0);
+  return metrics;
 };
 
 interface Watched {

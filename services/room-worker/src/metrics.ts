@@ -1,3 +1,4 @@
+import { consumedTopics } from '@realtime-service/contracts';
 import { createMetrics, type Metrics } from '@realtime-service/telemetry';
 import { Counter, Gauge, Histogram } from 'prom-client';
 
@@ -27,7 +28,7 @@ export interface WorkerMetrics {
 export const createWorkerMetrics = (): WorkerMetrics => {
   const registry = createMetrics();
   const registers = [registry];
-  return {
+  const metrics: WorkerMetrics = {
     registry,
     facts: new Counter({
       name: 'realtime_facts',
@@ -132,4 +133,8 @@ export const createWorkerMetrics = (): WorkerMetrics => {
       registers,
     }),
   };
+  // A series that begins at 1 has not risen: an alert would miss the first order that expires, or misplaced record.
+  for (const reason of ['kick', 'mute']) metrics.answers.inc({ action: 'expired', reason }, 0);
+  for (const topic of consumedTopics) metrics.misplaced.inc({ topic }, 0);
+  return metrics;
 };

@@ -158,7 +158,7 @@ describe('503', () => {
     Object.assign(api.failing, failing);
     const lost = async () =>
       /kept_records_total\{outcome="lost"\} (\d+)/.exec(await api.metrics.registry.metrics())?.[1];
-    const [before, lines] = [Number((await lost()) ?? 0), api.lines.length];
+    const [before, lines] = [Number(await lost()), api.lines.length];
     expect((await send(await logoutToken(changes))).statusCode).toBe(503);
     expect(Number(await lost())).toBe(before + 1);
     expect(api.lines.slice(lines).some((line) => line.includes('could not be kept'))).toBe(true);
