@@ -36,8 +36,15 @@ interface Envelope<T extends RoomEventType> {
   readonly traceparent?: string | undefined;
 }
 
+/**
+ * What says nothing, as `{}`: one `Record<string, never>` among the events has the compiler call each text in the data
+ * of any event wrong, where it should name the misspelt field.
+ */
+type DataOf<T extends RoomEventType> =
+  RoomEventData<T> extends Record<string, never> | undefined ? Record<never, never> | undefined : RoomEventData<T>;
+
 type Payload<T extends RoomEventType> =
-  undefined extends RoomEventData<T> ? { readonly data?: RoomEventData<T> } : { readonly data: RoomEventData<T> };
+  undefined extends RoomEventData<T> ? { readonly data?: DataOf<T> } : { readonly data: DataOf<T> };
 
 /** A fact to publish: the type says what `data` is. */
 export type OutgoingRoomEvent = { [T in RoomEventType]: Envelope<T> & Payload<T> }[RoomEventType];
