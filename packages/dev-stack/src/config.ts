@@ -102,6 +102,6 @@ Usage: npm start -- [--reset] [--help]
 
 Settings, from the environment:
 ${settings.join('\n')}
-All other settings of the services are passed on to them: see "node services/api/src/main.ts --help".
+All other settings of the services are passed on to them: see "npx node services/api/src/main.ts --help".
 `;
 }
