@@ -139,19 +139,16 @@ export const maxRecordBytes = 1_000_000;
 /** The log did not answer in time or refused for a passing reason; the same call may go through later. */
 export class LogUnavailableError extends Error {
   override readonly name = 'LogUnavailableError';
-  readonly isRetryable = true;
 }
 
 /** The record exceeds {@link maxRecordBytes}, or what its topic takes; it will never go through. */
 export class RecordTooLargeError extends Error {
   override readonly name = 'RecordTooLargeError';
-  readonly isRetryable = false;
 }
 
 /** The handler wants to go on at an offset that the log does not hold: records are lost, or it is another log. */
 export class OffsetOutOfRangeError extends Error {
   override readonly name = 'OffsetOutOfRangeError';
-  readonly isRetryable = false;
 }
 
 /**
