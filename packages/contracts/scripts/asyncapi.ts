@@ -20,8 +20,8 @@ import {
   topics,
   UserId,
 } from '../src/index.ts';
-import { exampleOf } from './fixtures.ts';
-import { type Json, type JsonObject, schemaConverter } from './json-schema.ts';
+import { exampleOf, type Json } from './fixtures.ts';
+import { type JsonObject, schemaConverter } from './json-schema.ts';
 
 const weekMs = 604_800_000;
 const bindingVersion = '0.5.0';

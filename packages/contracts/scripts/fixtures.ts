@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
-import type { Json } from './json-schema.ts';
+
+export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 
 /** Golden values of one object. `parsed` where reading changes something, `paths` where a reader must point. */
 export interface Fixtures {

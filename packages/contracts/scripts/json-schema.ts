@@ -1,8 +1,7 @@
 import { z } from 'zod';
-import { exampleOf } from './fixtures.ts';
+import { exampleOf, type Json } from './fixtures.ts';
 import { contractObjects } from './objects.ts';
 
-export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 export type JsonObject = { [key: string]: Json };
 
 const fixturesById = new Map(
