@@ -13,6 +13,7 @@ import {
   readPositions,
 } from '@realtime-service/room-store';
 import { applyDecoded, decodeRecord, startPositions } from '@realtime-service/room-worker';
+import { leftAlone, stopWithinMs, triedAgain } from './batch-outcomes.ts';
 import { CommandError, defineCommand, UsageError, type Workplace } from './command.ts';
 import { plural } from './figures.ts';
 import { createProgress } from './progress.ts';
@@ -20,12 +21,8 @@ import { withDuty } from './rebuild-duty.ts';
 import { readTopic } from './topic-argument.ts';
 
 const lookEveryMs = 200;
-const busyRetryMs = 500;
-const stopWithinMs = 5_000;
 /** Within this, a consumer says in which partitions it cannot read on: what stands behind shows nowhere else. */
 const quietMs = 15_000;
-/** What is not to be applied here, for as long as this may take. */
-const leftAloneMs = 24 * 3_600_000;
 
 /** A topic that was grown: the partitions that it was applied with, and where each of them ends now. */
 interface Grown {
@@ -62,17 +59,17 @@ const drainBatch =
   (store: ChunkStore, { topic, known, ends }: Grown) =>
   async ({ partition, fetchedOffset, nextOffset, records }: LogBatch): Promise<BatchOutcome> => {
     const end = ends.get(partition) ?? 0n;
-    if (fetchedOffset >= end) return { kind: 'retry', nextOffset: fetchedOffset, afterMs: leftAloneMs };
+    if (fetchedOffset >= end) return leftAlone(fetchedOffset);
     const isWhole = nextOffset <= end;
     const decoded = records.filter(({ offset }) => offset < end).map((stored) => decodeRecord(stored, known));
     const stretch = { projection: activeProjection, topic, partition, fetchedOffset, decoded };
     try {
       const { result } = await applyDecoded(store, { ...stretch, nextOffset: isWhole ? nextOffset : end });
       if (isWhole || result.kind === 'behind') return { kind: 'advance', nextOffset: result.nextOffset };
-      return { kind: 'retry', nextOffset: end, afterMs: leftAloneMs };
+      return leftAlone(end);
     } catch (error) {
       if (!isBusy(error)) throw error;
-      return { kind: 'retry', nextOffset: fetchedOffset, afterMs: busyRetryMs };
+      return triedAgain(fetchedOffset);
     }
   };
 

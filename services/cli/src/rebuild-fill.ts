@@ -3,13 +3,10 @@ import type { BatchOutcome, LogBatch } from '@realtime-service/event-log';
 import { type ChunkStore, isBusy, LogReplacedError, type Pool, rebuildProjection } from '@realtime-service/room-store';
 import { applyDecoded, type Decoded, decodeRecord } from '@realtime-service/room-worker';
 import { asCounted } from './as-counted.ts';
+import { leftAlone, triedAgain } from './batch-outcomes.ts';
 
-/** Somebody else's partition, for as long as any rebuild takes. */
-const leftAloneMs = 24 * 3_600_000;
 /** How soon a partition that stands where the serving tables stand is looked at again. */
 const limitRetryMs = 50;
-/** How soon after somebody else was in the way. */
-const busyRetryMs = 500;
 const batchesPerPurge = 20;
 
 export interface FillDependencies {
@@ -77,7 +74,7 @@ export const createFiller = (dependencies: FillDependencies): ((batch: LogBatch)
 
   return async (batch) => {
     const { partition, fetchedOffset } = batch;
-    if (!isOurs(partition)) return { kind: 'retry', nextOffset: fetchedOffset, afterMs: leftAloneMs };
+    if (!isOurs(partition)) return leftAlone(fetchedOffset);
     const limit = await limitOf(partition, batch.nextOffset);
     const isBeyond = batch.nextOffset > limit;
     const end = isBeyond ? limit : batch.nextOffset;
@@ -90,7 +87,7 @@ export const createFiller = (dependencies: FillDependencies): ((batch: LogBatch)
       if (error instanceof LogReplacedError)
         throw new Error(`${error.message}. Begin anew with --restart`, { cause: error });
       if (!isBusy(error)) throw error;
-      return { kind: 'retry', nextOffset: fetchedOffset, afterMs: busyRetryMs };
+      return triedAgain(fetchedOffset);
     }
   };
 };

@@ -15,6 +15,7 @@ import {
 } from '@realtime-service/room-store';
 import { startPositions } from '@realtime-service/room-worker';
 import { readSettings } from '@realtime-service/telemetry';
+import { stopWithinMs } from './batch-outcomes.ts';
 import { CliSettings } from './config.ts';
 import { createFiller } from './rebuild-fill.ts';
 
@@ -27,7 +28,6 @@ export interface RebuildShare {
   readonly isEmpty: boolean;
 }
 
-const stopWithinMs = 5_000;
 const maxBatchRecords = 1_500;
 /** Compressed, so few can be 10,000 records, which take a good part of the thread's memory. */
 const maxFetchBytes = 512 * 1024;

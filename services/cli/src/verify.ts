@@ -13,12 +13,11 @@ import {
 } from '@realtime-service/room-store';
 import { applyDecoded, decodeRecord } from '@realtime-service/room-worker';
 import { asCounted } from './as-counted.ts';
+import { leftAlone, stopWithinMs } from './batch-outcomes.ts';
 import { CommandError, defineCommand, type Terminal, type Workplace } from './command.ts';
 import { plural } from './figures.ts';
 
 const topic = topics.roomEvents;
-const leftAloneMs = 24 * 3_600_000;
-const stopWithinMs = 5_000;
 const maxTold = 100;
 
 interface Lane {
@@ -58,7 +57,7 @@ const foldPartition = async (
     topics: [topic],
     onBatch: async (batch) => {
       const isOver = batch.partition !== partition || model.nextOffset() >= end;
-      if (isOver) return { kind: 'retry', nextOffset: batch.fetchedOffset, afterMs: leftAloneMs };
+      if (isOver) return leftAlone(batch.fetchedOffset);
       await fold(batch);
       return { kind: 'advance', nextOffset: batch.nextOffset };
     },
