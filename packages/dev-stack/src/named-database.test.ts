@@ -23,6 +23,9 @@ test('tells that something else than PostgreSQL answers', async () => {
   server.close();
 });
 
-test('tells that the address is none, without repeating it', async () => {
-  await expect(requireDatabase('postgres://me:hush@:x:y/')).rejects.toThrow(/^DATABASE_URL is wrong: (?!.*hush)/);
-});
+test.for(['postgres://me:hush@:x:y/', 'me:hush@db.example/x', 'mysql://me:hush@db.example/x'])(
+  'tells that the address is none, without repeating it: %s',
+  async (url) => {
+    await expect(requireDatabase(url)).rejects.toThrow(/^DATABASE_URL is wrong: (?!.*hush)/);
+  },
+);

@@ -25,6 +25,8 @@ export async function requireDatabase(url: string): Promise<void> {
 
 function clientOf(url: string): pg.Client {
   try {
+    // pg takes what is no URL for the name of a database, on a host of its own invention.
+    if (!/^postgres(?:ql)?:$/.test(new URL(url).protocol)) throw new Error('not of PostgreSQL');
     return new pg.Client({ connectionString: url, connectionTimeoutMillis: timeoutMs });
   } catch (cause) {
     throw new StartFailure('DATABASE_URL is wrong: it should look like postgres://user:password@host:5432/database.', {
