@@ -211,6 +211,12 @@ describe('422: all or nothing', () => {
     ]);
   });
 
+  test('a whole event under the content type of any JSON is told which one it needs', async () => {
+    const response = await publish('application/json', event());
+    expect(await faultsOf(Promise.resolve(response))).toEqual(['/specversion']);
+    expect(response.body).toContain(structured);
+  });
+
   test.each(['participant.kick_requested', 'track.mute_requested', 'dead_letter.retried', 'dead_letter.discarded'])(
     '%s by a publisher',
     async (type) => {

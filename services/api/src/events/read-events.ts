@@ -72,6 +72,12 @@ const readBatch = (elements: readonly unknown[], scopes: ReadonlySet<string>): R
   return events;
 };
 
+/** Most often a whole event under the content type of any JSON: its attributes would be called missing. */
+const notBinary: ProblemFault = {
+  path: '/specversion',
+  message: `must be a header, ce-specversion; an event that is all in its body has the content type ${mediaTypes.structured}`,
+};
+
 const mediaTypeOf = (headers: FastifyRequest['headers']): string | undefined =>
   headers['content-type']?.split(';', 1)[0]?.trim().toLowerCase();
 
@@ -97,6 +103,7 @@ export const readEvents = ({ body, headers, raw }: EventsRequest, scopes: Readon
   const mediaType = mediaTypeOf(headers);
   if (mediaType !== mediaTypes.batch) {
     const isStructured = mediaType === mediaTypes.structured;
+    if (!isStructured && headers['ce-specversion'] === undefined) throw invalid([notBinary]);
     const repeated = isStructured ? [] : repeatedAttributes(raw.rawHeaders);
     if (repeated.length > 0) throw invalid(repeated);
     const reading = readEvent(() => (isStructured ? fromStructured(body) : fromHttpBinary(headers, body)), scopes);
