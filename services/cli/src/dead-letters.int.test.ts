@@ -377,9 +377,18 @@ describeWith(['postgres'], 'realtime dead-letters', () => {
       );
       expect(away).toMatchObject({ code: 1, stdout: '' });
       expect(away.stderr).toMatch(
-        /^The log cannot be reached \(.+\): 0 of 1 were appended; the same command goes on\n$/,
+        /^The log cannot be reached \(.+ECONNREFUSED 127\.0\.0\.1:1\): 0 of 1 were appended; the same command goes on\n$/,
       );
       expect(await enter('ann')).toBe('suspect');
+    });
+
+    test('the log, since it is in Kafka and that is not said: what is missing is named', async () => {
+      await tell(created(), lost('ann'));
+      await parts.pool.query('drop table log_records, log_heads');
+      const discarded = await realtime('discard', at(1), '--yes');
+      expect(discarded).toMatchObject({ code: 1, stdout: '' });
+      expect(discarded.stderr).toContain('KAFKA_BROKERS must say so');
+      expect((await runRealtime({ DATABASE_URL: parts.url }, 'verify')).stderr).toContain('KAFKA_BROKERS must say so');
     });
 
     test('the tables: a database of something else, or from before', async () => {

@@ -12,6 +12,7 @@ import {
 } from './command.ts';
 import type { CliSettings } from './config.ts';
 import { commandHelp, overviewHelp } from './help.ts';
+import { reasonsOf } from './reasons.ts';
 
 const applicationName = 'realtime-cli';
 /** `verify` compares by one, while the embedded log listens by a second and reads by a third. */
@@ -125,8 +126,5 @@ const describeError = (error: unknown): string => {
   if (isSchemaMissing(error)) return 'The database has not the tables of this version: start the room-worker once';
   // Nothing can be interrupted so, but a question, and the wait for another one's end: before anything is done.
   if (error instanceof Error && error.name === 'AbortError') return 'Interrupted: nothing was done.';
-  // A driver's error often has the same error for a cause.
-  const reasons = new Set<string>();
-  for (let each: unknown = error; each instanceof Error; each = each.cause) reasons.add(each.message || each.name);
-  return scrub(`Failed: ${[...reasons].join(': ') || String(error)}`);
+  return scrub(`Failed: ${reasonsOf(error)}`);
 };

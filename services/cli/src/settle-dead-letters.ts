@@ -23,6 +23,7 @@ import { type Command, CommandError, defineCommand, type Outcome, UsageError, ty
 import { jsonOption, letterTable, parsePosition, toJson, whereOption, writeJson } from './dead-letters.ts';
 import { plural } from './figures.ts';
 import { parseNumber } from './parse-number.ts';
+import { reasonsOf } from './reasons.ts';
 import { parseWhere, whereHelp } from './where.ts';
 
 /** What an operator can do with letters. */
@@ -86,7 +87,7 @@ const append = async (
     try {
       positions.push(...(await log.append(records.slice(at, at + batchSize), appendTimeoutMs)));
     } catch (cause) {
-      stop(`The log cannot be reached (${cause instanceof Error ? cause.message : String(cause)})`, cause);
+      stop(`The log cannot be reached (${reasonsOf(cause)})`, cause);
     }
   }
   return positions;
