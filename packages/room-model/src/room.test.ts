@@ -19,6 +19,7 @@ import {
   tell,
 } from '../test/given.ts';
 import { isNewer } from './origin.ts';
+import { permissionsOf, roles } from './permissions.ts';
 import { keyOf } from './room.ts';
 import { WorkingSet } from './working-set.ts';
 
@@ -201,6 +202,23 @@ describe('a room event becomes the rows that it changes', () => {
           permissions: { hidden: true },
           origin: { sequence: 2n },
         }),
+    },
+    {
+      type: 'member.updated that overtook its addition: rights that it took back stay taken back',
+      given: [
+        fact('member.updated', { userId: 'u7', permissions: null }, { sequence: '2' }),
+        fact('member.updated', { userId: 'u7', displayName: 'Ann' }, { sequence: '3' }),
+        fact(
+          'member.added',
+          { userId: 'u7', role: 'listener', permissions: { publishSources: ['microphone'] } },
+          { sequence: '1' },
+        ),
+      ],
+      then: (set) => {
+        const member = memberIn(set, 'u7');
+        expect(member).toMatchObject({ role: 'listener', displayName: 'Ann' });
+        expect(permissionsOf('listener', member?.permissions ?? null, [])).toEqual(roles.listener.permissions);
+      },
     },
     {
       type: 'member.updated brings nobody back',

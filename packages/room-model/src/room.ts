@@ -305,12 +305,15 @@ const updateMember = (
 ): RoomChange[] => {
   const stored = entities.members.get(keyOf(roomId, data.userId));
   if (stored !== undefined && (stored.isRemoved || !isNewer(origin, stored.origin))) return [];
+  const role = data.role ?? stored?.role ?? null;
+  // With an addition still to come, null would be taken for what was not said, and that addition would give them again.
+  const cleared = role === null ? {} : null;
   return memberChange(entities, {
     roomId,
     userId: data.userId,
-    role: data.role ?? stored?.role ?? null,
+    role,
     displayName: patch<string | null>(data.displayName, stored?.displayName ?? null, null),
-    permissions: patch<PermissionOverrides | null>(data.permissions, stored?.permissions ?? null, null),
+    permissions: patch<PermissionOverrides | null>(data.permissions, stored?.permissions ?? null, cleared),
     isRemoved: false,
     removalReason: null,
     origin: following(origin, stored?.origin ?? null),
