@@ -175,7 +175,7 @@ export const mutants: readonly Mutant[] = [
         path: 'services/api/src/join/decide-join.ts',
         from: '  const first = await fromStore(store.readFacts(entrant));\n',
         to: `  const room: RoomFacts = { ...unknownRoom(roomId), state: 'open', access: 'authenticated' };
-  const nobody = { member: null, bans: [], user: null, isLoginEnded: false, isSuspect: false, ownSessions: [], seats: null };
+  const nobody = { member: null, bans: [], user: null, isLoginEnded: false, doubt: null, ownSessions: [], seats: null };
   const first = await fromStore(store.readFacts(entrant)).catch(
     (): FactsAnswer => ({ facts: { room, ...nobody }, isRoomLive: true, nowMs: Date.now() }),
   );

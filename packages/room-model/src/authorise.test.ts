@@ -9,11 +9,11 @@ import {
   anyRole,
   dead,
   decide,
+  doubtIn,
   fact,
   factsOf,
   fold,
   inSeconds,
-  isSuspect,
   now,
   outcomeOf,
   removed,
@@ -193,7 +193,7 @@ describe('what only keeps people from entering throws nobody out', () => {
   const doors: { what: string; given: Situation; reason: DenyReason }[] = [
     { what: 'a locked room', given: { room: { isLocked: true } }, reason: 'locked' },
     { what: 'a room that is not open yet', given: { room: { opensAtMs: now + 1 } }, reason: 'not_open' },
-    { what: 'doubt', given: { isSuspect: true }, reason: 'suspect' },
+    { what: 'doubt', given: { doubt: 'header' }, reason: 'suspect' },
   ];
   for (const { what, given, reason } of doors)
     describe(what, () => {
@@ -429,7 +429,7 @@ const precedence: readonly { reason: DenyReason; code: ProblemCode; evidence: 'f
     { reason: 'room_closed', code: 'room_closed', evidence: 'fact', cause: { room: { state: 'closed' } } },
     { reason: 'banned', code: 'banned', evidence: 'fact', cause: { bans: [{ privilege: 'join' }] } },
     { reason: 'schedule_over', code: 'room_closed', evidence: 'fact', cause: { room: { closesAtMs: secondsAgo(1) } } },
-    { reason: 'suspect', code: 'projection_stale', evidence: 'fact', cause: { isSuspect: true } },
+    { reason: 'suspect', code: 'projection_stale', evidence: 'fact', cause: { doubt: 'person' } },
     { reason: 'not_open', code: 'room_not_open', evidence: 'fact', cause: { room: { opensAtMs: inSeconds(1) } } },
     { reason: 'locked', code: 'room_locked', evidence: 'fact', cause: { room: { isLocked: true } } },
     {
@@ -603,8 +603,15 @@ describe('moderation', () => {
     ['a moderator who was removed', { member: { role: 'moderator', isRemoved: true } }, {}, 'member_removed'],
     ['a moderator who is banned', { ...moderator, bans: [{ privilege: 'join' }] }, {}, 'banned'],
     ['a moderator who may not speak', { ...moderator, bans: [{ privilege: 'publish_audio' }] }, {}, 'allow'],
-    ['a moderator in doubt', { ...moderator, isSuspect: true }, {}, 'suspect'],
-    ['a moderator in doubt, inside', { ...moderator, isSuspect: true, sessions: present }, {}, 'suspect'],
+    ['a moderator in doubt', { ...moderator, doubt: 'person' }, {}, 'suspect'],
+    ['a moderator in doubt, inside', { ...moderator, doubt: 'person', sessions: present }, {}, 'suspect'],
+    ['a moderator of a room whose header is in doubt', { ...moderator, doubt: 'header' }, {}, 'allow'],
+    [
+      'a guest who is a moderator by a header that is in doubt',
+      { room: { access: 'authenticated', defaultRole: 'moderator' }, member: null, doubt: 'header' },
+      {},
+      'suspect',
+    ],
     ['a moderator of a closed room', { ...moderator, room: { state: 'closed' } }, {}, 'room_closed'],
     ['a moderator of a room whose time is over', { ...moderator, room: { closesAtMs: now } }, {}, 'schedule_over'],
     ['a moderator of a room that is not open yet', { ...moderator, room: { opensAtMs: now + 1 } }, {}, 'allow'],
@@ -631,7 +638,7 @@ describe('moderation', () => {
  * applies counts. Shares nothing with the rule but the types.
  */
 const restated = (
-  { room, member, bans, user, isLoginEnded, isSuspect: doubted, ownSessions, seats }: Facts,
+  { room, member, bans, user, isLoginEnded, doubt, ownSessions, seats }: Facts,
   { purpose, takeOver }: Asked,
 ): Verdict => {
   const isBanned = (privilege: Privilege): boolean =>
@@ -661,8 +668,8 @@ const restated = (
     [room?.state === 'closed', 'room_closed', 'room_closed'],
     [isBanned('join'), 'banned', 'banned'],
     [isOver, 'schedule_over', 'room_closed'],
-    [purpose === 'act' && doubted, 'suspect', 'projection_stale'],
-    [isOutside && doubted, 'suspect', 'projection_stale'],
+    [purpose === 'act' && (isMember ? doubt === 'person' : doubt !== null), 'suspect', 'projection_stale'],
+    [isOutside && doubt !== null, 'suspect', 'projection_stale'],
     [isOutside && (room?.opensAtMs ?? 0) > now, 'not_open', 'room_not_open'],
     [isOutside && room?.isLocked === true && role !== 'host' && role !== 'moderator', 'locked', 'room_locked'],
     [
@@ -847,7 +854,7 @@ describe('every person in every room', () => {
       bans: (bansOf.get(keyOf(room, userId)) ?? []).filter(({ isLifted }) => !isLifted),
       user: set.users.get(userId) ?? null,
       isLoginEnded: set.logins.has(keyOf(userId, 'login')),
-      isSuspect: isSuspect(set, userId, room),
+      doubt: doubtIn(set, userId, room),
       ownSessions: cell.sessions,
       seats: cell.request.purpose === 'stay' ? null : cell.seats,
     } satisfies Facts,

@@ -52,7 +52,8 @@ export interface Facts {
   readonly bans: readonly BanFacts[];
   readonly user: Pick<User, 'isDisabled'> | null;
   readonly isLoginEnded: boolean;
-  readonly isSuspect: boolean;
+  /** What a fact that could not be read may have changed: nothing but the room's header, or this person's rights. */
+  readonly doubt: 'header' | 'person' | null;
   readonly ownSessions: readonly OwnSession[];
   /** Null where the room has neither limit nor device policy, and for `stay`. */
   readonly seats: Seats | null;
@@ -60,7 +61,7 @@ export interface Facts {
 
 /**
  * `enter`: desk and door. `stay`: someone inside; what only keeps people from entering throws nobody out. `act`:
- * someone who wants to see or moderate; what keeps from entering does not matter, but doubt about the person does.
+ * someone who wants to see or moderate; what keeps from entering does not matter, but doubt about the rights does.
  */
 export type Request = {
   /** When the login ends by policy, milliseconds since the epoch. */
@@ -199,7 +200,7 @@ interface Entry {
 /** Reasons that keep people from entering and throw nobody out. */
 const denyEntry = ({ facts, room, permissions, request, nowMs }: Entry): Denied | null => {
   if (!isPresent(facts.ownSessions, nowMs)) {
-    if (facts.isSuspect) return deny('suspect');
+    if (facts.doubt !== null) return deny('suspect');
     if (room.opensAtMs !== null && room.opensAtMs > nowMs) return deny('not_open', { opensAtMs: room.opensAtMs });
     if (room.isLocked && !permissions.moderate) return deny('locked');
   }
@@ -260,8 +261,10 @@ export const authorise = (facts: Facts, request: Request, nowMs: number): Verdic
     return deny(role, { message, ...(fact !== null && { evidence: 'fact' }) });
   }
   if (fact !== null) return fact;
-  if (request.purpose === 'act' && facts.isSuspect) return deny('suspect');
   const own = activeMember(member);
+  // A header in doubt leaves members their roles; those of all others come from it.
+  const areRightsDoubted = facts.doubt === 'person' || (facts.doubt === 'header' && own === null);
+  if (request.purpose === 'act' && areRightsDoubted) return deny('suspect');
   const banned = active.map(({ privilege }) => privilege);
   const permissions = permissionsOf(role, own?.permissions ?? null, banned);
   const denied = request.purpose === 'enter' ? denyEntry({ facts, room, permissions, request, nowMs }) : null;

@@ -146,14 +146,23 @@ export const banIn = (set: WorkingSet, userId: string, privilege: Privilege) =>
   set.bans.get(keyOf(theRoom, userId, privilege));
 
 /** The doubts that keep a person out of the room, as the store asks for them. */
-export const isSuspect = (set: WorkingSet, userId: string, roomId = theRoom, loginId: string | null = null): boolean =>
-  [...set.suspects.values()].some(
+const doubtsAbout = (set: WorkingSet, userId: string, roomId: string, loginId: string | null) =>
+  [...set.suspects.values()].filter(
     (doubt) =>
       !doubt.isHealed &&
       (doubt.roomId === roomId
         ? doubt.userId === '' || doubt.userId === userId
         : doubt.roomId === '' && doubt.userId === userId && (doubt.scope === 'user' || doubt.detail === loginId)),
   );
+
+export const isSuspect = (set: WorkingSet, userId: string, roomId = theRoom, loginId: string | null = null): boolean =>
+  doubtsAbout(set, userId, roomId, loginId).length > 0;
+
+export const doubtIn = (set: WorkingSet, userId: string, roomId: string): Facts['doubt'] => {
+  const doubts = doubtsAbout(set, userId, roomId, null);
+  if (doubts.length === 0) return null;
+  return doubts.every(({ scope }) => scope === 'header') ? 'header' : 'person';
+};
 
 /** What a decision rests on; a table names only what differs from a speaker in an open room. */
 export interface Situation {
@@ -162,7 +171,7 @@ export interface Situation {
   readonly bans?: readonly (Partial<BanFacts> & { readonly privilege: Privilege })[];
   readonly isDisabled?: boolean;
   readonly isLoginEnded?: boolean;
-  readonly isSuspect?: boolean;
+  readonly doubt?: Facts['doubt'];
   readonly sessions?: readonly Partial<OwnSession>[];
   readonly seats?: Partial<Seats> | null;
 }
@@ -177,7 +186,7 @@ export const factsOf = (situation: Situation): Facts => {
     bans: bans.map((ban) => ({ untilMs: null, reason: null, ...ban })),
     user: isDisabled ? { isDisabled } : null,
     isLoginEnded: situation.isLoginEnded ?? false,
-    isSuspect: situation.isSuspect ?? false,
+    doubt: situation.doubt ?? null,
     ownSessions: sessions.map((session) => ({
       identity: 'u7',
       deviceId: null,

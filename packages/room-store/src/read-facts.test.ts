@@ -38,7 +38,7 @@ const answersTo = (queries: readonly FactsQuery[]): FactsAnswer[] =>
       bans: [],
       user: null,
       isLoginEnded: false,
-      isSuspect: false,
+      doubt: null,
       ownSessions: [],
       seats: null,
     },

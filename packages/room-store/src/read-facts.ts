@@ -55,7 +55,8 @@ const factsSql = `
     m.role, m.display_name, m.permissions, m.is_removed, m.removal_reason,
     u.is_disabled,
     exists (select from ended_logins l where l.user_id = q.user_id and l.login_id = q.login_id) as is_login_ended,
-    exists (select from suspects s where ${openDoubtsAbout('q.room_id', 'q.user_id', 'q.login_id')}) as is_suspect,
+    (select max(case s.scope when 'header' then 'header' else 'person' end)
+      from suspects s where ${openDoubtsAbout('q.room_id', 'q.user_id', 'q.login_id')}) as doubt,
     (select jsonb_agg(jsonb_build_array(b.privilege, ${epochMs('b.until')}, b.reason))
       from bans b where b.room_id = q.room_id and b.user_id = q.user_id and not b.is_lifted) as bans,
     (select jsonb_agg(jsonb_build_array(s.identity, s.device_id, s.is_live, ${epochMs('s.ended_at')}, s.end_reason))
@@ -80,7 +81,7 @@ interface FactsRow {
   readonly removal_reason: string | null;
   readonly is_disabled: boolean | null;
   readonly is_login_ended: boolean;
-  readonly is_suspect: boolean;
+  readonly doubt: Facts['doubt'];
   readonly bans: readonly (readonly [BanFacts['privilege'], number | null, string | null])[] | null;
   readonly sessions: readonly (readonly [string, string | null, boolean, number | null, string | null])[] | null;
   readonly is_room_live: boolean;
@@ -107,7 +108,7 @@ const answerOf = (row: FactsRow): FactsAnswer => ({
     bans: (row.bans ?? []).map(([privilege, untilMs, reason]) => ({ privilege, untilMs, reason })),
     user: row.is_disabled === null ? null : { isDisabled: row.is_disabled },
     isLoginEnded: row.is_login_ended,
-    isSuspect: row.is_suspect,
+    doubt: row.doubt,
     ownSessions: sessionsOf(row),
     seats: null,
   },

@@ -181,7 +181,7 @@ describeWith(['postgres'], 'provenance', () => {
       const { answer, provenance } = await read(query);
       expect({ ...answer.facts, seats: null }).toEqual(decided?.facts);
       expect(answer.isRoomLive).toBe(decided?.isRoomLive);
-      expect(provenance.suspects.length > 0).toBe(decided?.facts.isSuspect);
+      expect(provenance.suspects.length > 0).toBe(decided?.facts.doubt !== null);
       expect(provenance.endedLogin !== null).toBe(decided?.facts.isLoginEnded);
     },
   );

@@ -487,6 +487,7 @@ export class MemoryDatabase {
       const isOfLogin = about.scope === 'user' || about.detail === loginId;
       return about.roomId === '' && about.userId === userId && isOfLogin;
     };
+    const doubts = [...suspects.values()].filter(isDoubted);
     const isRecent = ({ isLive, endedAtMs }: Session): boolean =>
       isLive || (endedAtMs !== null && endedAtMs > nowMs - recentlyLeftMs);
     const asFacts = ({ privilege, untilMs, reason }: Ban): BanFacts => ({ privilege, untilMs, reason });
@@ -499,7 +500,7 @@ export class MemoryDatabase {
           .map(asFacts),
         user: users.get(userId) ?? null,
         isLoginEnded: loginId !== null && logins.has(keyOf(userId, loginId)),
-        isSuspect: [...suspects.values()].some(isDoubted),
+        doubt: doubts.some(({ scope }) => scope !== 'header') ? 'person' : doubts.length > 0 ? 'header' : null,
         ownSessions: [...sessions.values()]
           .filter((session) => session.roomId === roomId && session.userId === userId && isRecent(session))
           .map((session) => ({ ...session, wasRemoved: wasRemoved(session) })),

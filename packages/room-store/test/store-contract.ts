@@ -717,7 +717,7 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       bans: [{ privilege: 'data', untilMs: null }],
       user: { isDisabled: true },
       isLoginEnded: true,
-      isSuspect: false,
+      doubt: null,
       ownSessions: [{ identity: 'ann', isLive: true, wasRemoved: false }],
     });
     expect(await open().store.readLiveRooms(['r'])).toMatchObject([{ sessions: [{ participantSid: 'PA_ann' }] }]);
@@ -730,6 +730,26 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       room: { state: 'closed', closingReason: 'moved' },
       member: { isRemoved: true, removalReason: 'spam' },
     });
+  });
+
+  test('doubt about the header is told apart from doubt about a person', async () => {
+    const doubts = async () => {
+      const queries = ['ann', 'bob'].map((userId) => ({ roomId: 'r', userId, loginId: null }));
+      return (await open().store.readFacts(queries)).map(({ facts }) => facts.doubt);
+    };
+    const dead = { reason: 'invalid_data', message: '', key: null, value: null, headers: {} } as const;
+    const lost = (offset: number, type: string, data: unknown): ChunkRecord => ({
+      ...roomRecord(offset, created('r')),
+      factKey: null,
+      content: { kind: 'dead', dead, unreadable: { key: 'r', type, data } },
+    });
+    expect(await doubts()).toEqual([null, null]);
+    await apply([lost(0, 'room.updated', { maxParticipants: 0 })]);
+    expect(await doubts()).toEqual(['header', 'header']);
+    await apply([lost(1, 'member.removed', { userId: 'ann', reason: 7 })]);
+    expect(await doubts()).toEqual(['person', 'header']);
+    await apply([lost(2, 'room.created', { members: 7 })]);
+    expect(await doubts()).toEqual(['person', 'person']);
   });
 
   test('the tables equal the pure fold, however the log is cut into chunks', async () => {

@@ -60,7 +60,7 @@ const answerOf = (
     bans: [],
     user: null,
     isLoginEnded: false,
-    isSuspect: false,
+    doubt: null,
     ownSessions: [],
     seats: null,
     ...facts,

@@ -56,7 +56,7 @@ const proven = (provenance: Partial<Provenance> = {}, changes: Partial<Facts> = 
         bans: rows.bans,
         user: rows.user,
         isLoginEnded: rows.endedLogin !== null,
-        isSuspect: rows.suspects.length > 0,
+        doubt: rows.suspects.length > 0 ? 'person' : null,
         ownSessions: [],
         seats: null,
         ...changes,

@@ -158,7 +158,7 @@ describe('204', () => {
 
   test('for whoever is inside, in a room that admits nobody', async () => {
     const ownSessions = [{ identity: 'u-7', deviceId: null, isLive: true, endedAtMs: null, wasRemoved: false }];
-    given({ room: { isLocked: true }, facts: { ownSessions, isSuspect: true } });
+    given({ room: { isLocked: true }, facts: { ownSessions, doubt: 'person' } });
     await passed(ask(inQuery(signed())));
   });
 });
@@ -363,7 +363,7 @@ describe('503', () => {
       'partition_too_old',
     ],
     ['the room cannot be made', () => Object.assign(api.failing, { livekit: true }), 'livekit_unavailable'],
-    ['an event of the room could not be read', () => given({ facts: { isSuspect: true } }), 'suspect'],
+    ['an event of the room could not be read', () => given({ facts: { doubt: 'person' } }), 'suspect'],
   ])('%s', async (_name, fail, reason) => {
     given({ isRoomLive: true });
     fail();

@@ -67,14 +67,14 @@ const rooms = Array.from({ length: roomsCount }, (_, at) => ({
       }
     : null,
   roomId: `room-${at}`,
-  isSuspect: pick([false, false, false, false, false, false, false, true]),
+  doubt: pick([null, null, null, null, null, null, 'header', 'room'] as const),
 }));
 type Room = (typeof rooms)[number];
 
 const ends = { live: null, left: future, removed: future, longGone: past };
 
 /** Everything about one person in one room, as the model takes it, and the bans as they are stored: lifted ones too. */
-const pairOf = ({ header, isSuspect }: Room, person: Person) => {
+const pairOf = ({ header, doubt }: Room, person: Person) => {
   const role = pick(['host', 'moderator', 'speaker', 'listener', 'observer', null] as const);
   const member = pick([null, { isRemoved: true }, { isRemoved: false }, { isRemoved: false }, { isRemoved: false }]);
   const ban = pick([null, null, null, 'join', 'join', 'publish_audio', 'data'] as const);
@@ -83,14 +83,15 @@ const pairOf = ({ header, isSuspect }: Room, person: Person) => {
     ban === null
       ? []
       : [{ privilege: ban, untilMs: pick([null, past, future]), reason: null, isLifted: pick([false, false, true]) }];
+  const isSuspect =
+    doubt === 'room' || person.isSuspect || pick([false, false, false, false, false, false, false, false, false, true]);
   const facts: Facts = {
     room: header,
     member: member && { role, displayName: null, permissions: null, ...member },
     bans: bans.filter(({ isLifted }) => !isLifted),
     user: person.isDisabled === null ? null : { isDisabled: person.isDisabled },
     isLoginEnded: person.isLoginEnded,
-    isSuspect:
-      isSuspect || person.isSuspect || pick([false, false, false, false, false, false, false, false, false, true]),
+    doubt: isSuspect ? 'person' : doubt && 'header',
     ownSessions:
       session === null
         ? []
@@ -208,9 +209,9 @@ const writeWorld = async (pool: Pool): Promise<void> => {
     people.map(({ userId, isLoginEnded }) => ({ u: userId, login: isLoginEnded ? loginOf(userId) : 'another' })),
   );
   const doubts = [
-    ...rooms.filter(({ isSuspect }) => isSuspect).map(({ roomId }) => ({ scope: 'room', r: roomId, u: '' })),
+    ...rooms.flatMap(({ roomId, doubt }) => (doubt === null ? [] : [{ scope: doubt, r: roomId, u: '' }])),
     ...people.filter(({ isSuspect }) => isSuspect).map(({ userId }) => ({ scope: 'user', r: '', u: userId })),
-    ...pairs.filter(({ facts }) => facts.isSuspect).map(({ r, u }) => ({ scope: 'member', r, u })),
+    ...pairs.filter(({ facts }) => facts.doubt === 'person').map(({ r, u }) => ({ scope: 'member', r, u })),
   ];
   await insert(
     pool,

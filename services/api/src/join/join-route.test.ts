@@ -443,7 +443,7 @@ describe('503: no token without a fresh decision', () => {
     await allowed();
   });
   test('a fact about the member could not be read', async () => {
-    given({ facts: { isSuspect: true } });
+    given({ facts: { doubt: 'person' } });
     await expectTryAgain('projection_stale');
   });
   test('LiveKit cannot be asked to make the room', async () => {

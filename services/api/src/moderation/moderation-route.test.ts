@@ -232,7 +232,7 @@ test.each<readonly [string, Situation, number, string]>([
   ['logged out', { facts: { isLoginEnded: true } }, 401, 'unauthenticated'],
   ['of a closed room', { room: { state: 'closed' } }, 410, 'room_closed'],
   ['of a room whose time is over', { room: { closesAtMs: Date.now() - 1 } }, 410, 'room_closed'],
-  ['in doubt', { facts: { isSuspect: true } }, 503, 'projection_stale'],
+  ['in doubt', { facts: { doubt: 'person' } }, 503, 'projection_stale'],
 ])('a host who is %s moderates nobody', async (_, situation, status, code) => {
   for (const action of actions) {
     given({ ...situation, member: { role: 'host' } });

@@ -108,7 +108,7 @@ describe.each(Object.entries(urls))('%s', (_, url) => {
     ['a disabled user', { facts: { user: { isDisabled: true } } }, 403, 'user_disabled'],
     ['a login that ended', { facts: { isLoginEnded: true } }, 401, 'unauthenticated'],
     ['a member of a closed room', { room: { state: 'closed' } }, 410, 'room_closed'],
-    ['a member in doubt', { facts: { isSuspect: true } }, 503, 'projection_stale'],
+    ['a member in doubt', { facts: { doubt: 'person' } }, 503, 'projection_stale'],
   ])('%s', async (_why, situation, status, code) => {
     given(situation);
     const response = await get(url);
