@@ -287,12 +287,14 @@ describe('a dead letter that is retried', () => {
     const { type, data, subject } = lost.event;
     const set = fold([...before, dead(type, data, { key: subject }), ...after]);
     const original = originOf({ ...lost.at, offset: before.length });
-    const now = originOf({ offset: before.length + after.length + 1 });
+    let end = before.length + after.length;
     const again = (): number => {
-      const applied = evolveRetried(set, lost.event, original);
-      for (const change of applied) set.put(change);
+      end += 1;
+      const now = originOf({ offset: end });
       const settled = settleDeadLetter(set, original, now);
       for (const change of settled) set.put(change);
+      const applied = evolveRetried(set, lost.event, original, now);
+      for (const change of applied) set.put(change);
       return applied.length + settled.length;
     };
     return { set, again, changes: again() };
@@ -329,7 +331,7 @@ describe('a dead letter that is retried', () => {
       why: 'a close before the room was changed, terminal as it is',
       lost: fact('room.closed', undefined),
       before: [fact('room.created', {})],
-      after: [fact('room.updated', { name: 'Retro' })],
+      after: [fact('room.updated', { access: 'members' })],
       seen: (set) => roomIn(set),
     },
     {
@@ -359,6 +361,53 @@ describe('a dead letter that is retried', () => {
     expect(seen(set)).toBeDefined();
     expect(seen(set)).toEqual(seen(untouched));
     expect(isSuspect(set, 'u7')).toBe(false);
+  });
+
+  test.each<{
+    why: string;
+    lost: Told;
+    before: Told[];
+    after: Told[];
+    taken: object;
+    seen: (set: WorkingSet) => object | undefined;
+  }>([
+    {
+      why: 'a removal, before a new display name',
+      lost: fact('member.removed', { userId: 'u7', reason: 'spam' }, { sequence: '2' }),
+      before: [added('u7', 'speaker', { sequence: '1' })],
+      after: [fact('member.updated', { userId: 'u7', displayName: 'Ann' }, { sequence: '3' })],
+      taken: { isRemoved: true, removalReason: 'spam' },
+      seen: (set) => memberIn(set, 'u7'),
+    },
+    {
+      why: 'a close, before a new name',
+      lost: fact('room.closed', { reason: 'over' }),
+      before: [fact('room.created', {})],
+      after: [fact('room.updated', { name: 'Retro' })],
+      taken: { state: 'closed', closingReason: 'over' },
+      seen: (set) => roomIn(set),
+    },
+  ])(
+    'counts from its retry on where nothing since has ended its doubt: $why',
+    ({ lost: told, before, after, taken, seen }) => {
+      const untouched = seen(fold([...before, dead(undefined, undefined, { key: null }), ...after]));
+      const { set } = retried(lost(told), before, after);
+      expect(seen(set)).toEqual({ ...untouched, ...taken, origin: expect.objectContaining({ offset: 3n }) });
+      expect([...set.suspects.values()].every(({ isHealed }) => isHealed)).toBe(true);
+    },
+  );
+
+  test('settles no doubt of a newer letter when it counts from its retry on', () => {
+    const { set } = retried(
+      lostRemoval,
+      [added('u7', 'speaker')],
+      [
+        fact('member.updated', { userId: 'u7', displayName: 'Ann' }),
+        dead('member.removed', { userId: 'u7', reason: 7 }),
+      ],
+    );
+    expect(memberIn(set, 'u7')).toMatchObject({ isRemoved: true, displayName: 'Ann' });
+    expect(isSuspect(set, 'u7')).toBe(true);
   });
 
   test('beside facts of another partition, of which none is known to be newer, it takes rights away and gives none', () => {

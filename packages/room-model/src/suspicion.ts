@@ -9,7 +9,7 @@ import {
   RoomId,
   UserId,
 } from '@realtime-service/contracts';
-import { isLaterInLog, type Origin } from './origin.ts';
+import { isLaterInLog, isSamePlace, type Origin } from './origin.ts';
 import {
   type Doubted,
   doubted,
@@ -20,6 +20,7 @@ import {
   keyOfSuspect,
   type RoomChange,
   type RoomEntities,
+  withoutHealing,
 } from './room.ts';
 
 /** Whether a fact of this type can take a right away. The compiler keeps the table complete. */
@@ -134,15 +135,40 @@ const evolveRowByRow = (entities: RoomEntities, event: RoomEvent, origin: Origin
   return evolveFullState(entities, event.subject, members, origin);
 };
 
+/** Whether it was this retry that ended the letter's doubt about what it says: nothing since has decided that. */
+const wasInDoubt = (entities: RoomEntities, event: RoomEvent, origin: Origin, retriedAt: LogPosition): boolean =>
+  doubtedBy({ key: event.subject, type: event.type, data: event.data }).some((about) => {
+    const doubt = entities.suspects.get(keyOfSuspect({ ...about, cause: origin }));
+    return doubt?.isHealed === true && isSamePlace(doubt.origin, retriedAt);
+  });
+
 /**
  * Folds a dead letter that has become readable, with its own place as provenance and version: it changes only entities
  * whose position is below that place, whatever the fold would merge in its own order. Where the entity's last fact, or
  * what left the doubt, stands in another partition, nothing tells which came first: then it may take rights away, and
  * give none.
  */
-export const evolveRetried = (entities: RoomEntities, event: RoomEvent, origin: Origin): RoomChange[] =>
+const evolveAtItsPlace = (entities: RoomEntities, event: RoomEvent, origin: Origin): RoomChange[] =>
   evolveRowByRow(entities, event, origin).filter((change) => {
     const stored = placeOf(entities, change);
     const isElsewhere = stored !== null && (stored.partition !== origin.partition || stored.topic !== origin.topic);
     return isElsewhere ? takesRights(event.type, change) : isLaterInLog(origin, stored);
   });
+
+/**
+ * Folds a dead letter that has become readable at its own place. Where an entity stands above that, and yet the doubt
+ * lasted until the retry, what was told since (a display name) decides about no rights: then what takes them away
+ * counts from the retry on. The letter's own doubts have been settled by then.
+ */
+export const evolveRetried = (
+  entities: RoomEntities,
+  event: RoomEvent,
+  origin: Origin,
+  retriedAt: LogPosition,
+): RoomChange[] => {
+  const changes = evolveAtItsPlace(entities, event, origin);
+  const mayTake = event.type === 'member.removed' || onlyTakesRights.has(event.type);
+  if (!mayTake || changes.length > 0 || !wasInDoubt(entities, event, origin, retriedAt)) return changes;
+  const { topic, partition, offset } = retriedAt;
+  return withoutHealing(evolveRoom(entities, event, { ...origin, topic, partition, offset, sequence: null }));
+};

@@ -166,6 +166,12 @@ describeWith(['postgres'], 'filling the second set', () => {
     await tell('member.updated', { userId: 'early', displayName: 'Early' });
     await settle('discarded', early);
     await settle('retried', early);
+    await tell('member.added', { userId: 'gone', role: 'host' });
+    await database.pool.query('alter table members add constraint refused check (not is_removed)');
+    const removal = await tell('member.removed', { userId: 'gone' });
+    await database.pool.query('alter table members drop constraint refused');
+    await tell('member.updated', { userId: 'gone', displayName: 'Gone' });
+    await settle('retried', removal);
     await mend(open, 'open');
     await mend(discarded, 'discarded');
     await mend(late, 'late');
@@ -178,7 +184,9 @@ describeWith(['postgres'], 'filling the second set', () => {
     const rows = await rowsOf(database.pool, 'public');
     expect(await rowsOf(pool, 'realtime_rebuild')).toEqual(rows);
     const members = rows.filter((line) => line.startsWith('members'));
-    expect(members.map((line) => /early|late/.exec(line)?.[0])).toEqual(['early', 'late']);
+    expect(members.map((line) => /early|gone|late/.exec(line)?.[0])).toEqual(['early', 'gone', 'late']);
+    const { rows: gone } = await pool.query(`select is_removed, display_name from members where user_id = 'gone'`);
+    expect(gone).toEqual([{ is_removed: true, display_name: 'Gone' }]);
     expect(await runRealtime({ DATABASE_URL: database.url }, 'verify')).toMatchObject({ code: 0 });
   });
 

@@ -50,18 +50,21 @@ const lastOf = ({ records }: Chunk, before: AppliedRecord | null): AppliedRecord
 /** A dead letter that has become readable counts only where the record that retried it does: the one before it. */
 const withoutRepeats = (records: readonly ChunkRecord[], position: bigint, repeats: Repeats): ChunkRecord[] => {
   let isAdmitted = false;
-  return records.filter(({ origin, factKey, recordedAtMs, retriedAtMs }) => {
-    const mayCount = retriedAtMs === undefined ? origin.offset >= position : isAdmitted;
-    isAdmitted = mayCount && (factKey === null || repeats.admit(factKey, retriedAtMs ?? recordedAtMs));
+  return records.filter((record) => {
+    const { origin, factKey, retriedBy } = record;
+    const mayCount = retriedBy === undefined ? origin.offset >= position : isAdmitted;
+    isAdmitted = mayCount && (factKey === null || repeats.admit(factKey, (retriedBy ?? record).recordedAtMs));
     return isAdmitted;
   });
 };
 
 const evolve = (set: WorkingSet, record: ChunkRecord, nowMs: number): (RoomChange | PresenceChange)[] => {
-  const { content, origin, recordedAtMs, retriedAtMs } = record;
+  const { content, origin, recordedAtMs, retriedBy } = record;
   switch (content.kind) {
     case 'room_event':
-      return (retriedAtMs === undefined ? evolveRoom : evolveRetried)(set, content.event, origin);
+      return retriedBy === undefined
+        ? evolveRoom(set, content.event, origin)
+        : evolveRetried(set, content.event, origin, retriedBy.origin);
     case 'livekit':
       return evolvePresence(set, content.fact, recordedAtMs, nowMs);
     case 'dead':

@@ -126,8 +126,7 @@ export class ChunkWrites {
 
   /** Called once per record, after its changes. */
   addRecord(record: ChunkRecord): void {
-    const { retriedAtMs } = record;
-    this.records.push(retriedAtMs === undefined ? record : { ...record, recordedAtMs: retriedAtMs });
+    this.records.push({ ...record, recordedAtMs: (record.retriedBy ?? record).recordedAtMs });
     const { content } = record;
     if (content.kind !== 'livekit') return;
     const { fact } = content;

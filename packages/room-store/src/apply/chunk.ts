@@ -57,10 +57,10 @@ export interface ChunkRecord {
   readonly trace: string | null;
   readonly content: ChunkContent;
   /**
-   * Of a dead letter that has become readable, the record time of its retry: it changes only what stands below its own
-   * place, and the identity of its fact counts from then on.
+   * Of a dead letter that has become readable, the record that retried it: it changes as a rule only what stands below
+   * its own place, and the identity of its fact counts from the retry on.
    */
-  readonly retriedAtMs?: number;
+  readonly retriedBy?: Pick<ChunkRecord, 'origin' | 'recordedAtMs'>;
 }
 
 /** A partition as one projection reads it. */

@@ -30,6 +30,9 @@ const anyEvent: fc.Arbitrary<RoomEvent> = fc.oneof(
   fc
     .constantFrom('ann', 'bob')
     .map((userId): RoomEvent => ({ type: 'member.banned', subject: room, data: { userId, privilege: 'data' } })),
+  fc
+    .constantFrom('ann', 'bob')
+    .map((userId): RoomEvent => ({ type: 'member.updated', subject: room, data: { userId, displayName: 'new' } })),
   fc.constant<RoomEvent>({ type: 'room.locked', subject: room, data: undefined }),
   fc.constant(created(room)),
   fc.subarray(['ann', 'bob']).map(

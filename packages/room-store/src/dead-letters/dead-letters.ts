@@ -79,7 +79,7 @@ export const withRetried = async (
     if (isAction(original))
       return [became({ kind: 'dead', reason: letter.reason, message: 'an action is taken anew' })];
     const trace = record.trace ?? original.trace;
-    return [became({ kind: 'readable' }), { ...original, trace, retriedAtMs: record.recordedAtMs }];
+    return [became({ kind: 'readable' }), { ...original, trace, retriedBy: record }];
   });
 };
 
