@@ -20,7 +20,7 @@ const freshAuthorization = 'Bearer fresh.token.here';
 /** What the gate gives for a token of many attributes: as long as the api signs any. */
 const longAuthorization = `Bearer ${'x'.repeat(4_095)}`;
 
-/** What the gate says of these tokens; of any other it says yes. `hang` is no answer. */
+/** What the gate says of these tokens; of any other it says yes with a fresh token. `hang` is no answer. */
 const refusals: Readonly<Record<string, number | 'hang'>> = {
   'no.such.key': 401,
   'is.banned.here': 403,
@@ -28,6 +28,8 @@ const refusals: Readonly<Record<string, number | 'hang'>> = {
   'no.database.now': 503,
   'in.ternal.error': 500,
   'no.answer.ever': 'hang',
+  // As a catch-all page at the gate's address.
+  'catch.all.page': 200,
 };
 
 const tokenOf = ({ headers }: Seen): string => {
@@ -168,6 +170,18 @@ for (const { name, parts, start } of doors) {
         expect({ allowOrigin, seen }).toEqual({ allowOrigin: '*', seen: undefined });
         expect([429, 500, 503]).toContain(status);
         expect(performance.now() - startedAtMs).toBeLessThan(3_000);
+      },
+    );
+
+    test.each([
+      ['query', '/rtc?access_token=catch.all.page', {}],
+      ['header', '/rtc', { authorization: 'Bearer catch.all.page' }],
+    ])(
+      'an answer of the gate without a fresh token opens nothing: the old one in the %s',
+      async (_name, path, headers) => {
+        expect(await ask(path, { headers })).toMatchObject({ status: 503, allowOrigin: '*' });
+        expect(questions).toHaveLength(1);
+        expect(signallings).toEqual([]);
       },
     );
 
@@ -322,12 +336,17 @@ for (const { name, parts, start } of doors) {
       test('is refused with the token', async () => {
         expect(await upgrade('is.banned.here')).toBe('403');
       });
+
+      test('is refused where the gate gave no fresh token', async () => {
+        expect(await upgrade('catch.all.page')).toBe('503');
+      });
     });
 
     test.skipIf(parts.length === 0)('the log has no token', async () => {
       await ask('/rtc?access_token=logged.to.nowhere');
       await ask('/whip?access_token=logged.to.nowhere');
-      expect(readFileSync(proxy.logFile ?? '', 'utf8')).not.toContain('logged.to.nowhere');
+      await ask('/rtc?access_token=catch.all.page');
+      expect(readFileSync(proxy.logFile ?? '', 'utf8')).not.toMatch(/logged\.to\.nowhere|catch\.all\.page/);
     });
 
     if (name === 'nginx')
@@ -424,7 +443,8 @@ async function startUpstream(upstream: string, answer: (seen: Seen) => number | 
       const status = answer(seen);
       if (status === 'hang') return;
       const fresh = tokenOf(seen) === 'of.many.attributes' ? longAuthorization : freshAuthorization;
-      if (upstream === 'api' && status < 300) response.setHeader('authorization', fresh);
+      const isGranted = upstream === 'api' && !(tokenOf(seen) in refusals);
+      if (isGranted) response.setHeader('authorization', fresh);
       if (status === 429) response.setHeader('retry-after', '7');
       // As LiveKit does; and as the gate does.
       response.setHeader('access-control-allow-origin', '*');
