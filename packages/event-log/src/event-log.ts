@@ -88,7 +88,7 @@ export interface ConsumeOptions {
   readonly maxBatchRecords?: number;
   /**
    * Most bytes that Kafka sends at once, of all partitions, as they travel: unpacked and decoded they take many times
-   * the room. What a producer has sent as one batch comes whole. Default 10 MiB.
+   * the room. What a producer has sent as one batch comes whole. Default 1 MiB.
    */
   readonly maxFetchBytes?: number;
 }
