@@ -4,8 +4,9 @@ import { type OutgoingRoomEvent, RoomEventPublisher, topics } from '@realtime-se
 import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { partitionOf } from '@realtime-service/event-log';
-import { snapshotOf } from '@realtime-service/room-model';
-import { activeProjection, readPositions, readProjection } from '@realtime-service/room-store';
+import { snapshotOf } from '@realtime-service/room-model/snapshot';
+import { activeProjection, readPositions } from '@realtime-service/room-store';
+import { readProjection } from '@realtime-service/room-store/read-projection';
 import kafkajs from 'kafkajs';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { runRealtime } from '../../services/cli/test/run-realtime.ts';

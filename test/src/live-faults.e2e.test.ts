@@ -5,8 +5,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
-import { snapshotOf } from '@realtime-service/room-model';
-import { readProjection } from '@realtime-service/room-store';
+import { snapshotOf } from '@realtime-service/room-model/snapshot';
+import { readProjection } from '@realtime-service/room-store/read-projection';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Identity, startDevIdentity } from './identity.ts';

@@ -1,7 +1,8 @@
 import { startPgbouncer, until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
-import { snapshotOf } from '@realtime-service/room-model';
-import { createPool, inTransaction, readProjection } from '@realtime-service/room-store';
+import { snapshotOf } from '@realtime-service/room-model/snapshot';
+import { createPool, inTransaction } from '@realtime-service/room-store';
+import { readProjection } from '@realtime-service/room-store/read-projection';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Identity, startDevIdentity } from './identity.ts';
 import { foldLog, isCaughtUp } from './log-reader.ts';

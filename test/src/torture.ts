@@ -14,8 +14,9 @@ import {
 import { until } from '@realtime-service/dev-stack';
 import type { EventLog, NewRecord } from '@realtime-service/event-log';
 import { createKafkaLog } from '@realtime-service/event-log/kafka';
-import { snapshotOf, type WorkingSet } from '@realtime-service/room-model';
-import { readProjection } from '@realtime-service/room-store';
+import type { WorkingSet } from '@realtime-service/room-model';
+import { snapshotOf } from '@realtime-service/room-model/snapshot';
+import { readProjection } from '@realtime-service/room-store/read-projection';
 import { foldEvents, isCaughtUp, readTopic } from './log-reader.ts';
 import type { Service, System } from './system.ts';
 

@@ -3,6 +3,5 @@ export * from './origin.ts';
 export * from './permissions.ts';
 export * from './presence.ts';
 export * from './room.ts';
-export * from './snapshot.ts';
 export * from './suspicion.ts';
 export * from './working-set.ts';

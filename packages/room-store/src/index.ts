@@ -21,7 +21,6 @@ export * from './purge.ts';
 export { createFactsReader, type FactsAnswer, type FactsQuery, type ReadFacts, readFacts } from './read-facts.ts';
 export * from './read-provenance.ts';
 export * from './rebuild/confirm-partitions.ts';
-export * from './rebuild/read-projection.ts';
 export * from './rebuild/rebuild-set.ts';
 export * from './rebuild/rebuild-store.ts';
 export * from './rebuild/rebuild-verify.ts';

@@ -1,6 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import type { RoomEvent } from '@realtime-service/contracts';
-import { evolvePresence, evolveRoom, type Member, snapshotOf, WorkingSet } from '@realtime-service/room-model';
+import { evolvePresence, evolveRoom, type Member, WorkingSet } from '@realtime-service/room-model';
+import { snapshotOf } from '@realtime-service/room-model/snapshot';
 import fc from 'fast-check';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { ChunkWrites } from '../src/apply/chunk-writes.ts';

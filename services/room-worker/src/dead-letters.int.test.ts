@@ -2,8 +2,9 @@ import { deadLetterTopic, observedType, topics } from '@realtime-service/contrac
 import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { type NewRecord, partitionOf, type StoredRecord } from '@realtime-service/event-log';
-import { keyOf, type Member, snapshotOf } from '@realtime-service/room-model';
-import { readProjection } from '@realtime-service/room-store';
+import { keyOf, type Member } from '@realtime-service/room-model';
+import { snapshotOf } from '@realtime-service/room-model/snapshot';
+import { readProjection } from '@realtime-service/room-store/read-projection';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { readBatch, roomRecord, startProjection, type TestProjection } from '../test/projection.ts';
 import { binaryRecord, partitionCount } from '../test/records.ts';

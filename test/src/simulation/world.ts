@@ -1,14 +1,8 @@
 import { decideEntry } from '@realtime-service/api';
 import { consumedTopics, topics } from '@realtime-service/contracts';
 import type { ListedParticipant } from '@realtime-service/livekit';
-import {
-  attributes,
-  identityOf,
-  isSamePermission,
-  keyOf,
-  snapshotOf,
-  toParticipantPermission,
-} from '@realtime-service/room-model';
+import { attributes, identityOf, isSamePermission, keyOf, toParticipantPermission } from '@realtime-service/room-model';
+import { snapshotOf } from '@realtime-service/room-model/snapshot';
 import { activeProjection, createFactsReader, type FactsAnswer, type FactsQuery } from '@realtime-service/room-store';
 import { type Backup, MemoryDatabase } from '@realtime-service/room-store/memory';
 import { Random } from './random.ts';

@@ -13,16 +13,10 @@ import {
   roomRecord,
   startDatabase,
 } from '../../test/given.ts';
+import { readProjection } from '../../test/read-projection.ts';
 import { storeContract } from '../../test/store-contract.ts';
 import { statementTimeoutMs } from '../database/database.ts';
-import {
-  applyChunk,
-  type ChunkRecord,
-  type ChunkStore,
-  createPostgresStore,
-  type Pool,
-  readProjection,
-} from '../index.ts';
+import { applyChunk, type ChunkRecord, type ChunkStore, createPostgresStore, type Pool } from '../index.ts';
 
 describeWith(['postgres'], 'the store in PostgreSQL', () => {
   let pool: Pool;

@@ -1,9 +1,10 @@
 import { type RoomEvent, type RoomEventData, topics } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
-import { snapshotOf } from '@realtime-service/room-model';
+import { snapshotOf } from '@realtime-service/room-model/snapshot';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { added, chunkOf, created, projection, removed, roomRecord, startDatabase } from '../../test/given.ts';
+import { readProjection } from '../../test/read-projection.ts';
 import {
   applyChunk,
   type ChunkRecord,
@@ -11,7 +12,6 @@ import {
   type DeadLetter,
   type DeadRecord,
   type Pool,
-  readProjection,
 } from '../index.ts';
 
 const room = 'room-42';

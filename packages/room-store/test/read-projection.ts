@@ -1,6 +1,6 @@
 import { WorkingSet } from '@realtime-service/room-model';
-import type { Pool } from '../database/database.ts';
-import { banTable, endedLoginTable, memberTable, roomTable, suspectTable, userTable } from '../database/rows.ts';
+import type { Pool } from '../src/database/database.ts';
+import { banTable, endedLoginTable, memberTable, roomTable, suspectTable, userTable } from '../src/database/rows.ts';
 
 /**
  * Everything that folds from room events, as the tables hold it: equal, entity by entity, to the pure fold of the log.

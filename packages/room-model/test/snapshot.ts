@@ -1,4 +1,4 @@
-import type { WorkingSet } from './working-set.ts';
+import type { WorkingSet } from '../src/working-set.ts';
 
 const withBigInts = (_: string, value: unknown): unknown => {
   if (typeof value === 'bigint') return `${value}n`;
