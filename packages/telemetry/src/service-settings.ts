@@ -10,7 +10,10 @@ export const ServiceSettings = z
       .string()
       .min(1)
       .default('realtime-room-worker')
-      .describe("The room-worker's consumer group with Kafka, by whose name its lag is told"),
+      .describe(
+        "The room-worker's consumer group with Kafka, by whose name its lag is told. Each database on one Kafka needs a " +
+          'value of its own: two that share one get part of the partitions each, and the rest goes stale',
+      ),
     SHUTDOWN_SECONDS: z.coerce.number().min(1).max(300).default(10).describe('How long an orderly end may take'),
     LOG_LEVEL: z
       .enum(['trace', 'debug', 'info', 'warn', 'error'])
