@@ -14,7 +14,7 @@ import { startGateProxyServer } from './gate-proxy.ts';
 import { startIssuer } from './issuer.ts';
 import { readOrMake } from './kept-file.ts';
 import { startLivekit } from './livekit.ts';
-import { requireDatabase } from './named-database.ts';
+import { requireNamedParts } from './named-parts.ts';
 import { PartAbsent, type Report } from './part.ts';
 import { startPostgres } from './postgres.ts';
 import { startProcess } from './process-part.ts';
@@ -27,7 +27,7 @@ export async function bringUp(settings: StartSettings, stack: Stack, say: Report
   await mkdir(logFolder(settings), { recursive: true });
   say(`Starting; data, keys and logs are kept in ${settings.DATA_DIR}`);
 
-  if (settings.DATABASE_URL !== undefined) await requireDatabase(settings.DATABASE_URL);
+  await requireNamedParts(settings);
   const databaseUrl = settings.DATABASE_URL ?? (await stack.add('PostgreSQL', () => startDatabase(settings))).url;
   const issuer = settings.OIDC_ISSUER ?? (await stack.add('dev issuer', () => startDevIssuer(settings))).issuer;
   const livekit = await addLivekit(settings, stack, say);

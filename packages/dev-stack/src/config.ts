@@ -36,7 +36,9 @@ const Environment = Ports.extend({
   DATABASE_URL: given('PostgreSQL of yours, instead of the embedded one'),
   KAFKA_BROKERS: given('Kafka of yours, instead of the log in PostgreSQL'),
   OIDC_ISSUER: given('Keycloak of yours, instead of the dev issuer'),
+  OIDC_JWKS_URI: given(''),
   LIVEKIT_URL: given('LiveKit of yours; then LIVEKIT_KEYS says its keys, "key: secret"'),
+  LIVEKIT_API_URL: given(''),
   LIVEKIT_KEYS: given(''),
   NODE_ENV: z.string().optional(),
 });

@@ -296,6 +296,7 @@ describeWith(['livekit'], 'npm start', () => {
     [{ NODE_ENV: 'production' }, ['for development']],
     [{ LIVEKIT_URL: 'ws://127.0.0.1:7880' }, ['LIVEKIT_KEYS']],
     [{ DATABASE_URL: 'postgres://me:hush@127.0.0.1:1/x' }, ['127.0.0.1:1, cannot be used: nothing listens there']],
+    [{ KAFKA_BROKERS: '127.0.0.1:1' }, ['KAFKA_BROKERS, 127.0.0.1:1, cannot be used: nothing listens there']],
   ] as const)('refuses wrong settings: %j', async ([settings, words]) => {
     const started = start(settings);
     expect(await started.exitCode).toBe(1);
