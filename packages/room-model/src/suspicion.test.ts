@@ -39,6 +39,7 @@ describe('whom a dead letter leaves in doubt', () => {
     { why: 'an update of the room: everybody', given: dead('room.updated', { maxParticipants: 'ten' }), then: people },
     { why: 'a lock or a close: everybody', given: dead('room.closed', 7), then: people },
     { why: 'full state: everybody', given: dead('room.created', { members: 'none' }), then: people },
+    { why: 'a room of which nothing could be read: everybody', given: dead('room.created', undefined), then: people },
     { why: 'a removal without a user: the room', given: dead('member.removed', {}), then: people },
     {
       why: 'a removal of an impossible user: the room',
@@ -174,6 +175,16 @@ describe('what settles a doubt', () => {
       suspect: true,
     },
     { why: 'header: not a member', given: [lostLock, added('u7', 'speaker')], suspect: true },
+    {
+      why: 'not another header, where a room that could not be read may have been full state',
+      given: [dead('room.created', undefined), fact('room.updated', { maxParticipants: 10 })],
+      suspect: true,
+    },
+    {
+      why: 'full state, where a room that could not be read may have been that',
+      given: [dead('room.created', undefined), fact('room.created', { members: [] })],
+      suspect: false,
+    },
     { why: 'unnamed member: full state', given: [lostName, fact('room.created', { members: [] })], suspect: false },
     { why: 'unnamed member: not a fact about one of them', given: [lostName, removed('u7')], suspect: true },
     { why: 'unnamed member: not a header', given: [lostName, fact('room.updated', {})], suspect: true },

@@ -79,7 +79,8 @@ const doubtedBy = ({ key, type, data }: UnreadableFact): Doubted[] => {
   const room = doubted({ scope: 'room', roomId: key });
   // The key may be a room's or a user's: nothing says which.
   if (type === undefined) return isUser ? [room, doubted({ scope: 'user', userId: key })] : [room];
-  if (type === 'room.created' && 'members' in read) return [room];
+  // What names members is full state, and so may be what nothing could be read of.
+  if (type === 'room.created' && ('members' in read || !isRecord(data))) return [room];
   if (type.startsWith('room.')) return [doubted({ scope: 'header', roomId: key })];
   const userId = UserId.safeParse(read.userId).data;
   if (userId === undefined) return [room];
