@@ -815,6 +815,36 @@ describeWith(['postgres'], 'the sweep', () => {
       expect(asked.size).toBe(240);
     }, 30_000);
 
+    test('that finds what the log does not take leaves others to be asked about by the next one', async () => {
+      for (let at = 0; at < 240; at += 1) put('one', `p-${at}`, sidOf(at));
+      await sweep();
+      put('two', 'unknown');
+      let sweeps = 0;
+      const asked = new Set<string>();
+      const sweeping = startSweep({
+        ...dependencies(),
+        intervalMs: 15_000,
+        clock: { ...systemClock, delay: (_, signal) => systemClock.delay(1, signal) },
+        store: {
+          ...parts.store,
+          markIdentities: async (_, identities) => {
+            for (const each of identities) asked.add(each);
+          },
+        },
+        livekit: {
+          ...livekit.service,
+          listRooms: (names) => {
+            if (names === undefined) sweeps += 1;
+            return livekit.service.listRooms(names);
+          },
+        },
+        log: { ...parts.log, append: () => Promise.reject(new Error('away')) },
+      });
+      await until('there was one sweep for each turn', () => sweeps > 120, 20_000);
+      await sweeping.stop();
+      expect([...asked].filter((identity) => identity.startsWith('p-'))).toHaveLength(240);
+    }, 30_000);
+
     test('of somebody who vanished is taken over when it ends', async () => {
       await parts.pool.query(
         `insert into duties (name, holder, held_until) values ('sweep', 'vanished', now() + interval '500 ms')`,

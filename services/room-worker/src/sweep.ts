@@ -377,7 +377,10 @@ export const startSweep = (
   const stopping = new AbortController();
   const { signal } = stopping;
   let before = beforeAnySweep;
-  /** The first by the time of day, so that no restart begins the round anew; then one with each sweep. */
+  /**
+   * The first by the time of day, so that no restart begins the round anew; then one with each sweep. One that fails
+   * has had its turn, too: as a rule everybody was asked about before the log refused what was found.
+   */
   let turn: number | undefined;
   const hold = (): Promise<boolean> => store.holdDuty(dutyName, holder, (2 * intervalMs) / 1000);
 
@@ -386,12 +389,11 @@ export const startSweep = (
     const keeping = setInterval(() => void hold().catch(() => {}), intervalMs);
     try {
       const { leftAt } = before;
-      const next = turn === undefined ? Math.floor(clock.now() / intervalMs) : turn + 1;
-      const dependencies = { ...settings, signal, turn: next, before };
+      turn = turn === undefined ? Math.floor(clock.now() / intervalMs) : turn + 1;
+      const dependencies = { ...settings, signal, turn, before };
       // Of a sweep that fails nothing is known: rooms count as silent by what was asked without a gap.
       before = { ...beforeAnySweep, leftAt };
       before = await withSpan('sweep', { isRoot: true }, () => sweepOnce(dependencies));
-      turn = next;
     } finally {
       clearInterval(keeping);
     }
