@@ -60,11 +60,11 @@ const nearness = `array_position(array['left', 'left, due', 'inside', 'inside, d
 /**
  * Seats are held by people: who is inside, who was until a moment ago, and who has a token that was not used yet: no
  * session of that device has joined since, nor within the second before and was there still. Machines (recorders,
- * agents, ingress, SIP) and hidden people hold none. Of those who left, the last end of an identity counts unless that
- * identity is inside again, and a removal of the person for all of the person's ends before it. A device that is
- * inside or has just left keeps its seat by whatever identity an earlier device policy gave it; a token does not,
- * since it may still be used beside the new one. A lease that goes on for more than twice its life was granted before
- * the clock was set back: it holds nothing.
+ * agents, ingress, SIP) and hidden people hold none. Of those who left, the last end of an identity counts (of two at
+ * once that of whoever joined later) unless that identity is inside again, and a removal of the person for all of the
+ * person's ends before it. A device that is inside or has just left keeps its seat by whatever identity an earlier
+ * device policy gave it; a token does not, since it may still be used beside the new one. A lease that goes on for more
+ * than twice its life was granted before the clock was set back: it holds nothing.
  *
  * `ended_at` is bounded twice. The second bound is the rule; the index cannot use it, since `clock_timestamp()` is
  * volatile and the `case` depends on the row. The first is wider, constant within the statement, and there for the
@@ -89,7 +89,8 @@ const seatsSql = `
         and not exists (
           select from sessions later where later.room_id = s.room_id and later.user_id = s.user_id
             and later.ended_at >= s.ended_at
-            and (later.end_reason = '${removedReason}' or later.identity = s.identity and later.ended_at > s.ended_at))
+            and (later.end_reason = '${removedReason}' or
+              later.identity = s.identity and (later.ended_at, later.joined_at) > (s.ended_at, s.joined_at)))
         and not exists (
           select from sessions again where again.room_id = s.room_id and again.identity = s.identity and again.is_live)
     union all

@@ -268,16 +268,19 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
       expect(await statusOf(room, 'a')).toBe(ofOthers);
     });
 
-    test('both at the same time: removed', async () => {
-      await addRoom('ends-at-once', 1, ['a']);
-      for (const reason of ['CONNECTION_TIMEOUT', 'PARTICIPANT_REMOVED'])
-        await addStay('ends-at-once', { user: 'u-7', left: [reason, 5] });
+    // Of a session that came in place of another one may hear only when it leaves: then both end at once.
+    test.each([
+      ['removed', 'CONNECTION_TIMEOUT', 'PARTICIPANT_REMOVED', 5],
+      ['left by own will, who came in place of another', 'DUPLICATE_IDENTITY', 'CLIENT_INITIATED', 20],
+    ])('both at the same time: %s', async (_, first, second, seconds) => {
+      const room = `ends-at-once-${second}`;
+      await addRoom(room, 1, ['a']);
+      for (const reason of [first, second]) await addStay(room, { user: 'u-7', left: [reason, seconds] });
       await pool.query(
-        `update sessions set ended_at = (select min(ended_at) from sessions where room_id = $1)
-        where room_id = $1`,
-        ['ends-at-once'],
+        'update sessions set ended_at = (select min(ended_at) from sessions where room_id = $1) where room_id = $1',
+        [room],
       );
-      expect(await statusOf('ends-at-once', 'a')).toBe(200);
+      expect(await statusOf(room, 'a')).toBe(200);
     });
   });
 
