@@ -133,8 +133,10 @@ export const createWorkerMetrics = (): WorkerMetrics => {
       registers,
     }),
   };
-  // A series that begins at 1 has not risen: an alert would miss the first order that expires, or misplaced record.
+  // A series that begins at 1 has not risen: an alert would miss the first order that expires, unknown room or stranger
+  // that is left as it is, or misplaced record.
   for (const reason of ['kick', 'mute']) metrics.answers.inc({ action: 'expired', reason }, 0);
+  for (const reason of ['unknown_room', 'not_ours']) metrics.answers.inc({ action: 'observed', reason }, 0);
   for (const topic of consumedTopics) metrics.misplaced.inc({ topic }, 0);
   return metrics;
 };
