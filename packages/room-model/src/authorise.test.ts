@@ -204,6 +204,17 @@ describe('what only keeps people from entering throws nobody out', () => {
         { why: 'left 119 s ago', given: { ...given, sessions: leftSecondsAgo(119) }, enter: 'allow' },
         { why: 'left 120 s ago', given: { ...given, sessions: leftSecondsAgo(120) }, enter: reason, stay: 'allow' },
         {
+          why: 'left before the clock was set back by 119 s',
+          given: { ...given, sessions: leftSecondsAgo(-119) },
+          enter: 'allow',
+        },
+        {
+          why: 'left before the clock was set back by more than that',
+          given: { ...given, sessions: leftSecondsAgo(-120) },
+          enter: reason,
+          stay: 'allow',
+        },
+        {
           why: 'was removed 5 s ago, and added again',
           given: { ...given, sessions: leftSecondsAgo(5, true) },
           enter: reason,

@@ -146,14 +146,15 @@ const deny = (reason: DenyReason, more: Partial<Denied> = {}): Denied => ({
 
 /**
  * Whether one of these sessions is inside, or was until a moment ago. A removal of the person ends what was left of the
- * sessions before it: a lost connection of a moment ago brings nobody back who was removed since.
+ * sessions before it: a lost connection of a moment ago brings nobody back who was removed since. An end that lies far
+ * ahead was dated before the clock was set back.
  */
 const isPresent = (sessions: readonly OwnSession[], nowMs: number): boolean => {
   const wasRemovedSince = (timeMs: number): boolean =>
     sessions.some(({ wasRemoved, endedAtMs }) => wasRemoved && endedAtMs !== null && endedAtMs >= timeMs);
   return sessions.some(
     ({ isLive, endedAtMs }) =>
-      isLive || (endedAtMs !== null && nowMs - endedAtMs < recentlyLeftMs && !wasRemovedSince(endedAtMs)),
+      isLive || (endedAtMs !== null && Math.abs(nowMs - endedAtMs) < recentlyLeftMs && !wasRemovedSince(endedAtMs)),
   );
 };
 

@@ -41,6 +41,9 @@ const maxRounds = 3;
  * Whoever leaves by own will gives the seat up after this time: a reload or a full reconnect says that it leaves, too.
  */
 const freedAfterLeavingMs = 15_000;
+const longestHeldMs = Math.max(freedAfterLeavingMs, recentlyLeftMs);
+const isNotAhead = (session: string): string =>
+  `${session}.ended_at < statement_timestamp() + interval '${longestHeldMs} milliseconds'`;
 /**
  * After these the seat is free at once: it was taken away, or went with the room. Not after `DUPLICATE_IDENTITY`: who
  * comes anew by the same identity has passed the gate as somebody inside, and is told of only when its media is up.
@@ -64,7 +67,7 @@ const nearness = `array_position(array['left', 'left, due', 'inside', 'inside, d
  * once that of whoever joined later) unless that identity is inside again, and a removal of the person for all of the
  * person's ends before it. A device that is inside or has just left keeps its seat by whatever identity an earlier
  * device policy gave it; a token does not, since it may still be used beside the new one. A lease that goes on for more
- * than twice its life was granted before the clock was set back: it holds nothing.
+ * than twice its life was granted before the clock was set back: it holds nothing, nor does an end that lies far ahead.
  *
  * `ended_at` is bounded twice. The second bound is the rule; the index cannot use it, since `clock_timestamp()` is
  * volatile and the `case` depends on the row. The first is wider, constant within the statement, and there for the
@@ -83,12 +86,13 @@ const seatsSql = `
     select s.room_id, s.identity, s.user_id, s.device_id, 'left'
       from wanted join sessions s using (room_id)
       where not s.is_live and ${isSeenSql} and s.end_reason <> all ($5::text[])
-        and s.ended_at > statement_timestamp() - interval '${Math.max(freedAfterLeavingMs, recentlyLeftMs)} milliseconds'
+        and s.ended_at > statement_timestamp() - interval '${longestHeldMs} milliseconds'
+        and ${isNotAhead('s')}
         and s.ended_at > clock_timestamp() - case s.end_reason when 'CLIENT_INITIATED'
           then interval '${freedAfterLeavingMs} milliseconds' else interval '${recentlyLeftMs} milliseconds' end
         and not exists (
           select from sessions later where later.room_id = s.room_id and later.user_id = s.user_id
-            and later.ended_at >= s.ended_at
+            and later.ended_at >= s.ended_at and ${isNotAhead('later')}
             and (later.end_reason = '${removedReason}' or
               later.identity = s.identity and (later.ended_at, later.joined_at) > (s.ended_at, s.joined_at)))
         and not exists (

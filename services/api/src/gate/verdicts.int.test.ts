@@ -71,7 +71,7 @@ const rooms = Array.from({ length: roomsCount }, (_, at) => ({
 }));
 type Room = (typeof rooms)[number];
 
-const ends = { live: null, left: future, removed: future, longGone: past };
+const ends = { live: null, left: Date.now() + minuteMs, removed: Date.now() + minuteMs, longGone: past };
 
 /** Everything about one person in one room, as the model takes it, and the bans as they are stored: lifted ones too. */
 const pairOf = ({ header, doubt }: Room, person: Person) => {

@@ -268,6 +268,21 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
       expect(await statusOf(room, 'a')).toBe(ofOthers);
     });
 
+    test('both before the clock was set back: neither, if that was by more than two minutes', async () => {
+      await addRoom('ends-ahead', 2, ['a', 'b']);
+      await addStay('ends-ahead', { user: 'u-7', left: ['CONNECTION_TIMEOUT', -110] });
+      await addStay('ends-ahead', { user: 'u-8', left: ['CONNECTION_TIMEOUT', -130] });
+      expect(await statusOf('ends-ahead', 'a')).toBe(200);
+      expect(await statusOf('ends-ahead', 'b')).toBe(409);
+    });
+
+    test('the first before the clock was set back by an hour: the one since', async () => {
+      await addRoom('ends-since', 1, ['a']);
+      await addStay('ends-since', { user: 'u-7', left: ['CLIENT_INITIATED', -3_600] });
+      await addStay('ends-since', { user: 'u-7', left: ['CONNECTION_TIMEOUT', 5] });
+      expect(await statusOf('ends-since', 'a')).toBe(409);
+    });
+
     // Of a session that came in place of another one may hear only when it leaves: then both end at once.
     test.each([
       ['removed', 'CONNECTION_TIMEOUT', 'PARTICIPANT_REMOVED', 5],
