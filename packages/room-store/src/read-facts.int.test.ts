@@ -1,9 +1,10 @@
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { added, chunkOf, created, roomRecord, startDatabase } from '../test/given.ts';
+import { added, chunkOf, countingPages, created, roomRecord, startDatabase } from '../test/given.ts';
 import { applyChunk, createPostgresStore, type Pool } from './index.ts';
+import { readFacts } from './read-facts.ts';
 
-describeWith(['postgres'], 'facts', () => {
+describeWith(['postgres'], 'the facts that a decision rests on', () => {
   let pool: Pool;
   beforeAll(async () => {
     ({ pool } = await startDatabase());
@@ -22,5 +23,27 @@ describeWith(['postgres'], 'facts', () => {
     expect(await roomFor('bob')).toBe(before);
     await applyChunk(store, chunkOf([roomRecord(2, { type: 'room.locked', subject: 'r', data: {} })]));
     expect(await roomFor('ann')).toEqual({ ...before, isLocked: true });
+  });
+
+  const addDoubts = async (from: number, to: number): Promise<void> => {
+    await pool.query(
+      `insert into suspects (scope, room_id, user_id, is_healed, event_id, topic, "partition", "offset", fact_at,
+          cause_topic, cause_partition, cause_offset)
+        select 'header', 'r', '', false, 'e', 't', 0, n, now(), 't', 0, n from generate_series($1::int, $2) as n`,
+      [from, to],
+    );
+    await pool.query('analyze suspects');
+  };
+
+  test('are read as fast about a room that a broken producer has left thousands of doubts about its header', async () => {
+    const read = () =>
+      countingPages(pool, (client) => readFacts(client, [{ roomId: 'r', userId: 'u', loginId: null }]));
+    await addDoubts(1, 500);
+    const few = await read();
+    expect(few.result[0]?.facts.doubt).toBe('header');
+    await addDoubts(501, 20_000);
+    const many = await read();
+    expect(many.result[0]?.facts.doubt).toBe('person');
+    expect(many.pages).toBeLessThan(few.pages + 50);
   });
 });

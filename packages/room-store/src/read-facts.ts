@@ -37,6 +37,9 @@ export const openDoubtsAbout = (roomId: string, userId: string, loginId: string)
       (s.room_id = ${roomId} and s.user_id in ('', ${userId}))
       or (s.room_id = '' and s.user_id = ${userId} and (s.scope = 'user' or s.detail = ${loginId})))`;
 
+/** A broken producer can leave a room thousands: so many may be about people, too, and no more of them are read. */
+const doubtsAtMost = 1_000;
+
 /** Sessions (`s`) that count: live ones, and those that ended a moment ago. */
 export const isRecentSql = `(s.is_live or s.ended_at > statement_timestamp() - interval '${recentlyLeftMs} milliseconds')`;
 
@@ -55,8 +58,9 @@ const factsSql = `
     m.role, m.display_name, m.permissions, m.is_removed, m.removal_reason,
     u.is_disabled,
     exists (select from ended_logins l where l.user_id = q.user_id and l.login_id = q.login_id) as is_login_ended,
-    (select max(case s.scope when 'header' then 'header' else 'person' end)
-      from suspects s where ${openDoubtsAbout('q.room_id', 'q.user_id', 'q.login_id')}) as doubt,
+    (select case when bool_or(scope <> 'header') or count(*) = ${doubtsAtMost} then 'person' when count(*) > 0 then 'header' end
+      from (select s.scope from suspects s
+        where ${openDoubtsAbout('q.room_id', 'q.user_id', 'q.login_id')} limit ${doubtsAtMost}) as open) as doubt,
     (select jsonb_agg(jsonb_build_array(b.privilege, ${epochMs('b.until')}, b.reason))
       from bans b where b.room_id = q.room_id and b.user_id = q.user_id and not b.is_lifted) as bans,
     (select jsonb_agg(jsonb_build_array(s.identity, s.device_id, s.is_live, ${epochMs('s.ended_at')}, s.end_reason))
