@@ -380,6 +380,14 @@ for (const { name, parts, start } of doors) {
           api.close();
           await once(api, 'close');
           expect(await ask('/api/realtime/rooms/standup')).toMatchObject(tryAgain);
+          // Before a join, a page of another origin has its browser ask whether it may.
+          const preflight = await fetch(`http://127.0.0.1:${proxy.port}/api/realtime/rooms/standup/join`, {
+            method: 'OPTIONS',
+            headers: { origin: 'https://app.example.org', 'access-control-request-method': 'POST' },
+          });
+          expect(preflight.status).toBe(204);
+          expect(preflight.headers.get('access-control-allow-origin')).toBe('*');
+          expect(preflight.headers.get('access-control-allow-headers')).toMatch(/^Authorization, Content-Type/);
           api.listen(port, '127.0.0.1');
           await once(api, 'listening');
         });
