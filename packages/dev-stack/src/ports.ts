@@ -10,6 +10,11 @@ const lowestPort = 20_000 + portCount * (Number(process.env['VITEST_POOL_ID'] ??
 
 const given = new Set<number>();
 
+/** Keeps ports for those who were promised them, and do not listen yet. */
+export function reservePorts(ports: readonly number[]): void {
+  for (const port of ports) given.add(port);
+}
+
 /**
  * A port of 127.0.0.1 that is free for TCP and UDP now, and likely to stay free while its owner is restarted. This
  * process is never given one twice, though nothing may listen there yet.

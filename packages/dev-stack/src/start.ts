@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util';
 import { bringUp } from './bring-up.ts';
 import { helpText, ownPorts, readStartSettings, type StartSettings } from './config.ts';
 import { PartAbsent } from './part.ts';
+import { reservePorts } from './ports.ts';
 import { forgetKept, takeRunLock } from './run-lock.ts';
 import { createStack, logTail, type NamedPart } from './stack.ts';
 import { StartFailure } from './start-failure.ts';
@@ -23,7 +24,9 @@ async function main(): Promise<number> {
     const settings = readStartSettings(process.env);
     const lock = await takeRunLock(settings.DATA_DIR);
     try {
-      await refuseUsedPorts(ownPorts(settings), lock.isAfterCrash);
+      const ports = ownPorts(settings);
+      await refuseUsedPorts(ports, lock.isAfterCrash);
+      reservePorts(ports.map((port) => port.number));
       if (reset) await forgetKept(settings.DATA_DIR);
       return await run(settings);
     } finally {
