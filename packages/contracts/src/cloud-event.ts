@@ -55,9 +55,12 @@ export const mediaTypes = {
 /** Attribute names that are carried as `ce_*` headers, in the order in which they are written. */
 export const contextAttributes = Object.keys(CloudEventContext.shape) as (keyof CloudEventContext)[];
 
+/** What a `content-type` says, without its parameters. */
+export const mediaTypeOf = (contentType: unknown): string | undefined =>
+  typeof contentType === 'string' ? contentType.split(';', 1)[0]?.trim().toLowerCase() : undefined;
+
 /** Whether a message of this content type is a whole CloudEvent, its data within. */
-export const isStructured = (contentType: unknown): boolean =>
-  typeof contentType === 'string' && contentType.split(';', 1)[0]?.trim().toLowerCase() === mediaTypes.structured;
+export const isStructured = (contentType: unknown): boolean => mediaTypeOf(contentType) === mediaTypes.structured;
 
 const pad = (sequence: string): string => sequence.padStart(20, '0');
 

@@ -777,36 +777,38 @@ describeWith(['postgres'], 'the sweep', () => {
       await sweeping.stop();
     });
 
+    /** Parts of sweeps that note whom they ask about, and tell of the beginning of each. */
+    const notingRound = (onSweep: () => void) => {
+      const asked = new Set<string>();
+      const markIdentities: typeof parts.store.markIdentities = async (_, identities) => {
+        for (const each of identities) asked.add(each);
+      };
+      const listRooms: RoomService['listRooms'] = (names) => {
+        if (names === undefined) onSweep();
+        return livekit.service.listRooms(names);
+      };
+      const noting = { store: { ...parts.store, markIdentities }, livekit: { ...livekit.service, listRooms } };
+      return { asked, noting };
+    };
+
     test('that takes as long as two intervals asks about everybody in as many sweeps all the same', async () => {
       for (let at = 0; at < 240; at += 1) put('one', `p-${at}`, sidOf(at));
       await sweep();
       let nowMs = Date.now();
       let sweeps = 0;
-      const asked = new Set<string>();
+      const { asked, noting } = notingRound(() => {
+        sweeps += 1;
+        nowMs += 29_000;
+      });
       const sweeping = startSweep({
         ...dependencies(),
+        ...noting,
         intervalMs: 15_000,
         clock: {
           ...systemClock,
           now: () => nowMs,
           delay: async (ms) => {
             nowMs += ms;
-          },
-        },
-        store: {
-          ...parts.store,
-          markIdentities: async (_, identities) => {
-            for (const each of identities) asked.add(each);
-          },
-        },
-        livekit: {
-          ...livekit.service,
-          listRooms: (names) => {
-            if (names === undefined) {
-              sweeps += 1;
-              nowMs += 29_000;
-            }
-            return livekit.service.listRooms(names);
           },
         },
       });
@@ -820,24 +822,14 @@ describeWith(['postgres'], 'the sweep', () => {
       await sweep();
       put('two', 'unknown');
       let sweeps = 0;
-      const asked = new Set<string>();
+      const { asked, noting } = notingRound(() => {
+        sweeps += 1;
+      });
       const sweeping = startSweep({
         ...dependencies(),
+        ...noting,
         intervalMs: 15_000,
         clock: { ...systemClock, delay: (_, signal) => systemClock.delay(1, signal) },
-        store: {
-          ...parts.store,
-          markIdentities: async (_, identities) => {
-            for (const each of identities) asked.add(each);
-          },
-        },
-        livekit: {
-          ...livekit.service,
-          listRooms: (names) => {
-            if (names === undefined) sweeps += 1;
-            return livekit.service.listRooms(names);
-          },
-        },
         log: { ...parts.log, append: () => Promise.reject(new Error('away')) },
       });
       await until('there was one sweep for each turn', () => sweeps > 120, 20_000);

@@ -126,7 +126,8 @@ export class ChunkWrites {
 
   /** Called once per record, after its changes. */
   addRecord(record: ChunkRecord): void {
-    this.records.push({ ...record, recordedAtMs: (record.retriedBy ?? record).recordedAtMs });
+    const { retriedBy } = record;
+    this.records.push(retriedBy === undefined ? record : { ...record, recordedAtMs: retriedBy.recordedAtMs });
     const { content } = record;
     if (content.kind !== 'livekit') return;
     const { fact } = content;

@@ -6,6 +6,7 @@ import {
   fromHttpBinary,
   fromStructured,
   maxFaults,
+  mediaTypeOf,
   mediaTypes,
   type ProblemFault,
   type RoomEventType,
@@ -78,9 +79,6 @@ const notBinary: ProblemFault = {
   message: `must be a header, ce-specversion; an event that is all in its body has the content type ${mediaTypes.structured}`,
 };
 
-const mediaTypeOf = (headers: FastifyRequest['headers']): string | undefined =>
-  headers['content-type']?.split(';', 1)[0]?.trim().toLowerCase();
-
 /** Node joins what came twice, others take the first or the last: two rooms' names would be a third one's. */
 const repeatedAttributes = (rawHeaders: readonly string[]): ProblemFault[] => {
   const names = rawHeaders.filter((_, at) => at % 2 === 0).map((name) => name.toLowerCase());
@@ -100,7 +98,7 @@ interface EventsRequest extends Pick<FastifyRequest, 'body' | 'headers'> {
  * @throws {ProblemError} 422 naming the first hundred faults, in a batch by the event's index
  */
 export const readEvents = ({ body, headers, raw }: EventsRequest, scopes: ReadonlySet<string>): ReadEvent[] => {
-  const mediaType = mediaTypeOf(headers);
+  const mediaType = mediaTypeOf(headers['content-type']);
   if (mediaType !== mediaTypes.batch) {
     const isStructured = mediaType === mediaTypes.structured;
     if (!isStructured && headers['ce-specversion'] === undefined) throw invalid([notBinary]);
