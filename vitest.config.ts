@@ -4,6 +4,7 @@ const folders = '{packages/*,services/*,bench,scripts,test}';
 const neverTests = ['**/node_modules/**', '**/dist/**'];
 const integrationTests = [`${folders}/**/*.int.test.ts`];
 const wholeServiceTests = [`${folders}/**/*.e2e.test.ts`];
+const timedTests = [`${folders}/**/*.timed.test.ts`];
 const simulations = [`${folders}/**/*.sim.test.ts`];
 
 /** With PostgreSQL, Kafka, LiveKit, Keycloak, Zipkin and browsers. */
@@ -15,8 +16,9 @@ const withRealParts = {
 };
 
 /**
- * One project after the other. `unit` needs nothing but this checkout; `int` tries one piece with the real parts that
- * it needs, two files at a time; `e2e` the whole service, which takes a machine for itself; `simulation` every core.
+ * One project after the other. `unit` needs nothing but this checkout; `int` tries one piece with the real parts that it
+ * needs, `e2e` the whole service, both two files at a time; `timed` holds the service to times, for which it takes the
+ * machine for itself; `simulation` every core.
  */
 export default defineConfig({
   test: {
@@ -25,7 +27,7 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: [`${folders}/**/*.test.ts`],
-          exclude: [...neverTests, ...integrationTests, ...wholeServiceTests, ...simulations],
+          exclude: [...neverTests, ...integrationTests, ...wholeServiceTests, ...timedTests, ...simulations],
         },
       },
       {
@@ -42,8 +44,17 @@ export default defineConfig({
           ...withRealParts,
           name: 'e2e',
           include: wholeServiceTests,
-          fileParallelism: false,
+          maxWorkers: 2,
           sequence: { groupOrder: 2 },
+        },
+      },
+      {
+        test: {
+          ...withRealParts,
+          name: 'timed',
+          include: timedTests,
+          fileParallelism: false,
+          sequence: { groupOrder: 3 },
         },
       },
       {
@@ -51,7 +62,7 @@ export default defineConfig({
           name: 'simulation',
           include: simulations,
           exclude: neverTests,
-          sequence: { groupOrder: 3 },
+          sequence: { groupOrder: 4 },
           testTimeout: 600_000,
         },
       },

@@ -1,10 +1,9 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import type { EventsAccepted } from '@realtime-service/contracts';
 import { signalIn, until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { permissionsOf, toParticipantPermission } from '@realtime-service/room-model';
 import { TokenVerifier } from 'livekit-server-sdk';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Chromium, startChromium } from './browser.ts';
 import { type Identity, startKeycloakIdentity } from './identity.ts';
 import { connect } from './participant.ts';
@@ -34,7 +33,6 @@ describeWith(
 
     const remove = (user: string, room: string) =>
       system.publish({ type: 'member.removed', subject: room, data: { userId: idOf(user) } });
-    const liveSids = async (room: string) => (await system.rooms.listParticipants(room)).map(({ sid }) => sid);
 
     test('a member joins; rtc-node and Chromium connect with the token and see each other', async () => {
       await system.createRoom('see-each-other', { ann: 'host', bob: 'speaker' });
@@ -87,75 +85,19 @@ describeWith(
       expect(statuses.filter((status) => status !== 200)).toEqual([]);
     }, 120_000);
 
-    describe('removal', () => {
-      test('ends both devices, and every later entry with the tokens that were kept', async () => {
-        const room = 'removal';
-        await system.createRoom(room, { ann: 'host', bob: 'speaker' });
-        const joined = [
-          await system.enter('bob', room, { device_id: 'phone' }),
-          await system.enter('bob', room, { device_id: 'desk' }),
-        ];
-        const devices = await Promise.all(
-          joined.map(({ server_url, participant_token }) => connect(server_url, participant_token)),
-        );
-        const kept = [
-          ...joined.map(({ participant_token }) => participant_token),
-          ...(await until('refresh tokens came', () => {
-            const tokens = devices.map(({ room: { token } }) => token ?? '');
-            return tokens.every((token, at) => token !== '' && token !== joined[at]?.participant_token) && tokens;
-          })),
-        ];
-
-        await remove('bob', room);
-        await Promise.all(devices.map(({ out }) => out));
-        expect((await system.join('bob', room)).status).toBe(404);
-
-        // One entry a second, with each token in turn; LiveKit's own list tells how long each stays.
-        const stays = new Map<string, { fromMs: number; untilMs: number }>();
-        const endsAtMs = performance.now() + 60_000;
-        const watching = (async () => {
-          while (performance.now() < endsAtMs + 2_000) {
-            for (const sid of await liveSids(room)) {
-              const nowMs = performance.now();
-              stays.set(sid, { fromMs: stays.get(sid)?.fromMs ?? nowMs, untilMs: nowMs });
-            }
-            await delay(25);
-          }
-        })();
-        const entering: Promise<void>[] = [];
-        for (let at = 0; performance.now() < endsAtMs; at += 1) {
-          const attempt = connect(system.livekit.url, kept[at % kept.length] ?? '').then(({ leave }) => leave());
-          entering.push(attempt.catch(() => undefined));
-          await delay(1_000);
-        }
-        await watching;
-        const staysMs = [...stays.values()]
-          .map(({ fromMs, untilMs }) => untilMs - fromMs)
-          .toSorted((left, right) => left - right);
-        expect(staysMs.length).toBeGreaterThan(30);
-        const [p50Ms = 0, p99Ms = 0] = [0.5, 0.99].map((share) => staysMs[Math.ceil(staysMs.length * share) - 1]);
-        process.stderr.write(
-          `${staysMs.length} entries of somebody removed: ended after ${Math.round(p50Ms)} ms (p50), ${Math.round(p99Ms)} ms (p99)\n`,
-        );
-        expect(p99Ms).toBeLessThanOrEqual(300);
-        expect(await liveSids(room)).toEqual([]);
-        await Promise.all(entering);
-      }, 150_000);
-
-      test('of one person touches nobody else', async () => {
-        const room = 'removal-of-one';
-        await system.createRoom(room, { ann: 'host', bob: 'speaker' });
-        const [forAnn, forBob] = [await system.enter('ann', room), await system.enter('bob', room)];
-        const [ann, bob] = [
-          await connect(forAnn.server_url, forAnn.participant_token),
-          await connect(forBob.server_url, forBob.participant_token),
-        ];
-        await remove('bob', room);
-        await bob.out;
-        expect((await system.rooms.listParticipants(room)).map(({ identity }) => identity)).toEqual([idOf('ann')]);
-        await ann.leave();
-      }, 60_000);
-    });
+    test('removal of one person touches nobody else', async () => {
+      const room = 'removal-of-one';
+      await system.createRoom(room, { ann: 'host', bob: 'speaker' });
+      const [forAnn, forBob] = [await system.enter('ann', room), await system.enter('bob', room)];
+      const [ann, bob] = [
+        await connect(forAnn.server_url, forAnn.participant_token),
+        await connect(forBob.server_url, forBob.participant_token),
+      ];
+      await remove('bob', room);
+      await bob.out;
+      expect((await system.rooms.listParticipants(room)).map(({ identity }) => identity)).toEqual([idOf('ann')]);
+      await ann.leave();
+    }, 60_000);
 
     test('a changed role changes the live permissions, and back', async () => {
       const room = 'demotion';
