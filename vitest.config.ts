@@ -16,9 +16,9 @@ const withRealParts = {
 };
 
 /**
- * One project after the other. `unit` needs nothing but this checkout; `int` tries one piece with the real parts that it
- * needs, `e2e` the whole service, both two files at a time; `timed` holds the service to times, for which it takes the
- * machine for itself; `simulation` every core.
+ * One project after the other. `unit` needs nothing but this checkout. `int` tries one piece with the real parts that
+ * it needs, `e2e` the whole service, both two files at a time. `timed` holds the service to times, for which it takes
+ * the machine for itself; `simulation` takes every core.
  */
 export default defineConfig({
   test: {

@@ -14,6 +14,9 @@ export interface Origin extends LogPosition {
   readonly sequence: bigint | null;
 }
 
+/** As much of an origin as decides about order. */
+export type Version = LogPosition & Pick<Origin, 'sequence'>;
+
 /**
  * Whether a fact stands later in the log. Offsets of different partitions say nothing about each other: there it counts
  * as later, and the producer's wrong partitioner is alarmed.
@@ -28,7 +31,7 @@ export const isLaterInLog = (incoming: LogPosition, stored: LogPosition | null):
  * Whether a fact comes after the one that an entity was last changed by. What stands before that one in the log was
  * told already, or is a dead letter retried too late; of what stands after it an older sequence was overtaken.
  */
-export const isNewer = (incoming: Origin, stored: Origin | null): boolean => {
+export const isNewer = (incoming: Origin, stored: Version | null): boolean => {
   if (!isLaterInLog(incoming, stored)) return false;
   const known = stored?.sequence ?? null;
   return incoming.sequence === null || known === null || incoming.sequence >= known;
@@ -38,5 +41,5 @@ export const isNewer = (incoming: Origin, stored: Origin | null): boolean => {
  * The version that an entity has after a fact: the fact's own. One without a sequence does not make the entity forget
  * the one that it had, else a late fact could pass for a new one.
  */
-export const following = (incoming: Origin, stored: Origin | null): Origin =>
+export const following = (incoming: Origin, stored: Version | null): Origin =>
   incoming.sequence === null && stored !== null ? { ...incoming, sequence: stored.sequence } : incoming;

@@ -389,6 +389,16 @@ describe('room.created with members is full state', () => {
     expect(memberIn(set, 'u8')?.isRemoved).toBe(false);
   });
 
+  test('overtaken by newer full state it adds nobody', () => {
+    const set = fold([
+      fact('room.created', { members: [host] }, { sequence: '2' }),
+      fact('room.updated', { name: 'Retro' }, { sequence: '3' }),
+      fact('room.created', { members: [host, { userId: 'u9', role: 'host' }] }, { sequence: '1' }),
+    ]);
+    expect(memberIn(set, 'u9')).toBeUndefined();
+    expect(roomIn(set)).toMatchObject({ name: 'Retro', membersTold: { offset: 0n, sequence: 2n } });
+  });
+
   test('a name that stands twice counts once, as last said', () => {
     const set = fold([fact('room.created', { members: [host, { userId: 'u1', role: 'listener' }] })]);
     expect(memberIn(set, 'u1')?.role).toBe('listener');

@@ -11,7 +11,7 @@ import {
   type RoomSettings,
   toLogPosition,
 } from '@realtime-service/contracts';
-import { following, isLaterInLog, isNewer, isSamePlace, type Origin } from './origin.ts';
+import { following, isLaterInLog, isNewer, isSamePlace, type Origin, type Version } from './origin.ts';
 
 export interface RoomHeader {
   readonly roomId: string;
@@ -28,6 +28,8 @@ export interface RoomHeader {
   readonly isLocked: boolean;
   /** For people. */
   readonly closingReason: string | null;
+  /** The last full state of the members: an older fact brings in nobody whom it left out. Null where there was none. */
+  readonly membersTold: Version | null;
   readonly origin: Origin | null;
 }
 
@@ -150,6 +152,7 @@ export const unknownRoom = (roomId: string): RoomHeader => ({
   settings: {},
   isLocked: false,
   closingReason: null,
+  membersTold: null,
   origin: null,
 });
 
@@ -163,7 +166,7 @@ const patchTime = (value: string | null | undefined, current: number | null): nu
   value === undefined ? current : toMs(value ?? undefined);
 
 /** What creations and updates say of a room. */
-type ToldFields = Omit<RoomHeader, 'roomId' | 'state' | 'isLocked' | 'closingReason' | 'origin'>;
+type ToldFields = Omit<RoomHeader, 'roomId' | 'state' | 'isLocked' | 'closingReason' | 'membersTold' | 'origin'>;
 
 const createdHeader = (
   roomId: string,
@@ -366,17 +369,28 @@ export const evolveFullState = (
   return [...withoutHealing(changes), ...healRoom(entities, roomId, origin)];
 };
 
+/** What a header keeps of full state: the version that the room's members have from then on. */
+export const toldBy = (origin: Origin, before: Version | null): Version => {
+  const { topic, partition, offset, sequence } = following(origin, before);
+  return { topic, partition, offset, sequence };
+};
+
 const createRoom = (
   entities: RoomEntities,
   roomId: string,
   data: RoomEventData<'room.created'>,
   origin: Origin,
 ): RoomChange[] => {
-  const header = changeHeader(entities, roomId, origin, (stored) => createdHeader(roomId, data, stored));
-  if (data.members === undefined) return header;
-  if (header.length > 0) return [...withoutHealing(header), ...evolveFullState(entities, roomId, data.members, origin)];
+  const { members } = data;
+  const header = changeHeader(entities, roomId, origin, (stored) => ({
+    ...createdHeader(roomId, data, stored),
+    membersTold: members === undefined ? stored.membersTold : toldBy(origin, stored.membersTold),
+  }));
+  if (members === undefined) return header;
+  if (header.length > 0) return [...withoutHealing(header), ...evolveFullState(entities, roomId, members, origin)];
+  if (!isNewer(origin, entities.rooms.get(roomId)?.membersTold ?? null)) return [];
   // Overtaken by a newer header: it is no full state any more, but a person it alone names is still a fact.
-  const named = new Map(data.members.map((member) => [member.userId, member]));
+  const named = new Map(members.map((member) => [member.userId, member]));
   return [...named.values()]
     .filter(({ userId }) => !entities.members.has(keyOf(roomId, userId)))
     .flatMap((member) => addMember(entities, roomId, member, asMemberOrigin(origin)));

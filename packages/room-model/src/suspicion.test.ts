@@ -468,6 +468,36 @@ describe('a dead letter that is retried', () => {
     expect(memberIn(set, 'u9')).toMatchObject({ isRemoved: true });
   });
 
+  describe('brings in nobody whom newer full state left out:', () => {
+    const members = [{ userId: 'u7', role: 'host' as const }];
+    const told = fact('room.created', { members });
+    const renamed = fact('room.updated', { name: 'Retro' });
+    const stranger = lost(added('u9', 'host'));
+
+    test('an addition', () => {
+      const { set } = retried(stranger, [], [told, renamed]);
+      expect(memberIn(set, 'u9')).toBeUndefined();
+    });
+
+    test('older full state', () => {
+      const both = [...members, { userId: 'u9', role: 'host' as const }];
+      const { set } = retried(lost(fact('room.created', { members: both })), [], [told, renamed]);
+      expect(memberIn(set, 'u9')).toBeUndefined();
+      expect(roomIn(set)).toMatchObject({ name: 'Retro', membersTold: { offset: 1n } });
+    });
+
+    test('an addition, where the full state was a dead letter too, and retried before', () => {
+      const { set } = retried(lost(told), [dead('member.added', {})], [renamed]);
+      expect(roomIn(set)).toMatchObject({ name: 'Retro', origin: { offset: 2n }, membersTold: { offset: 1n } });
+      expect(evolveRetried(set, stranger.event, originOf({ offset: 0 }), originOf({ offset: 4 }))).toEqual([]);
+    });
+
+    test('but one who was added after it', () => {
+      const { set } = retried(stranger, [told], [renamed]);
+      expect(memberIn(set, 'u9')).toMatchObject({ role: 'host', origin: { offset: 1n } });
+    });
+  });
+
   test('settles no doubt of another dead letter that is newer', () => {
     const { set } = retried(
       lostRemoval,

@@ -20,6 +20,7 @@ import {
   keyOfSuspect,
   type RoomChange,
   type RoomEntities,
+  toldBy,
   withoutHealing,
 } from './room.ts';
 
@@ -100,10 +101,16 @@ export const suspectsOf = (fact: UnreadableFact, entities: RoomEntities, origin:
 /** Where the entity stands that a change is about; null where the fold itself sees to order. */
 const placeOf = (entities: RoomEntities, { entity, row }: RoomChange): LogPosition | null => {
   switch (entity) {
-    case 'room':
-      return entities.rooms.get(row.roomId)?.origin ?? null;
-    case 'member':
-      return entities.members.get(keyOf(row.roomId, row.userId))?.origin ?? null;
+    case 'room': {
+      const stored = entities.rooms.get(row.roomId);
+      const isOnlyTold = row.origin === stored?.origin && row.membersTold !== stored?.membersTold;
+      return (isOnlyTold ? stored?.membersTold : stored?.origin) ?? null;
+    }
+    case 'member': {
+      const stored = entities.members.get(keyOf(row.roomId, row.userId));
+      // Of whom nothing is known, full state has said that they are no member.
+      return stored?.origin ?? entities.rooms.get(row.roomId)?.membersTold ?? null;
+    }
     case 'ban':
       return entities.bans.get(keyOf(row.roomId, row.userId, row.privilege))?.origin ?? null;
     case 'user':
@@ -128,12 +135,20 @@ const onlyTakesRights: ReadonlySet<RoomEventType> = new Set([
 const takesRights = (type: RoomEventType, { entity, row }: RoomChange): boolean =>
   entity === 'member' ? row.isRemoved : entity !== 'suspect' && onlyTakesRights.has(type);
 
-/** A header that stands above full state has not overtaken it: that was a dead letter, and counts at its own place. */
+/**
+ * A header that stands above full state has not overtaken it: that was a dead letter, and counts at its own place. It
+ * stays as it is, but for where that is.
+ */
 const evolveRowByRow = (entities: RoomEntities, event: RoomEvent, origin: Origin): RoomChange[] => {
   const members = event.type === 'room.created' ? event.data.members : undefined;
-  const header = entities.rooms.get(event.subject)?.origin ?? null;
-  if (members === undefined || isLaterInLog(origin, header)) return evolveRoom(entities, event, origin);
-  return evolveFullState(entities, event.subject, members, origin);
+  const header = entities.rooms.get(event.subject);
+  if (members === undefined || header === undefined || isLaterInLog(origin, header.origin))
+    return evolveRoom(entities, event, origin);
+  const membersTold = toldBy(origin, header.membersTold);
+  return [
+    { entity: 'room', row: { ...header, membersTold } },
+    ...evolveFullState(entities, event.subject, members, origin),
+  ];
 };
 
 /** Whether it was this retry that ended the letter's doubt about what it says: nothing since has decided that. */

@@ -72,6 +72,16 @@ describeWith(['postgres'], 'dead letters', () => {
       expect(await enter('bob')).toBe('allow');
     });
 
+    test('it brings in nobody whom full state since has left out', async () => {
+      await tell(fact('member.added', { userId: 'mallory', role: 'dancer' }), created);
+      await mend(0, { userId: 'mallory', role: 'host' });
+      await tell(fact('room.updated', { name: 'Retro' }), action('retried', 0));
+      expect(await letters()).toMatchObject([{ at: 0, status: 'retried' }]);
+      expect(await member('mallory')).toBeUndefined();
+      expect(await enter('mallory')).toBe('not_a_member');
+      expect(await enter('ann')).toBe('allow');
+    });
+
     test('what still cannot be read stays, with its new reason, and leaves its doubt', async () => {
       await tell(created, broken());
       await mend(1, { userId: 7 });

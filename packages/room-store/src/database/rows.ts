@@ -8,6 +8,7 @@ import type {
   Session,
   Suspect,
   User,
+  Version,
 } from '@realtime-service/room-model';
 import type { Client } from './database.ts';
 import { send } from './statement.ts';
@@ -73,6 +74,25 @@ const readOrigin = (row: Row): Origin => ({
   sequence: row.sequence === null ? null : BigInt(row.sequence as string),
 });
 
+/** Numbers as text: JSON's cannot hold them all. */
+type StoredVersion = Omit<Version, 'offset' | 'sequence'> & {
+  readonly offset: string;
+  readonly sequence: string | null;
+};
+
+const toStoredVersion = ({ topic, partition, offset, sequence }: Version): StoredVersion => ({
+  topic,
+  partition,
+  offset: offset.toString(),
+  sequence: sequence?.toString() ?? null,
+});
+
+const readVersion = ({ offset, sequence, ...at }: StoredVersion): Version => ({
+  ...at,
+  offset: BigInt(offset),
+  sequence: sequence === null ? null : BigInt(sequence),
+});
+
 export const roomTable = table<RoomHeader>({
   name: 'rooms',
   key: ['room_id'],
@@ -89,6 +109,7 @@ export const roomTable = table<RoomHeader>({
     column('settings', 'jsonb', (row) => JSON.stringify(row.settings)),
     column('is_locked', 'boolean', (row) => row.isLocked),
     column('closing_reason', 'text', (row) => row.closingReason),
+    column('members_told', 'jsonb', ({ membersTold }) => membersTold && JSON.stringify(toStoredVersion(membersTold))),
     ...originColumns,
   ],
   read: (row) => ({
@@ -104,6 +125,7 @@ export const roomTable = table<RoomHeader>({
     settings: row.settings as RoomHeader['settings'],
     isLocked: row.is_locked as boolean,
     closingReason: row.closing_reason as string | null,
+    membersTold: row.members_told === null ? null : readVersion(row.members_told as StoredVersion),
     origin: row.event_id === null ? null : readOrigin(row),
   }),
 });
