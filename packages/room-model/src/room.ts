@@ -216,7 +216,7 @@ const harmlessFields = new Set(['userId', 'displayName', 'name', 'reason']);
 /** Whether an update says nothing that a doubt could be about: it raises none, and ends none. */
 export const isHarmless = (update: object): boolean => Object.keys(update).every((field) => harmlessFields.has(field));
 
-export const withoutHealing = (changes: readonly RoomChange[]): RoomChange[] =>
+const withoutHealing = (changes: readonly RoomChange[]): RoomChange[] =>
   changes.filter(({ entity }) => entity !== 'suspect');
 
 /** What an update changes; the doubts that it would end are left where it is harmless. */

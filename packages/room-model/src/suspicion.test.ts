@@ -398,6 +398,30 @@ describe('a dead letter that is retried', () => {
       taken: { state: 'closed', closingReason: 'over' },
       seen: (set) => roomIn(set),
     },
+    {
+      why: 'a lower role, before a new display name, which stays',
+      lost: fact('member.updated', { userId: 'u7', role: 'listener', displayName: 'Anna', permissions: {} }),
+      before: [added('u7', 'host')],
+      after: [fact('member.updated', { userId: 'u7', displayName: 'Ann' })],
+      taken: { role: 'listener', displayName: 'Ann', permissions: {} },
+      seen: (set) => memberIn(set, 'u7'),
+    },
+    {
+      why: 'who may enter, before a new name, which stays',
+      lost: fact('room.updated', { access: 'members', name: 'Standup' }),
+      before: [fact('room.created', { access: 'authenticated' })],
+      after: [fact('room.updated', { name: 'Retro' })],
+      taken: { access: 'members', name: 'Retro' },
+      seen: (set) => roomIn(set),
+    },
+    {
+      why: 'a room told anew, before a new name, which stays',
+      lost: fact('room.created', { name: 'Standup' }),
+      before: [fact('room.created', { access: 'authenticated' })],
+      after: [fact('room.updated', { name: 'Retro' })],
+      taken: { access: 'members', name: 'Retro' },
+      seen: (set) => roomIn(set),
+    },
   ])(
     'counts from its retry on where nothing since has ended its doubt: $why',
     ({ lost: told, before, after, taken, seen }) => {
@@ -407,6 +431,28 @@ describe('a dead letter that is retried', () => {
       expect([...set.suspects.values()].every(({ isHealed }) => isHealed)).toBe(true);
     },
   );
+
+  test('counts at its own place beside an older letter that is retried after it', () => {
+    const older = lost(fact('member.updated', { userId: 'u7', role: 'host' }));
+    const { set } = retried(
+      lost(fact('member.updated', { userId: 'u7', role: 'listener' })),
+      [added('u7', 'speaker'), dead('member.updated', { userId: 'u7', role: 7 })],
+      [fact('member.updated', { userId: 'u7', displayName: 'Ann' })],
+    );
+    expect(memberIn(set, 'u7')).toMatchObject({ role: 'listener', origin: { offset: 4n } });
+    const [letter, now] = [originOf({ offset: 1 }), originOf({ offset: 5 })];
+    for (const change of settleDeadLetter(set, letter, now)) set.put(change);
+    expect(evolveRetried(set, older.event, letter, now)).toEqual([]);
+  });
+
+  test('gives nothing where names stand in another partition, since a right may have been told there, too', () => {
+    const { set } = retried(
+      lost(fact('member.updated', { userId: 'u7', role: 'host' })),
+      [added('u7', 'listener', { partition: 1 })],
+      [],
+    );
+    expect(memberIn(set, 'u7')).toMatchObject({ role: 'listener' });
+  });
 
   test('settles no doubt of a newer letter when it counts from its retry on', () => {
     const { set } = retried(

@@ -21,7 +21,6 @@ import {
   type RoomChange,
   type RoomEntities,
   toldBy,
-  withoutHealing,
 } from './room.ts';
 
 /** Whether a fact of this type can take a right away. The compiler keeps the table complete. */
@@ -158,23 +157,35 @@ const wasInDoubt = (entities: RoomEntities, event: RoomEvent, origin: Origin, re
     return doubt?.isHealed === true && isSamePlace(doubt.origin, retriedAt);
   });
 
+/** Names have been told since, and have lifted their entity above the letter: what it says of them counts no more. */
+const withoutNames = (entities: RoomEntities, event: RoomEvent): RoomEvent => {
+  switch (event.type) {
+    case 'member.updated': {
+      const { displayName: _, ...data } = event.data;
+      return { ...event, data };
+    }
+    case 'room.updated': {
+      const { name: _, ...data } = event.data;
+      return { ...event, data };
+    }
+    case 'room.created': {
+      const name = entities.rooms.get(event.subject)?.name ?? undefined;
+      return { ...event, data: { ...event.data, ...(name !== undefined && { name }) } };
+    }
+    default:
+      return event;
+  }
+};
+
 /**
  * Folds a dead letter that has become readable, with its own place as provenance and version: it changes only entities
  * whose position is below that place, whatever the fold would merge in its own order. Where the entity's last fact, or
  * what left the doubt, stands in another partition, nothing tells which came first: then it may take rights away, and
  * give none.
- */
-const evolveAtItsPlace = (entities: RoomEntities, event: RoomEvent, origin: Origin): RoomChange[] =>
-  evolveRowByRow(entities, event, origin).filter((change) => {
-    const stored = placeOf(entities, change);
-    const isElsewhere = stored !== null && (stored.partition !== origin.partition || stored.topic !== origin.topic);
-    return isElsewhere ? takesRights(event.type, change) : isLaterInLog(origin, stored);
-  });
-
-/**
- * Folds a dead letter that has become readable at its own place. Where an entity stands above that, and yet the doubt
- * lasted until the retry, what was told since (a display name) decides about no rights: then what takes them away
- * counts from the retry on. The letter's own doubts have been settled by then.
+ *
+ * Where the entity stands above that place, and yet the doubt lasted until the retry, only names were told since, which
+ * decide about no rights: what it says of rights counts from the retry on. The letter's own doubts have been settled
+ * by then.
  */
 export const evolveRetried = (
   entities: RoomEntities,
@@ -182,9 +193,20 @@ export const evolveRetried = (
   origin: Origin,
   retriedAt: LogPosition,
 ): RoomChange[] => {
-  const changes = evolveAtItsPlace(entities, event, origin);
-  const mayTake = event.type === 'member.removed' || onlyTakesRights.has(event.type);
-  if (!mayTake || changes.length > 0 || !wasInDoubt(entities, event, origin, retriedAt)) return changes;
+  const isElsewhere = ({ topic, partition }: LogPosition): boolean =>
+    topic !== origin.topic || partition !== origin.partition;
+  const counts = (change: RoomChange): boolean => {
+    const stored = placeOf(entities, change);
+    return stored !== null && isElsewhere(stored) ? takesRights(event.type, change) : isLaterInLog(origin, stored);
+  };
+  const countsLate = (change: RoomChange): boolean => {
+    if (change.entity === 'suspect') return counts(change);
+    const stored = placeOf(entities, change);
+    return stored === null || !isElsewhere(stored) || takesRights(event.type, change);
+  };
+  const changes = evolveRowByRow(entities, event, origin).filter(counts);
+  if (changes.length > 0 || !wasInDoubt(entities, event, origin, retriedAt)) return changes;
   const { topic, partition, offset } = retriedAt;
-  return withoutHealing(evolveRoom(entities, event, { ...origin, topic, partition, offset, sequence: null }));
+  const late = { ...origin, topic, partition, offset, sequence: null };
+  return evolveRoom(entities, withoutNames(entities, event), late).filter(countsLate);
 };
