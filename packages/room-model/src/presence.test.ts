@@ -19,10 +19,10 @@ const left = (room: LivekitRoom, who: LivekitParticipant, disconnectReason?: str
   room,
   participant: { ...who, version: (who.version ?? 0) + 1, ...(disconnectReason !== undefined && { disconnectReason }) },
 });
-const aborted = (room: LivekitRoom, who: LivekitParticipant): LivekitFact => ({
+const aborted = (room: LivekitRoom, who: LivekitParticipant, disconnectReason = 'JOIN_FAILURE'): LivekitFact => ({
   type: 'participant_connection_aborted',
   room,
-  participant: who,
+  participant: { ...who, disconnectReason },
 });
 const observed = (
   listedAtMs: number,
@@ -202,6 +202,7 @@ describe('what a session remembers', () => {
     { given: [joined(first, ann), left(first, ann, 'QUANTUM_DRIFT')], reason: 'QUANTUM_DRIFT' },
     { given: [joined(first, ann), left(first, ann)], reason: 'UNKNOWN_REASON' },
     { given: [joined(first, ann), aborted(first, ann)], reason: 'CONNECTION_ABORTED' },
+    { given: [joined(first, ann), aborted(first, ann, 'PARTICIPANT_REMOVED')], reason: 'PARTICIPANT_REMOVED' },
     {
       given: [joined(first, ann), left(first, ann, 'PARTICIPANT_REMOVED'), aborted(first, ann), finished(first)],
       reason: 'PARTICIPANT_REMOVED',

@@ -297,8 +297,9 @@ const enter = (
 /** LiveKit's fact that one participant is gone. */
 type Departure = Extract<LivekitFact, { readonly type: 'participant_left' | 'participant_connection_aborted' }>;
 
-const departureReason = ({ type, participant }: Departure): string =>
-  type === 'participant_connection_aborted' ? 'CONNECTION_ABORTED' : (participant.disconnectReason ?? 'UNKNOWN_REASON');
+/** Whoever was removed stays out, also where media were not up yet: of them too LiveKit says `connection_aborted`. */
+const departureReason = ({ type, participant: { disconnectReason = 'UNKNOWN_REASON' } }: Departure): string =>
+  type === 'participant_left' || disconnectReason === removedReason ? disconnectReason : 'CONNECTION_ABORTED';
 
 const leave = (entities: PresenceEntities, departure: Departure, atMs: number): PresenceChange[] => {
   const { room, participant } = departure;
