@@ -145,9 +145,9 @@ export interface RoomService {
   readonly listSids: (room: LivekitRoom) => Promise<ListedSid[]>;
   /** Null where this identity is not connected. */
   readonly getParticipant: (room: string, identity: string) => Promise<ListedParticipant | null>;
-  /** False where this identity was not connected. */
+  /** False where LiveKit does not find this identity: not connected, or come anew a moment ago. */
   readonly removeParticipant: (room: string, identity: string) => Promise<boolean>;
-  /** Replaces the whole permission object. False where this identity is not connected. */
+  /** Replaces the whole permission object. False as of a removal. */
   readonly setPermission: (room: string, identity: string, permission: ActualPermission) => Promise<boolean>;
   /** False where this identity is not connected. A track that is not there LiveKit mutes without a word. */
   readonly muteTrack: (room: string, identity: string, trackSid: string) => Promise<boolean>;

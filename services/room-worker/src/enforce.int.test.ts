@@ -169,14 +169,14 @@ describeWith(['postgres'], 'enforcing', () => {
       [
         ['never answers at first', () => ['silence', 'silence'], { calls: 3, withinMs: 5_000 }],
         [
-          'answers with "participant does not exist"',
+          'answers with "participant does not exist", though it lists them',
           () => [{ status: 404, body: { code: 'not_found', msg: 'participant does not exist' } }],
-          { calls: 1, withinMs: 1_000 },
+          { calls: 2, withinMs: 2_000 },
         ],
         [
-          'answers with "requested room does not exist"',
+          'answers with "requested room does not exist", though it lists it',
           () => [{ status: 404, body: { code: 'not_found', msg: 'requested room does not exist' } }],
-          { calls: 1, withinMs: 1_000 },
+          { calls: 2, withinMs: 2_000 },
         ],
         ['refuses twice', () => [unavailable, unavailable], { calls: 3, withinMs: 5_000 }],
         ['answers after 40 s', () => [{ status: 200, afterMs: 40_000 }], { calls: 2, withinMs: 5_000 }],
@@ -230,6 +230,7 @@ describeWith(['postgres'], 'enforcing', () => {
         const tookMs = performance.now() - startedAtMs;
         expect(tookMs).toBeLessThan(withinMs);
         expect(tookMs).toBeGreaterThanOrEqual(afterMs);
+        expect(inside()).toEqual(['bob']);
         expect(livekit.callsOf('RemoveParticipant')).toHaveLength(calls);
         expect(await answers()).toMatchObject({ 'removed member_removed': 1 });
         const { count, seconds } = await removals();
@@ -256,6 +257,28 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(count).toBe(1);
       expect(seconds).toBeGreaterThanOrEqual(30);
       expect(seconds).toBeLessThan(60);
+    });
+
+    test('does not carry out since the person has left, or come anew, is done', async () => {
+      await aCall();
+      start();
+      await answered();
+      for (const isBack of [false, true]) {
+        livekit.fail('RemoveParticipant', () => {
+          livekit.rooms.get(room)?.delete('u-7');
+          if (isBack) livekit.put(room, { sid: 'PA_new', identity: 'u-7', attributes: {}, permission: speaker });
+          return { status: 404, body: { code: 'not_found', msg: 'participant does not exist' } };
+        });
+        await parts.publish(['member.removed', room, { userId: 'u-7' }]);
+        await parts.caughtUp();
+        await answered();
+        expect(livekit.callsOf('RemoveParticipant')).toHaveLength(isBack ? 2 : 1);
+        expect(await errors('unavailable')).toBe(0);
+        await parts.publish(['member.added', room, { userId: 'u-7', role: 'speaker' }]);
+        await enter(room, 'u-7');
+        await parts.caughtUp();
+        await answered();
+      }
     });
 
     test('refuses again and again counts as a question that waits, since its fact', async () => {
@@ -1304,11 +1327,11 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(inside()).toEqual(['bob', 'u-7']);
     });
 
-    test('a kick that LiveKit refused is tried again within seconds', async () => {
+    test.each([503, 404])('a kick that LiveKit refused with %i is tried again within seconds', async (status) => {
       await aCall();
       start();
       await answered();
-      livekit.fail('RemoveParticipant', [{ status: 503 }]);
+      livekit.fail('RemoveParticipant', [{ status, body: { code: status === 404 ? 'not_found' : 'unavailable' } }]);
       await parts.publish(kick('PA_u-7'));
       await until('u-7 is out', () => inside().join() === 'bob', 4_000);
     });
@@ -1354,19 +1377,23 @@ describeWith(['postgres'], 'enforcing', () => {
     await aCall();
     start();
     await answered();
-    livekit.fail('UpdateParticipant', [
-      { status: 404, body: { code: 'not_found', msg: 'participant does not exist' } },
-    ]);
+    livekit.fail('UpdateParticipant', () => {
+      livekit.rooms.get(room)?.delete('u-7');
+      return { status: 404, body: { code: 'not_found', msg: 'participant does not exist' } };
+    });
     await parts.publish(['member.updated', room, { userId: 'u-7', role: 'listener' }]);
     await until('LiveKit was asked', () => livekit.callsOf('UpdateParticipant').length === 1);
     await answered();
     expect(await announced()).toEqual([]);
   });
 
-  test('rights that differ in anything are set whole', async () => {
+  test('rights that differ in anything are set whole, also where LiveKit does not find whom it lists', async () => {
     await aCall();
     await enter(room, 'u-7', { permission: { ...speaker, canPublishSources: [] } });
     await enter(room, 'bob', { permission: { ...speaker, canUpdateMetadata: true } });
+    livekit.fail('UpdateParticipant', [
+      { status: 404, body: { code: 'not_found', msg: 'participant does not exist' } },
+    ]);
     start();
     await parts.publish(['member.updated', room, { userId: 'u-7', role: 'listener' }]);
     await parts.caughtUp();

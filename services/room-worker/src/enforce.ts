@@ -157,13 +157,30 @@ interface Why {
   readonly message: string | null;
 }
 
-const remove = async (
-  dependencies: EnforcementDependencies,
-  whom: { readonly roomId: string; readonly identity: string },
-  { code, message }: Why,
+interface Present {
+  readonly roomId: string;
+  readonly identity: string;
+  readonly participantSid: string;
+}
+
+/**
+ * LiveKit looks into a store of its own for whom it is told to remove or to change. Somebody who came anew while the
+ * earlier session was ending is missing there until media are up, and is inside all the same.
+ * @throws {LivekitError} where this session is still there
+ */
+const assertGone = async (
+  { livekit }: EnforcementDependencies,
+  { roomId, identity, participantSid }: Present,
 ): Promise<void> => {
+  const present = await livekit.getParticipant(roomId, identity);
+  if (present?.sid === participantSid)
+    throw new LivekitError('LiveKit does not find somebody whom it lists', { kind: 'unavailable' });
+};
+
+const remove = async (dependencies: EnforcementDependencies, whom: Present, { code, message }: Why): Promise<void> => {
   await tell(dependencies, whom, { type: 'removed', code, ...said(message) });
-  await dependencies.livekit.removeParticipant(whom.roomId, whom.identity);
+  const isRemoved = await dependencies.livekit.removeParticipant(whom.roomId, whom.identity);
+  if (!isRemoved) await assertGone(dependencies, whom);
 };
 
 /** No client does so by itself: it gets around what somebody may publish. */
@@ -198,10 +215,11 @@ const enforce = async (
 ): Promise<Answer> => {
   const { store, livekit, unknownRooms } = dependencies;
   const { roomId, identity } = mark;
+  const whom = { roomId, identity, participantSid: present.sid };
   assertInTime(dependencies, mark);
   if (verdict.kind === 'allow') {
     if (present.tracks.some(isDisguised)) {
-      await remove(dependencies, mark, disguise);
+      await remove(dependencies, whom, disguise);
       return settled('removed', 'disguised_track');
     }
     const { permissions, changesAtMs } = verdict;
@@ -217,7 +235,10 @@ const enforce = async (
     if (announcement !== null && !(await store.noteAnnouncement(mark, announcement)))
       throw new Error('the claim ended before LiveKit was asked');
     assertInTime(dependencies, mark);
-    if (!(await livekit.setPermission(roomId, identity, wanted))) return settled('absent');
+    if (!(await livekit.setPermission(roomId, identity, wanted))) {
+      await assertGone(dependencies, whom);
+      return settled('absent');
+    }
     return { ...settled('permissions_set', '', changesAtMs), announcement };
   }
   // The room's own question ends it, in one call: also for whoever came in just before.
@@ -226,7 +247,7 @@ const enforce = async (
     return settled('asked_room', verdict.reason);
   }
   if (verdict.reason === 'unknown_room' && unknownRooms === 'observe') return settled('observed', verdict.reason);
-  await remove(dependencies, mark, verdict);
+  await remove(dependencies, whom, verdict);
   return settled('removed', verdict.reason);
 };
 
