@@ -29,7 +29,7 @@ export const createRoomMaker = ({
   now = () => performance.now(),
 }: RoomMakerOptions): MakeRoom => {
   const recent = new Map<string, { readonly startedAtMs: number; readonly made: Promise<void> }>();
-  // Outlives every token that was handed out for it.
+  // A new room outlives the tokens that were handed out with it. One that is empty already does not wait anew.
   const timeoutSeconds = tokenTtlSeconds + tokenLeewaySeconds;
 
   const dropExpired = (nowMs: number): void => {
