@@ -14,7 +14,7 @@ export interface Ended {
   readonly stderr: string;
 }
 
-/** Runs the command line as its users do, without a terminal, with this environment and none of its settings but these. */
+/** Runs the command line as its users do, without a terminal, with these settings and no others. */
 export const runRealtime = async (
   env: Readonly<Record<string, string>>,
   ...args: readonly string[]
