@@ -1,25 +1,13 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { setTimeout as delay } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { consumedTopics, topics } from '@realtime-service/contracts';
 import { startKafka, until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { partitionOf } from '@realtime-service/event-log';
 import { createKafkaLog } from '@realtime-service/event-log/kafka';
-import {
-  type Client,
-  createFactsReader,
-  createPool,
-  type FactsAnswer,
-  type Pool,
-  prepareRebuild,
-  purge,
-  readFacts,
-} from '@realtime-service/room-store';
+import { prepareRebuild, purge } from '@realtime-service/room-store';
 import kafkajs from 'kafkajs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { notingTerminal } from '../test/noting-terminal.ts';
+import { holdTables, startRebuild, startRebuildWith } from '../test/rebuilding.ts';
 import {
   appendHistory,
   binary,
@@ -32,45 +20,6 @@ import { CliSettings } from './config.ts';
 import { verifyCommand } from './verify.ts';
 
 const timeoutMs = 120_000;
-const script = fileURLToPath(new URL('./main.ts', import.meta.url));
-
-/** `realtime rebuild` under way: its progress as it comes, and means to end it. */
-const startRebuild = (url: string, ...args: readonly string[]) => startRebuildWith({ DATABASE_URL: url }, ...args);
-const startRebuildWith = (env: Readonly<Record<string, string>>, ...args: readonly string[]) => {
-  const child = spawn(process.execPath, [script, 'rebuild', ...args], { env: { PATH: '/usr/bin:/bin', ...env } });
-  let told = '';
-  child.stderr.setEncoding('utf8').on('data', (text: string) => {
-    told += text;
-  });
-  const ended = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>;
-  return {
-    ended,
-    told: () => told,
-    hasTold: async (text: string): Promise<void> => {
-      while (!told.includes(text)) {
-        if (child.exitCode !== null) throw new Error(`ended: ${told}`);
-        await delay(20);
-      }
-    },
-    end: async (signal: NodeJS.Signals): Promise<number | null> => {
-      child.kill(signal);
-      const [code] = await ended;
-      return code;
-    },
-  };
-};
-
-/** Reads a table and does not end its transaction: no swap can happen until `release`. */
-const holdTables = async (pool: Pool): Promise<{ readonly release: () => Promise<void> }> => {
-  const client: Client = await pool.connect();
-  await client.query('begin; select from bans limit 1');
-  return {
-    release: async () => {
-      await client.query('rollback');
-      client.release();
-    },
-  };
-};
 
 describeWith(['postgres'], 'realtime rebuild', () => {
   let database: RebuiltDatabase;
@@ -427,71 +376,6 @@ describeWith(['postgres'], 'realtime rebuild', () => {
       timeoutMs,
     );
   });
-
-  test(
-    'serves joins meanwhile: none waits longer than 300 ms for the swap, none gets a wrong answer',
-    async () => {
-      await database.append([
-        binary({ id: 'c', type: 'room.created', subject: 'room', data: {} }),
-        binary({ id: 'm', type: 'member.added', subject: 'room', data: { userId: 'ann', role: 'host' } }),
-      ]);
-      await appendHistory(database, { seed: 10, count: 2_000 });
-      await database.caughtUp();
-      // As the api has it: prepared statements on connections that live on.
-      const pool = createPool({
-        url: database.url,
-        maxConnections: 4,
-        applicationName: 'api',
-        onError: () => undefined,
-      });
-      const askFacts = createFactsReader((queries) => readFacts(pool, queries), { deadlineMs: 10_000 });
-      const ending = new AbortController();
-      const answers: Promise<FactsAnswer>[] = [];
-      let longestWaitMs = 0;
-      const join = async (): Promise<void> => {
-        while (!ending.signal.aborted) {
-          answers.push(askFacts({ roomId: 'room', userId: 'ann', loginId: null }));
-          await delay(5);
-        }
-      };
-      // What a join waits for the swap is what it waits for the tables' locks; its other time belongs to the machine.
-      const watch = async (): Promise<void> => {
-        while (!ending.signal.aborted) {
-          const { rows } = await database.pool.query<{ ms: number | null }>(
-            `select extract(epoch from max(clock_timestamp() - waitstart))::float8 * 1000 as ms from pg_locks
-              join pg_stat_activity using (pid)
-              where not granted and application_name = 'api' and datname = current_database()`,
-          );
-          longestWaitMs = Math.max(longestWaitMs, rows[0]?.ms ?? 0);
-          await delay(5);
-        }
-      };
-      const produce = async (): Promise<void> => {
-        for (let seed = 100; !ending.signal.aborted; seed += 1) await appendHistory(database, { seed, count: 20 });
-      };
-      const work = [join(), watch(), produce()];
-      const held = await holdTables(database.pool);
-      const running = startRebuild(database.url);
-      const timesTried = (): number => running.told().split('trying again').length - 1;
-      await until('joins have waited for three tries', () => timesTried() >= 3 && longestWaitMs > 0, 60_000);
-      await held.release();
-      const inProgress = `select from log_positions where projection = 'rebuild'`;
-      await until('the set is in place', async () => (await database.pool.query(inProgress)).rowCount === 0, 60_000);
-      const askedBefore = answers.length;
-      await until('joins go on', () => answers.length > askedBefore + 50);
-      ending.abort();
-      await Promise.all(work);
-      for (const { facts } of await Promise.all(answers))
-        expect({ state: facts.room?.state, role: facts.member?.role }).toEqual({ state: 'open', role: 'host' });
-      expect(answers.length).toBeGreaterThan(200);
-      expect(longestWaitMs).toBeLessThan(300);
-      await pool.end();
-      await running.end('SIGTERM');
-      await database.caughtUp();
-      expect(await verify()).toMatchObject({ code: 0 });
-    },
-    timeoutMs,
-  );
 
   test(
     'waits for a verify that has not come to the tables yet, and that agrees',

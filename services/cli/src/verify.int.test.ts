@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { topics } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
@@ -6,7 +5,7 @@ import type { Difference } from '@realtime-service/room-store';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { notingTerminal } from '../test/noting-terminal.ts';
 import { appendHistory, binary, type RebuiltDatabase, startRebuiltDatabase } from '../test/rebuilt-database.ts';
-import { runRealtime, script } from '../test/run-realtime.ts';
+import { runRealtime, startRealtime } from '../test/run-realtime.ts';
 import { commands } from './commands.ts';
 import { CliSettings } from './config.ts';
 import { runCli } from './run-cli.ts';
@@ -68,10 +67,7 @@ describeWith(['postgres'], 'realtime verify', () => {
     'says why it waits where the log cannot be read, once',
     async () => {
       await database.pool.query('alter table log_records rename to away');
-      const child = spawn(process.execPath, [script, 'verify'], {
-        env: { PATH: '/usr/bin:/bin', DATABASE_URL: database.url },
-        stdio: ['ignore', 'ignore', 'pipe'],
-      });
+      const child = startRealtime({ DATABASE_URL: database.url }, 'verify');
       let told = '';
       for await (const text of child.stderr.setEncoding('utf8')) {
         told += text;
@@ -210,10 +206,7 @@ describeWith(['postgres'], 'realtime verify', () => {
       'fails where its reader has seen enough: what is left cannot be told',
       async () => {
         await database.pool.query(`update applied_facts set recorded_at = recorded_at + interval '1 second'`);
-        const child = spawn(process.execPath, [script, 'verify', '--json'], {
-          env: { PATH: '/usr/bin:/bin', DATABASE_URL: database.url },
-          stdio: ['ignore', 'pipe', 'ignore'],
-        });
+        const child = startRealtime({ DATABASE_URL: database.url }, 'verify', '--json');
         child.stdout.once('data', () => child.stdout.destroy());
         expect(await once(child, 'exit')).toEqual([1, null]);
       },

@@ -1,8 +1,9 @@
-import { spawn } from 'node:child_process';
+import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 
-export const script = fileURLToPath(new URL('../src/main.ts', import.meta.url));
+const script = fileURLToPath(new URL('../src/main.ts', import.meta.url));
 
 /** So that each of some hundred processes need not compile the same sources. */
 const { NODE_COMPILE_CACHE } = process.env;
@@ -14,15 +15,22 @@ export interface Ended {
   readonly stderr: string;
 }
 
-/** Runs the command line as its users do, without a terminal, with these settings and no others. */
+/** Starts the command line as its users do, without a terminal, with these settings and no others. */
+export const startRealtime = (
+  env: Readonly<Record<string, string>>,
+  ...args: readonly string[]
+): ChildProcessByStdio<null, Readable, Readable> =>
+  spawn(process.execPath, [script, ...args], {
+    env: { PATH: '/usr/bin:/bin', ...compileCache, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+
+/** Runs it to its end. */
 export const runRealtime = async (
   env: Readonly<Record<string, string>>,
   ...args: readonly string[]
 ): Promise<Ended> => {
-  const child = spawn(process.execPath, [script, ...args], {
-    env: { PATH: '/usr/bin:/bin', ...compileCache, ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
+  const child = startRealtime(env, ...args);
   const output = { stdout: '', stderr: '' };
   for (const name of ['stdout', 'stderr'] as const)
     child[name].setEncoding('utf8').on('data', (text: string) => {
