@@ -1,7 +1,7 @@
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { countingPages, startDatabase } from '../test/given.ts';
-import { activeProjection, type Pool, purge, purgeFacts } from './index.ts';
+import { activeProjection, inTransaction, type Pool, purge, purgeFacts } from './index.ts';
 
 describeWith(['postgres'], 'purging', () => {
   let pool: Pool;
@@ -67,6 +67,21 @@ describeWith(['postgres'], 'purging', () => {
     expect(await purgeFacts(pool, { projection: activeProjection, topic: 't', partition: 3 })).toBe(1_042);
     expect(await purgeFacts(pool, { projection: activeProjection })).toBe(23_958);
     expect((await pool.query('select count(*)::int from applied_facts')).rows).toEqual([{ count: 30_000 }]);
+  });
+
+  test('waits for no lease that is being renewed: whoever renews several would wait for the purge in turn', async () => {
+    await pool.query(
+      `insert into seat_leases (room_id, identity, user_id, expires_at)
+        select 'full', name, name, '2020-01-01' from unnest(array['one', 'two', 'three']) as name`,
+    );
+    await inTransaction(pool, async (client) => {
+      await client.query(`update seat_leases set expires_at = 'infinity' where identity = 'two'`);
+      expect(await purge(pool)).toMatchObject({ leases: 2 });
+      await client.query(`update seat_leases set expires_at = 'infinity' where identity = 'one'`);
+    });
+    expect((await pool.query(`select identity from seat_leases where room_id = 'full'`)).rows).toEqual([
+      { identity: 'two' },
+    ]);
   });
 
   test('goes on with leases and sessions where identities cannot be purged', async () => {

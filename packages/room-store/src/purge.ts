@@ -13,7 +13,7 @@ export interface Purged {
 }
 
 /** So many go within a statement's time. */
-const factsAtOnce = 20_000;
+const rowsAtOnce = 20_000;
 
 /** From when on identities count, of each partition that is asked for. */
 const standingSql = `
@@ -33,6 +33,16 @@ const purgeFactsSql = `
     where fact.topic = past.topic and fact."partition" = past."partition" and fact.fact_key = past.fact_key
       and fact.recorded_at = past.recorded_at`;
 
+/** Some at a time, so that whoever wants one of them waits for no more than these. Answers how many went. */
+const untilFewAreLeft = async (dropSome: () => Promise<{ readonly rowCount: number | null }>): Promise<number> => {
+  let dropped = 0;
+  for (;;) {
+    const { rowCount } = await dropSome();
+    dropped += rowCount ?? 0;
+    if ((rowCount ?? 0) < rowsAtOnce) return dropped;
+  }
+};
+
 /**
  * Drops the identities of facts that can never count as repeated again (`repeats.ts`); of all partitions, or of one.
  */
@@ -45,24 +55,26 @@ export const purgeFacts = async (
     `select max(oldest)::text as oldest from (${standingSql}) as standing`,
     asked,
   );
-  let purged = 0;
-  for (;;) {
-    const { rowCount } = await pool.query(purgeFactsSql, [...asked, rows[0]?.oldest, factsAtOnce]);
-    purged += rowCount ?? 0;
-    if ((rowCount ?? 0) < factsAtOnce) return purged;
-  }
+  return untilFewAreLeft(() => pool.query(purgeFactsSql, [...asked, rows[0]?.oldest, rowsAtOnce]));
 };
+
+/** Waits for no lease: who takes several seats again renews them in an order of their own, and would wait in turn. */
+const purgeLeasesSql = `
+  delete from seat_leases as lease using (
+      select room_id, identity, user_id from seat_leases
+        where expires_at < clock_timestamp() limit $1 for update skip locked) as past
+    where lease.room_id = past.room_id and lease.identity = past.identity and lease.user_id = past.user_id`;
 
 /** Drops what no decision can rest on any more: identities of facts, ended sessions, and expired leases. */
 export const purge = async (pool: Pool): Promise<Purged> => {
   // Each by itself: one that fails keeps nothing else from being dropped.
   const [facts, leases, sessions] = await allInOrder([
     purgeFacts(pool, { projection: activeProjection }),
-    pool.query('delete from seat_leases where expires_at < clock_timestamp()'),
+    untilFewAreLeft(() => pool.query(purgeLeasesSql, [rowsAtOnce])),
     pool.query(
       'delete from sessions where not is_live and last_fact_at < clock_timestamp() - make_interval(days => $1)',
       [endedSessionDays],
     ),
   ]);
-  return { sessions: sessions.rowCount ?? 0, facts, leases: leases.rowCount ?? 0 };
+  return { sessions: sessions.rowCount ?? 0, facts, leases };
 };
