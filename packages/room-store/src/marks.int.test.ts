@@ -41,4 +41,13 @@ describeWith(['postgres'], 'marks', () => {
     await settling;
     expect(await claimOne()).toMatchObject({ identity: 'ann', generation: mark.generation + 1n });
   });
+
+  test('one that was claimed before the clock was set back by an hour is answered when it is raised again', async () => {
+    await raise();
+    await claimOne();
+    await pool.query(`update marks set locked_until = locked_until + interval '1 hour'`);
+    await raise();
+    expect(await claimOne()).toMatchObject({ identity: 'ann', generation: 2n });
+    expect(await claimMarks(pool, 1, 60)).toEqual([]);
+  });
 });

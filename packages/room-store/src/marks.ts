@@ -41,13 +41,15 @@ type RaisedRow = Pick<MarkRow, 'trace'>;
 
 /**
  * Claims due marks for `claimSeconds`; no lock is held afterwards. At most one claim per (room, identity) is alive:
- * a question whose claim expired may be claimed by another.
+ * a question whose claim expired may be claimed by another. A claim that goes on for more than twice as long was made
+ * before the clock was set back: whoever made it may be gone, and nothing that is raised since ends it.
  */
 export const claimMarks = async (pool: Pool, limit: number, claimSeconds: number): Promise<Mark[]> => {
   const { rows } = await pool.query<MarkRow>(
     `update marks set locked_until = clock_timestamp() + make_interval(secs => $2), attempts = marks.attempts + 1
       from (select room_id, identity from marks
-        where due_at <= clock_timestamp() and (locked_until is null or locked_until < clock_timestamp())
+        where due_at <= clock_timestamp() and (locked_until is null
+          or locked_until not between clock_timestamp() and clock_timestamp() + 2 * make_interval(secs => $2))
         order by due_at limit $1 for update skip locked) as due
       where marks.room_id = due.room_id and marks.identity = due.identity
       returning marks.room_id, marks.identity, generation, cause, caused_at, trace, attempts,

@@ -393,7 +393,7 @@ export class MemoryDatabase {
       .filter(
         ({ roomId, identity, dueAtMs, lockedUntilMs }) =>
           dueAtMs <= nowMs &&
-          (lockedUntilMs === null || lockedUntilMs < nowMs) &&
+          (lockedUntilMs === null || lockedUntilMs < nowMs || lockedUntilMs > nowMs + 2_000 * claimSeconds) &&
           !this.#locks.isHeld(markLock(roomId, identity)),
       )
       .sort((left, right) => left.dueAtMs - right.dueAtMs)
