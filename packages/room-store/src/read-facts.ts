@@ -9,7 +9,7 @@ import {
 } from '@realtime-service/room-model';
 import pg from 'pg';
 import { type BatchOptions, createBatcher } from './batch.ts';
-import { type Pool, preparedAs } from './database/database.ts';
+import { assertPrimary, type Pool, preparedAs } from './database/database.ts';
 import { ArrayParameter } from './database/statement.ts';
 
 /** Whose facts, about which room. */
@@ -50,7 +50,7 @@ const epochMs = (column: string): string => `extract(epoch from ${column})::floa
  * is told as `RoomFacts`, in one column: many ask about the same one.
  */
 const factsSql = `
-  select ${epochMs('statement_timestamp()')} as now_ms,
+  select pg_is_in_recovery() as is_replica, ${epochMs('statement_timestamp()')} as now_ms,
     case when r.state is not null then json_build_object('roomId', r.room_id, 'state', r.state, 'name', r.name,
       'access', r.access, 'defaultRole', r.default_role, 'opensAtMs', ${epochMs('r.opens_at')}, 'closesAtMs', ${epochMs('r.closes_at')},
       'maxParticipants', r.max_participants, 'devicePolicy', r.device_policy, 'settings', r.settings,
@@ -75,6 +75,7 @@ const factsSql = `
   order by q.at`;
 
 interface FactsRow {
+  readonly is_replica: boolean;
   readonly now_ms: number;
   readonly room: RoomFacts | null;
   readonly role: MemberFacts['role'];
@@ -144,7 +145,7 @@ const types: pg.CustomTypesConfig = {
   getTypeParser: (type: number) => (type === pg.types.builtins.JSON ? readRoom : pg.types.getTypeParser(type)),
 };
 
-/** Reads facts of many at once, in the order asked, from one snapshot. */
+/** Reads facts of many at once, in the order asked, from one snapshot of the primary. */
 export const readFacts = async (database: Queryable, queries: readonly FactsQuery[]): Promise<FactsAnswer[]> => {
   const columns = [
     queries.map(({ roomId }) => roomId),
@@ -157,6 +158,7 @@ export const readFacts = async (database: Queryable, queries: readonly FactsQuer
     values: columns.map((column) => new ArrayParameter(column)),
     types,
   });
+  assertPrimary(rows[0]?.is_replica);
   return rows.map(answerOf);
 };
 

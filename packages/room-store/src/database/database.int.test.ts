@@ -354,13 +354,42 @@ describeWith(['postgres'], 'a transaction', () => {
   });
 });
 
+/** On connections that look there first, PostgreSQL says that it is one. */
+const inventReplica =
+  'create schema replica; create function replica.pg_is_in_recovery() returns boolean language sql return true';
+
+describeWith(['postgres', 'pgbouncer'], 'a database that has become a replica behind a pooler', () => {
+  test('decides nothing, though the connections to the pooler are those from before', async () => {
+    const url = await createDatabase(realParts(['postgres']).postgres.url);
+    await migrate(url);
+    const pooler = await startPgbouncer({ databaseUrl: url, poolSize: 1 });
+    const [direct, pool, later] = [url, pooler.url, pooler.url].map((each) =>
+      createPool({ url: each, maxConnections: 1, applicationName: 'x', onError: () => undefined }),
+    ) as [Pool, Pool, Pool];
+    const ask = () => readFacts(pool, [{ roomId: 'room', userId: 'ann', loginId: null }]);
+    expect(await ask()).toHaveLength(1);
+    const name = new URL(url).pathname.slice(1);
+    await direct.query(`${inventReplica}; alter database "${name}" set search_path = replica, pg_catalog, public`);
+    await direct.query(
+      'select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()',
+    );
+    const isRefused = () =>
+      later.query('select 1').then(
+        () => false,
+        ({ message }: Error) => message.includes('is a replica'),
+      );
+    await until('the pooler leads to the replica', isRefused);
+    await expect(ask()).rejects.toThrow('the database is a replica');
+    await Promise.all([direct, pool, later].map((each) => each.end()));
+    await pooler.stop();
+  });
+});
+
 describeWith(['postgres'], 'a database that is a replica', () => {
   test('is asked nothing', async () => {
     const url = await createDatabase(realParts(['postgres']).postgres.url);
     const primary = createPool({ url, maxConnections: 1, applicationName: 'primary', onError: () => undefined });
-    await primary.query(
-      'create schema replica; create function replica.pg_is_in_recovery() returns boolean language sql return true',
-    );
+    await primary.query(inventReplica);
     await primary.end();
     const asReplica = new URL(url);
     asReplica.searchParams.set('options', '-c search_path=replica,pg_catalog');

@@ -79,16 +79,20 @@ export const createPool = (options: DatabaseOptions): Pool => {
   return pool;
 };
 
+/** A replica is behind: what it answers is no fresh decision. */
+export const assertPrimary = (isReplica: boolean | undefined): void => {
+  if (isReplica) throw new Error('the database is a replica, not the primary');
+};
+
 /**
- * A replica is behind: what it answers is no fresh decision. Asked once for each connection; a promotion ends them all.
+ * Asked once for each connection; a promotion ends them all. Not those to a pooler, which may lead elsewhere since: there
+ * whoever decides asks again.
  */
 const refuseReplica = (client: Client, done: (error?: Error) => void): void => {
   client
     .query<{ is_replica: boolean }>('select pg_is_in_recovery() as is_replica')
-    .then(
-      ({ rows }) => done(rows[0]?.is_replica ? new Error('the database is a replica, not the primary') : undefined),
-      done,
-    );
+    .then(({ rows }) => assertPrimary(rows[0]?.is_replica))
+    .then(() => done(), done);
 };
 
 /**
