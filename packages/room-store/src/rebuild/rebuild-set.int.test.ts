@@ -1,6 +1,7 @@
 import { topics } from '@realtime-service/contracts';
 import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
+import pg from 'pg';
 import { expect, test } from 'vitest';
 import { startDatabase } from '../../test/given.ts';
 import { isBusy } from '../database/database.ts';
@@ -45,6 +46,25 @@ describeWith(['postgres'], 'the second set of tables', () => {
       });
     expect(await until('it is swapped', trySwap)).toMatchObject({ marks: 0 });
     expect((await pool.query('select room_id from rooms')).rows).toEqual([]);
+    await pool.end();
+  });
+
+  test('is put in place of no tables but those that it was compared with: a migration meanwhile gives way', async () => {
+    const { pool, url } = await startDatabase();
+    await prepareRebuild(pool);
+    const migrating = new pg.Client({ connectionString: url });
+    await migrating.connect();
+    const addColumn = () =>
+      migrating.query(`set lock_timeout = 100; alter table rooms add column topic_of_the_day text`);
+    let refusal: unknown;
+    const flush = async (): Promise<void> => {
+      refusal = await addColumn().catch((error: unknown) => error);
+    };
+    await swapRebuild(pool, { topic: topics.roomEvents, caughtUp: async () => true, flush });
+    expect(isBusy(refusal)).toBe(true);
+    await addColumn();
+    expect((await pool.query('select topic_of_the_day from rooms')).rows).toEqual([]);
+    await migrating.end();
     await pool.end();
   });
 

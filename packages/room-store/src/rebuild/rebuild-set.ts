@@ -18,6 +18,8 @@ const retiredSchema = 'realtime_retired';
  */
 export const rebuiltTables = ['rooms', 'members', 'users', 'ended_logins', 'bans', 'applied_facts'] as const;
 
+const servingTables = rebuiltTables.map((name) => `public.${name}`).join(', ');
+
 /** The longest that a swap keeps the tables from being read before its commit, waiting for them and renaming them. */
 const heldTimeoutMs = 200;
 
@@ -178,7 +180,7 @@ export interface SwapOptions {
 
 /** One statement: timeouts would count anew for each of several, and for each table that one of them waits for. */
 const moveTablesSql = `do $$ begin
-  lock table ${rebuiltTables.map((name) => `public.${name}`).join(', ')};
+  lock table ${servingTables};
   ${rebuiltTables
     .map(
       (name) => `alter table public.${name} set schema ${retiredSchema};
@@ -216,8 +218,8 @@ const assertSameLog = async (client: Client, topic: string): Promise<void> => {
 /**
  * Puts the set in the place of the first, in one transaction, and has every live session looked at. First the positions
  * are locked, of every topic: nobody applies anything then, and nobody holds a lock of a table but readers. Only when
- * all else is done are the tables locked, for as long as it takes to rename them. Answers undefined where the set had
- * not caught up in time. Where that takes longer than 200 ms, as where somebody reads a table, it fails
+ * all else is done are readers locked out, for as long as it takes to rename the tables. Answers undefined where the
+ * set had not caught up in time. Where that takes longer than 200 ms, as where somebody reads a table, it fails
  * ({@link isBusy}); nothing has happened then, and it is to be tried again a little later.
  * @throws {LogReplacedError} {@link RebuildOutdatedError} {@link DependentsError}
  */
@@ -233,6 +235,8 @@ export const swapRebuild = async (
       [activeProjection],
     );
     if (!(await caughtUp())) return undefined;
+    // A migration that came after the comparison would be undone. Readers are kept from nothing.
+    await client.query(`lock table ${servingTables} in share update exclusive mode`);
     await assertUpToDate(client);
     await assertNothingRests(client);
     await assertSameLog(client, topic);
