@@ -306,12 +306,13 @@ describeWith(['postgres'], 'data that PostgreSQL refuses', () => {
 });
 
 describeWith(['postgres'], 'a transaction', () => {
+  let url: string;
   let pool: Pool;
   let released: PromiseWithResolvers<void>;
 
   beforeEach(async () => {
     released = Promise.withResolvers();
-    const url = await createDatabase(realParts(['postgres']).postgres.url);
+    url = await createDatabase(realParts(['postgres']).postgres.url);
     pool = createPool({ url, maxConnections, applicationName: 'x', onError: () => undefined });
     await pool.query('create table held ()');
   });
@@ -331,6 +332,18 @@ describeWith(['postgres'], 'a transaction', () => {
     await hasIt.promise;
     return { ended };
   };
+
+  test('is READ COMMITTED, whatever else the database, the role, or who shares a session of a pooler has for a default', async () => {
+    const other = createPool({
+      url: `${url}?options=-c%20default_transaction_isolation=serializable`,
+      maxConnections: 1,
+      applicationName: 'x',
+      onError: () => undefined,
+    });
+    const { rows } = await inTransaction(other, (client) => client.query('show transaction_isolation'));
+    expect(rows).toEqual([{ transaction_isolation: 'read committed' }]);
+    await other.end();
+  });
 
   test('whose statement takes long is refused by PostgreSQL, which works on it no longer', async () => {
     const refused = inTransaction(pool, (client) => client.query('select pg_sleep(20)'));

@@ -111,13 +111,17 @@ export const allInOrder = async <T extends readonly unknown[]>(
   }) as unknown as T;
 };
 
-/** Runs `work` in one READ COMMITTED transaction whose locks and statements are bounded in time. */
+/**
+ * Runs `work` in one READ COMMITTED transaction whose locks and statements are bounded in time. The level is said each
+ * time: by another default what is read under a lock would be as it was before that lock was waited for.
+ */
 export const inTransaction = async <T>(pool: Pool, work: (client: Client) => Promise<T>): Promise<T> => {
   const client = await pool.connect();
   let isBroken = false;
   try {
     const begun = client.query(
-      `begin; set local statement_timeout = ${statementTimeoutMs}; set local lock_timeout = ${statementTimeoutMs / 2}; ` +
+      `begin isolation level read committed; set local statement_timeout = ${statementTimeoutMs}; ` +
+        `set local lock_timeout = ${statementTimeoutMs / 2}; ` +
         `set local idle_in_transaction_session_timeout = ${statementTimeoutMs}`,
     );
     // Sent behind it; where it fails, so does all that follows.
