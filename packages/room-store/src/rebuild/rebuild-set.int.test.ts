@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { topics } from '@realtime-service/contracts';
 import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
@@ -6,7 +7,7 @@ import { expect, test } from 'vitest';
 import { startDatabase } from '../../test/given.ts';
 import { isBusy } from '../database/database.ts';
 import { claimMarks, markIdentities, settleMark } from '../marks.ts';
-import { dropRebuild, prepareRebuild, RebuildOutdatedError, swapRebuild } from './rebuild-set.ts';
+import { dropRebuild, prepareRebuild, RebuildOutdatedError, rebuiltTables, swapRebuild } from './rebuild-set.ts';
 
 describeWith(['postgres'], 'the second set of tables', () => {
   test.each([
@@ -46,6 +47,22 @@ describeWith(['postgres'], 'the second set of tables', () => {
       });
     expect(await until('it is swapped', trySwap)).toMatchObject({ marks: 0 });
     expect((await pool.query('select room_id from rooms')).rows).toEqual([]);
+    await pool.end();
+  });
+
+  test('belongs to whom the tables belong to, whoever rebuilds: the services keep what they may', async () => {
+    const { pool } = await startDatabase();
+    const owner = `services_${randomUUID().replaceAll('-', '')}`;
+    await pool.query(`create role ${owner}`);
+    for (const name of rebuiltTables) await pool.query(`alter table ${name} owner to ${owner}`);
+    await prepareRebuild(pool);
+    await swapRebuild(pool, { topic: topics.roomEvents, caughtUp: async () => true, flush: async () => {} });
+    const { rows } = await pool.query(
+      'select distinct tableowner as owner from pg_tables where tablename = any($1::text[])',
+      [rebuiltTables],
+    );
+    expect(rows).toEqual([{ owner }]);
+    await pool.query(`drop owned by ${owner}; drop role ${owner}`);
     await pool.end();
   });
 

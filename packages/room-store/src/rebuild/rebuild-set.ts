@@ -96,7 +96,17 @@ const assertNothingRests = async (client: Client | Pool): Promise<void> => {
     throw new DependentsError(`A rebuild would take along ${names}: drop them, and make them again afterwards`);
 };
 
-/** A copy of a table without its rows, the same to every statement, and to the migrations to come. */
+const ownerSql = (name: string): string =>
+  `(select relowner::regrole from pg_class where oid = 'public.${name}'::regclass)`;
+
+/** Its owner can own tables there, also where somebody else rebuilds. */
+const createSchemaSql = (shape: string): string => `
+  do $$ begin
+    execute format('create schema ${rebuildSchema} authorization %s', ${ownerSql('rooms')});
+  end $$;
+  comment on schema ${rebuildSchema} is '${shape}'`;
+
+/** A copy of a table without its rows, the same to every statement, to everybody, and to the migrations to come. */
 const createTableSql = (name: string): string => `
   create table ${rebuildSchema}.${name} (like public.${name} including all excluding indexes);
   do $$ declare each record; begin
@@ -112,6 +122,7 @@ const createTableSql = (name: string): string => `
       execute format('grant %s on ${rebuildSchema}.${name} to %s', each.privilege_type,
         case each.grantee when 0 then 'public' else each.grantee::regrole::text end);
     end loop;
+    execute format('alter table ${rebuildSchema}.${name} owner to %s', ${ownerSql(name)});
   end $$;`;
 
 /**
@@ -134,9 +145,7 @@ export const prepareRebuild = async (pool: Pool): Promise<'new' | 'resumed'> => 
   }
   await inTransaction(pool, async (client) => {
     await client.query('delete from log_positions where projection = $1', [rebuildProjection]);
-    await client.query(
-      `create schema ${rebuildSchema}; comment on schema ${rebuildSchema} is '${await readShape(client)}'`,
-    );
+    await client.query(createSchemaSql(await readShape(client)));
     for (const name of rebuiltTables) await client.query(createTableSql(name));
   });
   return 'new';
