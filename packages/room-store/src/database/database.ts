@@ -85,8 +85,8 @@ export const assertPrimary = (isReplica: boolean | undefined): void => {
 };
 
 /**
- * Asked once for each connection; a promotion ends them all. Not those to a pooler, which may lead elsewhere since: there
- * whoever decides asks again.
+ * Asked once for each connection; a promotion ends them all. Not those to a pooler, which may lead elsewhere since:
+ * there whoever decides asks again.
  */
 const refuseReplica = (client: Client, done: (error?: Error) => void): void => {
   client
