@@ -1,4 +1,6 @@
 import { createRequire } from 'node:module';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import type { Consumer, ConsumerRunConfig } from 'kafkajs';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { BatchOutcome, ConsumeOptions, LogConsumer } from '../event-log.ts';
@@ -202,6 +204,33 @@ describe('consumeKafka', () => {
     expect(member.isPaused(0)).toBe(true);
     await untilPaused(member, false);
   });
+
+  it('keeps nothing of members that have crashed', async () => {
+    let member = createFakeMember();
+    const createClient = () => ({ consumer: () => member.consumer });
+    const dependencies = { createClient, bounds: async () => [], sessionTimeoutMs: 10_000, writeLog: () => undefined };
+    const onBatch = async (): Promise<BatchOutcome> => ({ kind: 'advance', nextOffset: 1n });
+    consumer = consumeKafka(dependencies, { group: 'g', topics: ['t'], onBatch });
+    const untilRunning = () => vi.waitFor(() => expect(member.isRunning()).toBe(true), patience);
+    const crash = (): WeakRef<object> => {
+      const before = member;
+      member = createFakeMember();
+      before.crash();
+      return new WeakRef(before.consumer);
+    };
+    await untilRunning();
+    const crashed = crash();
+    // Of the last crash the error is still at hand, and what threw it.
+    await untilRunning();
+    crash();
+    await untilRunning();
+    setFlagsFromString('--expose-gc');
+    const collectGarbage = runInNewContext('gc') as () => void;
+    await vi.waitFor(() => {
+      collectGarbage();
+      expect(crashed.deref()).toBeUndefined();
+    }, patience);
+  }, 10_000);
 
   it('ends when the broker has answered nothing for three session timeouts', async () => {
     given({ startAt }, 100);

@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import type { ConsumeOptions, LogConsumer } from '../event-log.ts';
 import { rest, within } from '../within.ts';
 import { BatchesInHand } from './batches-in-hand.ts';
@@ -24,9 +23,8 @@ export function consumeKafka(dependencies: KafkaConsumerDependencies, options: C
   const done = Promise.withResolvers<void>();
   const ending = new AbortController();
   const { signal } = ending;
-  const ended = once(signal, 'abort');
   const inHand = new BatchesInHand(options.concurrency ?? defaultConcurrency);
-  const context = { ...dependencies, options, inHand, signal, ended, end };
+  const context = { ...dependencies, options, inHand, signal, end };
   let member = createMember(context);
   let closeWithinMs = defaultCloseWithinMs;
 

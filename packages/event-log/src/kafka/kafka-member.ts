@@ -13,8 +13,6 @@ export interface MemberDependencies extends ConsumerContext {
   readonly sessionTimeoutMs: number;
   /** Those of all members: a handler may outlive the one that gave it a batch. */
   readonly inHand: BatchesInHand;
-  /** The end of all, to be waited for. */
-  readonly ended: Promise<unknown>;
 }
 
 /** One life of a kafkajs consumer in its group. */
@@ -35,7 +33,7 @@ const heldBackAfterMs = 5_000;
 const signsOfLife = new Set(['Fetch', 'Heartbeat', 'JoinGroup', 'SyncGroup']);
 
 export function createMember(dependencies: MemberDependencies): Member {
-  const { options, writeLog, end, signal, createClient, sessionTimeoutMs, inHand, ended } = dependencies;
+  const { options, writeLog, end, signal, createClient, sessionTimeoutMs, inHand } = dependencies;
   const { maxFetchBytes = defaultFetchBytes } = options;
   const consumer = createClient().consumer({
     groupId: options.group,
@@ -50,7 +48,7 @@ export function createMember(dependencies: MemberDependencies): Member {
     retry: { restartOnFailure: async () => false },
   });
   const mirror = createMirror(consumer, writeLog);
-  const crashed = Promise.withResolvers<Error>();
+  const over = Promise.withResolvers<Error | undefined>();
   const heldBack = new Map<string, LogPartition & { readonly sinceMs: number }>();
   let assignment: Assignment | undefined;
   let isPositioned = false;
@@ -58,7 +56,7 @@ export function createMember(dependencies: MemberDependencies): Member {
   let activeAtMs = performance.now();
 
   const { events } = consumer;
-  consumer.on(events.CRASH, ({ payload }) => crashed.resolve(payload.error));
+  consumer.on(events.CRASH, ({ payload }) => over.resolve(payload.error));
   consumer.on(events.GROUP_JOIN, ({ payload }) => enter(payload.memberAssignment));
   // From here on kafkajs throws at whoever seeks, pauses or resumes.
   consumer.on(events.STOP, () => {
@@ -74,6 +72,8 @@ export function createMember(dependencies: MemberDependencies): Member {
 
   async function live(): Promise<Error | undefined> {
     const watchdog = setInterval(watch, 1_000);
+    const endWithAll = (): void => over.resolve(undefined);
+    signal.addEventListener('abort', endWithAll);
     try {
       await consumer.connect();
       // Also governs offsets that are out of range: with false, retained records would be skipped.
@@ -84,11 +84,13 @@ export function createMember(dependencies: MemberDependencies): Member {
         partitionsConsumedConcurrently: inHand.concurrency,
         eachBatch: handle,
       });
-      return await Promise.race([crashed.promise, ended.then(() => undefined)]);
+      return await over.promise;
     } catch (error) {
       return toError(error);
     } finally {
       clearInterval(watchdog);
+      // What outlives this member must not keep it.
+      signal.removeEventListener('abort', endWithAll);
     }
   }
 
