@@ -195,6 +195,14 @@ describeWith(['postgres'], 'a migration', () => {
     expect(await migrate(url)).toEqual(['0007-which-log-it-was.sql']);
   });
 
+  test('takes as long as it takes, whatever limit the database has for statements', async () => {
+    await pool.query(`drop index sessions_ended; delete from schema_migrations where name = '0008-who-left-lately.sql';
+      create function take_long() returns event_trigger language plpgsql as 'begin perform pg_sleep(1); end';
+      create event trigger slow on ddl_command_end when tag in ('CREATE INDEX') execute function take_long();
+      alter database ${new URL(url).pathname.slice(1)} set statement_timeout = '500ms'`);
+    expect(await migrate(url)).toContain('0008-who-left-lately.sql');
+  });
+
   describe('that adds a column', () => {
     const named = (name: string): string => {
       const withName = new URL(url);

@@ -49,7 +49,8 @@ export const migrate = async (directUrl: string, signal?: AbortSignal): Promise<
     for (const file of files) {
       signal?.throwIfAborted();
       await begin(client, signal);
-      await client.query(`set local lock_timeout = ${lockTimeoutMs}`);
+      // A database or a role may have a limit for statements: an index that takes longer would never be built.
+      await client.query(`set local lock_timeout = ${lockTimeoutMs}; set local statement_timeout = 0`);
       await client.query(
         'create table if not exists schema_migrations (name text primary key, applied_at timestamptz not null default now())',
       );
