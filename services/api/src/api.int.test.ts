@@ -4,7 +4,7 @@ import { consumedTopics, EventsAccepted, JoinResponse, ReadinessView, topics } f
 import { createDatabase, type FaultProxy, startFaultProxy } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { partitionOf } from '@realtime-service/event-log';
-import { activeProjection, createPool, type Pool, preparePositions } from '@realtime-service/room-store';
+import { activeProjection, createPool, migrate, type Pool, preparePositions } from '@realtime-service/room-store';
 import { createLogger } from '@realtime-service/telemetry';
 import { decodeJwt } from 'jose';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -357,6 +357,16 @@ describeWith(['postgres'], 'the api on a real database', ({ postgres }) => {
     await second.stop();
     await other.query('rollback');
     other.release();
+  });
+
+  test('one that is not to migrate is not ready before somebody else has', async () => {
+    const DATABASE_URL = await createDatabase(postgres.url);
+    const second = await startApi(ApiSettings.parse({ ...variables, DATABASE_URL, MIGRATE: 'false' }), logger);
+    const readiness = async () => (await fetch(`${second.opsUrl}/readyz`)).status;
+    expect(await readiness()).toBe(503);
+    await migrate(DATABASE_URL);
+    await expect.poll(readiness, polling).toBe(200);
+    await second.stop();
   });
 
   test('a connection that never finishes its request is ended', async () => {

@@ -183,15 +183,21 @@ const isPlainAndRemote = (url: string): boolean => {
   return protocol === 'ws:' && !/^(?:localhost|127(?:\.\d+){3}|\[::1\])$/.test(hostname);
 };
 
-/** Migrates in the background, as often as it takes. */
+/** Migrates in the background, or waits for whoever does, as often as it takes. */
 const prepareSchema = ({ migrates, database, log }: ApiSettings, pool: Pool, logger: Logger) => {
   const stopping = new AbortController();
   let isReady = false;
 
-  const prepare = async (): Promise<void> => {
-    const applied = migrates ? await migrate(database.directUrl, stopping.signal) : [];
+  const bringUpToDate = async (): Promise<void> => {
+    const applied = await migrate(database.directUrl, stopping.signal);
     if (applied.length > 0) logger.info({ migrations: applied }, 'schema migrated');
-    if (migrates && log.kind === 'embedded') await prepareEmbeddedLog(pool, allTopics);
+    if (log.kind === 'embedded') await prepareEmbeddedLog(pool, allTopics);
+  };
+
+  const prepare = async (): Promise<void> => {
+    if (migrates) await bringUpToDate();
+    // Refused until somebody else has: every join asks so.
+    else await createPostgresStore(pool).readFacts([{ roomId: '', userId: '', loginId: null }]);
     isReady = true;
   };
 

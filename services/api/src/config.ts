@@ -106,7 +106,10 @@ const OwnSettings = z
     PROJECTION_MAX_AGE_SECONDS: number(1, 3600, 10).describe(
       'Above this age of its partition a room admits nobody, and a person is admitted nowhere',
     ),
-    MIGRATE: z.stringbool().default(true).describe('Whether to bring the schema up to date at start'),
+    MIGRATE: z
+      .stringbool()
+      .default(true)
+      .describe('Whether to bring the schema up to date at start; with false it is not ready until others have'),
     NODE_ENV: z.string().optional().describe('With `production` OIDC_ISSUER must be https'),
   })
   .transform((env, context) => {
