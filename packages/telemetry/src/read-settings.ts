@@ -83,14 +83,16 @@ const plain = (message: string): string => (message.endsWith('received undefined
 
 /**
  * A service's settings from the environment. Ends the process: with the list of settings for `--help`, and with all
- * faults named at once where one is missing or wrong. Empty variables, and blank ones, count as unset.
+ * faults named at once where one is missing or wrong. Blanks around a value are no part of it: a secret from a file
+ * brings the end of its line along. What is empty then counts as unset.
  */
 export const readSettings = <T extends z.ZodType>(service: string, summary: string, schema: T): z.output<T> => {
   if (process.argv.includes('--help')) {
     process.stdout.write(helpText(service, summary, schema));
     process.exit(0);
   }
-  const environment = Object.fromEntries(Object.entries(process.env).filter(([, value]) => value?.trim() !== ''));
+  const trimmed = Object.entries(process.env).map(([name, value]) => [name, value?.trim()]);
+  const environment = Object.fromEntries(trimmed.filter(([, value]) => value !== ''));
   const settings = schema.safeParse(environment);
   if (settings.success) return settings.data;
   process.stderr.write(

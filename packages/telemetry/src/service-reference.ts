@@ -27,8 +27,8 @@ const pageOf = async ({ service, settings, metrics }: ServiceReference): Promise
 
 ## Settings
 
-From the environment; a wrong or missing one stops the start with all faults named. Tracing follows the standard
-\`OTEL_*\` variables.
+From the environment, without the blanks around a value; a wrong or missing one stops the start with all faults named.
+Tracing follows the standard \`OTEL_*\` variables.
 
 ${table(
   ['variable', 'what', 'takes', 'default'],

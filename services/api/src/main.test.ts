@@ -25,6 +25,13 @@ describe('the process', () => {
       expect(output.stderr).toContain(`${name}: must be set`);
   });
 
+  test('takes a value without the blanks around it, as a guard must', async () => {
+    const { output, ended } = startProcess({ ...environment, NODE_ENV: 'production\n', LOG_LEVEL: ' info ' });
+    expect(await ended).toBe(2);
+    expect(output.stderr).toContain('KAFKA_BROKERS: must be set in production');
+    expect(output.stderr).not.toContain('LOG_LEVEL');
+  });
+
   test('listens with nothing that it depends on, and ends in order when told to', async () => {
     const { child, output, ended, listening } = startProcess({
       ...environment,
