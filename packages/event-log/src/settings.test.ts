@@ -21,9 +21,12 @@ test.each([
   });
 });
 
-test.each(['kafka', 'kafka:', ':9092', 'kafka://a:9092', 'a:1,', 'a:1 b:2'])('no brokers in "%s"', (KAFKA_BROKERS) => {
-  expect(faulty({ KAFKA_BROKERS })).toEqual(['KAFKA_BROKERS']);
-});
+test.each(['kafka', 'kafka:', ':9092', 'kafka://a:9092', 'a:1,', 'a:1 b:2', 'a:65536'])(
+  'no brokers in "%s"',
+  (KAFKA_BROKERS) => {
+    expect(faulty({ KAFKA_BROKERS })).toEqual(['KAFKA_BROKERS']);
+  },
+);
 
 describe('TLS', () => {
   const KAFKA_BROKERS = 'kafka:9093';
@@ -49,6 +52,11 @@ describe('SASL', () => {
       sasl: { mechanism, username: 'api', password: 'secret' },
     });
     expect(faulty({ KAFKA_BROKERS, KAFKA_SASL_MECHANISM: mechanism })).toEqual(Object.keys(account));
+  });
+
+  test('an account without a mechanism', () => {
+    for (const [name, value] of Object.entries(account))
+      expect(faulty({ KAFKA_BROKERS, [name]: value })).toEqual(['KAFKA_SASL_MECHANISM']);
   });
 
   test('an unknown mechanism', () => {

@@ -7,9 +7,14 @@ import type { KafkaLogOptions, KafkaSasl } from './kafka/kafka-log.ts';
 
 const tokenTimeoutMs = 5_000;
 
+const isBroker = (text: string): boolean => {
+  const [, port = ''] = /^(?:[^\s:/]+|\[[0-9a-fA-F:]+\]):(\d{1,5})$/.exec(text) ?? [];
+  return port !== '' && Number(port) <= 65_535;
+};
+
 const Brokers = z.string().transform((text, context) => {
   const brokers = text.split(',').map((broker) => broker.trim());
-  if (brokers.every((broker) => /^[^\s:/]+:\d{1,5}$|^\[[0-9a-fA-F:]+\]:\d{1,5}$/.test(broker))) return brokers;
+  if (brokers.every(isBroker)) return brokers;
   context.addIssue({ code: 'custom', message: 'must be host:port, several separated by commas' });
   return z.NEVER;
 });
@@ -26,7 +31,7 @@ const Environment = z.object({
   KAFKA_SASL_MECHANISM: z
     .enum(['plain', 'scram-sha-256', 'scram-sha-512', 'oauthbearer'])
     .optional()
-    .describe('How to authenticate with the brokers; not at all by default'),
+    .describe('How to authenticate with the brokers; not at all by default, but then no account may be set'),
   KAFKA_SASL_USERNAME: z.string().optional().describe('User; the client id for oauthbearer'),
   KAFKA_SASL_PASSWORD: z.string().optional().describe('Password; the client secret for oauthbearer'),
   KAFKA_SASL_TOKEN_URL: z
@@ -71,7 +76,11 @@ export const LogSettings = Environment.transform((env, context) => {
       KAFKA_SASL_PASSWORD: password,
       KAFKA_SASL_TOKEN_URL: url,
     } = env;
-    if (mechanism === undefined) return undefined;
+    if (mechanism === undefined) {
+      if (username !== undefined || password !== undefined)
+        fault('KAFKA_SASL_MECHANISM', 'must be set where an account is: without it nobody authenticates');
+      return undefined;
+    }
     if (username === undefined) fault('KAFKA_SASL_USERNAME', `must be set for ${mechanism}`);
     if (password === undefined) fault('KAFKA_SASL_PASSWORD', `must be set for ${mechanism}`);
     if (mechanism === 'oauthbearer' && url === undefined) fault('KAFKA_SASL_TOKEN_URL', `must be set for ${mechanism}`);
