@@ -195,11 +195,28 @@ describeWith(['postgres'], 'a migration', () => {
     expect(await migrate(url)).toEqual(['0007-which-log-it-was.sql']);
   });
 
-  test('takes as long as it takes, whatever limit the database has for statements', async () => {
-    await pool.query(`drop index sessions_ended; delete from schema_migrations where name = '0008-who-left-lately.sql';
+  /** As if one that builds an index were new, which takes a second. */
+  const undoIndex = (): Promise<unknown> =>
+    pool.query(`drop index sessions_ended; delete from schema_migrations where name = '0008-who-left-lately.sql';
       create function take_long() returns event_trigger language plpgsql as 'begin perform pg_sleep(1); end';
-      create event trigger slow on ddl_command_end when tag in ('CREATE INDEX') execute function take_long();
-      alter database ${new URL(url).pathname.slice(1)} set statement_timeout = '500ms'`);
+      create event trigger slow on ddl_command_end when tag in ('CREATE INDEX') execute function take_long()`);
+
+  test('takes as long as it takes, whatever limit the database has for statements', async () => {
+    await undoIndex();
+    await pool.query(`alter database ${new URL(url).pathname.slice(1)} set statement_timeout = '500ms'`);
+    expect(await migrate(url)).toContain('0008-who-left-lately.sql');
+  });
+
+  test('whose process falls silent in the middle of it leaves nothing locked for long', async () => {
+    await undoIndex();
+    const proxy = await startFaultProxy(realParts(['postgres']).postgres.port);
+    const silent = migrate(throughProxy(proxy)).catch((refusal: unknown) => refusal);
+    const locks = `select from ${locksHere} where relation = 'sessions'::regclass and mode = 'ShareLock' and granted`;
+    await until('it builds the index', async () => (await pool.query(locks)).rowCount === 1);
+    proxy.stall();
+    await until('nobody holds the table', async () => (await pool.query(locks)).rowCount === 0, 15_000);
+    await proxy.stop();
+    expect(await silent).toBeInstanceOf(Error);
     expect(await migrate(url)).toContain('0008-who-left-lately.sql');
   });
 

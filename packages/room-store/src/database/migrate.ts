@@ -50,7 +50,11 @@ export const migrate = async (directUrl: string, signal?: AbortSignal): Promise<
       signal?.throwIfAborted();
       await begin(client, signal);
       // A database or a role may have a limit for statements: an index that takes longer would never be built.
-      await client.query(`set local lock_timeout = ${lockTimeoutMs}; set local statement_timeout = 0`);
+      // Who falls silent before the commit must not keep what it has locked.
+      await client.query(
+        `set local lock_timeout = ${lockTimeoutMs}; set local statement_timeout = 0; ` +
+          `set local idle_in_transaction_session_timeout = ${answerTimeoutMs}`,
+      );
       await client.query(
         'create table if not exists schema_migrations (name text primary key, applied_at timestamptz not null default now())',
       );
