@@ -206,14 +206,9 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
     stop: async () => {
       watch.stop();
       purging.stop();
+      listener.stop();
       await intake.close();
-      await Promise.all([
-        consumer.stop(settings.shutdownMs / 2),
-        sweep.stop(),
-        relay.stop(),
-        enforcement.stop(),
-        listener.stop(),
-      ]);
+      await Promise.all([consumer.stop(settings.shutdownMs / 2), sweep.stop(), relay.stop(), enforcement.stop()]);
       await log.close();
       await ops.close();
       await pool.end();

@@ -1,9 +1,10 @@
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import { Socket } from 'node:net';
 import { createDatabase, type FaultProxy, startFaultProxy, startPgbouncer, until } from '@realtime-service/dev-stack';
 import { describeWith, realParts } from '@realtime-service/dev-stack/vitest';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { activeProjection, preparePositions } from '../positions.ts';
 import { readFacts } from '../read-facts.ts';
 import {
@@ -16,6 +17,7 @@ import {
   preparedAs,
   statementTimeoutMs,
 } from './database.ts';
+import { listen } from './listen.ts';
 import { migrate } from './migrate.ts';
 
 const maxConnections = 5;
@@ -303,6 +305,47 @@ describeWith(['postgres'], 'a migration', () => {
     const proxied = new URL(url);
     proxied.port = String(port);
     return proxied.href;
+  };
+});
+
+describeWith(['postgres'], 'a connection that is kept for long', () => {
+  let url: string;
+  beforeEach(async () => {
+    url = await createDatabase(realParts(['postgres']).postgres.url);
+  });
+
+  test.each([
+    ['of a pool', () => ask()],
+    ['of a migration', () => migrate(url)],
+    ['that listens', () => listenOnce(url)],
+  ])('%s says that it is there, every few seconds', async (_, use) => {
+    const keepAlive = vi.spyOn(Socket.prototype, 'setKeepAlive');
+    await use();
+    expect(keepAlive.mock.calls).toEqual([[true, 10_000]]);
+    keepAlive.mockRestore();
+  });
+
+  test('and listens, ends at once, also where it has fallen silent', async () => {
+    const proxy = await startFaultProxy(realParts(['postgres']).postgres.port);
+    const proxied = new URL(url);
+    proxied.port = String(proxy.port);
+    await expect(listenOnce(proxied.href, () => proxy.stall())).resolves.toBeUndefined();
+    await proxy.stop();
+  });
+
+  const ask = async (): Promise<void> => {
+    const pool = createPool({ url, maxConnections: 1, applicationName: 'x', onError: () => undefined });
+    await pool.query('select 1');
+    await pool.end();
+  };
+
+  /** Listens until it is connected, and ends. */
+  const listenOnce = async (at: string, then = (): void => undefined): Promise<void> => {
+    const connected = Promise.withResolvers<void>();
+    const listener = listen(at, 'channel', connected.resolve, connected.reject);
+    await connected.promise;
+    then();
+    await listener.stop();
   };
 });
 

@@ -17,6 +17,12 @@ export interface DatabaseOptions {
 export const statementTimeoutMs = 5_000;
 const connectTimeoutMs = 2_000;
 
+/**
+ * What lies between, such as the address translation of a cloud, forgets a connection without a word when nothing was
+ * sent for some minutes, as while an index is built, or nobody is removed. By default it would be noticed after hours.
+ */
+export const keptAlive = { keepAlive: true, keepAliveInitialDelayMillis: 10_000 };
+
 /** Whether it is PostgreSQL itself that answers: noted on pools of ours and on their connections. */
 interface MaybeDirect {
   isDirect?: boolean;
@@ -61,7 +67,7 @@ export const createPool = (options: DatabaseOptions): Pool => {
     connectionTimeoutMillis: connectTimeoutMs,
     query_timeout: statementTimeoutMs + 1_000,
     idleTimeoutMillis: 30_000,
-    keepAlive: true,
+    ...keptAlive,
     verify: refuseReplica,
     // A statement is sent when it is asked for, whether or not the one before it was answered; the order stays.
     pipeline: true,

@@ -1,7 +1,8 @@
 import pg from 'pg';
+import { keptAlive } from './database.ts';
 
 export interface Listener {
-  readonly stop: () => Promise<void>;
+  readonly stop: () => void;
 }
 
 const reconnectAfterMs = 1_000;
@@ -21,7 +22,7 @@ export const listen = (
   let isStopped = false;
 
   const connect = async (): Promise<void> => {
-    const connecting = new pg.Client({ connectionString: directUrl, keepAlive: true, connectionTimeoutMillis: 2_000 });
+    const connecting = new pg.Client({ connectionString: directUrl, connectionTimeoutMillis: 2_000, ...keptAlive });
     client = connecting;
     connecting.on('error', onError);
     connecting.on('end', retry);
@@ -47,10 +48,11 @@ export const listen = (
 
   void connect();
   return {
-    stop: async () => {
+    stop: () => {
       isStopped = true;
       clearTimeout(timer);
-      await client?.end().catch(onError);
+      // Not waited for: one that has fallen silent never ends.
+      void client?.end().catch(onError);
     },
   };
 };

@@ -1,6 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
+import { keptAlive } from './database.ts';
 
 const folder = new URL('./migrations/', import.meta.url);
 
@@ -37,7 +38,7 @@ export const migrate = async (directUrl: string, signal?: AbortSignal): Promise<
     connectionTimeoutMillis: answerTimeoutMs,
     application_name: 'realtime-migrate',
     query_timeout: answerTimeoutMs,
-    keepAlive: true,
+    ...keptAlive,
   });
   // One that breaks would end the process; the query that waits for it tells of it.
   client.on('error', () => undefined);
