@@ -20,6 +20,7 @@ const read = (path: string) => readFileSync(join(root, path), 'utf8');
 
 interface Service {
   readonly image?: string;
+  readonly init?: boolean;
   readonly build?: { readonly target: string };
   readonly environment?: Record<string, string>;
   readonly ports?: readonly string[];
@@ -77,6 +78,13 @@ describe('docker-compose.dev.yml', () => {
   test.each(services)('%s waits only for services that are there', (_, { depends_on = {} }) => {
     for (const name of Object.keys(depends_on)) expect(compose.services).toHaveProperty(name);
   });
+
+  test.each(services.filter(([, { build }]) => build))(
+    '%s has an init, which ends it also while Node loads',
+    (_, { init }) => {
+      expect(init).toBe(true);
+    },
+  );
 
   test.each(services.filter(([, { image }]) => image))('%s has a pinned image', (_, { image }) => {
     expect(image).toMatch(/:v?\d+(\.\d+)*(-[a-z]+)?$/);
