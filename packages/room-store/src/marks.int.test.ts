@@ -1,8 +1,16 @@
 import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
-import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect, test, vi } from 'vitest';
 import { startDatabase } from '../test/given.ts';
-import { claimMarks, type Mark, markIdentities, type Pool, postponeMark, settleMark } from './index.ts';
+import {
+  claimMarks,
+  type Mark,
+  markIdentities,
+  type Pool,
+  postponeMark,
+  readMarkBacklog,
+  settleMark,
+} from './index.ts';
 
 describeWith(['postgres'], 'marks', () => {
   let pool: Pool;
@@ -49,5 +57,14 @@ describeWith(['postgres'], 'marks', () => {
     await raise();
     expect(await claimOne()).toMatchObject({ identity: 'ann', generation: 2n });
     expect(await claimMarks(pool, 1, 60)).toEqual([]);
+  });
+
+  test('how long one has waited, the database says, whatever the clock here shows', async () => {
+    expect(await readMarkBacklog(pool)).toEqual({ count: 0, ageSeconds: 0 });
+    await raise();
+    vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 3_600_000 });
+    const { count, ageSeconds } = await readMarkBacklog(pool).finally(() => vi.useRealTimers());
+    expect(count).toBe(1);
+    expect(ageSeconds).toBeLessThan(60);
   });
 });

@@ -209,16 +209,17 @@ export const markIdentities = async (
 const putBackForSeconds = 120;
 
 /**
- * How many marks wait, those too that were put back after a try, and since when the oldest does; milliseconds since the
- * epoch. One that was tried more than once waits since its fact: it becomes due anew with each try.
+ * How many marks wait, those too that were put back after a try, and for how long the oldest has, by the database's
+ * clock. One that was tried more than once waits since its fact: it becomes due anew with each try.
  */
-export const readMarkBacklog = async (pool: Pool): Promise<{ count: number; oldestAtMs: number | null }> => {
-  const { rows } = await pool.query<{ count: string; oldest: Date | null }>(
-    `select count(*) as count, min(least(due_at, clock_timestamp(), case when attempts > 1 then caused_at end)) as oldest
+export const readMarkBacklog = async (pool: Pool): Promise<{ count: number; ageSeconds: number }> => {
+  const { rows } = await pool.query<{ count: number; age: number }>(
+    `select count(*)::int as count, coalesce(extract(epoch from clock_timestamp()
+          - min(least(due_at, clock_timestamp(), case when attempts > 1 then caused_at end))), 0)::float8 as age
       from marks where due_at <= clock_timestamp() + make_interval(secs => ${putBackForSeconds})
         and (due_at <= clock_timestamp() or attempts > 0)`,
   );
-  return { count: Number(rows[0]?.count ?? 0), oldestAtMs: rows[0]?.oldest?.getTime() ?? null };
+  return { count: rows[0]?.count ?? 0, ageSeconds: rows[0]?.age ?? 0 };
 };
 
 export interface ClaimedEdge {

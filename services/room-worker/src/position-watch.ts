@@ -98,12 +98,12 @@ const tellLag = async (
 
 const tellBacklog = async ({ pool, consumer, metrics }: PositionWatchDependencies): Promise<void> => {
   metrics.heldBack.set(consumer.heldBack().length);
-  const [{ count, oldestAtMs }, openDeadLetters] = await Promise.all([
+  const [{ count, ageSeconds }, openDeadLetters] = await Promise.all([
     readMarkBacklog(pool),
     countOpenDeadLetters(pool),
   ]);
   metrics.marksDue.set(count);
-  metrics.markAgeSeconds.set(oldestAtMs === null ? 0 : (Date.now() - oldestAtMs) / 1000);
+  metrics.markAgeSeconds.set(ageSeconds);
   metrics.deadLettersOpen.set(openDeadLetters);
 };
 
