@@ -863,6 +863,41 @@ describeWith(['postgres'], 'the sweep', () => {
       await Promise.all([first.stop(), second.stop()]);
     });
 
+    test('is given back, also where it was being kept at that moment', async () => {
+      const [listing, beingKept, mayBeKept] = [
+        Promise.withResolvers<void>(),
+        Promise.withResolvers<void>(),
+        Promise.withResolvers<void>(),
+      ];
+      const asked: Promise<boolean>[] = [];
+      const keep: typeof parts.store.holdDuty = async (...duty) => {
+        beingKept.resolve();
+        await mayBeKept.promise;
+        return parts.store.holdDuty(...duty);
+      };
+      const sweeping = startSweep({
+        ...dependencies(),
+        clock: systemClock,
+        intervalMs: 100,
+        livekit: { ...livekit.service, listRooms: () => listing.promise.then(() => []) },
+        store: {
+          ...parts.store,
+          holdDuty: (...duty) => {
+            const held = asked.length === 0 ? parts.store.holdDuty(...duty) : keep(...duty);
+            asked.push(held);
+            return held;
+          },
+        },
+      });
+      await beingKept.promise;
+      const stopped = sweeping.stop();
+      listing.resolve();
+      // By then one that does not wait has given it back.
+      setTimeout(mayBeKept.resolve, 100);
+      await Promise.all([stopped, ...asked]);
+      expect((await parts.pool.query('select from duties')).rowCount).toBe(0);
+    });
+
     test('ends between two looks, however many rooms are left', async () => {
       for (let at = 0; at < 5_000; at += 1) livekit.rooms.set(`room-${at}`, new Map());
       const sweeping = start('first', [], 15_000);

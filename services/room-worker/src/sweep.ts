@@ -386,7 +386,10 @@ export const startSweep = (
 
   const sweep = async (): Promise<void> => {
     // Kept also through a sweep that takes longer than the interval; where it is lost, two of them say the same.
-    const keeping = setInterval(() => void hold().catch(() => {}), intervalMs);
+    let kept: Promise<unknown> = Promise.resolve();
+    const keeping = setInterval(() => {
+      kept = hold().catch(() => {});
+    }, intervalMs);
     try {
       const { leftAt } = before;
       turn = turn === undefined ? Math.floor(clock.now() / intervalMs) : turn + 1;
@@ -396,6 +399,8 @@ export const startSweep = (
       before = await withSpan('sweep', { isRoot: true }, () => sweepOnce(dependencies));
     } finally {
       clearInterval(keeping);
+      // Else it could take the duty once more, when this process has given it back.
+      await kept;
     }
   };
 
