@@ -17,7 +17,7 @@ import {
   settleEdge,
   settleMark,
 } from './marks.ts';
-import { type PositionColumns, readPositions, toPosition } from './positions.ts';
+import { activeProjection, type PositionColumns, readPositions, toPosition } from './positions.ts';
 import { readLiveRoomIds, readLiveRooms } from './presence.ts';
 import { readFacts } from './read-facts.ts';
 import type { ChunkTransaction, KnownFact, PositionNow, ProjectedPosition, RoomStore } from './store.ts';
@@ -110,7 +110,7 @@ export const transactionOf = (client: Client): ChunkTransaction => ({
 export const createPostgresStore = (pool: Pool): RoomStore => ({
   transaction: (work) => inTransaction(pool, (client) => work(transactionOf(client))),
   notifyMarks: async () => void (await pool.query(`notify ${marksChannel}`)),
-  readPositions: (projection) => readPositions(pool, projection),
+  readPositions: () => readPositions(pool, activeProjection),
   readFacts: (queries) => readFacts(pool, queries),
   readLiveRoomIds: () => readLiveRoomIds(pool),
   readLiveRooms: (roomIds) => readLiveRooms(pool, roomIds),

@@ -82,7 +82,8 @@ export interface MarkStore {
 }
 
 export interface RoomStore extends ChunkStore, MarkStore {
-  readonly readPositions: (projection: string) => Promise<StoredPosition[]>;
+  /** Where each partition of the tables that serve stands. */
+  readonly readPositions: () => Promise<StoredPosition[]>;
   /** Facts of many at once, in the order asked, from one snapshot. */
   readonly readFacts: (queries: readonly FactsQuery[]) => Promise<FactsAnswer[]>;
   /** Which rooms are believed to be live. */

@@ -16,7 +16,7 @@ import {
   type RoomStore,
   type StoredPosition,
 } from '../src/index.ts';
-import { added, chunkOf, created, joined, livekitRecord, projection, removed, roomRecord } from './records.ts';
+import { added, chunkOf, created, joined, livekitRecord, removed, roomRecord } from './records.ts';
 
 /** A store and what can be seen of it from outside. */
 export interface StoreUnderTest {
@@ -45,7 +45,7 @@ export const storeContract = (open: () => StoreUnderTest): void => {
     applyChunk(open().store, chunkOf(records, from));
   const members = async (): Promise<Member[]> => [...(await open().projection()).members.values()];
   const position = async (): Promise<StoredPosition | undefined> =>
-    (await open().store.readPositions(projection)).find(
+    (await open().store.readPositions()).find(
       ({ topic, partition }) => topic.includes('room-events') && partition === 0,
     );
   const nextOffset = async (): Promise<bigint | undefined> => (await position())?.nextOffset;

@@ -4,7 +4,7 @@ import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { type EventLog, partitionOf } from '@realtime-service/event-log';
 import type { RoomService } from '@realtime-service/livekit';
 import { permissionsOf, toJoinPermissions, toParticipantPermission } from '@realtime-service/room-model';
-import { activeProjection, type RoomStore, readMarkBacklog } from '@realtime-service/room-store';
+import { type RoomStore, readMarkBacklog } from '@realtime-service/room-store';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type FakeLivekit, type Fault, startFakeLivekit } from '../test/fake-livekit.ts';
 import { type RoomFact, readBatch, startProjection, type TestProjection } from '../test/projection.ts';
@@ -41,7 +41,7 @@ describeWith(['postgres'], 'enforcing', () => {
   });
 
   const start = ({
-    gate = createLaneGate(parts.store, parts.log, activeProjection),
+    gate = createLaneGate(parts.store, parts.log),
     unknownRooms = 'observe' as 'observe' | 'close',
     closingNoticeMs = 60_000,
     store = parts.store,
@@ -594,7 +594,7 @@ describeWith(['postgres'], 'enforcing', () => {
       await parts.caughtUp();
       let isOld = true;
       let questions = 0;
-      const real = createLaneGate(parts.store, parts.log, activeProjection);
+      const real = createLaneGate(parts.store, parts.log);
       start({
         gate: {
           hasReachedKnown: async (keys) => {
@@ -867,7 +867,7 @@ describeWith(['postgres'], 'enforcing', () => {
       await aCall();
       await parts.publish(['member.removed', room, { userId: 'u-7' }]);
       await parts.caughtUp();
-      const real = createLaneGate(parts.store, parts.log, activeProjection);
+      const real = createLaneGate(parts.store, parts.log);
       let looks = 0;
       const hasReachedKnown: LaneGate['hasReachedKnown'] = async (keys) => {
         looks += 1;
@@ -1051,11 +1051,11 @@ describeWith(['postgres'], 'enforcing', () => {
         bounds: async (topic) =>
           (await parts.log.bounds(topic)).map((each) => ({ ...each, high: each.high + missing })),
       };
-      const real = createLaneGate(parts.store, parts.log, activeProjection);
+      const real = createLaneGate(parts.store, parts.log);
       return {
         gate: {
           hasReachedKnown: real.hasReachedKnown,
-          isCaughtUp: createLaneGate(parts.store, log, activeProjection).isCaughtUp,
+          isCaughtUp: createLaneGate(parts.store, log).isCaughtUp,
         },
         catchUp: () => {
           missing = 0n;
@@ -1084,7 +1084,7 @@ describeWith(['postgres'], 'enforcing', () => {
       await aCall();
       await enter(room, 'late');
       await parts.caughtUp();
-      const real = createLaneGate(parts.store, parts.log, activeProjection);
+      const real = createLaneGate(parts.store, parts.log);
       start({
         gate: {
           hasReachedKnown: real.hasReachedKnown,
@@ -1134,7 +1134,7 @@ describeWith(['postgres'], 'enforcing', () => {
       const sameLane = Array.from({ length: 1_000 }, (_, at) => `new-${at}`);
       const created = sameLane.find((each) => partitionOf(each, partitionCount) === lane) ?? '';
       livekit.put(created, { sid: 'PA_9', identity: 'u-9', attributes: { 'rt.user': 'u-9' }, permission: {} });
-      const real = createLaneGate(parts.store, parts.log, activeProjection);
+      const real = createLaneGate(parts.store, parts.log);
       let looks = 0;
       // As a standby answers that does not know of the room's creation yet.
       const failOver = () =>
@@ -1173,7 +1173,7 @@ describeWith(['postgres'], 'enforcing', () => {
         ),
       );
       await parts.caughtUp();
-      const real = createLaneGate(parts.store, parts.log, activeProjection);
+      const real = createLaneGate(parts.store, parts.log);
       start({
         unknownRooms: 'close',
         gate: {

@@ -33,7 +33,7 @@ const given = (
     },
   };
   const log = { bounds: async () => at.high.map((high, partition) => ({ partition, low: 0n, high: BigInt(high) })) };
-  return createLaneGate(store, log, 'active', { clock: { now: () => 0, delay }, seen });
+  return createLaneGate(store, log, { clock: { now: () => 0, delay }, seen });
 };
 
 /** A lane of 500 records a second that is applied `behindMs` later. */
@@ -55,7 +55,7 @@ const busy = (behindMs: number, lookMs = 2) => {
       return [{ partition: 0, low: 0n, high: offsetAt(nowMs) }];
     },
   };
-  const gate = createLaneGate(store, log, 'active', { clock: { now: () => nowMs, delay: pass } });
+  const gate = createLaneGate(store, log, { clock: { now: () => nowMs, delay: pass } });
   return { gate, nowMs: () => nowMs };
 };
 

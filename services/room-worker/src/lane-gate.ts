@@ -59,7 +59,6 @@ interface LaneGateOptions {
 export const createLaneGate = (
   store: Pick<RoomStore, 'readPositions'>,
   log: Pick<EventLog, 'bounds'>,
-  projection: string,
   { clock = systemClock, seen = new Map() }: LaneGateOptions = {},
 ): LaneGate => {
   /** Per partition, how far the log is known to go. */
@@ -72,7 +71,7 @@ export const createLaneGate = (
   const readNext = async (): Promise<Map<number, bigint>> => {
     // As it was before: answers overtake each other, and what is applied while they are on their way.
     const before = new Map(seen);
-    const positions = (await store.readPositions(projection)).filter(({ topic }) => topic === topics.roomEvents);
+    const positions = (await store.readPositions()).filter(({ topic }) => topic === topics.roomEvents);
     // Other tables have taken the place of those that were known, or a position went back, by a restore or a reset: as
     // after a start.
     const isAnew = positions.some(

@@ -439,7 +439,7 @@ describeWith(['postgres'], 'a database that is restored under running workers', 
       consumergroup: 'other',
       partitionCounts: new Map(consumedTopics.map((topic) => [topic, partitionCount])),
       seen,
-      gate: createLaneGate(store, log, activeProjection),
+      gate: createLaneGate(store, log),
       metrics,
       logger,
     });
@@ -461,7 +461,7 @@ describeWith(['postgres'], 'a database that is restored under running workers', 
     const { store, pool, log, metrics, logger } = parts;
     const startAt = async () => startPositions(await readPositions(pool, activeProjection));
     const consumer = log.consume({ group: 'other', topics: consumedTopics, onBatch: parts.project, startAt });
-    const gate = createLaneGate(store, log, activeProjection);
+    const gate = createLaneGate(store, log);
     const seen: Positions = new Map();
     const partitionCounts = new Map(consumedTopics.map((topic) => [topic, partitionCount]));
     const look = () =>

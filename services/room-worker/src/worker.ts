@@ -163,7 +163,7 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
 
   const seenByWatch: Positions = new Map();
   const seenByGate: Positions = new Map();
-  const gate = createLaneGate(store, log, activeProjection, { seen: seenByGate });
+  const gate = createLaneGate(store, log, { seen: seenByGate });
   const project = createProjector({
     store,
     projection: activeProjection,

@@ -104,7 +104,7 @@ export class SimulatedWorker implements SimulatedProcess {
     });
     const seenByGate: Positions = new Map();
     this.#project = notingPositions(project, this.#seenByWatch, seenByGate);
-    this.#gate = createLaneGate(this.#store, this.#log, activeProjection, { clock: this.#clock, seen: seenByGate });
+    this.#gate = createLaneGate(this.#store, this.#log, { clock: this.#clock, seen: seenByGate });
     this.#enforcement = startEnforcement({
       store: this.#store,
       livekit: this.#livekit,
@@ -160,7 +160,7 @@ export class SimulatedWorker implements SimulatedProcess {
   }
 
   async #startOf({ topic, partition }: Lane): Promise<bigint> {
-    const positions = await this.#store.readPositions(activeProjection);
+    const positions = await this.#store.readPositions();
     noteSeen(this.#seenByWatch, positions);
     const isOwn = (each: LogPartition): boolean => each.topic === topic && each.partition === partition;
     const [start] = startPositions(positions.filter(isOwn));
@@ -187,7 +187,7 @@ export class SimulatedWorker implements SimulatedProcess {
       for (const lane of this.lanes) lane.position = null;
     };
     const looked = { consumer: { reposition }, seen: this.#seenByWatch, logger };
-    await noticeRestore(looked, () => this.#store.readPositions(activeProjection));
+    await noticeRestore(looked, () => this.#store.readPositions());
     await this.#gate.hasReachedKnown([]);
   }
 
