@@ -144,19 +144,19 @@ export const inTransaction = async <T>(pool: Pool, work: (client: Client) => Pro
   }
 };
 
+/** PostgreSQL's own code of an error; empty where the error is none of its own. */
+const sqlStateOf = (error: unknown): string => (error instanceof pg.DatabaseError ? (error.code ?? '') : '');
+
 /** SQLSTATE 57014: the statement was cancelled, by our own timeout as a rule. Less work may go through. */
-export const isCancelled = (error: unknown): boolean => error instanceof pg.DatabaseError && error.code === '57014';
+export const isCancelled = (error: unknown): boolean => sqlStateOf(error) === '57014';
 
 /** SQLSTATE 55P03, 57014, 40P01: others were in the way, for longer than was to be waited. Later it may go through. */
-export const isBusy = (error: unknown): boolean =>
-  error instanceof pg.DatabaseError && ['55P03', '57014', '40P01'].includes(error.code ?? '');
+export const isBusy = (error: unknown): boolean => ['55P03', '57014', '40P01'].includes(sqlStateOf(error));
 
 /**
  * SQLSTATE classes 22, 23 and 54, such as a text that no index holds: this data can never be stored, whatever the day.
  */
-export const isUnstorable = (error: unknown): boolean =>
-  error instanceof pg.DatabaseError && /^(?:2[23]|54)/.test(error.code ?? '');
+export const isUnstorable = (error: unknown): boolean => /^(?:2[23]|54)/.test(sqlStateOf(error));
 
 /** SQLSTATE 42P01 and 42703: a table or a column is not there, so this schema is not ours, or older. */
-export const isSchemaMissing = (error: unknown): boolean =>
-  error instanceof pg.DatabaseError && (error.code === '42P01' || error.code === '42703');
+export const isSchemaMissing = (error: unknown): boolean => ['42P01', '42703'].includes(sqlStateOf(error));
