@@ -37,20 +37,23 @@ export class ProblemError extends Error {
   }
 }
 
-/** What to wait where nothing better is known. */
-const defaultRetryAfterSeconds = 1;
+/** Every 503 says when to come again: in a second, where nothing better is known. */
+const retryAfterOf = (code: ProblemCode, { retryAfterSeconds }: ProblemDetails): number | undefined =>
+  retryAfterSeconds ?? (problemStatus[code] === 503 ? 1 : undefined);
 
-const headersOf = (code: ProblemCode, { retryAfterSeconds, allow }: ProblemDetails): Record<string, string> => ({
-  'content-type': 'application/problem+json; charset=utf-8',
-  'cache-control': 'no-store',
-  ...(code === 'unauthenticated' && { 'www-authenticate': 'Bearer realm="realtime-service"' }),
-  ...(allow !== undefined && { allow }),
-  ...(retryAfterSeconds !== undefined && { 'retry-after': String(Math.max(1, Math.ceil(retryAfterSeconds))) }),
-  ...(problemStatus[code] === 503 &&
-    retryAfterSeconds === undefined && { 'retry-after': String(defaultRetryAfterSeconds) }),
-  // What is left of a request that is too large is not read.
-  ...((code === 'headers_too_large' || code === 'body_too_large') && { connection: 'close' }),
-});
+const headersOf = (code: ProblemCode, details: ProblemDetails): Record<string, string> => {
+  const retryAfterSeconds = retryAfterOf(code, details);
+  const { allow } = details;
+  return {
+    'content-type': 'application/problem+json; charset=utf-8',
+    'cache-control': 'no-store',
+    ...(code === 'unauthenticated' && { 'www-authenticate': 'Bearer realm="realtime-service"' }),
+    ...(allow !== undefined && { allow }),
+    ...(retryAfterSeconds !== undefined && { 'retry-after': String(Math.max(1, Math.ceil(retryAfterSeconds))) }),
+    // What is left of a request that is too large is not read.
+    ...((code === 'headers_too_large' || code === 'body_too_large') && { connection: 'close' }),
+  };
+};
 
 /** RFC 9457. The same for the same code, but for the trace id, the faults and the opening time. */
 const documentOf = (code: ProblemCode, traceId: string, { faults, opensAtMs }: ProblemDetails): string =>
