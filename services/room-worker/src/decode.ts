@@ -44,11 +44,16 @@ interface Reading {
   readonly joinTrace: string | null;
 }
 
-const skip = (skipped: Decoded['skipped'], event: CloudEvent | null): Reading => ({
-  content: { kind: 'skipped' },
+const read = (content: ChunkContent, event: CloudEvent | null, joinTrace: string | null = null): Reading => ({
+  content,
   event,
+  skipped: null,
+  joinTrace,
+});
+
+const skip = (skipped: Decoded['skipped'], event: CloudEvent | null): Reading => ({
+  ...read({ kind: 'skipped' }, event),
   skipped,
-  joinTrace: null,
 });
 
 /** Why a record is a dead letter. */
@@ -61,12 +66,8 @@ export const deadContent = (
   unreadable: UnreadableFact,
 ): ChunkContent => ({ kind: 'dead', dead: { reason, message, key, value, headers }, unreadable });
 
-const dead = (stored: StoredRecord, why: WhyDead, event: CloudEvent | null, unreadable: UnreadableFact): Reading => ({
-  content: deadContent(stored, why, unreadable),
-  event,
-  skipped: null,
-  joinTrace: null,
-});
+const dead = (stored: StoredRecord, why: WhyDead, event: CloudEvent | null, unreadable: UnreadableFact): Reading =>
+  read(deadContent(stored, why, unreadable), event);
 
 /** Facts from LiveKit leave nobody in doubt: the sweep repairs what they would have said. */
 export const nobody = { key: null, type: undefined, data: undefined } as const;
@@ -107,9 +108,8 @@ const readRoomEventRecord = (stored: StoredRecord): Reading => {
     });
   if (room.kind === 'invalid')
     return dead(stored, { reason: 'invalid_data', message: describe(room.faults) }, event, remains);
-  const content: ChunkContent =
-    room.event.type === 'dead_letter.retried' ? retryOf(room.event.data) : { kind: 'room_event', event: room.event };
-  return { content, event, skipped: null, joinTrace: null };
+  if (room.event.type === 'dead_letter.retried') return read(retryOf(room.event.data), event);
+  return read({ kind: 'room_event', event: room.event }, event);
 };
 
 /** The letter is read in the transaction that applies it, and decoded as if it came now. */
@@ -135,18 +135,13 @@ const readLivekitRecord = (stored: StoredRecord): Reading => {
         event,
         nobody,
       );
-    return {
-      content: { kind: 'livekit', fact: { type: 'observed', observed: observed.data } },
-      event,
-      skipped: null,
-      joinTrace: null,
-    };
+    return read({ kind: 'livekit', fact: { type: 'observed', observed: observed.data } }, event);
   }
   const webhook = readLivekitWebhook(event.data);
   if (webhook.kind === 'ignored') return skip('no_state', event);
   const { fact } = webhook;
   const joinTrace = 'participant' in fact ? (fact.participant.attributes?.[attributes.trace] ?? null) : null;
-  return { content: { kind: 'livekit', fact }, event, skipped: null, joinTrace };
+  return read({ kind: 'livekit', fact }, event, joinTrace);
 };
 
 const recordTimesEndMs = Date.parse('2200-01-01T00:00:00Z');
