@@ -1,4 +1,12 @@
-import { isUserEventType, type LogPosition, RoomId, toLogPosition, UserId } from '@realtime-service/contracts';
+import {
+  isUserEventType,
+  type LivekitFact,
+  type LivekitObserved,
+  type LogPosition,
+  RoomId,
+  toLogPosition,
+  UserId,
+} from '@realtime-service/contracts';
 import { type Session, signedUserOf } from '@realtime-service/room-model';
 import type { ChunkRecord } from './chunk.ts';
 
@@ -28,6 +36,28 @@ const touchPair = (pairs: Map<string, Set<string>>, roomId: string, userId: stri
   const users = pairs.get(roomId);
   if (users === undefined) pairs.set(roomId, new Set([userId]));
   else users.add(userId);
+};
+
+/** Whom a fact of LiveKit's names, in the shape of a list. */
+const namedBy = (fact: LivekitFact): Pick<LivekitObserved, 'roomName' | 'room' | 'participants'> => {
+  if (fact.type === 'observed') return fact.observed;
+  return { roomName: fact.room.name, room: fact.room, participants: 'participant' in fact ? [fact.participant] : [] };
+};
+
+const touchLive = (touched: Touched, fact: LivekitFact): void => {
+  const { roomName, room, participants } = namedBy(fact);
+  touched.rooms.add(roomName);
+  const live = touched.liveRooms.get(roomName) ?? { sids: new Set(), sessions: [], isWhole: false };
+  touched.liveRooms.set(roomName, live);
+  if (room !== null) live.sids.add(room.sid);
+  // Two lives of a room in one chunk: the newer one ends whoever is left of the older.
+  if (!('participant' in fact) || live.sids.size > 1) live.isWhole = true;
+  for (const participant of participants) {
+    if (room !== null)
+      live.sessions.push({ roomSid: room.sid, participantSid: participant.sid, identity: participant.identity });
+    const userId = signedUserOf(participant);
+    if (userId !== null) touched.entering.add(userId);
+  }
 };
 
 const touchRecord = (touched: Touched, { content, origin }: ChunkRecord): void => {
@@ -63,26 +93,9 @@ const touchRecord = (touched: Touched, { content, origin }: ChunkRecord): void =
         touchPair(touched.members, event.subject, event.data.userId);
       return;
     }
-    case 'livekit': {
-      const { fact } = content;
-      const roomId = fact.type === 'observed' ? fact.observed.roomName : fact.room.name;
-      const room = fact.type === 'observed' ? fact.observed.room : fact.room;
-      const participants =
-        fact.type === 'observed' ? fact.observed.participants : 'participant' in fact ? [fact.participant] : [];
-      touched.rooms.add(roomId);
-      const live = touched.liveRooms.get(roomId) ?? { sids: new Set(), sessions: [], isWhole: false };
-      touched.liveRooms.set(roomId, live);
-      if (room !== null) live.sids.add(room.sid);
-      // Two lives of a room in one chunk: the newer one ends whoever is left of the older.
-      if (!('participant' in fact) || live.sids.size > 1) live.isWhole = true;
-      for (const participant of participants) {
-        if (room !== null)
-          live.sessions.push({ roomSid: room.sid, participantSid: participant.sid, identity: participant.identity });
-        const userId = signedUserOf(participant);
-        if (userId !== null) touched.entering.add(userId);
-      }
+    case 'livekit':
+      touchLive(touched, content.fact);
       return;
-    }
   }
 };
 
