@@ -24,32 +24,25 @@ export async function freePort(): Promise<number> {
     const port = lowestPort + Math.floor(Math.random() * portCount);
     if (given.has(port)) continue;
     given.add(port);
-    if ((await isTcpPortFree(port)) && (await isUdpPortFree(port))) return port;
+    if (await isFree(port)) return port;
   }
   throw new Error(`no free port between ${lowestPort} and ${lowestPort + portCount}`);
 }
 
-async function isTcpPortFree(port: number): Promise<boolean> {
-  const server = createServer();
-  try {
-    server.listen(port, '127.0.0.1');
-    await once(server, 'listening');
-    server.close();
-    await once(server, 'close');
-    return true;
-  } catch {
-    return false;
-  }
+async function isFree(port: number): Promise<boolean> {
+  return (await bindFailure(port, 'tcp')) === undefined && (await bindFailure(port, 'udp')) === undefined;
 }
 
-async function isUdpPortFree(port: number): Promise<boolean> {
-  const socket = createSocket('udp4');
+/** The system's code for why a port of 127.0.0.1 cannot be had now; undefined where it can. */
+export async function bindFailure(port: number, protocol: 'tcp' | 'udp'): Promise<string | undefined> {
+  const socket =
+    protocol === 'udp' ? createSocket('udp4').bind(port, '127.0.0.1') : createServer().listen(port, '127.0.0.1');
   try {
-    socket.bind(port, '127.0.0.1');
     await once(socket, 'listening');
-    return true;
-  } catch {
-    return false;
+    return undefined;
+  } catch (error) {
+    if (error instanceof Error && 'code' in error) return String(error.code);
+    throw error;
   } finally {
     socket.close();
   }

@@ -1,10 +1,8 @@
-import { createSocket } from 'node:dgram';
-import { once } from 'node:events';
 import { readdir, readFile, readlink } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { basename } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { OwnPort } from './config.ts';
+import { bindFailure } from './ports.ts';
 import { endCommand } from './run-lock.ts';
 import { StartFailure } from './start-failure.ts';
 
@@ -38,7 +36,7 @@ function refuseEqualPorts(ports: readonly OwnPort[]): void {
 }
 
 async function faultOf(port: OwnPort): Promise<string | undefined> {
-  const code = await (port.protocol === 'udp' ? bindUdp(port.number) : bindTcp(port.number));
+  const code = await bindFailure(port.number, port.protocol);
   if (code === undefined) return undefined;
   const change = `set ${port.name} to another port`;
   if (code !== 'EADDRINUSE') return `Port ${port.number} (${port.what}) cannot be used here (${code}): ${change}.`;
@@ -46,28 +44,6 @@ async function faultOf(port: OwnPort): Promise<string | undefined> {
   const who = holder === undefined ? 'another program' : `process ${holder.pid} (${holder.command})`;
   const end = holder === undefined ? 'End it' : `End it (${endCommand(holder.pid)})`;
   return `Port ${port.number} (${port.what}) is taken by ${who}. ${end}, or ${change}.`;
-}
-
-async function bindTcp(port: number): Promise<string | undefined> {
-  const server = createServer();
-  server.listen(port, '127.0.0.1');
-  return codeOfFailure(once(server, 'listening')).finally(() => server.close());
-}
-
-async function bindUdp(port: number): Promise<string | undefined> {
-  const socket = createSocket('udp4');
-  socket.bind(port, '127.0.0.1');
-  return codeOfFailure(once(socket, 'listening')).finally(() => socket.close());
-}
-
-async function codeOfFailure(attempt: Promise<unknown>): Promise<string | undefined> {
-  try {
-    await attempt;
-    return undefined;
-  } catch (error) {
-    if (error instanceof Error && 'code' in error) return String(error.code);
-    throw error;
-  }
 }
 
 interface Holder {
