@@ -1,6 +1,6 @@
 // Writes docs/reference/api.md from the settings' schema and the metrics' registry.
 import { measureRoutes } from '@realtime-service/telemetry';
-import { writeServiceReference } from '@realtime-service/telemetry/service-reference';
+import { serviceReference, writePage } from '@realtime-service/telemetry/reference-page';
 import Fastify from 'fastify';
 import { ApiSettings } from '../src/config.ts';
 import { createApiMetrics, watchState } from '../src/metrics.ts';
@@ -12,7 +12,5 @@ watchState(registry, {
   keys: { ageMs: () => 0 },
   consumerGroup: '',
 });
-await writeServiceReference(
-  { service: 'api', settings: ApiSettings, metrics: registry },
-  new URL('../../../docs/reference/api.md', import.meta.url),
-);
+const page = await serviceReference({ service: 'api', settings: ApiSettings, metrics: registry });
+await writePage(page, new URL('../../../docs/reference/api.md', import.meta.url));

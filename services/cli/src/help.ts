@@ -1,4 +1,5 @@
 import { settingLines } from '@realtime-service/telemetry';
+import { cell, table } from '@realtime-service/telemetry/reference-page';
 import { type Command, exitCodes } from './command.ts';
 import { CliSettings } from './config.ts';
 
@@ -39,9 +40,6 @@ export const overviewHelp = (commands: readonly Command[], prefix: string): stri
   ].join('\n');
 
 const code = (text: string): string => `\`${text}\``;
-const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll('<', '&lt;');
-const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
-  [head, head.map(() => '---'), ...rows].map((row) => `| ${row.join(' | ')} |`).join('\n');
 
 const commandPage = (command: Command): string =>
   [

@@ -9,8 +9,11 @@ interface ServiceReference {
   readonly metrics: Metrics;
 }
 
-const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll('<', '&lt;');
-const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
+/** Text as it may stand in a cell of a table. */
+export const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll('<', '&lt;');
+
+/** A table in Markdown. */
+export const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
   [head, head.map(() => '---'), ...rows].map((row) => `| ${row.join(' | ')} |`).join('\n');
 
 /** OpenMetrics adds the ending of a counter when it is scraped. */
@@ -18,7 +21,7 @@ const scrapedName = ({ name, type }: { readonly name: string; readonly type: unk
   type === 'counter' ? `${name}_total` : name;
 
 /** A service's settings and own metrics as a page. */
-const pageOf = async ({ service, settings, metrics }: ServiceReference): Promise<string> => {
+export const serviceReference = async ({ service, settings, metrics }: ServiceReference): Promise<string> => {
   const own = (await metrics.getMetricsAsJSON()).filter(({ name }) => !/^(?:process|nodejs)_/.test(name));
   const named = own.map((metric) => ({ ...metric, scraped: scrapedName(metric) }));
   return `# ${service}: settings and metrics
@@ -51,9 +54,8 @@ ${table(
 `;
 };
 
-/** Writes the page; with `--check` it only compares, and fails where the page is not current. */
-export const writeServiceReference = async (reference: ServiceReference, file: URL): Promise<void> => {
-  const page = await pageOf(reference);
+/** Writes a page; with `--check` it only compares, and fails where the page is not current. */
+export const writePage = async (page: string, file: URL): Promise<void> => {
   if (!process.argv.includes('--check')) {
     await writeFile(file, page);
     return;
