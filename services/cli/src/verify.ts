@@ -100,16 +100,12 @@ const createReport = (terminal: Terminal, isJson: boolean) => {
   };
 };
 
-const positionDifference = (partition: number, stored: bigint | null, folded: string): Difference => ({
-  kind: stored === null ? 'missing' : 'differs',
-  table: 'log_positions',
-  key: [topic, `${partition}`],
-  field: stored === null ? null : 'next_offset',
-  stored: stored === null ? null : `${stored}`,
-  folded: stored === null ? null : folded,
-  storedBy: null,
-  foldedBy: null,
-});
+/** Where a partition has no position, or one beyond the log's end, there is nothing to fold. */
+const positionDifference = (partition: number, stored: bigint | undefined, high: bigint): Difference => {
+  const about = { table: 'log_positions', key: [topic, `${partition}`], storedBy: null, foldedBy: null };
+  if (stored === undefined) return { ...about, kind: 'missing', field: null, stored: null, folded: null };
+  return { ...about, kind: 'differs', field: 'next_offset', stored: `${stored}`, folded: `at most ${high}` };
+};
 
 interface Verified {
   readonly events: number;
@@ -135,7 +131,7 @@ const verifyAt = async (client: Client, { log, terminal, ending }: Workplace, is
       throw new CommandError(`Partition ${partition} of ${topic} begins at offset ${low}: nothing to compare with`);
     const end = positions.get(partition);
     if (end === undefined || end > high) {
-      report.add(positionDifference(partition, end ?? null, `at most ${high}`));
+      report.add(positionDifference(partition, end, high));
       continue;
     }
     terminal.tell(`Partition ${partition}: ${plural(end, 'event')}\n`);
