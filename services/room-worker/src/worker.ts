@@ -42,7 +42,6 @@ const retryStartMs = 500;
 const purgeEveryMs = 3_600_000;
 
 export interface Worker {
-  readonly intakeUrl: string;
   readonly opsUrl: string;
   /** Rejects when the consumer ended by itself, as it does where a topic was made again, or when a topic was grown. */
   readonly failed: Promise<void>;
@@ -200,7 +199,6 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
   logger.info({ intake: intakeUrl, ops: opsUrl, log: settings.log.kind }, 'room-worker is up');
 
   return {
-    intakeUrl,
     opsUrl,
     failed: Promise.race([consumer.done, watch.failed]),
     stop: async () => {
