@@ -1,13 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
-import {
-  partitionName,
-  positionName,
-  type RoomEventType,
-  RoomId,
-  toBinaryHeaders,
-  topics,
-} from '@realtime-service/contracts';
+import { positionName, type RoomEventType, RoomId, toBinaryHeaders, topics } from '@realtime-service/contracts';
 import type { EventLog, LogPosition, NewRecord } from '@realtime-service/event-log';
 import {
   activeProjection,
@@ -15,7 +8,7 @@ import {
   type DeadLetterSummary,
   findDeadLetters,
   type Pool,
-  readPositions,
+  readNextOffsets,
   settledFrom,
   summariseDeadLetters,
 } from '@realtime-service/room-store';
@@ -101,10 +94,8 @@ const isApplied = async (
 ): Promise<boolean> => {
   const deadlineMs = performance.now() + waitMs;
   for (;;) {
-    const next = new Map(
-      (await readPositions(pool, activeProjection)).map((each) => [partitionName(each), each.nextOffset]),
-    );
-    if (positions.every((each) => (next.get(partitionName(each)) ?? 0n) > each.offset)) return true;
+    const next = await readNextOffsets(pool, activeProjection, topics.roomEvents);
+    if (positions.every(({ partition, offset }) => (next.get(partition) ?? 0n) > offset)) return true;
     if (performance.now() > deadlineMs || ending.aborted) return false;
     await delay(pollMs, undefined, { signal: ending }).catch(() => {});
   }
