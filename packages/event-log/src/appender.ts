@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { LogPosition, NewRecord, WriteLog } from './event-log.ts';
+import type { LogPosition } from '@realtime-service/contracts';
+import type { NewRecord, WriteLog } from './event-log.ts';
 import { LogUnavailableError, maxRecordBytes, RecordTooLargeError } from './event-log.ts';
 import { AppendCall, type PendingRecord, PendingRecords } from './pending-records.ts';
 

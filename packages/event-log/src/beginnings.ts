@@ -1,4 +1,5 @@
-import { assertInside, type LogPosition, type LogStart, type PartitionBounds } from './event-log.ts';
+import type { LogPosition } from '@realtime-service/contracts';
+import { assertInside, type LogStart, type PartitionBounds } from './event-log.ts';
 
 /**
  * Where reading begins. The bounds are read when `starts` are known: by older ones, a position that another consumer

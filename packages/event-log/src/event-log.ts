@@ -6,8 +6,6 @@
 
 import type { LogPartition, LogPosition } from '@realtime-service/contracts';
 
-export type { LogPartition, LogPosition };
-
 /** Header values are kept as bytes; a header that was sent twice keeps its last value. */
 export type RecordHeaders = Readonly<Record<string, Buffer>>;
 

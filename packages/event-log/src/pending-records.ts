@@ -1,4 +1,5 @@
-import type { LogPosition, NewRecord } from './event-log.ts';
+import type { LogPosition } from '@realtime-service/contracts';
+import type { NewRecord } from './event-log.ts';
 import { maxRecordBytes } from './event-log.ts';
 
 const maxBatchRecords = 500;

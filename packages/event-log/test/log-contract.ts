@@ -1,15 +1,8 @@
 /** What every event log promises, as tests that each adapter runs against the real thing. */
+
+import type { LogPartition, LogPosition } from '@realtime-service/contracts';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import type {
-  BatchOutcome,
-  EventLog,
-  LogBatch,
-  LogConsumer,
-  LogPartition,
-  LogPosition,
-  NewRecord,
-  StoredRecord,
-} from '../src/event-log.ts';
+import type { BatchOutcome, EventLog, LogBatch, LogConsumer, NewRecord, StoredRecord } from '../src/event-log.ts';
 import { LogUnavailableError, maxRecordBytes, OffsetOutOfRangeError, RecordTooLargeError } from '../src/event-log.ts';
 import { partitionOf } from '../src/partitioner.ts';
 

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { topics } from '@realtime-service/contracts';
+import { type LogPosition, topics } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
-import { createEmbeddedLog, type LogPosition } from '@realtime-service/event-log';
+import { createEmbeddedLog } from '@realtime-service/event-log';
 import {
   activeProjection,
   createPool,

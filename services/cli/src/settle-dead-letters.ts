@@ -1,7 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
-import { positionName, type RoomEventType, RoomId, toBinaryHeaders, topics } from '@realtime-service/contracts';
-import type { EventLog, LogPosition, NewRecord } from '@realtime-service/event-log';
+import {
+  type LogPosition,
+  positionName,
+  type RoomEventType,
+  RoomId,
+  toBinaryHeaders,
+  topics,
+} from '@realtime-service/contracts';
+import type { EventLog, NewRecord } from '@realtime-service/event-log';
 import {
   activeProjection,
   type DeadLetterStatus,

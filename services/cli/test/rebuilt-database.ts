@@ -1,14 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { allTopics, mediaTypes, toBinaryHeaders, topics } from '@realtime-service/contracts';
+import { allTopics, type LogPosition, mediaTypes, toBinaryHeaders, topics } from '@realtime-service/contracts';
 import { createDatabase } from '@realtime-service/dev-stack';
 import { realParts } from '@realtime-service/dev-stack/vitest';
-import {
-  createEmbeddedLog,
-  type EventLog,
-  type LogPosition,
-  type NewRecord,
-  prepareEmbeddedLog,
-} from '@realtime-service/event-log';
+import { createEmbeddedLog, type EventLog, type NewRecord, prepareEmbeddedLog } from '@realtime-service/event-log';
 import {
   activeProjection,
   createPool,

@@ -1,9 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { allTopics, consumedTopics, partitionName } from '@realtime-service/contracts';
+import { allTopics, consumedTopics, type LogPartition, partitionName } from '@realtime-service/contracts';
 import {
   type EventLog,
   type LogConsumer,
-  type LogPartition,
   type LogStart,
   openEventLog,
   prepareEmbeddedLog,

@@ -1,6 +1,6 @@
+import type { LogPosition } from '@realtime-service/contracts';
 import {
   type EventLog,
-  type LogPosition,
   LogUnavailableError,
   maxRecordBytes,
   type NewRecord,

@@ -1,5 +1,5 @@
-import { type CloudEventContext, toBinaryHeaders, topics } from '@realtime-service/contracts';
-import type { LogPosition, NewRecord } from '@realtime-service/event-log';
+import { type CloudEventContext, type LogPosition, toBinaryHeaders, topics } from '@realtime-service/contracts';
+import type { NewRecord } from '@realtime-service/event-log';
 import type { Random } from './random.ts';
 
 export const roomIds = ['r1', 'r2', 'r3'];

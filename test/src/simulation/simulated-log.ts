@@ -1,7 +1,6 @@
-import { allTopics } from '@realtime-service/contracts';
+import { allTopics, type LogPosition } from '@realtime-service/contracts';
 import {
   type EventLog,
-  type LogPosition,
   LogUnavailableError,
   type NewRecord,
   partitionOf,

@@ -1,5 +1,5 @@
-import { consumedTopics } from '@realtime-service/contracts';
-import type { BatchOutcome, EventLog, LogBatch, LogPartition } from '@realtime-service/event-log';
+import { consumedTopics, type LogPartition } from '@realtime-service/contracts';
+import type { BatchOutcome, EventLog, LogBatch } from '@realtime-service/event-log';
 import type { RoomService } from '@realtime-service/livekit';
 import { activeProjection } from '@realtime-service/room-store';
 import type { MemoryConnection, MemoryDatabase } from '@realtime-service/room-store/memory';

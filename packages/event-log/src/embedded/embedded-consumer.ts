@@ -1,7 +1,7 @@
-import { partitionName } from '@realtime-service/contracts';
+import { type LogPartition, partitionName } from '@realtime-service/contracts';
 import type { Pool } from 'pg';
 import { beginningsOf } from '../beginnings.ts';
-import type { ConsumeOptions, LogConsumer, LogPartition, PartitionBounds, WriteLog } from '../event-log.ts';
+import type { ConsumeOptions, LogConsumer, PartitionBounds, WriteLog } from '../event-log.ts';
 import { assertInside, OffsetOutOfRangeError } from '../event-log.ts';
 import { toError } from '../to-error.ts';
 import { within } from '../within.ts';

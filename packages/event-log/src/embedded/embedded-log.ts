@@ -1,8 +1,9 @@
 /** The log in tables of PostgreSQL, for a machine without Kafka. */
 
+import type { LogPosition } from '@realtime-service/contracts';
 import type { Pool, PoolClient } from 'pg';
 import { createAppenders, type Sender } from '../appender.ts';
-import type { EventLog, LogPosition, NewRecord, PartitionBounds, WriteLog } from '../event-log.ts';
+import type { EventLog, NewRecord, PartitionBounds, WriteLog } from '../event-log.ts';
 import { LogUnavailableError } from '../event-log.ts';
 import { partitionOf } from '../partitioner.ts';
 import { consumeEmbedded } from './embedded-consumer.ts';

@@ -1,5 +1,6 @@
+import type { LogPosition } from '@realtime-service/contracts';
 import type { Pool } from 'pg';
-import type { LogPosition, RecordHeaders, StoredRecord } from '../event-log.ts';
+import type { RecordHeaders, StoredRecord } from '../event-log.ts';
 
 const maxBatchBytes = 1024 * 1024;
 /** In base64; what is unique to a record (its id, its time, its trace) is longer. */

@@ -1,5 +1,4 @@
-import { partitionName } from '@realtime-service/contracts';
-import type { LogPartition } from '../event-log.ts';
+import { type LogPartition, partitionName } from '@realtime-service/contracts';
 import { within } from '../within.ts';
 
 /** A batch that takes longer is finished aside. Longer than a full one of a busy partition takes. */

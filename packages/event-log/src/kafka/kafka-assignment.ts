@@ -1,15 +1,7 @@
-import { partitionName } from '@realtime-service/contracts';
+import { type LogPartition, type LogPosition, partitionName } from '@realtime-service/contracts';
 import type { Consumer, EachBatchPayload } from 'kafkajs';
 import { beginningsOf } from '../beginnings.ts';
-import type {
-  BatchOutcome,
-  ConsumeOptions,
-  LogBatch,
-  LogPartition,
-  LogPosition,
-  PartitionBounds,
-  WriteLog,
-} from '../event-log.ts';
+import type { BatchOutcome, ConsumeOptions, LogBatch, PartitionBounds, WriteLog } from '../event-log.ts';
 import { assertInside, LogUnavailableError, OffsetOutOfRangeError } from '../event-log.ts';
 import { toError } from '../to-error.ts';
 import { rest } from '../within.ts';

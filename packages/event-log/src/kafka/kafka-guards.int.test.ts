@@ -2,12 +2,13 @@
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import type { LogPartition } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import type { Admin } from 'kafkajs';
 import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { createRecorder, keysPerPartition, recordOf } from '../../test/log-contract.ts';
 import { startProxiedKafka } from '../../test/proxied-kafka.ts';
-import type { BatchOutcome, ConsumeOptions, EventLog, LogBatch, LogConsumer, LogPartition } from '../event-log.ts';
+import type { BatchOutcome, ConsumeOptions, EventLog, LogBatch, LogConsumer } from '../event-log.ts';
 import { LogUnavailableError, OffsetOutOfRangeError, RecordTooLargeError } from '../event-log.ts';
 import { decompressZstd } from './codecs.ts';
 import { createKafkaLog } from './kafka-log.ts';

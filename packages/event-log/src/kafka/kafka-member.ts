@@ -1,6 +1,6 @@
-import { partitionName } from '@realtime-service/contracts';
+import { type LogPartition, partitionName } from '@realtime-service/contracts';
 import type { EachBatchPayload, Kafka } from 'kafkajs';
-import type { LogConsumer, LogPartition } from '../event-log.ts';
+import type { LogConsumer } from '../event-log.ts';
 import { toError } from '../to-error.ts';
 import type { BatchesInHand } from './batches-in-hand.ts';
 import { type Assignment, type ConsumerContext, createAssignment } from './kafka-assignment.ts';

@@ -1,6 +1,6 @@
-import { partitionName } from '@realtime-service/contracts';
+import { type LogPosition, partitionName } from '@realtime-service/contracts';
 import type { Consumer, TopicPartitionOffset } from 'kafkajs';
-import type { LogPosition, WriteLog } from '../event-log.ts';
+import type { WriteLog } from '../event-log.ts';
 
 export interface Mirror {
   readonly show: (position: LogPosition) => void;

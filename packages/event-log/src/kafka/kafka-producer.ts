@@ -1,7 +1,7 @@
-import { partitionName } from '@realtime-service/contracts';
+import { type LogPosition, partitionName } from '@realtime-service/contracts';
 import type { Kafka, Message, RecordMetadata } from 'kafkajs';
 import type { Sender } from '../appender.ts';
-import { type LogPosition, type NewRecord, RecordTooLargeError } from '../event-log.ts';
+import { type NewRecord, RecordTooLargeError } from '../event-log.ts';
 import { partitionOf } from '../partitioner.ts';
 import { kafkajs } from './kafkajs.ts';
 

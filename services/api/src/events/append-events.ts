@@ -1,11 +1,5 @@
-import { type CloudEvent, toBinaryHeaders, topics } from '@realtime-service/contracts';
-import {
-  type EventLog,
-  type LogPosition,
-  LogUnavailableError,
-  type NewRecord,
-  RecordTooLargeError,
-} from '@realtime-service/event-log';
+import { type CloudEvent, type LogPosition, toBinaryHeaders, topics } from '@realtime-service/contracts';
+import { type EventLog, LogUnavailableError, type NewRecord, RecordTooLargeError } from '@realtime-service/event-log';
 import { currentTraceparent } from '@realtime-service/telemetry';
 import { ProblemError } from '../problem.ts';
 
