@@ -27,12 +27,12 @@ export const toDeadLetter = (row: Row): DeadLetter => ({
   message: row.message as string,
 });
 
+/** Where a row of `dead_letters` stands at one of the places of {@link placeColumns}, which come first. */
+export const isAtPlacesSql =
+  '(topic, "partition", "offset") in (select * from unnest($1::text[], $2::int[], $3::bigint[]))';
+
 export const readDeadLetters = async (client: Client, places: readonly LogPosition[]): Promise<DeadLetter[]> => {
-  const { rows } = await client.query(
-    `select * from dead_letters where (topic, "partition", "offset") in
-      (select * from unnest($1::text[], $2::int[], $3::bigint[]))`,
-    placeColumns(places),
-  );
+  const { rows } = await client.query(`select * from dead_letters where ${isAtPlacesSql}`, placeColumns(places));
   return rows.map(toDeadLetter);
 };
 

@@ -1,7 +1,7 @@
 import type { LogPosition } from '@realtime-service/contracts';
 import type { DeadLetter } from '../apply/chunk.ts';
 import type { Pool } from '../database/database.ts';
-import { placeColumns, toDeadLetter } from './dead-letters.ts';
+import { isAtPlacesSql, placeColumns, toDeadLetter } from './dead-letters.ts';
 
 export const deadLetterStatuses = ['open', 'retried', 'discarded'] as const;
 export type DeadLetterStatus = (typeof deadLetterStatuses)[number];
@@ -123,19 +123,14 @@ export const summariseDeadLetters = async (
   places: readonly LogPosition[],
 ): Promise<DeadLetterSummary[]> => {
   const { rows } = await client.query(
-    `select ${summaryColumns} from dead_letters
-      where (topic, "partition", "offset") in (select * from unnest($1::text[], $2::int[], $3::bigint[]))
-      order by topic, "partition", "offset"`,
+    `select ${summaryColumns} from dead_letters where ${isAtPlacesSql} order by topic, "partition", "offset"`,
     placeColumns(places),
   );
   return rows.map(toSummary);
 };
 
 export const readDeadLetter = async (pool: Pool, place: LogPosition): Promise<KeptDeadLetter | undefined> => {
-  const { rows } = await pool.query(
-    'select * from dead_letters where topic = $1 and "partition" = $2 and "offset" = $3',
-    [place.topic, place.partition, place.offset.toString()],
-  );
+  const { rows } = await pool.query(`select * from dead_letters where ${isAtPlacesSql}`, placeColumns([place]));
   return rows[0] === undefined ? undefined : toKept(rows[0]);
 };
 
