@@ -162,13 +162,11 @@ export const readFacts = async (database: Queryable, queries: readonly FactsQuer
   return rows.map(answerOf);
 };
 
-export type ReadFacts = (queries: readonly FactsQuery[]) => Promise<readonly FactsAnswer[]>;
-
 /**
  * Facts for whoever asks, many at once in one query, so that freshness costs little. A question never joins a query
  * that is under way: its answer could miss a removal that was committed before the question was asked.
  */
 export const createFactsReader = (
-  read: ReadFacts,
+  read: (queries: readonly FactsQuery[]) => Promise<readonly FactsAnswer[]>,
   options: BatchOptions,
-): ((query: FactsQuery) => Promise<FactsAnswer>) => createBatcher<FactsQuery, FactsAnswer>(read, options);
+): ((query: FactsQuery) => Promise<FactsAnswer>) => createBatcher(read, options);
