@@ -1,7 +1,8 @@
-import { mkdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import { mkdir, rename, rm, stat, utimes } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { writeNew } from './kept-file.ts';
 import type { Report } from './part.ts';
 
 const lockPollMs = 250;
@@ -56,7 +57,7 @@ function pathOf(name: string): string {
 
 async function acquire(lock: string, onWait: () => void): Promise<void> {
   let hasReported = false;
-  while (!(await tryCreate(lock))) {
+  while (!(await writeNew(lock, String(process.pid)))) {
     const held = await stat(lock).catch(() => undefined);
     if (held !== undefined && Date.now() - held.mtimeMs > lockAbandonedMs) {
       await rm(lock, { force: true });
@@ -71,16 +72,6 @@ async function acquire(lock: string, onWait: () => void): Promise<void> {
 async function touch(file: string): Promise<void> {
   const now = new Date();
   await utimes(file, now, now).catch(() => undefined);
-}
-
-async function tryCreate(lock: string): Promise<boolean> {
-  try {
-    await writeFile(lock, String(process.pid), { flag: 'wx' });
-    return true;
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'EEXIST') return false;
-    throw error;
-  }
 }
 
 async function exists(path: string): Promise<boolean> {

@@ -1,6 +1,7 @@
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { z } from 'zod';
+import { errorCode } from './error-code.ts';
 import { StartFailure } from './start-failure.ts';
 
 /**
@@ -17,11 +18,22 @@ export async function readOrMake<T>(file: string, schema: z.ZodType<T>, make: ()
   return made;
 }
 
+/** Makes a file that is not there yet; false where it is. */
+export async function writeNew(file: string, content: string): Promise<boolean> {
+  try {
+    await writeFile(file, content, { flag: 'wx' });
+    return true;
+  } catch (error) {
+    if (errorCode(error) === 'EEXIST') return false;
+    throw error;
+  }
+}
+
 async function readIfThere(file: string): Promise<string | undefined> {
   try {
     return await readFile(file, 'utf8');
   } catch (error) {
-    const code = error instanceof Error && 'code' in error ? error.code : error;
+    const code = errorCode(error) ?? error;
     if (code === 'ENOENT') return undefined;
     throw new StartFailure(`${file} cannot be read (${code}).`, { cause: error });
   }

@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { createConnection } from 'node:net';
 import pg from 'pg';
 import type { StartSettings } from './config.ts';
+import { errorCode } from './error-code.ts';
 import { StartFailure } from './start-failure.ts';
 
 const timeoutMs = 5_000;
@@ -141,6 +142,6 @@ function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   if (error.message === 'fetch failed') return reasonOf(error.cause);
   if (error.name === 'TimeoutError' || error.name === 'AbortError') return `no answer within ${timeoutMs / 1000} s`;
-  if ('code' in error && error.code === 'ECONNREFUSED') return 'nothing listens there';
-  return error.message || ('code' in error ? String(error.code) : error.name);
+  if (errorCode(error) === 'ECONNREFUSED') return 'nothing listens there';
+  return error.message || (errorCode(error) ?? error.name);
 }

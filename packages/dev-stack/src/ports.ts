@@ -1,6 +1,7 @@
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
+import { errorCode } from './error-code.ts';
 
 // Below the ranges from which operating systems take the ports of outgoing connections. There, a part that is down for
 // a moment could find its port taken when it comes back, and a client could connect to itself.
@@ -41,8 +42,9 @@ export async function bindFailure(port: number, protocol: 'tcp' | 'udp'): Promis
     await once(socket, 'listening');
     return undefined;
   } catch (error) {
-    if (error instanceof Error && 'code' in error) return String(error.code);
-    throw error;
+    const code = errorCode(error);
+    if (code === undefined) throw error;
+    return code;
   } finally {
     socket.close();
   }

@@ -2,6 +2,8 @@ import { once } from 'node:events';
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
+import { errorCode } from './error-code.ts';
+import { writeNew } from './kept-file.ts';
 import { acceptsConnections } from './process-part.ts';
 import { hasEnded } from './signals.ts';
 import { StartFailure } from './start-failure.ts';
@@ -96,7 +98,7 @@ async function makeDirectory(dataDir: string): Promise<void> {
     // Started by root, PostgreSQL runs as somebody else and must find its way to its data.
     await mkdir(dataDir, { recursive: true, mode: 0o711 });
   } catch (error) {
-    const code = error instanceof Error && 'code' in error ? error.code : error;
+    const code = errorCode(error) ?? error;
     const fault = code === 'EEXIST' || code === 'ENOTDIR' ? 'a file is in the way' : code;
     throw new StartFailure(
       `DATA_DIR is ${dataDir}, where no directory can be made (${fault}): set it to another path.`,
@@ -108,14 +110,4 @@ async function makeDirectory(dataDir: string): Promise<void> {
 async function isHeld(pid: number, port: number): Promise<boolean> {
   if (pid === 0 || port === 0 || hasEnded(pid)) return false;
   return acceptsConnections(port).catch(() => false);
-}
-
-async function writeNew(file: string, content: string): Promise<boolean> {
-  try {
-    await writeFile(file, content, { flag: 'wx' });
-    return true;
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'EEXIST') return false;
-    throw error;
-  }
 }

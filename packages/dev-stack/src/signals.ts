@@ -1,12 +1,13 @@
 import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
+import { errorCode } from './error-code.ts';
 
 /** Signals a process; that it has ended meanwhile is no error. */
 export function signalProcess(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal);
   } catch (error) {
-    if (!isNoSuchProcess(error)) throw error;
+    if (errorCode(error) !== 'ESRCH') throw error;
   }
 }
 
@@ -29,7 +30,7 @@ export function hasEnded(pid: number): boolean {
     process.kill(pid, 0);
     return false;
   } catch (error) {
-    return isNoSuchProcess(error);
+    return errorCode(error) === 'ESRCH';
   }
 }
 
@@ -69,8 +70,4 @@ function readStatus(pid: number): (Kinship & { readonly state: string }) | undef
   } catch {
     return undefined;
   }
-}
-
-function isNoSuchProcess(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && error.code === 'ESRCH';
 }

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
+import { errorCode } from './error-code.ts';
 import { PartAbsent } from './part.ts';
 import { acceptsConnections } from './process-part.ts';
 import { StartFailure } from './start-failure.ts';
@@ -100,7 +101,7 @@ async function hasEnded({ port }: StackPart): Promise<boolean> {
   if (port === undefined) return false;
   return acceptsConnections(port).then(
     () => false,
-    (error: unknown) => error instanceof Error && 'code' in error && error.code === 'ECONNREFUSED',
+    (error: unknown) => errorCode(error) === 'ECONNREFUSED',
   );
 }
 
