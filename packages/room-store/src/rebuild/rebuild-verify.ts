@@ -116,13 +116,6 @@ const factOf = (fields: Fields): string | null => {
 const keyOfFields = ({ key }: { readonly key: readonly string[] }, fields: Fields): string[] =>
   key.map((name) => fields.get(name) ?? '');
 
-const compareFields = (table: string, key: readonly string[], stored: Fields, folded: Fields): Difference[] =>
-  [...folded].flatMap(([field, value]) => {
-    const found = stored.get(field) ?? null;
-    const by = { storedBy: factOf(stored), foldedBy: factOf(folded) };
-    return found === value ? [] : [{ kind: 'differs', table, key, field, stored: found, folded: value, ...by }];
-  });
-
 const oneSided = (kind: 'missing' | 'extra', table: string, fields: Fields, key: readonly string[]): Difference => {
   const by = factOf(fields);
   const sides = kind === 'missing' ? { storedBy: null, foldedBy: by } : { storedBy: by, foldedBy: null };
@@ -203,6 +196,14 @@ export class Comparison {
     for (const [id, difference] of this.#unclaimed) if (!this.#claimed.has(id)) this.#report(difference);
   }
 
+  #compareFields(table: string, key: readonly string[], stored: Fields, folded: Fields): void {
+    const by = { storedBy: factOf(stored), foldedBy: factOf(folded) };
+    for (const [field, value] of folded) {
+      const found = stored.get(field) ?? null;
+      if (found !== value) this.#report({ kind: 'differs', table, key, field, stored: found, folded: value, ...by });
+    }
+  }
+
   #leaveUnclaimed<T>(table: Table<T>, stored: Fields): void {
     const key = keyOfFields(table, stored);
     this.#unclaimed.set(`${table.name} ${JSON.stringify(key)}`, oneSided('extra', table.name, stored, key));
@@ -228,7 +229,7 @@ export class Comparison {
       const id = JSON.stringify(key);
       const expected = folded.get(id);
       if (expected === undefined) this.#leaveUnclaimed(table, stored);
-      else for (const difference of compareFields(table.name, key, stored, expected)) this.#report(difference);
+      else this.#compareFields(table.name, key, stored, expected);
       folded.delete(id);
     }
     // Not found by their provenance: it differs, at least, or there is no such row.
@@ -241,9 +242,7 @@ export class Comparison {
       );
       this.#claimed.add(`${table.name} ${id}`);
       if (found[0] === undefined) this.#report(oneSided('missing', table.name, expected, key));
-      else
-        for (const difference of compareFields(table.name, key, fieldsOf(table, table.read(found[0])), expected))
-          this.#report(difference);
+      else this.#compareFields(table.name, key, fieldsOf(table, table.read(found[0])), expected);
     }
   }
 
@@ -260,9 +259,7 @@ export class Comparison {
       const recordedAtMs = left.get(factKey);
       const key = keyOf(factKey);
       if (recordedAtMs === undefined) this.#report(oneSided('extra', 'applied_facts', stored, key));
-      else
-        for (const difference of compareFields('applied_facts', key, stored, fieldsAt(recordedAtMs)))
-          this.#report(difference);
+      else this.#compareFields('applied_facts', key, stored, fieldsAt(recordedAtMs));
       left.delete(factKey);
     }
     for (const [factKey, recordedAtMs] of left)
@@ -276,8 +273,7 @@ export class Comparison {
     );
     const stored: Fields = new Map([['newest_recorded_at', rows[0]?.newest_recorded_at.toISOString() ?? null]]);
     const folded: Fields = new Map([['newest_recorded_at', new Date(model.newestRecordedAtMs()).toISOString()]]);
-    for (const difference of compareFields('log_positions', [topic, `${partition}`], stored, folded))
-      this.#report(difference);
+    this.#compareFields('log_positions', [topic, `${partition}`], stored, folded);
   }
 }
 
