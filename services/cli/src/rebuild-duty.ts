@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
-import { holdDuty, type Pool, releaseDuty } from '@realtime-service/room-store';
-import { CommandError, type Terminal, type Workplace } from './command.ts';
+import { holdDuty, releaseDuty } from '@realtime-service/room-store';
+import { CommandError, type Workplace } from './command.ts';
 
 const duty = 'rebuild';
 const dutySeconds = 10;
@@ -10,7 +10,7 @@ const lookEveryMs = 500;
 const keepEveryMs = 3_000;
 
 /** Holds the right to rebuild until `release`; `keep` renews it, and fails where somebody else has it by now. */
-export const takeDuty = async (pool: Pool, terminal: Terminal, ending: AbortSignal) => {
+export const takeDuty = async ({ pool, terminal, ending }: Workplace) => {
   const holder = `${hostname()} ${process.pid} ${randomUUID()}`;
   const untilMs = performance.now() + (dutySeconds + 1) * 1000;
   let isTold = false;
@@ -28,11 +28,8 @@ export const takeDuty = async (pool: Pool, terminal: Terminal, ending: AbortSign
 };
 
 /** Does what may not be done beside a rebuild. */
-export const withDuty = async <T>(
-  { pool, terminal, ending }: Pick<Workplace, 'pool' | 'terminal' | 'ending'>,
-  work: () => Promise<T>,
-): Promise<T> => {
-  const { keep, release } = await takeDuty(pool, terminal, ending);
+export const withDuty = async <T>(workplace: Workplace, work: () => Promise<T>): Promise<T> => {
+  const { keep, release } = await takeDuty(workplace);
   const keeping = setInterval(() => void keep().catch(() => {}), keepEveryMs);
   try {
     return await work();

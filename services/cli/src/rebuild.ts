@@ -167,10 +167,11 @@ interface RebuildOptions {
   readonly acceptsMisplaced: boolean;
 }
 
-const rebuild = async ({ pool, log, terminal, ending }: Workplace, options: RebuildOptions) => {
+const rebuild = async (workplace: Workplace, options: RebuildOptions) => {
+  const { pool, log, terminal, ending } = workplace;
   const { threadCount, isRestart, acceptsMisplaced } = options;
   const partitionCount = await assertWhole(await log(), await readNextOffsets(pool, activeProjection, topic));
-  const { keep, release } = await takeDuty(pool, terminal, ending);
+  const { keep, release } = await takeDuty(workplace);
   try {
     if (isRestart) await dropRebuild(pool);
     const state = await prepare(pool, partitionCount);
