@@ -96,16 +96,15 @@ const drainOnce = async (grown: Grown, { settings, pool, log, terminal, ending }
     startAt: async () =>
       startPositions((await readPositions(pool, activeProjection)).filter((each) => each.topic === topic)),
   });
-  const failed = consumer.done.then(() => undefined);
-  failed.catch(() => undefined);
-  const heldBack = () => consumer.heldBack().filter(({ partition }) => partition < known);
+  // Heard of when it is next waited for.
+  consumer.done.catch(() => undefined);
   const tell = createProgress(terminal);
   let quietUntilMs: number | undefined;
   let wasHeldBack = false;
   try {
     while (!ending.aborted) {
       const left = await readLeft();
-      const [held] = heldBack();
+      const held = consumer.heldBack().find(({ partition }) => partition < known);
       if (left > 0n) tell({ done: total - left, total });
       else if (held === undefined) {
         if (wasHeldBack) return 'held_back';
@@ -118,7 +117,7 @@ const drainOnce = async (grown: Grown, { settings, pool, log, terminal, ending }
           `A transaction is open in partition ${held.partition}: waiting until it ends, or the broker ends it\n`,
         );
       }
-      await Promise.race([failed, delay(lookEveryMs, undefined, { signal: ending }).catch(() => undefined)]);
+      await Promise.race([consumer.done, delay(lookEveryMs, undefined, { signal: ending }).catch(() => undefined)]);
     }
     return 'interrupted';
   } finally {
