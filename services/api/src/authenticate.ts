@@ -1,6 +1,6 @@
 import fastifyJwt from '@fastify/jwt';
 import { LoginId, UserId } from '@realtime-service/contracts';
-import type { FastifyInstance, FastifyReply, FastifyRequest, HookHandlerDoneFunction } from 'fastify';
+import type { FastifyInstance, FastifyRequest, onRequestHookHandler } from 'fastify';
 import { z } from 'zod';
 import type { ApiSettings } from './config.ts';
 import type { KeySet } from './key-set.ts';
@@ -135,7 +135,10 @@ interface AuthenticateOptions {
  * the caller. It runs before the body is read. Every refusal of a token is the same 401; without the issuer's keys the
  * answer is 503, since nothing is known of any token then.
  */
-export const registerAuthentication = async (app: FastifyInstance, { keys, oidc, now }: AuthenticateOptions) => {
+export const registerAuthentication = async (
+  app: FastifyInstance,
+  { keys, oidc, now }: AuthenticateOptions,
+): Promise<onRequestHookHandler> => {
   const verified = createVerifiedCache<Caller>();
 
   const findKey = async ({ header, payload }: { header: unknown; payload: unknown }): Promise<string> => {
@@ -183,7 +186,7 @@ export const registerAuthentication = async (app: FastifyInstance, { keys, oidc,
     if (authorization !== undefined) verified.set(authorization, request.user, endsAtMs, now());
   };
 
-  return (request: FastifyRequest, _reply: FastifyReply, done: HookHandlerDoneFunction): void => {
+  return (request, _reply, done) => {
     const { authorization } = request.headers;
     const known = authorization === undefined ? undefined : verified.get(authorization, now());
     if (known === undefined) {
