@@ -44,14 +44,12 @@ export const fromStore = <T>(work: Promise<T>): Promise<T> =>
     throw new ProblemError('store_unavailable', { cause });
   });
 
-const refusalOf = ({ code, reason, opensAtMs }: Denied, nowMs: number): ProblemError => {
-  if (opensAtMs !== null)
-    return new ProblemError(code, { reason, opensAtMs, retryAfterSeconds: (opensAtMs - nowMs) / 1000 });
-  return new ProblemError(code, {
+const refusalOf = ({ code, reason, opensAtMs }: Denied, nowMs: number): ProblemError =>
+  new ProblemError(code, {
     reason,
+    ...(opensAtMs !== null && { opensAtMs, retryAfterSeconds: (opensAtMs - nowMs) / 1000 }),
     ...(code === 'room_full' && { retryAfterSeconds: roomFullRetryAfterSeconds }),
   });
-};
 
 /** @throws {ProblemError} where the verdict is no */
 export const allowedBy = (verdict: Verdict, nowMs: number): Allowed => {
