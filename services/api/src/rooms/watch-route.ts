@@ -3,7 +3,7 @@ import { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type ParticipantsView, type ProblemCode, problemStatus, type RoomView } from '@realtime-service/contracts';
 import type { RoomFacts } from '@realtime-service/room-model';
-import type { FastifyInstance, onRequestHookHandler } from 'fastify';
+import type { FastifyInstance, FastifyReply, onRequestHookHandler } from 'fastify';
 import type { Caller } from '../authenticate.ts';
 import { ProblemError, refuseOtherMethods } from '../problem.ts';
 import { readRequest } from '../read-request.ts';
@@ -124,14 +124,28 @@ export const registerWatch = (
     });
 
   /** @throws {ProblemError} where there are too many already */
-  const open = ({ userId }: Caller): AbortController => {
+  const assertMayOpen = (userId: string): void => {
     if (streams.size >= maxStreams) throw new ProblemError('overloaded', { reason: 'streams' });
     const own = streams.values().filter((watching) => watching === userId);
     if ([...own].length >= maxStreamsPerPerson)
       throw new ProblemError('rate_limited', { reason: 'streams', retryAfterSeconds: lifeMs / 1000 });
+  };
+
+  /** A stream, until its life, its caller's token or its connection is over; aborted already where that is gone. */
+  const open = ({ userId, endsAtMs }: Caller, { raw }: FastifyReply): AbortSignal => {
     const leaving = new AbortController();
     streams.set(leaving, userId);
-    return leaving;
+    const life = setTimeout(() => leaving.abort(), Math.min(lifeMs, endsAtMs - now()));
+    const leave = (): void => {
+      clearTimeout(life);
+      leaving.abort();
+      streams.delete(leaving);
+    };
+    raw.once('close', leave);
+    // Whoever does not read what was sent keeps the stream from its end.
+    leaving.signal.addEventListener('abort', () => void setTimeout(() => raw.destroy(), lingerMs).unref());
+    if (raw.destroyed) leave();
+    return leaving.signal;
   };
 
   async function* watch(watcher: Watcher, signal: AbortSignal) {
@@ -166,21 +180,10 @@ export const registerWatch = (
       const watcher = { caller: user, roomId, lastId: headers['last-event-id'] };
       // A refusal now has a status. What was seen is not kept: a stream would hold it for as long as it lives.
       await look(watcher);
-      const leaving = open(user);
-      const life = setTimeout(() => leaving.abort(), Math.min(lifeMs, user.endsAtMs - now()));
-      const leave = (): void => {
-        clearTimeout(life);
-        leaving.abort();
-        streams.delete(leaving);
-      };
-      reply.raw.once('close', leave);
-      // Whoever does not read what was sent keeps the stream from its end.
-      leaving.signal.addEventListener('abort', () => void setTimeout(() => reply.raw.destroy(), lingerMs).unref());
+      assertMayOpen(user.userId);
+      const ending = open(user, reply);
       // Gone during that look: nothing will tell of it any more.
-      if (reply.raw.destroyed) {
-        leave();
-        return reply.hijack();
-      }
+      if (ending.aborted) return reply.hijack();
       metrics.requests.inc({ operation, outcome: 'allowed', reason: 'member' });
       // Its connection is of no more use: kept alive, it would hold up the end of the process.
       reply.headers({
@@ -188,7 +191,7 @@ export const registerWatch = (
         'x-accel-buffering': 'no',
         connection: 'close',
       });
-      return reply.send(Readable.from(watch(watcher, leaving.signal)));
+      return reply.send(Readable.from(watch(watcher, ending)));
     },
   );
   refuseOtherMethods(app, url, ['GET']);
