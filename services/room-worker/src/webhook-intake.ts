@@ -1,6 +1,6 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { type ReadWebhook, readLivekitWebhook, type WebhookFact } from '@realtime-service/contracts';
-import { type EventLog, LogUnavailableError, RecordTooLargeError } from '@realtime-service/event-log';
+import { type EventLog, LogUnavailableError, type NewRecord, RecordTooLargeError } from '@realtime-service/event-log';
 import type { LivekitKey } from '@realtime-service/livekit';
 import { attributes } from '@realtime-service/room-model';
 import { currentTraceparent, type Logger, linkActiveSpan, traceRoutes } from '@realtime-service/telemetry';
@@ -94,14 +94,24 @@ const readBody = (body: Buffer): ReadWebhook | { readonly kind: 'ignored'; reado
 };
 
 /** What goes into the log is what the projection reads, so that no secret can be among it, known to us or not. */
-const forLog = (fact: WebhookFact, id: string, createdAt: number | undefined): object => ({
-  event: fact.type,
-  id,
-  createdAt,
-  room: fact.room,
-  ...('participant' in fact ? { participant: participantForLog(fact.participant) } : {}),
-  ...('track' in fact ? { track: fact.track } : {}),
-});
+const toRecord = (fact: WebhookFact, id: string, createdAt: number | undefined): NewRecord => {
+  const about = {
+    id,
+    source: 'livekit',
+    type: `livekit.${fact.type}`,
+    roomName: fact.room.name,
+    timeMs: createdAt === undefined ? undefined : createdAt * 1000,
+    traceparent: currentTraceparent(),
+  } as const;
+  return toLivekitRecord(about, {
+    event: fact.type,
+    id,
+    createdAt,
+    room: fact.room,
+    ...('participant' in fact ? { participant: participantForLog(fact.participant) } : {}),
+    ...('track' in fact ? { track: fact.track } : {}),
+  });
+};
 
 const traceOf = (fact: WebhookFact): string | undefined =>
   'participant' in fact ? fact.participant.attributes?.[attributes.trace] : undefined;
@@ -159,18 +169,8 @@ export const createWebhookIntake = ({ log, keys, metrics, logger }: WebhookIntak
     const isChanged = hasChanged(id, body);
     if (isChanged) logger.error({ event_id: id }, 'webhook id came again with other bytes');
     linkActiveSpan(traceOf(fact));
-
-    const timeMs = createdAt === undefined ? undefined : createdAt * 1000;
-    const about = {
-      id,
-      source: 'livekit',
-      type: `livekit.${fact.type}`,
-      roomName: fact.room.name,
-      timeMs,
-      traceparent: currentTraceparent(),
-    } as const;
     try {
-      await log.append([toLivekitRecord(about, forLog(fact, id, createdAt))], appendTimeoutMs);
+      await log.append([toRecord(fact, id, createdAt)], appendTimeoutMs);
     } catch (error) {
       if (error instanceof RecordTooLargeError) {
         // It will never fit, however often LiveKit sends it: the sweep tells what it would have said.
