@@ -126,6 +126,26 @@ export const applyDecoded = async (store: ChunkStore, stretch: Stretch): Promise
   }
 };
 
+/** Counts what became of records, and logs what those on call should know. */
+const tell = ({ metrics, logger }: ProjectorDependencies, topic: string, { result, decoded }: Applied): void => {
+  if (result.kind === 'behind') return;
+  for (const [outcome, count] of Object.entries(result.counts)) metrics.facts.inc({ topic, outcome }, count);
+  for (const { skipped, isMisplaced, record } of decoded) {
+    const { content, origin } = record;
+    const { partition, offset } = origin;
+    if (skipped !== null) metrics.skipped.inc({ topic, reason: skipped });
+    if (isMisplaced) {
+      metrics.misplaced.inc({ topic });
+      const fields = { topic, partition, offset: offset.toString() };
+      logger.error(fields, 'producer uses another partitioner than murmur2');
+    }
+    if (content.kind !== 'dead') continue;
+    const { reason, message } = content.dead;
+    metrics.deadLetters.inc({ topic, reason });
+    logger.warn({ topic, partition, offset: offset.toString(), reason, message }, 'record became a dead letter');
+  }
+};
+
 /**
  * The handler of both topics: decodes a batch, applies it chunk by chunk, and says how far the database has come. A
  * failure that passes pauses the partition and resumes by timer; nothing is ever skipped. Another log than the one that
@@ -133,28 +153,6 @@ export const applyDecoded = async (store: ChunkStore, stretch: Stretch): Promise
  */
 export const createProjector = (dependencies: ProjectorDependencies): ((batch: LogBatch) => Promise<BatchOutcome>) => {
   const { store, projection, metrics, logger } = dependencies;
-
-  const observe = (decoded: readonly Decoded[], topic: string, result: ChunkResult): void => {
-    if (result.kind === 'behind') return;
-    for (const [outcome, count] of Object.entries(result.counts)) metrics.facts.inc({ topic, outcome }, count);
-    for (const { skipped, isMisplaced, record } of decoded) {
-      if (skipped !== null) metrics.skipped.inc({ topic, reason: skipped });
-      if (isMisplaced) {
-        metrics.misplaced.inc({ topic });
-        logger.error(
-          { topic, partition: record.origin.partition, offset: record.origin.offset.toString() },
-          'producer uses another partitioner than murmur2',
-        );
-      }
-      if (record.content.kind !== 'dead') continue;
-      const { reason, message } = record.content.dead;
-      metrics.deadLetters.inc({ topic, reason });
-      logger.warn(
-        { topic, partition: record.origin.partition, offset: record.origin.offset.toString(), reason, message },
-        'record became a dead letter',
-      );
-    }
-  };
 
   const applyRun = async (
     batch: LogBatch,
@@ -176,10 +174,11 @@ export const createProjector = (dependencies: ProjectorDependencies): ((batch: L
     };
     const run = () =>
       withSpan(`project ${topic}`, { attributes, links, isRoot: traces.size !== 1 }, async (span) => {
-        const { result, decoded: applied } = await applyDecoded(store, stretch);
+        const applied = await applyDecoded(store, stretch);
+        const { result } = applied;
         if (result.kind === 'applied')
           for (const [name, count] of Object.entries(result.counts)) span.setAttribute(`rt.${name}`, count);
-        observe(applied, topic, result);
+        tell(dependencies, topic, applied);
         return result;
       });
     // A chunk that one trace led to is a part of it; one of several only points to them.
