@@ -21,13 +21,6 @@ export interface WatchSettings {
   readonly lifeMs: number;
 }
 
-interface Watcher {
-  readonly caller: Caller;
-  readonly roomId: string;
-  /** Of the newest event that the caller has. */
-  readonly lastId: unknown;
-}
-
 const url = `${roomUrl}/events`;
 const operation = 'watch_room';
 /** A connection on which nothing is sent for 10 s is closed. */
@@ -96,6 +89,38 @@ const partsOf = ({ id, room, people }: Sight): readonly (string | Buffer)[] => [
   '\n\n',
 ];
 
+/** What is there to see, or why nothing. */
+const tryLook = (look: () => Promise<Sight>): Promise<Sight | ProblemCode> =>
+  look().catch((error: unknown) => {
+    if (error instanceof ProblemError) return error.code;
+    throw error;
+  });
+
+/** What is sent to whoever has seen `lastId`, until there is nothing to see any more or `signal` is given. */
+async function* watch(look: () => Promise<Sight>, lastId: unknown, lookEveryMs: number, signal: AbortSignal) {
+  let sentId = lastId;
+  // Something is sent at once, so that the caller sees the stream open.
+  let sentAtMs = Number.NEGATIVE_INFINITY;
+  while (!signal.aborted) {
+    const seen = await tryLook(look);
+    if (signal.aborted) return;
+    if (typeof seen === 'string' && problemStatus[seen] < 500) {
+      yield `event: end\ndata: ${JSON.stringify({ code: seen })}\n\n`;
+      return;
+    }
+    // What cannot be known now is no reason to end: the sight stays as it was.
+    const isNew = typeof seen !== 'string' && seen.id !== sentId;
+    if (isNew || performance.now() - sentAtMs > keepAliveEveryMs) {
+      if (isNew) {
+        yield* partsOf(seen);
+        sentId = seen.id;
+      } else yield ':\n\n';
+      sentAtMs = performance.now();
+    }
+    await delay(lookEveryMs, undefined, { signal }).catch(() => {});
+  }
+}
+
 /**
  * The whole sight of a room, whenever it differs from the one before, as server-sent events (WHATWG HTML, 9.2). The id
  * is that of the content: who comes again with the newest one is sent nothing, who missed something gets what is now.
@@ -111,17 +136,10 @@ export const registerWatch = (
   const readPeopleOnce = createPeopleReader(dependencies, lookEveryMs);
   const streams = new Map<AbortController, Caller['userId']>();
 
-  const look = async ({ caller, roomId }: Watcher): Promise<Sight> => {
+  const lookAs = async (caller: Caller, roomId: string): Promise<Sight> => {
     const seen = await decideView(dependencies, caller, roomId);
     return toSight(toRoomView(seen), await readPeopleOnce(seen.room));
   };
-
-  /** What is there to see, or why nothing. */
-  const tryLook = (watcher: Watcher): Promise<Sight | ProblemCode> =>
-    look(watcher).catch((error: unknown) => {
-      if (error instanceof ProblemError) return error.code;
-      throw error;
-    });
 
   /** @throws {ProblemError} where there are too many already */
   const assertMayOpen = (userId: string): void => {
@@ -148,38 +166,14 @@ export const registerWatch = (
     return leaving.signal;
   };
 
-  async function* watch(watcher: Watcher, signal: AbortSignal) {
-    let sentId = watcher.lastId;
-    // Something is sent at once, so that the caller sees the stream open.
-    let sentAtMs = Number.NEGATIVE_INFINITY;
-    while (!signal.aborted) {
-      const seen = await tryLook(watcher);
-      if (signal.aborted) return;
-      if (typeof seen === 'string' && problemStatus[seen] < 500) {
-        yield `event: end\ndata: ${JSON.stringify({ code: seen })}\n\n`;
-        return;
-      }
-      // What cannot be known now is no reason to end: the sight stays as it was.
-      const isNew = typeof seen !== 'string' && seen.id !== sentId;
-      if (isNew || performance.now() - sentAtMs > keepAliveEveryMs) {
-        if (isNew) {
-          yield* partsOf(seen);
-          sentId = seen.id;
-        } else yield ':\n\n';
-        sentAtMs = performance.now();
-      }
-      await delay(lookEveryMs, undefined, { signal }).catch(() => {});
-    }
-  }
-
   app.get(
     url,
     { onRequest: callerOnly, exposeHeadRoute: false, config: { operation } },
     async ({ params, user, headers }, reply) => {
       const { roomId } = readRequest(RoomRequest, { params }).params;
-      const watcher = { caller: user, roomId, lastId: headers['last-event-id'] };
+      const look = (): Promise<Sight> => lookAs(user, roomId);
       // A refusal now has a status. What was seen is not kept: a stream would hold it for as long as it lives.
-      await look(watcher);
+      await look();
       assertMayOpen(user.userId);
       const ending = open(user, reply);
       // Gone during that look: nothing will tell of it any more.
@@ -191,7 +185,7 @@ export const registerWatch = (
         'x-accel-buffering': 'no',
         connection: 'close',
       });
-      return reply.send(Readable.from(watch(watcher, ending)));
+      return reply.send(Readable.from(watch(look, headers['last-event-id'], lookEveryMs, ending)));
     },
   );
   refuseOtherMethods(app, url, ['GET']);
