@@ -3,6 +3,7 @@ import {
   type LivekitFact,
   type LivekitObserved,
   type LogPosition,
+  type RoomEvent,
   RoomId,
   toLogPosition,
   UserId,
@@ -36,6 +37,23 @@ const touchPair = (pairs: Map<string, Set<string>>, roomId: string, userId: stri
   const users = pairs.get(roomId);
   if (users === undefined) pairs.set(roomId, new Set([userId]));
   else users.add(userId);
+};
+
+const touchEvent = (touched: Touched, event: RoomEvent): void => {
+  const { subject } = event;
+  if (isUserEventType(event.type)) {
+    touched.users.add(subject);
+    return;
+  }
+  if (event.type === 'dead_letter.discarded') {
+    touched.letters.push(toLogPosition(event.data));
+    return;
+  }
+  touched.rooms.add(subject);
+  if (event.type === 'room.created' && event.data.members !== undefined) touched.wholeRooms.add(subject);
+  if (event.type === 'member.banned' || event.type === 'member.unbanned')
+    touchPair(touched.bans, subject, event.data.userId);
+  else if (event.data !== undefined && 'userId' in event.data) touchPair(touched.members, subject, event.data.userId);
 };
 
 /** Whom a fact of LiveKit's names, in the shape of a list. */
@@ -75,24 +93,9 @@ const touchRecord = (touched: Touched, { content, origin }: ChunkRecord): void =
       if (userId.success) touched.users.add(userId.data);
       return;
     }
-    case 'room_event': {
-      const { event } = content;
-      if (isUserEventType(event.type)) {
-        touched.users.add(event.subject);
-        return;
-      }
-      if (event.type === 'dead_letter.discarded') {
-        touched.letters.push(toLogPosition(event.data));
-        return;
-      }
-      touched.rooms.add(event.subject);
-      if (event.type === 'room.created' && event.data.members !== undefined) touched.wholeRooms.add(event.subject);
-      if (event.type === 'member.banned' || event.type === 'member.unbanned')
-        touchPair(touched.bans, event.subject, event.data.userId);
-      else if (event.data !== undefined && 'userId' in event.data)
-        touchPair(touched.members, event.subject, event.data.userId);
+    case 'room_event':
+      touchEvent(touched, content.event);
       return;
-    }
     case 'livekit':
       touchLive(touched, content.fact);
       return;
