@@ -49,6 +49,16 @@ const oneForAll = <T>(read: () => Promise<T>): (() => Promise<T>) => {
   };
 };
 
+/** Of one topic, by partition. */
+type Offsets = ReadonlyMap<number, bigint>;
+
+const isBehind = (lane: number, next: Offsets, ends: Offsets): boolean =>
+  (next.get(lane) ?? -1n) < (ends.get(lane) ?? 0n);
+
+/** The lanes of these keys that have not come as far as `ends` says. */
+const lanesBehind = (keys: readonly string[], next: Offsets, ends: Offsets): number[] =>
+  keys.map((key) => partitionOf(key, ends.size)).filter((lane) => isBehind(lane, next, ends));
+
 interface LaneGateOptions {
   /** The system's unless said. */
   readonly clock?: Pick<Clock, 'now' | 'delay'>;
@@ -62,13 +72,13 @@ export const createLaneGate = (
   { clock = systemClock, seen = new Map() }: LaneGateOptions = {},
 ): LaneGate => {
   /** Per partition, how far the log is known to go. */
-  let known: ReadonlyMap<number, bigint> | undefined;
+  let known: Offsets | undefined;
   /** Lanes that were waited for in vain, and those of them that somebody waits for. */
   const stalled = new Set<number>();
   const waitedFor = new Set<number>();
   let serving: string | undefined;
 
-  const readNext = async (): Promise<Map<number, bigint>> => {
+  const readNext = async (): Promise<Offsets> => {
     // As it was before: answers overtake each other, and what is applied while they are on their way.
     const before = new Map(seen);
     const positions = (await store.readPositions()).filter(({ topic }) => topic === topics.roomEvents);
@@ -86,17 +96,7 @@ export const createLaneGate = (
     return new Map(positions.map(({ partition, nextOffset }) => [partition, nextOffset]));
   };
 
-  const isBehind = (lane: number, next: ReadonlyMap<number, bigint>, ends: ReadonlyMap<number, bigint>): boolean =>
-    (next.get(lane) ?? -1n) < (ends.get(lane) ?? 0n);
-
-  /** The lanes of these keys that have not come as far as `ends` says. */
-  const lanesBehind = (
-    keys: readonly string[],
-    next: ReadonlyMap<number, bigint>,
-    ends: ReadonlyMap<number, bigint>,
-  ): number[] => keys.map((key) => partitionOf(key, ends.size)).filter((lane) => isBehind(lane, next, ends));
-
-  const readEnds = async (): Promise<Map<number, bigint>> =>
+  const readEnds = async (): Promise<Offsets> =>
     new Map((await log.bounds(topics.roomEvents)).map(({ partition, high }) => [partition, high]));
 
   /** For those who wait, and for those who begin with nothing known. */
@@ -114,7 +114,7 @@ export const createLaneGate = (
       const next = await readNext();
       known ??= ends;
       for (const lane of stalled) if (!isBehind(lane, next, ends)) stalled.delete(lane);
-      const lanesLeft = (at: ReadonlyMap<number, bigint>): number[] => [
+      const lanesLeft = (at: Offsets): number[] => [
         ...lanesBehind(keys, at, ends),
         ...[...ends.keys()].filter((lane) => isBehind(lane, at, known ?? ends) && isBehind(lane, at, ends)),
       ];
