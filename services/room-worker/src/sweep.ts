@@ -206,11 +206,11 @@ const hasTurn = ({ sid }: ListedSid, turn: number): boolean => {
 const listSids = async (
   { livekit, store, turn, clock }: SweepDependencies,
   room: LivekitRoom,
-): Promise<readonly ListedSid[] | null> => {
+): Promise<readonly ListedSid[]> => {
   const people = await livekit.listSids(room);
-  const ask = async (cause: string, isToAskAbout: (person: ListedSid) => boolean): Promise<void> => {
-    const identities = people?.filter((each) => isPerson(each) && isToAskAbout(each)).map(({ identity }) => identity);
-    await store.markIdentities(room.name, identities ?? [], { cause, causedAtMs: clock.now() });
+  const ask = (cause: string, isToAskAbout: (person: ListedSid) => boolean): Promise<void> => {
+    const identities = people.filter((each) => isPerson(each) && isToAskAbout(each)).map(({ identity }) => identity);
+    return store.markIdentities(room.name, identities, { cause, causedAtMs: clock.now() });
   };
   await ask('disguised_track', ({ tracks }) => tracks.some(isDisguised));
   await ask('round', (each) => hasTurn(each, turn));
@@ -233,7 +233,7 @@ const startListing = (dependencies: SweepDependencies, listed: ReadonlySet<strin
     silentSinceMs.set(roomId, sinceMs);
     return nowMs - sinceMs >= silentForMs && (await livekit.reviveRoom(roomId));
   };
-  const list = async (room: LivekitRoom): Promise<readonly ListedSid[] | null> => {
+  const list = async (room: LivekitRoom): Promise<readonly ListedSid[]> => {
     const people = await listSids(dependencies, room).catch(async (error: unknown) => {
       if (!isUnavailable(error) || !(await isGone(room.name))) throw error;
       return listSids(dependencies, room);
