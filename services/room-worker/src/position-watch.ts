@@ -89,8 +89,9 @@ const tellLag = async (
     const bounds = await log.bounds(topic);
     if (bounds.length !== partitionCounts.get(topic))
       throw new PartitionCountChangedError(`${topic} has ${bounds.length} partitions now`);
-    for (const { partition, high } of positions === undefined ? [] : bounds) {
-      const lag = high - (positions?.get(partitionName({ topic, partition })) ?? 0n);
+    if (positions === undefined) continue;
+    for (const { partition, high } of bounds) {
+      const lag = high - (positions.get(partitionName({ topic, partition })) ?? 0n);
       metrics.lag.set({ consumergroup, topic, partition: String(partition) }, Math.max(0, Number(lag)));
     }
   }
