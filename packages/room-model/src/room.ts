@@ -448,17 +448,8 @@ export const evolveRoom = (entities: RoomEntities, event: RoomEvent, origin: Ori
     case 'member.removed':
       return removeMember(entities, roomId, event.data, origin);
     case 'member.banned': {
-      const { userId, privilege, until, reason } = event.data;
-      const untilMs = toMs(until);
-      return changeBan(entities, {
-        roomId,
-        userId,
-        privilege,
-        untilMs,
-        isLifted: false,
-        reason: reason ?? null,
-        origin,
-      });
+      const { userId, privilege, until, reason = null } = event.data;
+      return changeBan(entities, { roomId, userId, privilege, untilMs: toMs(until), isLifted: false, reason, origin });
     }
     case 'member.unbanned': {
       const { userId, privilege } = event.data;
