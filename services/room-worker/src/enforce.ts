@@ -10,8 +10,6 @@ import {
   isSamePermission,
   loginEndOf,
   type Permissions,
-  type Request,
-  type RoomFacts,
   replacedBy,
   sessionOwner,
   signedOf,
@@ -128,7 +126,7 @@ const answerRoom = async (dependencies: EnforcementDependencies, mark: ClaimedMa
     // Also of an end by schedule: one that is moved to now was not told of before.
     const code = end === 'unknown_room' ? 'room_not_found' : 'room_closed';
     if (isRoomLive)
-      await tell(dependencies, { roomId }, { type: 'removed', code, ...said(room?.closingReason ?? null) });
+      await notify(dependencies, { roomId }, { type: 'removed', code, ...said(room?.closingReason ?? null) });
     return (await livekit.deleteRoom(roomId)) ? settled('room_deleted', end) : settled('absent', end);
   }
   const participants = await livekit.listParticipants(roomId);
@@ -140,15 +138,9 @@ const answerRoom = async (dependencies: EnforcementDependencies, mark: ClaimedMa
   const closesAtMs = room?.closesAtMs ?? null;
   if (closesAtMs === null || !isRoomLive) return settled('asked_each');
   if (participants.length > 0 && closesAtMs - nowMs <= closingNoticeMs)
-    await tell(dependencies, { roomId }, { type: 'closing', closesAt: new Date(closesAtMs).toISOString() });
+    await notify(dependencies, { roomId }, { type: 'closing', closesAt: new Date(closesAtMs).toISOString() });
   return settled('asked_each', '', nextMoment(closesAtMs, closingNoticeMs, nowMs));
 };
-
-const tell = (
-  { livekit, clock, metrics }: EnforcementDependencies,
-  to: { readonly roomId: string; readonly identity?: string },
-  notice: Notice,
-): Promise<void> => notify({ livekit, clock, metrics }, to, notice);
 
 const said = (reason: string | null) => (reason === null ? {} : { reason });
 
@@ -178,7 +170,7 @@ const assertGone = async (
 };
 
 const remove = async (dependencies: EnforcementDependencies, whom: Present, { code, message }: Why): Promise<void> => {
-  await tell(dependencies, whom, { type: 'removed', code, ...said(message) });
+  await notify(dependencies, whom, { type: 'removed', code, ...said(message) });
   const isRemoved = await dependencies.livekit.removeParticipant(whom.roomId, whom.identity);
   if (!isRemoved) await assertGone(dependencies, whom);
 };
@@ -251,18 +243,6 @@ const enforce = async (
   return settled('removed', verdict.reason);
 };
 
-/** What is asked about somebody who is inside. */
-const stayOf = (
-  { identity }: Mark,
-  present: ListedParticipant,
-  { room, userId, deviceId }: { room: RoomFacts | null; userId: string; deviceId: string | null },
-): Request => ({
-  purpose: 'stay',
-  identity,
-  loginEndsAtMs: loginEndOf(present),
-  dueIdentity: room === null ? identity : identityOf(room, userId, deviceId),
-});
-
 /**
  * Makes LiveKit agree about one identity. LiveKit's state is read before the facts: its calls name an identity, not a
  * session, and whoever was rightfully added again meanwhile must be judged by the newer facts.
@@ -277,7 +257,9 @@ const answerIdentity = async (dependencies: EnforcementDependencies, mark: Claim
   if (userId === null) return settled('observed', 'not_ours');
   const judge = async (): Promise<Verdict> => {
     const { facts, nowMs } = await readOne(store, { roomId, userId, loginId });
-    const verdict = authorise(facts, stayOf(mark, present, { room: facts.room, userId, deviceId }), nowMs);
+    const dueIdentity = facts.room === null ? identity : identityOf(facts.room, userId, deviceId);
+    const request = { purpose: 'stay', identity, dueIdentity, loginEndsAtMs: loginEndOf(present) } as const;
+    const verdict = authorise(facts, request, nowMs);
     const replaced = verdict.kind === 'allow' ? replacedBy(facts, userId, identity) : [];
     if (replaced.length > 0) await store.markIdentities(roomId, replaced, mark);
     return verdict;
@@ -345,7 +327,7 @@ const carryOutEdge = async (dependencies: EnforcementDependencies, edge: Claimed
         observeRemoval(dependencies, edge);
       } else {
         await livekit.muteTrack(roomId, identity, trackSid);
-        await tell(dependencies, edge, { type: 'muted', trackSid, ...said(reason) });
+        await notify(dependencies, edge, { type: 'muted', trackSid, ...said(reason) });
       }
       metrics.answers.inc({ action: edge.kind, reason: 'requested' });
       logger.info({ room: roomId, identity, kind: edge.kind }, 'order carried out');
