@@ -319,8 +319,8 @@ export const mutants: readonly Mutant[] = [
     edits: [
       {
         path: 'services/room-worker/src/enforce.ts',
-        from: 'if (present.tracks.some(isDisguised)) {',
-        to: 'if (present.tracks.length > 32) {',
+        from: 'if (!present.tracks.some(isDisguised)) return agree',
+        to: 'if (present.tracks.length <= 32) return agree',
       },
     ],
     caughtBy: {
@@ -363,12 +363,12 @@ export const mutants: readonly Mutant[] = [
     edits: [
       {
         path: 'services/room-worker/src/enforce.ts',
-        from: 'if (!(await gate.hasReachedKnown([roomId]))) return later;\n    answer',
-        to: 'answer',
+        from: 'return (await gate.hasReachedKnown([roomId])) ? readOne',
+        to: 'return true ? readOne',
       },
       {
         path: 'services/room-worker/src/enforce.ts',
-        from: "    if (end !== 'room_closed' && !(await gate.hasReachedKnown([roomId]))) return later;\n",
+        from: "  if (end !== 'room_closed' && !(await gate.hasReachedKnown([roomId]))) return later;\n",
         to: '',
       },
     ],

@@ -3,6 +3,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { isDisguised, type Notice } from '@realtime-service/contracts';
 import { type ListedParticipant, LivekitError, type RoomService } from '@realtime-service/livekit';
 import {
+  type Allowed,
   authorise,
   endOf,
   identityOf,
@@ -98,48 +99,72 @@ const nextMoment = (closesAtMs: number, closingNoticeMs: number, nowMs: number):
   return nowMs < noticeAtMs ? noticeAtMs : closesAtMs;
 };
 
-/**
- * Makes LiveKit agree about one room: one that is over ends in one call; of others every identity is asked about. The
- * question about a live room with a schedule is kept until the schedule has something to do.
- */
-const answerRoom = async (dependencies: EnforcementDependencies, mark: ClaimedMark): Promise<Answer> => {
-  const { store, livekit, gate, unknownRooms, closingNoticeMs } = dependencies;
-  const { roomId } = mark;
-  let answer = await readOne(store, { roomId });
-  if (answer.facts.room === null) {
-    if (!(await gate.isCaughtUp([roomId]))) return later;
-    // Read again: only what is absent after the lane was seen caught up is absent.
-    answer = await readOne(store, { roomId });
-  } else if (endOf(answer.facts.room, answer.nowMs) === 'schedule_over') {
-    // An older state may not know yet that the end was put off.
-    if (!(await gate.hasReachedKnown([roomId]))) return later;
-    answer = await readOne(store, { roomId });
-  }
-  const { isRoomLive, nowMs } = answer;
+/** The facts about a room, read when they are fresh enough for what they say; null where they are not yet. */
+const readRoom = async ({ store, gate }: EnforcementDependencies, roomId: string): Promise<FactsAnswer | null> => {
+  const answer = await readOne(store, { roomId });
   const { room } = answer.facts;
-  if (room === null && unknownRooms === 'observe') return settled('observed', 'unknown_room');
-  const end = room === null ? 'unknown_room' : endOf(room, nowMs);
-  if (end !== null) {
-    // As before a removal; a closed room stays closed.
-    if (end !== 'room_closed' && !(await gate.hasReachedKnown([roomId]))) return later;
-    assertInTime(dependencies, mark);
-    // Also of an end by schedule: one that is moved to now was not told of before.
-    const code = end === 'unknown_room' ? 'room_not_found' : 'room_closed';
-    if (isRoomLive)
-      await notify(dependencies, { roomId }, { type: 'removed', code, ...said(room?.closingReason ?? null) });
-    return (await livekit.deleteRoom(roomId)) ? settled('room_deleted', end) : settled('absent', end);
-  }
+  // Read again: only what is absent after the lane was seen caught up is absent.
+  if (room === null) return (await gate.isCaughtUp([roomId])) ? readOne(store, { roomId }) : null;
+  if (endOf(room, answer.nowMs) !== 'schedule_over') return answer;
+  // An older state may not know yet that the end was put off.
+  return (await gate.hasReachedKnown([roomId])) ? readOne(store, { roomId }) : null;
+};
+
+/** Ends a room in one call. */
+const endRoom = async (
+  dependencies: EnforcementDependencies,
+  mark: ClaimedMark,
+  { facts: { room }, isRoomLive }: FactsAnswer,
+  end: 'unknown_room' | 'room_closed' | 'schedule_over',
+): Promise<Answer> => {
+  const { livekit, gate } = dependencies;
+  const { roomId } = mark;
+  // As before a removal; a closed room stays closed.
+  if (end !== 'room_closed' && !(await gate.hasReachedKnown([roomId]))) return later;
+  assertInTime(dependencies, mark);
+  // Also of an end by schedule: one that is moved to now was not told of before.
+  const code = end === 'unknown_room' ? 'room_not_found' : 'room_closed';
+  if (isRoomLive)
+    await notify(dependencies, { roomId }, { type: 'removed', code, ...said(room?.closingReason ?? null) });
+  return (await livekit.deleteRoom(roomId)) ? settled('room_deleted', end) : settled('absent', end);
+};
+
+/**
+ * Asks about every identity in a room that goes on. The question about a live one with a schedule is kept until the
+ * schedule has something to do.
+ */
+const askAboutEach = async (
+  dependencies: EnforcementDependencies,
+  mark: ClaimedMark,
+  closesAtMs: number | null,
+  { isRoomLive, nowMs }: FactsAnswer,
+): Promise<Answer> => {
+  const { store, livekit, closingNoticeMs } = dependencies;
+  const { roomId } = mark;
   const participants = await livekit.listParticipants(roomId);
   await store.markIdentities(
     roomId,
     participants.map(({ identity }) => identity),
     mark,
   );
-  const closesAtMs = room?.closesAtMs ?? null;
   if (closesAtMs === null || !isRoomLive) return settled('asked_each');
   if (participants.length > 0 && closesAtMs - nowMs <= closingNoticeMs)
     await notify(dependencies, { roomId }, { type: 'closing', closesAt: new Date(closesAtMs).toISOString() });
   return settled('asked_each', '', nextMoment(closesAtMs, closingNoticeMs, nowMs));
+};
+
+/** Makes LiveKit agree about one room: one that is over ends, of others every identity is asked about. */
+const answerRoom = async (dependencies: EnforcementDependencies, mark: ClaimedMark): Promise<Answer> => {
+  const answer = await readRoom(dependencies, mark.roomId);
+  if (answer === null) return later;
+  const { room } = answer.facts;
+  if (room === null) {
+    if (dependencies.unknownRooms === 'observe') return settled('observed', 'unknown_room');
+    return endRoom(dependencies, mark, answer, 'unknown_room');
+  }
+  const end = endOf(room, answer.nowMs);
+  if (end !== null) return endRoom(dependencies, mark, answer, end);
+  return askAboutEach(dependencies, mark, room.closesAtMs, answer);
 };
 
 const said = (reason: string | null) => (reason === null ? {} : { reason });
@@ -154,6 +179,12 @@ interface Present {
   readonly identity: string;
   readonly participantSid: string;
 }
+
+const presentOf = ({ roomId, identity }: Mark, { sid }: ListedParticipant): Present => ({
+  roomId,
+  identity,
+  participantSid: sid,
+});
 
 /**
  * LiveKit looks into a store of its own for whom it is told to remove or to change. Somebody who came anew while the
@@ -198,6 +229,33 @@ const announcementOf = (present: ListedParticipant, permissions: Permissions): A
   };
 };
 
+/** Sees to it that somebody who may stay has just the rights of today, and that others are told of them. */
+const agree = async (
+  dependencies: EnforcementDependencies,
+  mark: ClaimedMark,
+  present: ListedParticipant,
+  { permissions, changesAtMs }: Allowed,
+): Promise<Answer> => {
+  const { store, livekit } = dependencies;
+  const wanted = toParticipantPermission(permissions);
+  // What was noted by an earlier claim may have been done, or done and overtaken.
+  const noted = mark.announcement?.data.participantSid === present.sid ? mark.announcement : null;
+  const isAgreed = isSamePermission(wanted, present.permission);
+  if (isAgreed && noted === null) return settled('agreed', '', changesAtMs);
+  const rights = announcementOf(present, permissions);
+  const isNoted = isDeepStrictEqual(noted?.data.permissions, rights?.data.permissions);
+  const announcement = isNoted ? noted : rights;
+  if (isAgreed) return { ...settled('agreed', '', changesAtMs), announcement };
+  if (announcement !== null && !(await store.noteAnnouncement(mark, announcement)))
+    throw new Error('the claim ended before LiveKit was asked');
+  assertInTime(dependencies, mark);
+  if (!(await livekit.setPermission(mark.roomId, mark.identity, wanted))) {
+    await assertGone(dependencies, presentOf(mark, present));
+    return settled('absent');
+  }
+  return { ...settled('permissions_set', '', changesAtMs), announcement };
+};
+
 /** Carries out a verdict about somebody who is inside. */
 const enforce = async (
   dependencies: EnforcementDependencies,
@@ -205,42 +263,21 @@ const enforce = async (
   present: ListedParticipant,
   verdict: Verdict,
 ): Promise<Answer> => {
-  const { store, livekit, unknownRooms } = dependencies;
-  const { roomId, identity } = mark;
-  const whom = { roomId, identity, participantSid: present.sid };
   assertInTime(dependencies, mark);
   if (verdict.kind === 'allow') {
-    if (present.tracks.some(isDisguised)) {
-      await remove(dependencies, whom, disguise);
-      return settled('removed', 'disguised_track');
-    }
-    const { permissions, changesAtMs } = verdict;
-    const wanted = toParticipantPermission(permissions);
-    // What was noted by an earlier claim may have been done, or done and overtaken.
-    const noted = mark.announcement?.data.participantSid === present.sid ? mark.announcement : null;
-    const isAgreed = isSamePermission(wanted, present.permission);
-    if (isAgreed && noted === null) return settled('agreed', '', changesAtMs);
-    const rights = announcementOf(present, permissions);
-    const isNoted = isDeepStrictEqual(noted?.data.permissions, rights?.data.permissions);
-    const announcement = isNoted ? noted : rights;
-    if (isAgreed) return { ...settled('agreed', '', changesAtMs), announcement };
-    if (announcement !== null && !(await store.noteAnnouncement(mark, announcement)))
-      throw new Error('the claim ended before LiveKit was asked');
-    assertInTime(dependencies, mark);
-    if (!(await livekit.setPermission(roomId, identity, wanted))) {
-      await assertGone(dependencies, whom);
-      return settled('absent');
-    }
-    return { ...settled('permissions_set', '', changesAtMs), announcement };
+    if (!present.tracks.some(isDisguised)) return agree(dependencies, mark, present, verdict);
+    await remove(dependencies, presentOf(mark, present), disguise);
+    return settled('removed', 'disguised_track');
   }
+  const { reason } = verdict;
   // The room's own question ends it, in one call: also for whoever came in just before.
-  if (verdict.reason === 'room_closed' || verdict.reason === 'schedule_over') {
-    await store.markIdentities(roomId, [''], mark);
-    return settled('asked_room', verdict.reason);
+  if (reason === 'room_closed' || reason === 'schedule_over') {
+    await dependencies.store.markIdentities(mark.roomId, [''], mark);
+    return settled('asked_room', reason);
   }
-  if (verdict.reason === 'unknown_room' && unknownRooms === 'observe') return settled('observed', verdict.reason);
-  await remove(dependencies, whom, verdict);
-  return settled('removed', verdict.reason);
+  if (reason === 'unknown_room' && dependencies.unknownRooms === 'observe') return settled('observed', reason);
+  await remove(dependencies, presentOf(mark, present), verdict);
+  return settled('removed', reason);
 };
 
 /**
