@@ -18,7 +18,7 @@ const retiredSchema = 'realtime_retired';
  */
 export const rebuiltTables = ['rooms', 'members', 'users', 'ended_logins', 'bans', 'applied_facts'] as const;
 
-const servingTables = rebuiltTables.map((name) => `public.${name}`).join(', ');
+const servingTables = rebuiltTables.map((name) => `public.${name}`);
 
 /** The longest that a swap keeps the tables from being read before its commit, waiting for them and renaming them. */
 const heldTimeoutMs = 200;
@@ -62,7 +62,7 @@ const readShape = async (client: Client | Pool): Promise<string> => {
           union all select relname, concat_ws(' ', conname, pg_get_constraintdef(held.oid))
             from replaced join pg_constraint as held on conrelid = replaced.oid)
       select md5(string_agg(concat_ws(' ', name, part), ', ' order by name, part)) || ' ${countingRule}' as shape from parts`,
-    [rebuiltTables.map((name) => `public.${name}`)],
+    [servingTables],
   );
   return rows[0]?.shape ?? '';
 };
@@ -189,7 +189,7 @@ export interface SwapOptions {
 
 /** One statement: timeouts would count anew for each of several, and for each table that one of them waits for. */
 const moveTablesSql = `do $$ begin
-  lock table ${servingTables};
+  lock table ${servingTables.join(', ')};
   ${rebuiltTables
     .map(
       (name) => `alter table public.${name} set schema ${retiredSchema};
@@ -245,7 +245,7 @@ export const swapRebuild = async (
     );
     if (!(await caughtUp())) return undefined;
     // A migration that came after the comparison would be undone. Readers are kept from nothing.
-    await client.query(`lock table ${servingTables} in share update exclusive mode`);
+    await client.query(`lock table ${servingTables.join(', ')} in share update exclusive mode`);
     await assertUpToDate(client);
     await assertNothingRests(client);
     await assertSameLog(client, topic);
@@ -280,7 +280,7 @@ export const readTableUsers = async (pool: Pool): Promise<string[]> => {
           round(extract(epoch from clock_timestamp() - coalesce(xact_start, backend_start)))) as who
         from pg_locks join pg_stat_activity using (pid)
         where relation = any($1::regclass[]) and granted and clock_timestamp() - xact_start > interval '200 ms'`,
-    [rebuiltTables.map((name) => `public.${name}`)],
+    [servingTables],
   );
   return rows.map(({ who }) => who);
 };
