@@ -293,10 +293,10 @@ describe('each doubt is one', () => {
 });
 
 describe('a dead letter that is retried', () => {
-  /** A log whose record at offset 1 was a dead letter, retried at its end. */
-  const retried = (lost: Extract<Told, { kind: 'fact' }>, before: Told[], after: Told[]) => {
+  /** A log whose record after `before` was a dead letter, retried at its end. `unread`: what could not be read then. */
+  const retried = (lost: Extract<Told, { kind: 'fact' }>, before: Told[], after: Told[], unread?: object) => {
     const { type, data, subject } = lost.event;
-    const set = fold([...before, dead(type, data, { key: subject }), ...after]);
+    const set = fold([...before, dead(type, unread ?? data, { key: subject }), ...after]);
     const original = originOf({ ...lost.at, offset: before.length });
     let end = before.length + after.length;
     const again = (): number => {
@@ -323,7 +323,14 @@ describe('a dead letter that is retried', () => {
     expect([...set.suspects.values()]).toMatchObject([{ cause: { offset: 1n }, origin: { offset: 3n } }]);
   });
 
-  test.each<{ why: string; lost: Told; before: Told[]; after: Told[]; seen: (set: WorkingSet) => unknown }>([
+  test.each<{
+    why: string;
+    lost: Told;
+    unread?: object;
+    before: Told[];
+    after: Told[];
+    seen: (set: WorkingSet) => unknown;
+  }>([
     {
       why: 'a removal before the person was added again',
       lost: removed('u7'),
@@ -366,9 +373,49 @@ describe('a dead letter that is retried', () => {
       after: [fact('user.enabled', { userId: 'u7' })],
       seen: (set) => set.users.get('u7'),
     },
-  ])('changes nothing that is newer: $why', ({ lost: told, before, after, seen }) => {
+    {
+      why: 'a ban whose privilege could not be read, before it was lifted',
+      lost: banned('u7', 'join'),
+      unread: { userId: 'u7', privilege: 'dance' },
+      before: [],
+      after: [fact('member.unbanned', { userId: 'u7', privilege: 'join' })],
+      seen: (set) => banIn(set, 'u7', 'join'),
+    },
+    {
+      why: 'a higher role of an older sequence',
+      lost: fact('member.updated', { userId: 'u7', role: 'host' }, { sequence: '3' }),
+      before: [added('u7', 'listener', { sequence: '9' })],
+      after: [],
+      seen: (set) => memberIn(set, 'u7'),
+    },
+    {
+      why: 'a removal of an older sequence',
+      lost: fact('member.removed', { userId: 'u7' }, { sequence: '3' }),
+      before: [added('u7', 'listener', { sequence: '9' })],
+      after: [],
+      seen: (set) => memberIn(set, 'u7'),
+    },
+    {
+      why: 'full state of an older sequence',
+      lost: fact(
+        'room.created',
+        { access: 'authenticated', members: [{ userId: 'u7', role: 'host' }] },
+        { sequence: '3' },
+      ),
+      before: [fact('room.created', {}, { sequence: '9' }), removed('u7')],
+      after: [],
+      seen: (set) => [roomIn(set), memberIn(set, 'u7')],
+    },
+    {
+      why: 'a disabled user of an older sequence',
+      lost: fact('user.disabled', { userId: 'u7' }, { sequence: '3' }),
+      before: [fact('user.enabled', { userId: 'u7' }, { sequence: '9' })],
+      after: [],
+      seen: (set) => set.users.get('u7'),
+    },
+  ])('changes nothing that is newer: $why', ({ lost: told, unread, before, after, seen }) => {
     const untouched = fold([...before, dead(undefined, undefined, { key: null }), ...after]);
-    const { set } = retried(lost(told), before, after);
+    const { set } = retried(lost(told), before, after, unread);
     expect(seen(set)).toBeDefined();
     expect(seen(set)).toEqual(seen(untouched));
     expect(isSuspect(set, 'u7')).toBe(false);

@@ -150,11 +150,20 @@ const evolveRowByRow = (entities: RoomEntities, event: RoomEvent, origin: Origin
   ];
 };
 
-/** Whether it was this retry that ended the letter's doubt about what it says: nothing since has decided that. */
-const wasInDoubt = (entities: RoomEntities, event: RoomEvent, origin: Origin, retriedAt: LogPosition): boolean =>
+/** Whether only names were told since: they lifted the entity above the letter, and left its doubt to this retry. */
+const wereNamesToldSince = (
+  entities: RoomEntities,
+  event: RoomEvent,
+  origin: Origin,
+  retriedAt: LogPosition,
+): boolean =>
   doubtedBy({ key: event.subject, type: event.type, data: event.data }).some((about) => {
-    const doubt = entities.suspects.get(keyOfSuspect({ ...about, cause: origin }));
-    return doubt?.isHealed === true && isSamePlace(doubt.origin, retriedAt);
+    const { scope, roomId, userId } = about;
+    if (scope !== 'header' && scope !== 'member') return false;
+    const stored = scope === 'header' ? entities.rooms.get(roomId) : entities.members.get(keyOf(roomId, userId));
+    const doubt = entities.suspects.get(keyOfSuspect({ scope, cause: origin }));
+    const isAbove = stored !== undefined && !isLaterInLog(origin, stored.origin);
+    return isAbove && doubt?.isHealed === true && isSamePlace(doubt.origin, retriedAt);
   });
 
 /** Names have been told since, and have lifted their entity above the letter: what it says of them counts no more. */
@@ -205,7 +214,7 @@ export const evolveRetried = (
     return stored === null || !isElsewhere(stored) || takesRights(event.type, change);
   };
   const changes = evolveRowByRow(entities, event, origin).filter(counts);
-  if (changes.length > 0 || !wasInDoubt(entities, event, origin, retriedAt)) return changes;
+  if (changes.length > 0 || !wereNamesToldSince(entities, event, origin, retriedAt)) return changes;
   const { topic, partition, offset } = retriedAt;
   const late = { ...origin, topic, partition, offset, sequence: null };
   return evolveRoom(entities, withoutNames(entities, event), late).filter(countsLate);
