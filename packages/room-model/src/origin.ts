@@ -43,3 +43,9 @@ export const isNewer = (incoming: Origin, stored: Version | null): boolean => {
  */
 export const following = (incoming: Origin, stored: Version | null): Origin =>
   incoming.sequence === null && stored !== null ? { ...incoming, sequence: stored.sequence } : incoming;
+
+/** The same of a row that keeps versions of several things, each without a provenance of its own. */
+export const versionAfter = (incoming: Origin, stored: Version | null): Version => {
+  const { topic, partition, offset, sequence } = following(incoming, stored);
+  return { topic, partition, offset, sequence };
+};

@@ -637,7 +637,7 @@ describe('properties', () => {
     const contentOf = (told: readonly Told[]) => {
       const set = fold(told.map((each): Told => ({ ...each, at: { sequence: each.at.sequence ?? '' } })));
       const versionOf = ({ origin, ...row }: { readonly origin: { readonly sequence: bigint | null } | null }) => [
-        row,
+        { ...row, decided: undefined },
         origin?.sequence,
       ];
       return {

@@ -11,7 +11,7 @@ import {
   type RoomSettings,
   toLogPosition,
 } from '@realtime-service/contracts';
-import { following, isLaterInLog, isNewer, isSamePlace, type Origin, type Version } from './origin.ts';
+import { following, isLaterInLog, isNewer, isSamePlace, type Origin, type Version, versionAfter } from './origin.ts';
 
 export interface RoomHeader {
   readonly roomId: string;
@@ -30,6 +30,8 @@ export interface RoomHeader {
   readonly closingReason: string | null;
   /** The last full state of the members: an older fact brings in nobody whom it left out. Null where there was none. */
   readonly membersTold: Version | null;
+  /** Of the last fact that said more than a name: a dead letter that is retried counts where it stands above that. */
+  readonly decided: Version | null;
   readonly origin: Origin | null;
 }
 
@@ -44,6 +46,8 @@ export interface Member {
   readonly isRemoved: boolean;
   /** For people. */
   readonly removalReason: string | null;
+  /** As a room's; of a tombstone, too, an update that it left without effect. */
+  readonly decided: Version;
   readonly origin: Origin;
 }
 
@@ -153,6 +157,7 @@ export const unknownRoom = (roomId: string): RoomHeader => ({
   isLocked: false,
   closingReason: null,
   membersTold: null,
+  decided: null,
   origin: null,
 });
 
@@ -166,7 +171,10 @@ const patchTime = (value: string | null | undefined, current: number | null): nu
   value === undefined ? current : toMs(value ?? undefined);
 
 /** What creations and updates say of a room. */
-type ToldFields = Omit<RoomHeader, 'roomId' | 'state' | 'isLocked' | 'closingReason' | 'membersTold' | 'origin'>;
+type ToldFields = Omit<
+  RoomHeader,
+  'roomId' | 'state' | 'isLocked' | 'closingReason' | 'membersTold' | 'decided' | 'origin'
+>;
 
 const createdHeader = (
   roomId: string,
@@ -216,6 +224,13 @@ const harmlessFields = new Set(['userId', 'displayName', 'name', 'reason']);
 /** Whether an update says nothing that a doubt could be about: it raises none, and ends none. */
 export const isHarmless = (update: object): boolean => Object.keys(update).every((field) => harmlessFields.has(field));
 
+/** Below every record of its partition: what a row has that only a name has made. */
+const nothingDecided = ({ topic, partition }: Origin): Version => ({ topic, partition, offset: -1n, sequence: null });
+
+/** What an update has decided after it: a harmless one nothing more. */
+const decidedBy = (update: object, origin: Origin, before: Version | null): Version =>
+  isHarmless(update) ? (before ?? nothingDecided(origin)) : versionAfter(origin, before);
+
 const withoutHealing = (changes: readonly RoomChange[]): RoomChange[] =>
   changes.filter(({ entity }) => entity !== 'suspect');
 
@@ -251,8 +266,9 @@ const changeHeader = (
   const stored = entities.rooms.get(roomId) ?? unknownRoom(roomId);
   if (!isNewer(origin, stored.origin)) return [];
   const state = stored.state === 'closed' ? 'closed' : 'open';
+  const versions = { decided: versionAfter(origin, stored.decided), origin: following(origin, stored.origin) };
   return [
-    { entity: 'room', row: { ...stored, state, ...change(stored), origin: following(origin, stored.origin) } },
+    { entity: 'room', row: { ...stored, state, ...versions, ...change(stored) } },
     ...heal(entities, { scope: 'header', roomId }, origin),
   ];
 };
@@ -286,6 +302,7 @@ const addMember = (entities: RoomEntities, roomId: string, data: MemberData, ori
     permissions: data.permissions ?? null,
     isRemoved: false,
     removalReason: null,
+    decided: versionAfter(origin, stored?.decided ?? null),
     origin: following(origin, stored?.origin ?? null),
   };
   if (stored === undefined || isNewer(origin, stored.origin)) return memberChange(entities, added);
@@ -307,7 +324,13 @@ const updateMember = (
   origin: Origin,
 ): RoomChange[] => {
   const stored = entities.members.get(keyOf(roomId, data.userId));
-  if (stored !== undefined && (stored.isRemoved || !isNewer(origin, stored.origin))) return [];
+  if (stored !== undefined && !isNewer(origin, stored.origin)) return [];
+  const decided = decidedBy(data, origin, stored?.decided ?? null);
+  // Brings nobody back; but an older addition that is retried would be without what this says.
+  if (stored?.isRemoved) {
+    const isNews = !isHarmless(data) && isNewer(origin, stored.decided);
+    return isNews ? [{ entity: 'member', row: { ...stored, decided } }] : [];
+  }
   const role = data.role ?? stored?.role ?? null;
   // With an addition still to come, null would be taken for what was not said, and that addition would give them again.
   const cleared = role === null ? {} : null;
@@ -319,6 +342,7 @@ const updateMember = (
     permissions: patch<PermissionOverrides | null>(data.permissions, stored?.permissions ?? null, cleared),
     isRemoved: false,
     removalReason: null,
+    decided,
     origin: following(origin, stored?.origin ?? null),
   });
 };
@@ -337,6 +361,7 @@ const removeMember = (
     ...stored,
     isRemoved: true,
     removalReason: reason ?? null,
+    decided: versionAfter(origin, stored?.decided ?? null),
     origin: following(origin, stored?.origin ?? null),
   });
 };
@@ -369,12 +394,6 @@ export const evolveFullState = (
   return [...withoutHealing(changes), ...healRoom(entities, roomId, origin)];
 };
 
-/** What a header keeps of full state: the version that the room's members have from then on. */
-export const toldBy = (origin: Origin, before: Version | null): Version => {
-  const { topic, partition, offset, sequence } = following(origin, before);
-  return { topic, partition, offset, sequence };
-};
-
 const createRoom = (
   entities: RoomEntities,
   roomId: string,
@@ -384,7 +403,7 @@ const createRoom = (
   const { members } = data;
   const header = changeHeader(entities, roomId, origin, (stored) => ({
     ...createdHeader(roomId, data, stored),
-    membersTold: members === undefined ? stored.membersTold : toldBy(origin, stored.membersTold),
+    membersTold: members === undefined ? stored.membersTold : versionAfter(origin, stored.membersTold),
   }));
   if (members === undefined) return header;
   if (header.length > 0) return [...withoutHealing(header), ...evolveFullState(entities, roomId, members, origin)];
@@ -432,7 +451,10 @@ export const evolveRoom = (entities: RoomEntities, event: RoomEvent, origin: Ori
     case 'room.created':
       return createRoom(entities, roomId, event.data, origin);
     case 'room.updated': {
-      const change = (stored: RoomHeader): Partial<RoomHeader> => updatedHeader(event.data, stored);
+      const change = (stored: RoomHeader): Partial<RoomHeader> => ({
+        ...updatedHeader(event.data, stored),
+        decided: decidedBy(event.data, origin, stored.decided),
+      });
       return updated(event.data, changeHeader(entities, roomId, origin, change));
     }
     case 'room.locked':

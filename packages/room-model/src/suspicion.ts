@@ -9,7 +9,7 @@ import {
   RoomId,
   UserId,
 } from '@realtime-service/contracts';
-import { isLaterInLog, isSamePlace, type Origin } from './origin.ts';
+import { isLaterInLog, type Origin, versionAfter } from './origin.ts';
 import {
   type Doubted,
   doubted,
@@ -18,9 +18,10 @@ import {
   isHarmless,
   keyOf,
   keyOfSuspect,
+  type Member,
   type RoomChange,
   type RoomEntities,
-  toldBy,
+  type RoomHeader,
 } from './room.ts';
 
 /** Whether a fact of this type can take a right away. The compiler keeps the table complete. */
@@ -97,28 +98,30 @@ export const suspectsOf = (fact: UnreadableFact, entities: RoomEntities, origin:
     .map((row) => ({ entity: 'suspect', row }));
 };
 
-/** Where the entity stands that a change is about; null where the fold itself sees to order. */
-const placeOf = (entities: RoomEntities, { entity, row }: RoomChange): LogPosition | null => {
+/** What a change must stand above to count; nothing where the fold itself sees to order. */
+const placesOf = (entities: RoomEntities, { entity, row }: RoomChange): LogPosition[] => {
+  const known = (...places: readonly (LogPosition | null | undefined)[]): LogPosition[] =>
+    places.filter((place) => place !== null && place !== undefined);
   switch (entity) {
     case 'room': {
       const stored = entities.rooms.get(row.roomId);
       const isOnlyTold = row.origin === stored?.origin && row.membersTold !== stored?.membersTold;
-      return (isOnlyTold ? stored?.membersTold : stored?.origin) ?? null;
+      return isOnlyTold ? known(stored?.membersTold) : known(stored?.origin, stored?.decided);
     }
     case 'member': {
       const stored = entities.members.get(keyOf(row.roomId, row.userId));
-      // Of whom nothing is known, full state has said that they are no member.
-      return stored?.origin ?? entities.rooms.get(row.roomId)?.membersTold ?? null;
+      // Of whom nothing is known, and of tombstones, full state has said that they are no member.
+      return known(stored?.origin, stored?.decided, entities.rooms.get(row.roomId)?.membersTold);
     }
     case 'ban':
-      return entities.bans.get(keyOf(row.roomId, row.userId, row.privilege))?.origin ?? null;
+      return known(entities.bans.get(keyOf(row.roomId, row.userId, row.privilege))?.origin);
     case 'user':
-      return entities.users.get(row.userId)?.origin ?? null;
+      return known(entities.users.get(row.userId)?.origin);
     case 'suspect':
-      return row.cause;
+      return [row.cause];
     case 'login':
     case 'edge':
-      return null;
+      return [];
   }
 };
 
@@ -134,6 +137,9 @@ const onlyTakesRights: ReadonlySet<RoomEventType> = new Set([
 const takesRights = (type: RoomEventType, { entity, row }: RoomChange): boolean =>
   entity === 'member' ? row.isRemoved : entity !== 'suspect' && onlyTakesRights.has(type);
 
+const isElsewhere = (left: LogPosition, right: LogPosition): boolean =>
+  left.topic !== right.topic || left.partition !== right.partition;
+
 /**
  * A header that stands above full state has not overtaken it: that was a dead letter, and counts at its own place. It
  * stays as it is, but for where that is.
@@ -143,79 +149,65 @@ const evolveRowByRow = (entities: RoomEntities, event: RoomEvent, origin: Origin
   const header = entities.rooms.get(event.subject);
   if (members === undefined || header === undefined || isLaterInLog(origin, header.origin))
     return evolveRoom(entities, event, origin);
-  const membersTold = toldBy(origin, header.membersTold);
+  const membersTold = versionAfter(origin, header.membersTold);
   return [
     { entity: 'room', row: { ...header, membersTold } },
     ...evolveFullState(entities, event.subject, members, origin),
   ];
 };
 
-/** Whether only names were told since: they lifted the entity above the letter, and left its doubt to this retry. */
-const wereNamesToldSince = (
-  entities: RoomEntities,
-  event: RoomEvent,
-  origin: Origin,
-  retriedAt: LogPosition,
-): boolean =>
-  doubtedBy({ key: event.subject, type: event.type, data: event.data }).some((about) => {
-    const { scope, roomId, userId } = about;
-    if (scope !== 'header' && scope !== 'member') return false;
-    const stored = scope === 'header' ? entities.rooms.get(roomId) : entities.members.get(keyOf(roomId, userId));
-    const doubt = entities.suspects.get(keyOfSuspect({ scope, cause: origin }));
-    const isAbove = stored !== undefined && !isLaterInLog(origin, stored.origin);
-    return isAbove && doubt?.isHealed === true && isSamePlace(doubt.origin, retriedAt);
-  });
+/** A row as what decides left it, where that or a name since stands above the letter. */
+const asDecided = <T extends RoomHeader | Member>(row: T, letter: LogPosition): T => {
+  const { decided, origin } = row;
+  if (decided === null || origin === null || (isLaterInLog(letter, origin) && isLaterInLog(letter, decided)))
+    return row;
+  return { ...row, origin: { ...origin, ...decided } };
+};
 
-/** Names have been told since, and have lifted their entity above the letter: what it says of them counts no more. */
-const withoutNames = (entities: RoomEntities, event: RoomEvent): RoomEvent => {
-  switch (event.type) {
-    case 'member.updated': {
-      const { displayName: _, ...data } = event.data;
-      return { ...event, data };
-    }
-    case 'room.updated': {
-      const { name: _, ...data } = event.data;
-      return { ...event, data };
-    }
-    case 'room.created': {
-      const name = entities.rooms.get(event.subject)?.name ?? undefined;
-      return { ...event, data: { ...event.data, ...(name !== undefined && { name }) } };
-    }
-    default:
-      return event;
+/** A room as a letter finds it: names that were told since lift nothing above it. */
+const asDecidedBefore = (entities: RoomEntities, roomId: string, letter: LogPosition): RoomEntities => {
+  const { bans, users, logins, suspects } = entities;
+  const header = entities.rooms.get(roomId);
+  const members = [...entities.membersOf(roomId)].map((member) => asDecided(member, letter));
+  return {
+    rooms: new Map(header && [[roomId, asDecided(header, letter)]]),
+    members: new Map(members.map((member) => [keyOf(roomId, member.userId), member])),
+    membersOf: () => members,
+    doubtsAbout: (entity) => entities.doubtsAbout(entity),
+    doubtsIn: (room) => entities.doubtsIn(room),
+    ...{ bans, users, logins, suspects },
+  };
+};
+
+/** Names that were told since stay, and so does where they stand. */
+const withNames = (entities: RoomEntities, change: RoomChange, letter: LogPosition): RoomChange => {
+  if (change.entity === 'room') {
+    const stored = entities.rooms.get(change.row.roomId);
+    if (stored === undefined || isLaterInLog(letter, stored.origin)) return change;
+    return { entity: 'room', row: { ...change.row, name: stored.name, origin: stored.origin } };
   }
+  if (change.entity === 'member') {
+    const stored = entities.members.get(keyOf(change.row.roomId, change.row.userId));
+    if (stored === undefined || isLaterInLog(letter, stored.origin)) return change;
+    return { entity: 'member', row: { ...change.row, displayName: stored.displayName, origin: stored.origin } };
+  }
+  return change;
 };
 
 /**
  * Folds a dead letter that has become readable, with its own place as provenance and version: it changes only entities
- * whose position is below that place, whatever the fold would merge in its own order. Where the entity's last fact, or
- * what left the doubt, stands in another partition, nothing tells which came first: then it may take rights away, and
- * give none.
- *
- * Where the entity stands above that place, and yet the doubt lasted until the retry, only names were told since, which
- * decide about no rights: what it says of rights counts from the retry on. The letter's own doubts have been settled
- * by then.
+ * of which what decides stands below that place, whatever the fold would merge in its own order. Where the entity's
+ * last fact, or what left the doubt, stands in another partition, nothing tells which came first: then it may take
+ * rights away, and give none. Names decide about no rights: those that were told since stay, and shield nothing else.
  */
-export const evolveRetried = (
-  entities: RoomEntities,
-  event: RoomEvent,
-  origin: Origin,
-  retriedAt: LogPosition,
-): RoomChange[] => {
-  const isElsewhere = ({ topic, partition }: LogPosition): boolean =>
-    topic !== origin.topic || partition !== origin.partition;
-  const counts = (change: RoomChange): boolean => {
-    const stored = placeOf(entities, change);
-    return stored !== null && isElsewhere(stored) ? takesRights(event.type, change) : isLaterInLog(origin, stored);
-  };
-  const countsLate = (change: RoomChange): boolean => {
-    if (change.entity === 'suspect') return counts(change);
-    const stored = placeOf(entities, change);
-    return stored === null || !isElsewhere(stored) || takesRights(event.type, change);
-  };
-  const changes = evolveRowByRow(entities, event, origin).filter(counts);
-  if (changes.length > 0 || !wereNamesToldSince(entities, event, origin, retriedAt)) return changes;
-  const { topic, partition, offset } = retriedAt;
-  const late = { ...origin, topic, partition, offset, sequence: null };
-  return evolveRoom(entities, withoutNames(entities, event), late).filter(countsLate);
+export const evolveRetried = (entities: RoomEntities, event: RoomEvent, origin: Origin): RoomChange[] => {
+  const isRename = (event.type === 'member.updated' || event.type === 'room.updated') && isHarmless(event.data);
+  const before = isRename ? entities : asDecidedBefore(entities, event.subject, origin);
+  const counts = (change: RoomChange): boolean =>
+    placesOf(before, change).every((place) =>
+      isElsewhere(place, origin) ? takesRights(event.type, change) : isLaterInLog(origin, place),
+    );
+  return evolveRowByRow(before, event, origin)
+    .filter(counts)
+    .map((change) => withNames(entities, change, origin));
 };

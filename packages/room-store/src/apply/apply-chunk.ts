@@ -64,7 +64,7 @@ const evolve = (set: WorkingSet, record: ChunkRecord, nowMs: number): (RoomChang
     case 'room_event':
       return retriedBy === undefined
         ? evolveRoom(set, content.event, origin)
-        : evolveRetried(set, content.event, origin, retriedBy.origin);
+        : evolveRetried(set, content.event, origin);
     case 'livekit':
       return evolvePresence(set, content.fact, recordedAtMs, nowMs);
     case 'dead':

@@ -10,6 +10,7 @@ import type {
   User,
   Version,
 } from '@realtime-service/room-model';
+import { isSamePlace, versionAfter } from '@realtime-service/room-model';
 import type { Client } from './database.ts';
 import { send } from './statement.ts';
 
@@ -93,6 +94,19 @@ const readVersion = ({ offset, sequence, ...at }: StoredVersion): Version => ({
   sequence: sequence === null ? null : BigInt(sequence),
 });
 
+/** Null where it is the row's own version, as in most rows, and in those of releases that did not tell them apart. */
+const decidedColumn: Column<Pick<RoomHeader, 'decided' | 'origin'>> = column(
+  'decided',
+  'jsonb',
+  ({ decided, origin }) =>
+    decided === null || (origin !== null && isSamePlace(decided, origin) && decided.sequence === origin.sequence)
+      ? null
+      : JSON.stringify(toStoredVersion(decided)),
+);
+
+const readDecided = (row: Row): Version =>
+  row.decided === null ? versionAfter(readOrigin(row), null) : readVersion(row.decided as StoredVersion);
+
 export const roomTable = table<RoomHeader>({
   name: 'rooms',
   key: ['room_id'],
@@ -109,6 +123,7 @@ export const roomTable = table<RoomHeader>({
     column('settings', 'jsonb', (row) => JSON.stringify(row.settings)),
     column('is_locked', 'boolean', (row) => row.isLocked),
     column('closing_reason', 'text', (row) => row.closingReason),
+    decidedColumn,
     column('members_told', 'jsonb', ({ membersTold }) => membersTold && JSON.stringify(toStoredVersion(membersTold))),
     ...originColumns,
   ],
@@ -125,6 +140,7 @@ export const roomTable = table<RoomHeader>({
     settings: row.settings as RoomHeader['settings'],
     isLocked: row.is_locked as boolean,
     closingReason: row.closing_reason as string | null,
+    decided: row.event_id === null ? null : readDecided(row),
     membersTold: row.members_told === null ? null : readVersion(row.members_told as StoredVersion),
     origin: row.event_id === null ? null : readOrigin(row),
   }),
@@ -141,6 +157,7 @@ export const memberTable = table<Member>({
     column('permissions', 'jsonb', (row) => (row.permissions === null ? null : JSON.stringify(row.permissions))),
     column('is_removed', 'boolean', (row) => row.isRemoved),
     column('removal_reason', 'text', (row) => row.removalReason),
+    decidedColumn,
     ...originColumns,
   ],
   read: (row) => ({
@@ -151,6 +168,7 @@ export const memberTable = table<Member>({
     permissions: row.permissions as Member['permissions'],
     isRemoved: row.is_removed as boolean,
     removalReason: row.removal_reason as string | null,
+    decided: readDecided(row),
     origin: readOrigin(row),
   }),
 });

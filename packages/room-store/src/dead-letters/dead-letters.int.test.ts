@@ -33,6 +33,10 @@ const anyEvent: fc.Arbitrary<RoomEvent> = fc.oneof(
   fc
     .constantFrom('ann', 'bob')
     .map((userId): RoomEvent => ({ type: 'member.updated', subject: room, data: { userId, displayName: 'new' } })),
+  fc
+    .constantFrom('ann', 'bob')
+    .map((userId): RoomEvent => ({ type: 'member.updated', subject: room, data: { userId, role: 'host' } })),
+  fc.constant<RoomEvent>({ type: 'room.updated', subject: room, data: { name: 'Retro' } }),
   fc.constant<RoomEvent>({ type: 'room.locked', subject: room, data: undefined }),
   fc.constant(created(room)),
   fc.subarray(['ann', 'bob']).map(

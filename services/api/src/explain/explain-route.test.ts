@@ -33,6 +33,7 @@ const member = {
   permissions: { publishSources: ['camera' as const] },
   isRemoved: false,
   removalReason: null,
+  decided: origin,
   origin,
 };
 const nothing: Provenance = {

@@ -1,0 +1,4 @@
+-- Where the last fact stands that said more of a room or a member than a name, and its version. Null where that is the
+-- row's own, and where none was kept: `realtime rebuild` fills it from the log.
+alter table rooms add column decided jsonb;
+alter table members add column decided jsonb;
