@@ -682,6 +682,11 @@ describe('a dead letter that is retried', () => {
       expect(evolveRetried(set, stranger.event, originOf({ offset: 0 }))).toEqual([]);
     });
 
+    test('an addition, where full state was retried before it and the header stands in another partition', () => {
+      const { set } = retried(lost(told), [fact('room.created', {}, { partition: 1 }), dead('member.added', {})], []);
+      expect(evolveRetried(set, stranger.event, originOf({ offset: 1 }))).toEqual([]);
+    });
+
     test('but one who was added after it', () => {
       const { set } = retried(stranger, [told], [renamed]);
       expect(memberIn(set, 'u9')).toMatchObject({ role: 'host', origin: { offset: 1n } });

@@ -9,7 +9,7 @@ import {
   RoomId,
   UserId,
 } from '@realtime-service/contracts';
-import { isLaterInLog, type Origin, versionAfter } from './origin.ts';
+import { isLaterInLog, isNewer, type Origin, versionAfter } from './origin.ts';
 import {
   type Doubted,
   doubted,
@@ -140,14 +140,18 @@ const takesRights = (type: RoomEventType, { entity, row }: RoomChange): boolean 
 const isElsewhere = (left: LogPosition, right: LogPosition): boolean =>
   left.topic !== right.topic || left.partition !== right.partition;
 
+/** Whether a letter stands above a header of its own partition, or a newer one of another has overtaken it. */
+const mayChange = ({ origin }: RoomHeader, letter: Origin): boolean =>
+  isLaterInLog(letter, origin) && (origin === null || !isElsewhere(letter, origin) || !isNewer(letter, origin));
+
 /**
  * A header that stands above full state has not overtaken it: that was a dead letter, and counts at its own place. It
- * stays as it is, but for where that is.
+ * stays as it is, but for where that is; so does one of another partition.
  */
 const evolveRowByRow = (entities: RoomEntities, event: RoomEvent, origin: Origin): RoomChange[] => {
   const members = event.type === 'room.created' ? event.data.members : undefined;
   const header = entities.rooms.get(event.subject);
-  if (members === undefined || header === undefined || isLaterInLog(origin, header.origin))
+  if (members === undefined || header === undefined || mayChange(header, origin))
     return evolveRoom(entities, event, origin);
   const membersTold = versionAfter(origin, header.membersTold);
   return [
