@@ -226,6 +226,15 @@ describe('a room event becomes the rows that it changes', () => {
       then: (set) => expect(memberIn(set, 'u7')).toMatchObject({ isRemoved: true, role: 'speaker' }),
     },
     {
+      type: 'member.added that an update of a removed member overtook counts for nothing: it would be without the update',
+      given: [
+        removed('u7', { sequence: '1' }),
+        fact('member.updated', { userId: 'u7', role: 'listener' }, { sequence: '3' }),
+        added('u7', 'host', { sequence: '2' }),
+      ],
+      then: (set) => expect(memberIn(set, 'u7')).toMatchObject({ isRemoved: true, role: null }),
+    },
+    {
       type: 'member.removed leaves a tombstone',
       given: [added('u7', 'speaker'), removed('u7')],
       then: (set) =>

@@ -305,6 +305,8 @@ const addMember = (entities: RoomEntities, roomId: string, data: MemberData, ori
     decided: versionAfter(origin, stored?.decided ?? null),
     origin: following(origin, stored?.origin ?? null),
   };
+  // What an update said of somebody who was removed by then is not kept, but overtakes as any other.
+  if (stored?.isRemoved && !isNewer(origin, stored.decided)) return [];
   if (stored === undefined || isNewer(origin, stored.origin)) return memberChange(entities, added);
   // The update overtook the addition: what it said stays, what it did not say comes from here.
   if (stored.role === null && !stored.isRemoved)
@@ -326,7 +328,7 @@ const updateMember = (
   const stored = entities.members.get(keyOf(roomId, data.userId));
   if (stored !== undefined && !isNewer(origin, stored.origin)) return [];
   const decided = decidedBy(data, origin, stored?.decided ?? null);
-  // Brings nobody back; but an older addition that is retried would be without what this says.
+  // Brings nobody back; but an older addition would be without what this says.
   if (stored?.isRemoved) {
     const isNews = !isHarmless(data) && isNewer(origin, stored.decided);
     return isNews ? [{ entity: 'member', row: { ...stored, decided } }] : [];
