@@ -315,6 +315,7 @@ const addMember = (entities: RoomEntities, roomId: string, data: MemberData, ori
       role: data.role,
       displayName: stored.displayName ?? added.displayName,
       permissions: stored.permissions ?? added.permissions,
+      decided: isNewer(origin, stored.decided) ? added.decided : stored.decided,
     });
   return [];
 };
@@ -371,18 +372,9 @@ const removeMember = (
 /** A room's `sequence` says nothing about its members: among theirs, the log's order decides. */
 const asMemberOrigin = (origin: Origin): Origin => ({ ...origin, sequence: null });
 
-const replaceMembers = (
-  entities: RoomEntities,
-  roomId: string,
-  named: ReadonlyMap<string, MemberData>,
-  origin: Origin,
-): RoomChange[] => {
-  const unnamed = [...entities.membersOf(roomId)].filter(({ userId, isRemoved }) => !named.has(userId) && !isRemoved);
-  return [
-    ...unnamed.flatMap(({ userId }) => removeMember(entities, roomId, { userId }, origin)),
-    ...[...named.values()].flatMap((member) => addMember(entities, roomId, member, origin)),
-  ];
-};
+/** Of several entries about one person the last counts. */
+const byUser = (members: readonly MemberData[]): ReadonlyMap<string, MemberData> =>
+  new Map(members.map((member) => [member.userId, member]));
 
 /** Full state of a room's members, which settles every doubt about the room, too. */
 export const evolveFullState = (
@@ -391,8 +383,13 @@ export const evolveFullState = (
   members: readonly MemberData[],
   origin: Origin,
 ): RoomChange[] => {
-  const named = new Map(members.map((member) => [member.userId, member]));
-  const changes = replaceMembers(entities, roomId, named, asMemberOrigin(origin));
+  const named = byUser(members);
+  const unnamed = [...entities.membersOf(roomId)].filter(({ userId, isRemoved }) => !named.has(userId) && !isRemoved);
+  const memberOrigin = asMemberOrigin(origin);
+  const changes = [
+    ...unnamed.flatMap(({ userId }) => removeMember(entities, roomId, { userId }, memberOrigin)),
+    ...[...named.values()].flatMap((member) => addMember(entities, roomId, member, memberOrigin)),
+  ];
   return [...withoutHealing(changes), ...healRoom(entities, roomId, origin)];
 };
 
@@ -411,8 +408,7 @@ const createRoom = (
   if (header.length > 0) return [...withoutHealing(header), ...evolveFullState(entities, roomId, members, origin)];
   if (!isNewer(origin, entities.rooms.get(roomId)?.membersTold ?? null)) return [];
   // Overtaken by a newer header: it is no full state any more, but a person it alone names is still a fact.
-  const named = new Map(members.map((member) => [member.userId, member]));
-  return [...named.values()]
+  return [...byUser(members).values()]
     .filter(({ userId }) => !entities.members.has(keyOf(roomId, userId)))
     .flatMap((member) => addMember(entities, roomId, member, asMemberOrigin(origin)));
 };

@@ -390,6 +390,16 @@ describe('a dead letter that is retried', () => {
       seen: (set) => memberIn(set, 'u7'),
     },
     {
+      why: 'a higher role, before an addition that a name had overtaken',
+      lost: fact('member.updated', { userId: 'u7', role: 'host' }, { sequence: '1' }),
+      before: [],
+      after: [
+        fact('member.updated', { userId: 'u7', displayName: 'Ann' }, { sequence: '3' }),
+        added('u7', 'listener', { sequence: '2' }),
+      ],
+      seen: (set) => memberIn(set, 'u7'),
+    },
+    {
       why: 'a removal of an older sequence',
       lost: fact('member.removed', { userId: 'u7' }, { sequence: '3' }),
       before: [added('u7', 'listener', { sequence: '9' })],

@@ -104,8 +104,11 @@ const decidedColumn: Column<Pick<RoomHeader, 'decided' | 'origin'>> = column(
       : JSON.stringify(toStoredVersion(decided)),
 );
 
-const readDecided = (row: Row): Version =>
-  row.decided === null ? versionAfter(readOrigin(row), null) : readVersion(row.decided as StoredVersion);
+const readVersions = (row: Row): { readonly decided: Version; readonly origin: Origin } => {
+  const origin = readOrigin(row);
+  const decided = row.decided === null ? versionAfter(origin, null) : readVersion(row.decided as StoredVersion);
+  return { decided, origin };
+};
 
 export const roomTable = table<RoomHeader>({
   name: 'rooms',
@@ -140,9 +143,8 @@ export const roomTable = table<RoomHeader>({
     settings: row.settings as RoomHeader['settings'],
     isLocked: row.is_locked as boolean,
     closingReason: row.closing_reason as string | null,
-    decided: row.event_id === null ? null : readDecided(row),
     membersTold: row.members_told === null ? null : readVersion(row.members_told as StoredVersion),
-    origin: row.event_id === null ? null : readOrigin(row),
+    ...(row.event_id === null ? { decided: null, origin: null } : readVersions(row)),
   }),
 });
 
@@ -168,8 +170,7 @@ export const memberTable = table<Member>({
     permissions: row.permissions as Member['permissions'],
     isRemoved: row.is_removed as boolean,
     removalReason: row.removal_reason as string | null,
-    decided: readDecided(row),
-    origin: readOrigin(row),
+    ...readVersions(row),
   }),
 });
 
