@@ -252,6 +252,23 @@ test('a process that ends, ends its streams', async () => {
   expect(await ended).toBeUndefined();
 });
 
+test('a process that ends opens no stream, for whoever asked before either', async () => {
+  given();
+  const answer = Promise.withResolvers<void>();
+  api.facts.answer = answer.promise;
+  const asked = watch();
+  await vi.waitFor(() => expect(api.facts.asked).toBe(1));
+  const closed = api.app.close();
+  await vi.waitFor(() => expect(api.app.server.listening).toBe(false));
+  answer.resolve();
+  const { response } = await asked;
+  expect(response.status).toBe(503);
+  expect(response.headers.get('retry-after')).toBe('1');
+  expect(Problem.parse(await response.json()).code).toBe('overloaded');
+  api.app.server.closeAllConnections();
+  await closed;
+});
+
 describe('whoever reads slowly', () => {
   /** Takes a kilobyte now and then of an event that no buffer holds. */
   const watchSlowly = async (authorization: string) => {

@@ -135,14 +135,16 @@ export const registerWatch = (
   const { lookEveryMs, maxStreams, maxStreamsPerPerson, lifeMs } = settings;
   const readPeopleOnce = createPeopleReader(dependencies, lookEveryMs);
   const streams = new Map<AbortController, Caller['userId']>();
+  let isEnding = false;
 
   const lookAs = async (caller: Caller, roomId: string): Promise<Sight> => {
     const seen = await decideView(dependencies, caller, roomId);
     return toSight(toRoomView(seen), await readPeopleOnce(seen.room));
   };
 
-  /** @throws {ProblemError} where there are too many already */
+  /** @throws {ProblemError} where there are too many already, and once the process ends: nothing would end it then */
   const assertMayOpen = (userId: string): void => {
+    if (isEnding) throw new ProblemError('overloaded', { reason: 'ending' });
     if (streams.size >= maxStreams) throw new ProblemError('overloaded', { reason: 'streams' });
     const own = streams.values().filter((watching) => watching === userId);
     if ([...own].length >= maxStreamsPerPerson)
@@ -190,6 +192,7 @@ export const registerWatch = (
   );
   refuseOtherMethods(app, url, ['GET']);
   app.addHook('preClose', async () => {
+    isEnding = true;
     for (const stream of streams.keys()) stream.abort();
   });
 };
