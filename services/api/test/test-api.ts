@@ -3,6 +3,7 @@ import { type Facts, type Member, type RoomFacts, type Seats, unknownRoom } from
 import type { FactsAnswer, KeptRecord, Login, PresentPerson } from '@realtime-service/room-store';
 import { createLogger } from '@realtime-service/telemetry';
 import type { FastifyInstance } from 'fastify';
+import { vi } from 'vitest';
 import { type ApiDependencies, createApp } from '../src/app.ts';
 import { ApiSettings } from '../src/config.ts';
 import { createTokenSigner } from '../src/join/sign-token.ts';
@@ -207,6 +208,21 @@ export const startTestApi = async (
     close: async () => {
       await app.close();
       await keyServer.close();
+    },
+  };
+};
+
+/** As if the process had been paused for as long as no answer of LiveKit takes, while a room is made. */
+export const standStill = ({ made }: TestApi): Disposable => {
+  const clock = vi.spyOn(performance, 'now');
+  const making = vi.spyOn(made, 'push').mockImplementation(() => {
+    clock.mockReturnValue(performance.now() + 5_001);
+    return 0;
+  });
+  return {
+    [Symbol.dispose]: () => {
+      clock.mockRestore();
+      making.mockRestore();
     },
   };
 };

@@ -5,7 +5,7 @@ import { AccessToken } from 'livekit-server-sdk';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { livekitToken, type TokenChanges } from '../../test/livekit-token.ts';
 import { rawRequest, readAnswer } from '../../test/raw-request.ts';
-import { at, livekitKey, type Situation, startTestApi, type TestApi } from '../../test/test-api.ts';
+import { at, livekitKey, type Situation, standStill, startTestApi, type TestApi } from '../../test/test-api.ts';
 
 const otherKey = { apiKey: 'webhooks', secret: 'another-secret-of-thirty-two-characters' };
 const strangersKey = { apiKey: 'stranger', secret: 'a-secret-that-is-none-of-our-secrets' };
@@ -368,6 +368,12 @@ describe('503', () => {
     given({ isRoomLive: true });
     fail();
     await expectRefusal(ask(inQuery(signed())), 503, reason);
+  });
+
+  test('this process stood still while the room was made', async () => {
+    given();
+    using _pause = standStill(api);
+    await expectRefusal(ask(inQuery(signed())), 503, 'decision_too_old');
   });
 
   test('seats cannot be counted', async () => {

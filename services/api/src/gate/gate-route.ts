@@ -2,7 +2,7 @@ import { problemStatus } from '@realtime-service/contracts';
 import type { LivekitKey } from '@realtime-service/livekit';
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler } from 'fastify';
 import { assertCurrent } from '../freshness.ts';
-import { decideEntry } from '../join/decide-join.ts';
+import { assertFresh, decideEntry } from '../join/decide-join.ts';
 import { type JoinDependencies, nameOf } from '../join/join-route.ts';
 import type { MakeRoom } from '../join/make-room.ts';
 import { ProblemError, refuseOtherMethods } from '../problem.ts';
@@ -78,6 +78,7 @@ export const registerGate = (
     const entrant = { ...person, roomId, takeOver: false };
     const admission = await decideEntry(dependencies.store, entrant).catch(refuseEntry);
     await ensureRoom(dependencies, roomId);
+    assertFresh(admission);
     const { identity, verdict } = admission;
     const { metadata, attributes } = claims;
     const { permissions, role } = verdict;

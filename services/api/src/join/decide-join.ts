@@ -34,7 +34,18 @@ export interface Admission {
   readonly identity: string;
   readonly verdict: Allowed;
   readonly isRoomLive: boolean;
+  /** When the facts were asked for, milliseconds by a clock that nobody sets. */
+  readonly askedAtMs: number;
 }
+
+/** Longer than the store and LiveKit may take together: what is later comes of a process that stood still. */
+const countsForMs = 5_000;
+
+/** @throws {ProblemError} 503 where a token would rest on what was decided before this process stood still */
+export const assertFresh = ({ askedAtMs }: Admission): void => {
+  if (performance.now() - askedAtMs > countsForMs)
+    throw new ProblemError('store_unavailable', { reason: 'decision_too_old' });
+};
 
 const roomFullRetryAfterSeconds = 5;
 
@@ -67,6 +78,7 @@ export const decideEntry = async (
   check?: (admission: Admission) => void,
 ): Promise<Admission> => {
   const { roomId, userId, deviceId, takeOver, loginEndsAtMs } = entrant;
+  const askedAtMs = performance.now();
   const first = await fromStore(store.readFacts(entrant));
   const { facts, isRoomLive } = first;
   const identity = identityOf(facts.room ?? unknownRoom(roomId), userId, deviceId);
@@ -75,12 +87,13 @@ export const decideEntry = async (
   const verdict = allowedBy(decide(first), first.nowMs);
   // Nobody is allowed into a room that is not there.
   const room = facts.room as RoomFacts;
-  const admission = { room, identity, verdict, isRoomLive };
+  const admission = { room, identity, verdict, isRoomLive, askedAtMs };
   check?.(admission);
   if (!needsSeat(room)) return admission;
 
+  const askedAgainAtMs = performance.now();
   const seated = await fromStore(store.takeSeat({ ...entrant, identity }, decide));
-  return { ...admission, verdict: allowedBy(seated.verdict, seated.answer.nowMs) };
+  return { ...admission, verdict: allowedBy(seated.verdict, seated.answer.nowMs), askedAtMs: askedAgainAtMs };
 };
 
 /**

@@ -2,7 +2,7 @@ import { encodeAtLeast, JoinResponse, Problem, topics } from '@realtime-service/
 import { attributes, roles, toVideoGrant } from '@realtime-service/room-model';
 import { decodeJwt } from 'jose';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { at, livekitKey, type Situation, startTestApi, type TestApi } from '../../test/test-api.ts';
+import { at, livekitKey, type Situation, standStill, startTestApi, type TestApi } from '../../test/test-api.ts';
 
 let api: TestApi;
 let bearer: string;
@@ -451,6 +451,14 @@ describe('503: no token without a fresh decision', () => {
     api.failing.livekit = true;
     await expectTryAgain('livekit_unavailable');
   });
+  test.each([{}, { maxParticipants: 2 }])(
+    'this process stood still while the room was made, though it is live: %j',
+    async (room) => {
+      given({ room, isRoomLive: true });
+      using _pause = standStill(api);
+      await expectTryAgain('store_unavailable');
+    },
+  );
 });
 
 test('reasons are counted, and no id is a label', async () => {

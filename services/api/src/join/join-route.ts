@@ -6,7 +6,7 @@ import type { Caller } from '../authenticate.ts';
 import { assertCurrent, type Freshness } from '../freshness.ts';
 import type { ApiMetrics } from '../metrics.ts';
 import { ProblemError, refuseOtherMethods, traceIdOf } from '../problem.ts';
-import { type Admission, decideJoin, type EntryStore } from './decide-join.ts';
+import { type Admission, assertFresh, decideJoin, type EntryStore } from './decide-join.ts';
 import { type AskedJoin, readJoin } from './join-request.ts';
 import type { MakeRoom } from './make-room.ts';
 import { maxLivekitTokenLength, type SignedToken, type SignToken } from './sign-token.ts';
@@ -44,6 +44,7 @@ export const registerJoin = (
       assertCurrent(freshness, asked.roomId, caller.userId);
       const admission = await decideJoin(dependencies.store, caller, asked);
       await ensureRoom(dependencies, asked, admission);
+      assertFresh(admission);
       const name = nameOf(asked.participant_name, admission);
       const { token, expiresAt } = sign(dependencies, { caller, asked, admission, name });
       const { role, permissions } = admission.verdict;
