@@ -295,6 +295,17 @@ describe('a log that is away', () => {
     expect(freshness.isCurrent(ours, theirUser)).toBe(false);
   });
 
+  test('leaves unknown since when that waits which is found once it is back', async () => {
+    await second({ high: 5n, applied: 5n });
+    isLogAway = true;
+    await secondsPass(12);
+    isLogAway = false;
+    await second({ high: 6n });
+    expect(freshness.isCurrent(ours, theirUser)).toBe(false);
+    await second({ high: 7n, applied: 6n });
+    expect(freshness.isCurrent(ours, theirUser)).toBe(true);
+  });
+
   test('is known again when it is back', async () => {
     isLogAway = true;
     await second();

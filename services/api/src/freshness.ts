@@ -19,9 +19,9 @@ const pollEveryMs = 20;
 const firstLookWithinMs = 2_000;
 export interface Freshness {
   /**
-   * False while the room's partition or the person's is older than the limit, or is behind where the first look found
-   * the log to end; while a topic was grown and that is not confirmed, where any partition is. What is not known is no
-   * reason to refuse.
+   * False while the room's partition or the person's is older than the limit, or is behind where a first look found the
+   * log to end: at all, or for longer than that. While a topic was grown and that is not confirmed, where any partition
+   * is. What is not known is no reason to refuse.
    */
   readonly isCurrent: (roomId: string, userId: string) => boolean;
   /** Waits up to a second until the projection has applied these positions. False when it has not. */
@@ -62,6 +62,8 @@ export const createFreshness = ({
 }: FreshnessOptions): Freshness => {
   const progresses = new Map<string, PartitionProgress>();
   const partitionCounts = new Map<string, number>();
+  /** When a topic's end was read last. */
+  const lookedAtMs = new Map<string, number>();
   const stopping = new AbortController();
   let isLogKnown = false;
   let looking: Promise<unknown> | undefined;
@@ -96,11 +98,14 @@ export const createFreshness = ({
   const readHigh = async (topic: string): Promise<void> => {
     const appliedBefore = new Map(progresses.values().map((progress) => [progress, progress.applied]));
     const partitions = await bounds(topic);
-    const isFirst = !partitionCounts.has(topic);
+    const nowMs = now();
+    // After a start, or a time in which the log was away or this process stood still.
+    const isFirst = nowMs - (lookedAtMs.get(topic) ?? -Infinity) > maxAgeMs + lookEveryMs;
+    lookedAtMs.set(topic, nowMs);
     partitionCounts.set(topic, partitions.length);
     for (const { partition, high } of partitions) {
       const progress = progressOf({ topic, partition });
-      progress.noteHigh(high, appliedBefore.get(progress) ?? 0n, { nowMs: now(), isFirst });
+      progress.noteHigh(high, appliedBefore.get(progress) ?? 0n, { nowMs, isFirst });
     }
   };
 

@@ -7,7 +7,7 @@ const maxUnreached = 600;
 interface Observation {
   high: bigint;
   readonly seenAtMs: number;
-  /** Found at the first look, so that nobody knows since when it waits; or applied once, and gone by a restore. */
+  /** Found at a first look, so that nobody knows since when it waits; or applied once, and gone by a restore. */
   readonly isFromBefore: boolean;
 }
 
