@@ -209,7 +209,8 @@ export const routes: readonly Route[] = [
     description:
       'CloudEvents over HTTP: structured, batch (at most 1,000) or binary (`ce-*` headers). All or nothing: when any event is ' +
       'bad, none is appended, and the answer names the first hundred faults. After a 503 send the same events with ' +
-      'the same ids again; repeats change nothing. Facts about facts (`participant.kick_requested`, ' +
+      'the same ids again; repeats change nothing. Two events of a batch with one id must be the same fact. ' +
+      'Facts about facts (`participant.kick_requested`, ' +
       '`track.mute_requested`, `dead_letter.*`) need the scope `realtime:ops`, all others `realtime:publish`.',
     scopes: ['realtime:publish', 'realtime:ops'],
     headers: Object.fromEntries(

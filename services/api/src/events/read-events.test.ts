@@ -39,3 +39,15 @@ test('a thousand faults of one event of a batch do not hide behind each other', 
   expect(faults?.slice(0, 2)).toMatchObject([{ path: '/0/type' }, { path: '/1/data/members/0/userId' }]);
   expect(faults?.slice(100)).toEqual([cut]);
 });
+
+test('an id that another event of the batch has is a fault, unless it is the same fact again', () => {
+  const event = (changes: object) => ({ ...unknownType, type: 'room.locked', ...changes });
+  const [first, later] = [event({ time: '2026-03-01T12:00:00Z' }), event({ time: '2026-03-01T12:00:01Z' })];
+  expect(faultsOf([first, later, event({ source: '/other', subject: 'room-7' })])).toBeUndefined();
+  expect(faultsOf([first, event({ type: 'room.unlocked' }), event({ subject: 'room-7' })])).toEqual([
+    { path: '/1/id', message: 'is that of another event before it' },
+    { path: '/2/id', message: 'is that of another event before it' },
+  ]);
+  const closed = event({ type: 'room.closed', data: {} });
+  expect(faultsOf([closed, { ...closed, data: { reason: 'done' } }])).toMatchObject([{ path: '/1/id' }]);
+});
