@@ -69,7 +69,8 @@ export const allowedBy = (verdict: Verdict, nowMs: number): Allowed => {
 };
 
 /**
- * Facts, verdict, and the seat where the room counts them; `check` may object before one is taken.
+ * Facts, verdict, and the seat where the room counts them; `check` may object before one is taken, and to what has
+ * changed until it was.
  * @throws {ProblemError} with the verdict's code, 503 without facts
  */
 export const decideEntry = async (
@@ -93,7 +94,15 @@ export const decideEntry = async (
 
   const askedAgainAtMs = performance.now();
   const seated = await fromStore(store.takeSeat({ ...entrant, identity }, decide));
-  return { ...admission, verdict: allowedBy(seated.verdict, seated.answer.nowMs), askedAtMs: askedAgainAtMs };
+  const { answer } = seated;
+  const taken = {
+    ...admission,
+    room: answer.facts.room as RoomFacts,
+    verdict: allowedBy(seated.verdict, answer.nowMs),
+    askedAtMs: askedAgainAtMs,
+  };
+  check?.(taken);
+  return taken;
 };
 
 /**

@@ -1,7 +1,7 @@
 import { encodeAtLeast, JoinResponse, Problem, topics } from '@realtime-service/contracts';
 import { attributes, roles, toVideoGrant } from '@realtime-service/room-model';
 import { decodeJwt } from 'jose';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { at, livekitKey, type Situation, standStill, startTestApi, type TestApi } from '../../test/test-api.ts';
 
 let api: TestApi;
@@ -178,6 +178,18 @@ describe('200', () => {
       given({ room: { devicePolicy } });
       await allowed();
     }
+  });
+
+  test('a token by the room as it is when the seat is taken', async () => {
+    const change = (before: Situation['room'], after: Situation['room']) =>
+      [before, after].reduce(
+        (reads, room) => reads.mockReturnValueOnce({ room: { maxParticipants: 10, ...room } }),
+        vi.spyOn(api.situations, 'get'),
+      );
+    using _name = change({ settings: { clientName: true } }, { settings: {} });
+    expect((await allowed({ participant_name: 'Bo' })).claims.name).toBe('Ann');
+    using _metadata = change({ settings: { clientMetadata: true } }, { settings: {} });
+    await expectProblem(join({ participant_metadata: 'm' }), 422, 'invalid_request');
   });
 
   test('a seat where there is one', async () => {
