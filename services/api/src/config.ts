@@ -68,7 +68,7 @@ const OwnSettings = z
       .stringbool()
       .default(true)
       .describe(
-        'Whether a join makes the room in LiveKit, as the gate always does; false where LiveKit is to make rooms by itself',
+        'Whether a join makes the room in LiveKit, as the gate always does; false where LiveKit is to make rooms by itself: then no agents are dispatched that a join asks for',
       ),
     CORS_ORIGINS: list(isOrigin, 'origins such as https://app.example.org')
       .optional()
