@@ -1,7 +1,7 @@
 import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, beforeEach, expect, test, vi } from 'vitest';
-import { startDatabase } from '../test/given.ts';
+import { countingPages, startDatabase } from '../test/given.ts';
 import {
   claimMarks,
   type Mark,
@@ -66,5 +66,20 @@ describeWith(['postgres'], 'marks', () => {
     const { count, ageSeconds } = await readMarkBacklog(pool).finally(() => vi.useRealTimers());
     expect(count).toBe(1);
     expect(ageSeconds).toBeLessThan(60);
+  });
+
+  test('those that are kept for a later time are not read by whoever looks for due ones', async () => {
+    await pool.query(
+      `insert into marks (room_id, identity, cause, caused_at, due_at)
+        select 'r', n, 'kept', now(), now() + interval '10 minutes' + random() * interval '30 minutes'
+          from generate_series(1, 20000) as n`,
+    );
+    await pool.query('vacuum analyze marks');
+    await raise();
+    const backlog = await countingPages(pool, (client) => readMarkBacklog(client));
+    expect(backlog.result).toMatchObject({ count: 1 });
+    expect(backlog.pages).toBeLessThan(60);
+    const claim = await countingPages(pool, (client) => claimMarks(client, 64, 60));
+    expect(claim.pages).toBeLessThan(60);
   });
 });

@@ -42,13 +42,18 @@ type RaisedRow = Pick<MarkRow, 'trace'>;
 /**
  * Claims due marks for `claimSeconds`; no lock is held afterwards. At most one claim per (room, identity) is alive:
  * a question whose claim expired may be claimed by another. A claim that goes on for more than twice as long was made
- * before the clock was set back: whoever made it may be gone, and nothing that is raised since ends it.
+ * before the clock was set back: whoever made it may be gone, and nothing that is raised since ends it. What is due is
+ * told by a time that stays the same within the statement, so that the index leads past what is kept for later.
  */
-export const claimMarks = async (pool: Pool, limit: number, claimSeconds: number): Promise<Mark[]> => {
-  const { rows } = await pool.query<MarkRow>(
+export const claimMarks = async (
+  database: Pick<Pool, 'query'>,
+  limit: number,
+  claimSeconds: number,
+): Promise<Mark[]> => {
+  const { rows } = await database.query<MarkRow>(
     `update marks set locked_until = clock_timestamp() + make_interval(secs => $2), attempts = marks.attempts + 1
       from (select room_id, identity from marks
-        where due_at <= clock_timestamp() and (locked_until is null
+        where due_at <= statement_timestamp() and (locked_until is null
           or locked_until not between clock_timestamp() and clock_timestamp() + 2 * make_interval(secs => $2))
         order by due_at limit $1 for update skip locked) as due
       where marks.room_id = due.room_id and marks.identity = due.identity
@@ -212,11 +217,13 @@ const putBackForSeconds = 120;
  * How many marks wait, those too that were put back after a try, and for how long the oldest has, by the database's
  * clock. One that was tried more than once waits since its fact: it becomes due anew with each try.
  */
-export const readMarkBacklog = async (pool: Pool): Promise<{ count: number; ageSeconds: number }> => {
-  const { rows } = await pool.query<{ count: number; age: number }>(
+export const readMarkBacklog = async (
+  database: Pick<Pool, 'query'>,
+): Promise<{ count: number; ageSeconds: number }> => {
+  const { rows } = await database.query<{ count: number; age: number }>(
     `select count(*)::int as count, coalesce(extract(epoch from clock_timestamp()
           - min(least(due_at, clock_timestamp(), case when attempts > 1 then caused_at end))), 0)::float8 as age
-      from marks where due_at <= clock_timestamp() + make_interval(secs => ${putBackForSeconds})
+      from marks where due_at <= statement_timestamp() + make_interval(secs => ${putBackForSeconds})
         and (due_at <= clock_timestamp() or attempts > 0)`,
   );
   return { count: rows[0]?.count ?? 0, ageSeconds: rows[0]?.age ?? 0 };
