@@ -25,7 +25,7 @@ describeWith(['postgres'], 'marks', () => {
   const raise = (identity = 'ann', causedAtMs = 1_000) =>
     markIdentities(pool, 'r', [identity], { cause: 'test', causedAtMs });
   const claimOne = async (seconds = 60): Promise<Mark> => {
-    const [mark] = await claimMarks(pool, 1, seconds);
+    const [mark] = await claimMarks(pool, 1, seconds, 'oldest');
     if (mark === undefined) throw new Error('there was none to claim');
     return mark;
   };
@@ -56,7 +56,14 @@ describeWith(['postgres'], 'marks', () => {
     await pool.query(`update marks set locked_until = locked_until + interval '1 hour'`);
     await raise();
     expect(await claimOne()).toMatchObject({ identity: 'ann', generation: 2n });
-    expect(await claimMarks(pool, 1, 60)).toEqual([]);
+    expect(await claimMarks(pool, 1, 60, 'oldest')).toEqual([]);
+  });
+
+  test('they are claimed from either end of those that are due', async () => {
+    for (const identity of ['ann', 'bob', 'cleo']) await raise(identity);
+    expect(await claimMarks(pool, 1, 60, 'newest')).toMatchObject([{ identity: 'cleo' }]);
+    expect(await claimMarks(pool, 1, 60, 'oldest')).toMatchObject([{ identity: 'ann' }]);
+    expect(await claimMarks(pool, 1, 60, 'newest')).toMatchObject([{ identity: 'bob' }]);
   });
 
   test('how long one has waited, the database says, whatever the clock here shows', async () => {
@@ -79,7 +86,7 @@ describeWith(['postgres'], 'marks', () => {
     const backlog = await countingPages(pool, (client) => readMarkBacklog(client));
     expect(backlog.result).toMatchObject({ count: 1 });
     expect(backlog.pages).toBeLessThan(60);
-    const claim = await countingPages(pool, (client) => claimMarks(client, 64, 60));
+    const claim = await countingPages(pool, (client) => claimMarks(client, 64, 60, 'oldest'));
     expect(claim.pages).toBeLessThan(60);
   });
 });

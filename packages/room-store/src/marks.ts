@@ -43,19 +43,21 @@ type RaisedRow = Pick<MarkRow, 'trace'>;
  * Claims due marks for `claimSeconds`; no lock is held afterwards. At most one claim per (room, identity) is alive:
  * a question whose claim expired may be claimed by another. A claim that goes on for more than twice as long was made
  * before the clock was set back: whoever made it may be gone, and nothing that is raised since ends it. What is due is
- * told by a time that stays the same within the statement, so that the index leads past what is kept for later.
+ * told by a time that stays the same within the statement, so that the index leads past what is kept for later. `first`
+ * says from which end of those that are due.
  */
 export const claimMarks = async (
   database: Pick<Pool, 'query'>,
   limit: number,
   claimSeconds: number,
+  first: 'oldest' | 'newest',
 ): Promise<Mark[]> => {
   const { rows } = await database.query<MarkRow>(
     `update marks set locked_until = clock_timestamp() + make_interval(secs => $2), attempts = marks.attempts + 1
       from (select room_id, identity from marks
         where due_at <= statement_timestamp() and (locked_until is null
           or locked_until not between clock_timestamp() and clock_timestamp() + 2 * make_interval(secs => $2))
-        order by due_at limit $1 for update skip locked) as due
+        order by due_at ${first === 'newest' ? 'desc' : 'asc'} limit $1 for update skip locked) as due
       where marks.room_id = due.room_id and marks.identity = due.identity
       returning marks.room_id, marks.identity, generation, cause, caused_at, trace, attempts,
         announcement, locked_until::text as claim`,

@@ -116,7 +116,7 @@ export const createPostgresStore = (pool: Pool): RoomStore => ({
   readLiveRooms: (roomIds) => readLiveRooms(pool, roomIds),
   holdDuty: (name, holder, seconds) => holdDuty(pool, name, holder, seconds),
   releaseDuty: (name, holder) => releaseDuty(pool, name, holder),
-  claimMarks: (limit, claimSeconds) => claimMarks(pool, limit, claimSeconds),
+  claimMarks: (limit, claimSeconds, first) => claimMarks(pool, limit, claimSeconds, first),
   noteAnnouncement: (mark, announcement) => noteAnnouncement(pool, mark, announcement),
   settleMark: (mark, askAgainAtMs, announcement) => settleMark(pool, mark, askAgainAtMs, announcement),
   postponeMark: (mark, delayMs, attempts) => postponeMark(pool, mark, delayMs, attempts),

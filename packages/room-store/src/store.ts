@@ -62,7 +62,7 @@ export interface ChunkStore {
 
 /** The questions to the enforcement; see `marks.ts` for what each promises. */
 export interface MarkStore {
-  readonly claimMarks: (limit: number, claimSeconds: number) => Promise<Mark[]>;
+  readonly claimMarks: (limit: number, claimSeconds: number, first: 'oldest' | 'newest') => Promise<Mark[]>;
   readonly noteAnnouncement: (mark: Mark, announcement: Announcement) => Promise<boolean>;
   readonly settleMark: (
     mark: Mark,

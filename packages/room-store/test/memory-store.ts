@@ -226,7 +226,7 @@ export class MemoryDatabase {
         statement('releaseDuty', () => {
           if (this.tables.duties.get(name)?.holder === holder) this.tables.duties.delete(name);
         }),
-      claimMarks: (limit, seconds) => statement('claimMarks', () => this.#claimMarks(limit, seconds)),
+      claimMarks: (limit, seconds, first) => statement('claimMarks', () => this.#claimMarks(limit, seconds, first)),
       noteAnnouncement: (mark, announcement) =>
         run('noteAnnouncement', async (owner) => {
           const found = await this.#changeMark(owner, mark, (row) => ({ ...row, announcement }));
@@ -387,7 +387,7 @@ export class MemoryDatabase {
     });
   }
 
-  #claimMarks(limit: number, claimSeconds: number): Mark[] {
+  #claimMarks(limit: number, claimSeconds: number, first: 'oldest' | 'newest'): Mark[] {
     const nowMs = this.#now();
     const due = [...this.tables.marks.values()]
       .filter(
@@ -396,7 +396,7 @@ export class MemoryDatabase {
           (lockedUntilMs === null || lockedUntilMs < nowMs || lockedUntilMs > nowMs + 2_000 * claimSeconds) &&
           !this.#locks.isHeld(markLock(roomId, identity)),
       )
-      .sort((left, right) => left.dueAtMs - right.dueAtMs)
+      .sort((left, right) => (first === 'newest' ? right.dueAtMs - left.dueAtMs : left.dueAtMs - right.dueAtMs))
       .slice(0, limit);
     return due.map((row) => {
       const claimed = { ...row, lockedUntilMs: nowMs + claimSeconds * 1000, attempts: row.attempts + 1 };

@@ -365,7 +365,7 @@ export const storeContract = (open: () => StoreUnderTest): void => {
     const raise = (identity = 'ann', causedAtMs = 1_000) =>
       open().store.markIdentities('r', [identity], { cause: 'test', causedAtMs });
     const claimOne = async (seconds = 60): Promise<Mark> => {
-      const [mark] = await open().store.claimMarks(1, seconds);
+      const [mark] = await open().store.claimMarks(1, seconds, 'oldest');
       if (mark === undefined) throw new Error('there was none to claim');
       return mark;
     };
@@ -375,7 +375,7 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       await claimOne(-1);
       const again = await claimOne();
       expect(again.attempts).toBe(2);
-      expect(await open().store.claimMarks(1, 60)).toEqual([]);
+      expect(await open().store.claimMarks(1, 60, 'oldest')).toEqual([]);
     });
 
     const rights: Announcement = {
@@ -430,7 +430,7 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       await open().store.settleMark(await claimOne(), null, rights);
       expect(await open().markWaits()).toEqual([expect.closeTo(2, 0)]);
       await apply([livekitRecord(0, joined('r', 'ann'))]);
-      const [mark] = (await open().store.claimMarks(9, 60)).filter(({ identity }) => identity === 'ann');
+      const [mark] = (await open().store.claimMarks(9, 60, 'oldest')).filter(({ identity }) => identity === 'ann');
       if (mark === undefined) throw new Error('nobody asks about who has joined');
       await apply([livekitRecord(1, { ...joined('r', 'ann'), type: 'participant_left' })], 1);
       await open().store.settleMark(mark, null, rights);
@@ -440,7 +440,7 @@ export const storeContract = (open: () => StoreUnderTest): void => {
     test('many who claim at once share them', async () => {
       const identities = Array.from({ length: 40 }, (_, at) => `u-${at}`);
       await open().store.markIdentities('r', identities, { cause: 'test', causedAtMs: 1_000 });
-      const claims = await Promise.all(Array.from({ length: 8 }, () => open().store.claimMarks(10, 60)));
+      const claims = await Promise.all(Array.from({ length: 8 }, () => open().store.claimMarks(10, 60, 'oldest')));
       expect(
         claims
           .flat()
@@ -466,7 +466,7 @@ export const storeContract = (open: () => StoreUnderTest): void => {
     /** In the order in which they have become due. */
     const waiting = async (...identities: readonly string[]): Promise<void> => {
       for (const identity of identities) await raise(identity);
-      const claimed = await open().store.claimMarks(identities.length, 60);
+      const claimed = await open().store.claimMarks(identities.length, 60, 'oldest');
       for (const mark of claimed)
         await open().store.settleMark(mark, Date.now() - 60_000 + identities.indexOf(mark.identity));
     };
@@ -508,7 +508,7 @@ export const storeContract = (open: () => StoreUnderTest): void => {
     test('one whose answer changes by itself is due then', async () => {
       await raise();
       await open().store.settleMark(await claimOne(), Date.now() + 60_000);
-      expect(await open().store.claimMarks(1, 60)).toEqual([]);
+      expect(await open().store.claimMarks(1, 60, 'oldest')).toEqual([]);
       await raise('bob');
       await open().store.settleMark(await claimOne(), Date.now() - 1);
       expect(await claimOne()).toMatchObject({ identity: 'bob', attempts: 1 });
@@ -523,7 +523,7 @@ export const storeContract = (open: () => StoreUnderTest): void => {
     test('one that is put back is due after the delay, and counts its tries', async () => {
       await raise();
       await open().store.postponeMark(await claimOne(), 60_000);
-      expect(await open().store.claimMarks(1, 60)).toEqual([]);
+      expect(await open().store.claimMarks(1, 60, 'oldest')).toEqual([]);
       await raise('bob');
       await open().store.postponeMark(await claimOne(), 0);
       expect(await claimOne()).toMatchObject({ identity: 'bob', attempts: 2 });
@@ -559,7 +559,7 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       const second = await claimOne();
       await raise();
       await settle(first);
-      expect(await open().store.claimMarks(1, 60)).toEqual([]);
+      expect(await open().store.claimMarks(1, 60, 'oldest')).toEqual([]);
       await open().store.settleMark(second, null);
       expect(await claimOne()).toMatchObject({ identity: 'ann', attempts: 1 });
     });

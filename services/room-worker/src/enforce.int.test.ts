@@ -843,9 +843,9 @@ describeWith(['postgres'], 'enforcing', () => {
       await parts.caughtUp();
       const claimed: [string, number][] = [];
       const noting =
-        <T>(what: string, claim: (limit: number, seconds: number) => Promise<T[]>) =>
-        async (limit: number, seconds: number): Promise<T[]> => {
-          const rows = await claim(limit, seconds);
+        <T, A extends readonly unknown[]>(what: string, claim: (...given: A) => Promise<T[]>) =>
+        async (...given: A): Promise<T[]> => {
+          const rows = await claim(...given);
           claimed.push([what, rows.length]);
           return rows;
         };
@@ -918,6 +918,21 @@ describeWith(['postgres'], 'enforcing', () => {
       released.resolve();
       await until('all are out', () => inside().length === 0, 15_000);
     }, 30_000);
+
+    test('thousands who are asked about at once delay no removal', async () => {
+      await aCall();
+      start();
+      await answered();
+      await parts.pool.query(
+        `insert into marks (room_id, identity, cause, caused_at, due_at)
+          select $1, 'p-' || at, 'rebuilt', clock_timestamp(), clock_timestamp() from generate_series(1, 3000) as at`,
+        [room],
+      );
+      await parts.publish(['member.removed', room, { userId: 'u-7' }]);
+      await until('u-7 is out', () => !inside().includes('u-7'), 30_000);
+      expect(await marks()).toBeGreaterThan(1_000);
+      await until('nobody is forgotten', async () => (await marks()) === 0, 30_000);
+    }, 60_000);
 
     test.each([
       ['a removal', ['member.removed', room, { userId: 'u-7' }], ['bob']],

@@ -417,6 +417,8 @@ export const startEnforcement = (dependencies: EnforcementDependencies): Enforce
   const underWay = { questions: new Set<Promise<void>>(), orders: new Set<Promise<void>>() };
   let isStopped = false;
   let woken = Promise.withResolvers<void>();
+  /** In turns, so that who is removed now waits for no thousands who are asked about at once, nor they without end. */
+  let first: 'oldest' | 'newest' = 'oldest';
   const wake = (): void => woken.resolve();
 
   const start = (kind: keyof typeof atOnce, work: Promise<void>): void => {
@@ -438,7 +440,8 @@ export const startEnforcement = (dependencies: EnforcementDependencies): Enforce
         );
     if (free('questions') > 0) {
       const beginUntilMs = clock.elapsed() + beginWithinMs;
-      for (const mark of await store.claimMarks(free('questions'), claimSeconds))
+      first = first === 'oldest' ? 'newest' : 'oldest';
+      for (const mark of await store.claimMarks(free('questions'), claimSeconds, first))
         start(
           'questions',
           inTrace('enforce mark', mark.trace, () => answerMark(dependencies, { ...mark, beginUntilMs })),

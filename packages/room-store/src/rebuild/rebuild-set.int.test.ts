@@ -93,7 +93,7 @@ describeWith(['postgres'], 'the second set of tables', () => {
         values ('r', 'RM_1', 'PA_1', 'ann', 'STANDARD', false, true, now(), 1, now())`,
     );
     await markIdentities(pool, 'r', ['ann'], { cause: 'test', causedAtMs: Date.now() });
-    const [mark] = await claimMarks(pool, 1, 60);
+    const [mark] = await claimMarks(pool, 1, 60, 'oldest');
     if (mark === undefined) throw new Error('there was none to claim');
     await prepareRebuild(pool);
     const permissions = { publishSources: [], subscribe: true, publishData: false, hidden: false, moderate: false };
