@@ -117,4 +117,27 @@ describeWith(['postgres'], 'the second set of tables', () => {
     expect(isBusy(await settling)).toBe(true);
     await pool.end();
   });
+
+  test('has thousands who are inside looked at one after the other, and first whoever is removed meanwhile', async () => {
+    const { pool } = await startDatabase();
+    await pool.query(
+      `insert into sessions (room_id, room_sid, participant_sid, identity, kind, is_hidden, is_live, joined_at, version, last_fact_at)
+        select 'r', 'RM_1', 'PA_' || at, 'p-' || at, 'STANDARD', false, true, now(), 1, now() from generate_series(1, 10000) as at`,
+    );
+    await prepareRebuild(pool);
+    const options = { topic: topics.roomEvents, caughtUp: async () => true, flush: async () => {} };
+    const swap = () =>
+      swapRebuild(pool, options).catch((error: unknown) => {
+        if (!isBusy(error)) throw error;
+        return null;
+      });
+    expect(await until('it is swapped', swap)).toMatchObject({ marks: 10_000 });
+    const { rows } = await pool.query('select identity from marks order by due_at desc limit 1');
+    const last: string = rows[0].identity;
+    await markIdentities(pool, 'r', [last], { cause: 'member.removed', causedAtMs: Date.now() });
+    const claimed = await claimMarks(pool, 64, 60, 'newest');
+    expect(claimed.map(({ identity }) => identity)).toContain(last);
+    expect((await claimMarks(pool, 10_000, 60, 'oldest')).length).toBeLessThan(9_000);
+    await pool.end();
+  });
 });

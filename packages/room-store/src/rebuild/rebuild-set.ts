@@ -199,11 +199,16 @@ const moveTablesSql = `do $$ begin
     .join('\n')}
 end $$`;
 
+/** No more than a room-worker answers, so that who is removed meanwhile is asked about first. */
+const askedPerSecond = 500;
+
 /** Rooms too: one may be over, or have an end that is to be waited for. */
 const markWhatIsLiveSql = `
   insert into marks (room_id, identity, cause, caused_at, due_at)
-    select room_id, identity, 'rebuilt', clock_timestamp(), clock_timestamp() from (
-        select room_id, identity from sessions where is_live union select room_id, '' from room_lives where is_live) as live
+    select room_id, identity, 'rebuilt', due_at, due_at from (
+        select room_id, identity,
+            clock_timestamp() + make_interval(secs => (row_number() over () - 1)::float8 / ${askedPerSecond}) as due_at from (
+          select room_id, identity from sessions where is_live union select room_id, '' from room_lives where is_live) as live) as asked
       order by room_id, identity
     on conflict (room_id, identity) do update set ${raisedAgainSql}`;
 
