@@ -82,7 +82,7 @@ describeWith(['postgres'], 'many questions at once', () => {
           roomId,
         ])
       ).rows;
-    return { ask, readLeases };
+    return { roomId, ask, readLeases };
   };
   const single: Policy = { mode: 'single_oldest' };
   const bob: Wish = { userId: 'bob', deviceId: null, takeOver: false };
@@ -121,6 +121,28 @@ describeWith(['postgres'], 'many questions at once', () => {
     const kinds = first.map(({ verdict }) => verdict.kind);
     expect(kinds.filter((kind) => kind === 'allow')).toHaveLength(10);
     expect(second.map(({ verdict }) => verdict.kind)).toEqual(kinds);
+  });
+
+  test('two hundred ask about a room of thousands in little more time than one', async () => {
+    const { roomId, ask } = await openRoom(1, { mode: 'multi' });
+    await pool.query(
+      `insert into sessions (room_id, room_sid, participant_sid, identity, user_id, kind, is_hidden, is_live, joined_at, version, last_fact_at)
+        select $1, 'RM', 'PA_u-' || at, 'u-' || at, 'u-' || at, 'STANDARD', false, true, now(), 0, now() from generate_series(1, 20000) as at`,
+      [roomId],
+    );
+    await pool.query('vacuum analyze sessions');
+    const leastMs = async (count: number): Promise<number> => {
+      const people = Array.from({ length: count }, (_, at) => ({ ...bob, userId: `p-${at}` }));
+      const tookMs: number[] = [];
+      for (let round = 0; round < 5; round += 1) {
+        const askedAtMs = performance.now();
+        const answers = await Promise.all(people.map(ask));
+        tookMs.push(performance.now() - askedAtMs);
+        expect(answers[0]?.answer.facts.seats?.takenByOthers).toBe(20_001);
+      }
+      return Math.min(...tookMs);
+    };
+    expect(await leastMs(200)).toBeLessThan(3 * (await leastMs(1)));
   });
 
   test('of one person they are answered as if each had come after the other', async () => {

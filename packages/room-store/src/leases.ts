@@ -71,7 +71,8 @@ const nearness = `array_position(array['left', 'left, due', 'inside', 'inside, d
  *
  * `ended_at` is bounded twice. The second bound is the rule; the index cannot use it, since `clock_timestamp()` is
  * volatile and the `case` depends on the row. The first is wider, constant within the statement, and there for the
- * index alone.
+ * index alone. `of_asking` is there for the time alone: it looks at each seat once, by a hash, where the join looks at
+ * each of its own for every question.
  */
 const seatsSql = `
   with asked as materialized (
@@ -106,12 +107,16 @@ const seatsSql = `
             and s.device_id is not distinct from l.device_id and s.joined_at >= l.granted_at - interval '${clocksDifferByMs} milliseconds'
             and (s.is_live or s.ended_at >= l.granted_at))),
   totals as (select room_id, count(distinct identity)::int as taken from taken group by room_id),
+  of_asking as materialized (
+    select * from (
+        select *, (room_id, user_id) in (select room_id, user_id from asked) as is_asking from taken offset 0) as seat
+      where is_asking),
   own as materialized (
     select asked.at, taken.identity, taken.device_id, taken.how, same.*,
         same.is_identity or same.is_device and taken.how <> 'token' as is_held,
         ${nearness} > coalesce(max(${nearness}) filter (where same.is_device and taken.how <> 'token')
           over (partition by asked.at), 0) as is_nearer
-      from asked join taken using (room_id, user_id) cross join lateral (
+      from asked join of_asking as taken using (room_id, user_id) cross join lateral (
         select taken.identity = asked.identity as is_identity, taken.device_id is not distinct from asked.device_id as is_device
       ) as same)
   select coalesce(totals.taken, 0) - (count(distinct own.identity) filter (where own.is_held))::int as taken_by_others,
