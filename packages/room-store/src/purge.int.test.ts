@@ -69,6 +69,25 @@ describeWith(['postgres'], 'purging', () => {
     expect((await pool.query('select count(*)::int from applied_facts')).rows).toEqual([{ count: 30_000 }]);
   });
 
+  test('looks at sessions that are old enough, whatever the days hold, and takes any number of them', async () => {
+    await pool.query('truncate applied_facts, log_positions, sessions');
+    const addSessions = (name: string, days: number, count: number) =>
+      pool.query(
+        `insert into sessions (room_id, room_sid, participant_sid, identity, kind, is_hidden, is_live, joined_at, version, ended_at, last_fact_at)
+          select 'r-' || at % 100, 'RM', $1 || at, 'ann', 'STANDARD', false, false, now(), 1, now(), now() - make_interval(days => $2)
+            from generate_series(1, $3::int) as at`,
+        [name, days, count],
+      );
+    await addSessions('recent', 7, 20_000);
+    await pool.query('vacuum analyze sessions');
+    const { result, pages } = await countingPages(pool, purge);
+    expect(result.sessions).toBe(0);
+    expect(pages).toBeLessThan(40);
+    await addSessions('old', 9, 45_000);
+    expect((await purge(pool)).sessions).toBe(45_000);
+    expect((await pool.query('select count(*)::int from sessions')).rows).toEqual([{ count: 20_000 }]);
+  });
+
   test('waits for no lease that is being renewed: whoever renews several would wait for the purge in turn', async () => {
     await pool.query(
       `insert into seat_leases (room_id, identity, user_id, expires_at)
