@@ -386,6 +386,17 @@ describe('401, and nothing is appended (C04)', () => {
     expect(log.appended).toEqual([]);
   });
 
+  test.each([route, '/nowhere'])('before the body has come to %s, so that strangers fill no memory', async (path) => {
+    const url = await app.listen({ host: '127.0.0.1', port: 0 });
+    const headers = { 'content-type': 'application/json', 'content-length': good.length, authorization: 'a.b.c' };
+    const sending = request(url + path, { method: 'POST', headers });
+    sending.flushHeaders();
+    const [response] = await once(sending, 'response');
+    expect(response.statusCode).toBe(401);
+    sending.on('error', () => {}).destroy();
+    expect(await counted()).toEqual({ bad_signature: 1 });
+  });
+
   test('2 MiB with a bad signature', async () => {
     expect((await post(Buffer.alloc(2 * 1024 * 1024, 'x'), await sign(good))).statusCode).toBe(401);
   });

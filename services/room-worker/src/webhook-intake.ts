@@ -4,7 +4,7 @@ import { type EventLog, LogUnavailableError, type NewRecord, RecordTooLargeError
 import type { LivekitKey } from '@realtime-service/livekit';
 import { attributes } from '@realtime-service/room-model';
 import { currentTraceparent, type Logger, linkActiveSpan, traceRoutes } from '@realtime-service/telemetry';
-import Fastify, { type FastifyError, type FastifyInstance } from 'fastify';
+import Fastify, { type FastifyError, type FastifyInstance, type FastifyReply } from 'fastify';
 import { decodeJwt, decodeProtectedHeader, errors, jwtVerify } from 'jose';
 import { participantForLog, toLivekitRecord } from './livekit-record.ts';
 import type { WorkerMetrics } from './metrics.ts';
@@ -17,6 +17,13 @@ const appendTimeoutMs = 2_000;
 const maxLifetimeSeconds = 360;
 const clockToleranceSeconds = 60;
 const rememberedIds = 10_000;
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** What the signature of a webhook says of its body. */
+    sha256: unknown;
+  }
+}
 
 export interface WebhookIntakeDependencies {
   readonly log: EventLog;
@@ -45,27 +52,25 @@ const isOutOfTime = (error: unknown): boolean =>
   error instanceof errors.JWTExpired ||
   (error instanceof errors.JWTClaimValidationFailed && error.claim === 'nbf' && error.reason === 'check_failed');
 
-/** Why a webhook's signature does not hold, or null when it does. The reason is for a counter, never for the sender. */
-const findFault = async (
-  authorization: string | undefined,
-  body: Buffer,
-  keys: readonly LivekitKey[],
-): Promise<string | null> => {
-  if (authorization === undefined) return 'no_signature';
-  if (!compactJwt.test(authorization)) return 'malformed_signature';
+/** What a signature says of the body, or why it does not hold. The reason is for a counter, never for the sender. */
+type Signed = { readonly sha256: unknown } | { readonly fault: string };
+
+const readSignature = async (authorization: string | undefined, keys: readonly LivekitKey[]): Promise<Signed> => {
+  if (authorization === undefined) return { fault: 'no_signature' };
+  if (!compactJwt.test(authorization)) return { fault: 'malformed_signature' };
   try {
-    if (decodeProtectedHeader(authorization).alg !== 'HS256') return 'wrong_algorithm';
+    if (decodeProtectedHeader(authorization).alg !== 'HS256') return { fault: 'wrong_algorithm' };
     const key = keys.find(({ apiKey }) => apiKey === decodeJwt(authorization).iss);
-    if (key === undefined) return 'unknown_key';
+    if (key === undefined) return { fault: 'unknown_key' };
     const { payload } = await jwtVerify(authorization, new TextEncoder().encode(key.secret), {
       algorithms: ['HS256'],
       clockTolerance: clockToleranceSeconds,
       requiredClaims: ['exp', 'nbf', 'sha256'],
     });
-    if ((payload.exp ?? 0) - (payload.nbf ?? 0) > maxLifetimeSeconds) return 'lifetime';
-    return isHashOf(payload.sha256, body) ? null : 'wrong_hash';
+    if ((payload.exp ?? 0) - (payload.nbf ?? 0) > maxLifetimeSeconds) return { fault: 'lifetime' };
+    return { sha256: payload.sha256 };
   } catch (error) {
-    return isOutOfTime(error) ? 'out_of_time' : 'bad_signature';
+    return { fault: isOutOfTime(error) ? 'out_of_time' : 'bad_signature' };
   }
 };
 
@@ -131,6 +136,8 @@ export const createWebhookIntake = ({ log, keys, metrics, logger }: WebhookIntak
     bodyLimit: bodyLimitBytes,
     requestTimeout: 5_000,
     connectionTimeout: 10_000,
+    // Deadlines are looked at every second, not every 30.
+    http: { headersTimeout: 5_000, connectionsCheckingInterval: 1_000 },
     trustProxy: false,
     // LiveKit keeps connections that it has never used, which would hold up the end; what is cut is sent again.
     forceCloseConnections: true,
@@ -148,6 +155,19 @@ export const createWebhookIntake = ({ log, keys, metrics, logger }: WebhookIntak
     reply.code(status).send();
   });
 
+  const refuse = (reply: FastifyReply, fault: string): FastifyReply => {
+    metrics.webhooks.inc({ outcome: fault });
+    logger.warn({ reason: fault }, 'webhook refused');
+    return reply.code(401).send();
+  };
+  app.decorateRequest('sha256');
+  // Before the body is read, on paths that lead nowhere, too: who has no key of LiveKit's fills no memory.
+  app.addHook('onRequest', async (request, reply) => {
+    const signed = await readSignature(request.headers.authorization, keys);
+    if ('fault' in signed) return refuse(reply, signed.fault);
+    request.sha256 = signed.sha256;
+  });
+
   app.post<{ Body: Buffer }>('/webhooks/livekit', async (request, reply) => {
     const answer = (status: number, outcome: string): void => {
       metrics.webhooks.inc({ outcome });
@@ -155,11 +175,7 @@ export const createWebhookIntake = ({ log, keys, metrics, logger }: WebhookIntak
     };
     const { body } = request;
     if (!Buffer.isBuffer(body) || request.headers['content-encoding'] !== undefined) return answer(415, 'unsupported');
-    const fault = await findFault(request.headers.authorization, body, keys);
-    if (fault !== null) {
-      logger.warn({ reason: fault }, 'webhook refused');
-      return answer(401, fault);
-    }
+    if (!isHashOf(request.sha256, body)) return void refuse(reply, 'wrong_hash');
     const reading = readBody(body);
     if (reading.kind === 'ignored') {
       if (reading.why !== 'no_state') logger.warn({ reason: reading.why }, 'webhook says nothing that is understood');
