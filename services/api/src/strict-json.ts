@@ -13,11 +13,16 @@ const malformed = (reason: string, fault: ProblemFault, cause?: unknown): Proble
 const countMembers = (value: unknown, path = '', depth = 0): number => {
   if (typeof value !== 'object' || value === null) return 0;
   if (depth === maxDepth) throw malformed('json_too_deep', { path, message: `is deeper than ${maxDepth} levels` });
-  return Object.entries(value).reduce((sum, [name, member]) => {
-    const at = `${path}/${name}`;
-    if (name === '__proto__') throw malformed('json_proto', { path: at, message: 'is no name for a member' });
-    return sum + (Array.isArray(value) ? 0 : 1) + countMembers(member, at, depth + 1);
-  }, 0);
+  const isList = Array.isArray(value);
+  let members = 0;
+  // No path is written for what has no members itself: those of half a million numbers take half a second.
+  for (const [name, member] of isList ? value.entries() : Object.entries(value)) {
+    if (name === '__proto__')
+      throw malformed('json_proto', { path: `${path}/${name}`, message: 'is no name for a member' });
+    if (!isList) members += 1;
+    if (typeof member === 'object') members += countMembers(member, `${path}/${name}`, depth + 1);
+  }
+  return members;
 };
 
 /** In valid JSON a string before a colon is a member's name, and nothing else is. */
