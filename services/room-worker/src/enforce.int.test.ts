@@ -991,6 +991,17 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(await answers()).toMatchObject({ 'asked_room room_closed': 2 });
     });
 
+    test('of those inside one that has changed, no more is read at once than who they are', async () => {
+      await aCall();
+      const listParticipants = (): Promise<never> =>
+        Promise.reject(new Error('it reads all that is known of thousands'));
+      start({ service: { ...livekit.service, listParticipants } });
+      await answered();
+      await parts.publish(['room.updated', room, { defaultRole: 'observer' }]);
+      await answered();
+      expect(await errors('store')).toBe(0);
+    });
+
     test('one that is not live, or has ended, leaves no question behind', async () => {
       parts.consume();
       await parts.publish(['room.created', room, { members: [{ userId: 'u-7', role: 'speaker' }] }]);
