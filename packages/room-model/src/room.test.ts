@@ -17,6 +17,7 @@ import {
   stateOf,
   type Told,
   tell,
+  theRoom,
 } from '../test/given.ts';
 import { isNewer } from './origin.ts';
 import { permissionsOf, roles } from './permissions.ts';
@@ -349,6 +350,11 @@ describe('room.created with members is full state', () => {
       memberIn(fold([added('u7', 'speaker'), removed('u7'), fact('room.created', { members: [] })]), 'u7')?.origin
         .offset,
     ).toBe(1n);
+  });
+
+  test('whoever was removed is not looked at again with each, however many they are', () => {
+    const set = fold([fact('room.created', { members: [host] }), removed('u1'), added('u2', 'speaker')]);
+    expect([...set.membersOf(theRoom)].map(({ userId }) => userId)).toEqual(['u2']);
   });
 
   test('other rooms and bans are left alone', () => {

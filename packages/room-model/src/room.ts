@@ -131,7 +131,7 @@ export const keyOfSuspect = ({ scope, cause }: Pick<Suspect, 'scope' | 'cause'>)
 /** The entities that the facts at hand touch; everything the fold may look at. */
 export interface RoomEntities {
   readonly rooms: ReadonlyMap<string, RoomHeader>;
-  readonly members: ReadonlyMap<string, Member>;
+  readonly members: Pick<ReadonlyMap<string, Member>, 'get' | 'has'>;
   readonly bans: ReadonlyMap<string, Ban>;
   readonly users: ReadonlyMap<string, User>;
   readonly logins: ReadonlyMap<string, EndedLogin>;
@@ -139,7 +139,7 @@ export interface RoomEntities {
   readonly doubtsAbout: (entity: Doubted) => Iterable<Suspect>;
   /** All doubts about a room and whoever is in it. */
   readonly doubtsIn: (roomId: string) => Iterable<Suspect>;
-  /** All members of a room, for full-state facts. */
+  /** Of a room those who are not removed, for full-state facts: a long life leaves many more who are. */
   readonly membersOf: (roomId: string) => Iterable<Member>;
 }
 
@@ -384,7 +384,7 @@ export const evolveFullState = (
   origin: Origin,
 ): RoomChange[] => {
   const named = byUser(members);
-  const unnamed = [...entities.membersOf(roomId)].filter(({ userId, isRemoved }) => !named.has(userId) && !isRemoved);
+  const unnamed = [...entities.membersOf(roomId)].filter(({ userId }) => !named.has(userId));
   const memberOrigin = asMemberOrigin(origin);
   const changes = [
     ...unnamed.flatMap(({ userId }) => removeMember(entities, roomId, { userId }, memberOrigin)),

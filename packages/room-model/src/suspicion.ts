@@ -170,13 +170,16 @@ const asDecided = <T extends RoomHeader | Member>(row: T, letter: LogPosition): 
 
 /** A room as a letter finds it: names that were told since lift nothing above it. */
 const asDecidedBefore = (entities: RoomEntities, roomId: string, letter: LogPosition): RoomEntities => {
-  const { bans, users, logins, suspects } = entities;
+  const { members, bans, users, logins, suspects } = entities;
   const header = entities.rooms.get(roomId);
-  const members = [...entities.membersOf(roomId)].map((member) => asDecided(member, letter));
+  const memberBefore = (key: string): Member | undefined => {
+    const member = members.get(key);
+    return member && asDecided(member, letter);
+  };
   return {
     rooms: new Map(header && [[roomId, asDecided(header, letter)]]),
-    members: new Map(members.map((member) => [keyOf(roomId, member.userId), member])),
-    membersOf: () => members,
+    members: { get: memberBefore, has: (key) => members.has(key) },
+    membersOf: (room) => [...entities.membersOf(room)].map((member) => asDecided(member, letter)),
     doubtsAbout: (entity) => entities.doubtsAbout(entity),
     doubtsIn: (room) => entities.doubtsIn(room),
     ...{ bans, users, logins, suspects },

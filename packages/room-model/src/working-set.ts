@@ -24,14 +24,14 @@ export class WorkingSet implements RoomEntities, PresenceEntities {
   readonly logins = new Map<string, EndedLogin>();
   readonly suspects = new Map<string, Suspect>();
   readonly lives = new Map<string, RoomLife>();
-  readonly #membersByRoom = new Map<string, Map<string, Member>>();
+  readonly #presentByRoom = new Map<string, Map<string, Member>>();
   readonly #doubtsByEntity = new Map<string, Map<string, Suspect>>();
   readonly #doubtsByRoom = new Map<string, Map<string, Suspect>>();
   readonly #sessionsByRoom = new Map<string, Map<string, Session>>();
   readonly #sessionsByIdentity = new Map<string, Map<string, Session>>();
 
   membersOf(roomId: string): Iterable<Member> {
-    return this.#membersByRoom.get(roomId)?.values() ?? [];
+    return this.#presentByRoom.get(roomId)?.values() ?? [];
   }
 
   doubtsAbout(entity: Doubted): Iterable<Suspect> {
@@ -62,7 +62,8 @@ export class WorkingSet implements RoomEntities, PresenceEntities {
         return;
       case 'member':
         this.members.set(keyOf(row.roomId, row.userId), row);
-        nested(this.#membersByRoom, row.roomId).set(row.userId, row);
+        if (row.isRemoved) this.#presentByRoom.get(row.roomId)?.delete(row.userId);
+        else nested(this.#presentByRoom, row.roomId).set(row.userId, row);
         return;
       case 'ban':
         this.bans.set(keyOf(row.roomId, row.userId, row.privilege), row);
