@@ -1,10 +1,11 @@
 import type { LivekitFact } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { countingPages, joined, livekitRecord, startDatabase } from '../../test/given.ts';
+import { added, countingPages, joined, livekitRecord, roomRecord, startDatabase } from '../../test/given.ts';
 import { presenceContract } from '../../test/presence-contract.ts';
 import { lifeTable, load, sessionTable } from '../database/rows.ts';
-import { createPostgresStore, type Pool } from '../index.ts';
+import { createPostgresStore, inTransaction, type Pool } from '../index.ts';
+import type { ChunkRecord } from './chunk.ts';
 import { loadTouched } from './load-touched.ts';
 import { touchedBy } from './touched.ts';
 
@@ -103,5 +104,18 @@ describeWith(['postgres'], 'presence in PostgreSQL', () => {
       expect([...result.sessionsOf('crowd')]).toHaveLength(3_000);
       expect(pages).toBeLessThan(3_000 * 30);
     });
+  });
+
+  test('doubts about a room are not read for facts that end none of them', async () => {
+    await pool.query(`insert into suspects (scope, room_id, user_id, detail, is_healed, cause_topic, cause_partition,
+        cause_offset, event_id, topic, "partition", "offset", fact_at)
+      select 'header', 'doubted', '', '', false, 't', 0, at, 'e', 't', 0, at, now() from generate_series(1, 5000) as at`);
+    const doubtsRead = async (record: ChunkRecord): Promise<number> => {
+      const { suspects } = await inTransaction(pool, (client) => loadTouched(client, touchedBy([record])));
+      return suspects.size;
+    };
+    expect(await doubtsRead(livekitRecord(0, joined('doubted', 'ann')))).toBe(0);
+    expect(await doubtsRead(roomRecord(0, added('doubted', 'ann')))).toBe(0);
+    expect(await doubtsRead(roomRecord(0, { type: 'room.locked', subject: 'doubted', data: undefined }))).toBe(5_000);
   });
 });

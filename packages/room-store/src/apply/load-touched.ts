@@ -80,7 +80,7 @@ const loadRoomFacts = (client: Client, set: WorkingSet, touched: Touched): Loadi
 const loadDoubts = (client: Client, set: WorkingSet, touched: Touched): Loading => {
   const [pairRooms, pairUsers] = pairsOf([...touched.members, ...touched.bans]);
   const openDoubts = `${suspectTable.selectSql} where not is_healed and`;
-  const values = [[...touched.rooms], [...touched.wholeRooms], pairRooms, pairUsers, [...touched.users]];
+  const values = [[...touched.headers], [...touched.wholeRooms], pairRooms, pairUsers, [...touched.users]];
   const toSuspect = (row: Suspect): Change => ({ entity: 'suspect', row });
   const loading: Promise<void>[] = [];
   if (values.some(({ length }) => length > 0)) {

@@ -17,6 +17,8 @@ type NamedSession = Pick<Session, 'roomSid' | 'participantSid' | 'identity'>;
 /** The entities that a chunk can change, by id: what it locks and loads, and never more. */
 export interface Touched {
   readonly rooms: Set<string>;
+  /** Those of them of whose header a fact says something. */
+  readonly headers: Set<string>;
   /** Rooms whose whole member list a full-state fact replaces. */
   readonly wholeRooms: Set<string>;
   /** Dead letters whose doubts may be raised or settled. */
@@ -50,6 +52,7 @@ const touchEvent = (touched: Touched, event: RoomEvent): void => {
     return;
   }
   touched.rooms.add(subject);
+  if (event.type.startsWith('room.')) touched.headers.add(subject);
   if (event.type === 'room.created' && event.data.members !== undefined) touched.wholeRooms.add(subject);
   if (event.type === 'member.banned' || event.type === 'member.unbanned')
     touchPair(touched.bans, subject, event.data.userId);
@@ -105,6 +108,7 @@ const touchRecord = (touched: Touched, { content, origin }: ChunkRecord): void =
 export const touchedBy = (records: readonly ChunkRecord[]): Touched => {
   const touched: Touched = {
     rooms: new Set(),
+    headers: new Set(),
     wholeRooms: new Set(),
     letters: [],
     members: new Map(),

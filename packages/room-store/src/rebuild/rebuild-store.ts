@@ -55,6 +55,7 @@ const onlyWritten = (touched: Touched, written: MaybeWritten): Touched => {
   return {
     ...touched,
     rooms: new Set([...touched.rooms].filter(isWritten)),
+    headers: new Set([...touched.headers].filter(isWritten)),
     users: new Set([...touched.users].filter(isWritten)),
     members: ofPairs(touched.members, hashOf),
     bans: ofPairs(touched.bans, hashOfBan),
