@@ -1,3 +1,4 @@
+import type { RoomEventData } from '@realtime-service/contracts';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import {
@@ -32,7 +33,8 @@ describe('a room event becomes the rows that it changes', () => {
       type: 'room.created with defaults',
       given: [fact('room.created', {})],
       then: (set) =>
-        expect(roomIn(set)).toMatchObject({
+        expect(roomIn(set)).toEqual({
+          roomId: 'room-42',
           state: 'open',
           name: null,
           access: 'members',
@@ -43,6 +45,9 @@ describe('a room event becomes the rows that it changes', () => {
           devicePolicy: { mode: 'multi' },
           settings: {},
           isLocked: false,
+          closingReason: null,
+          membersTold: null,
+          origin: originOf({ offset: 0 }),
         }),
     },
     {
@@ -182,6 +187,25 @@ describe('a room event becomes the rows that it changes', () => {
         expect(memberIn(set, 'u7')).toMatchObject({ role: 'listener', displayName: 'Ann', permissions: null }),
     },
     {
+      type: 'member.updated with a new display name keeps role and rights',
+      given: [
+        fact('member.added', { userId: 'u7', role: 'speaker', permissions: { hidden: true } }),
+        fact('member.updated', { userId: 'u7', displayName: 'Ann' }),
+      ],
+      then: (set) =>
+        expect(memberIn(set, 'u7')).toMatchObject({
+          role: 'speaker',
+          displayName: 'Ann',
+          permissions: { hidden: true },
+        }),
+    },
+    {
+      type: 'member.updated with a role makes a member of somebody unknown',
+      given: [fact('member.updated', { userId: 'u7', role: 'speaker' })],
+      then: (set) =>
+        expect(memberIn(set, 'u7')).toMatchObject({ role: 'speaker', displayName: null, permissions: null }),
+    },
+    {
       type: 'member.updated makes nobody a member without a role',
       given: [fact('member.updated', { userId: 'u7', displayName: 'Ann' })],
       then: (set) => expect(memberIn(set, 'u7')).toMatchObject({ role: null, isRemoved: false }),
@@ -220,6 +244,14 @@ describe('a room event becomes the rows that it changes', () => {
         expect(member).toMatchObject({ role: 'listener', displayName: 'Ann' });
         expect(permissionsOf('listener', member?.permissions ?? null, [])).toEqual(roles.listener.permissions);
       },
+    },
+    {
+      type: 'member.updated that overtook its addition: the name comes from the addition',
+      given: [
+        fact('member.updated', { userId: 'u7', permissions: {} }, { sequence: '2' }),
+        fact('member.added', { userId: 'u7', role: 'speaker', displayName: 'Ann' }, { sequence: '1' }),
+      ],
+      then: (set) => expect(memberIn(set, 'u7')).toMatchObject({ role: 'speaker', displayName: 'Ann' }),
     },
     {
       type: 'member.updated brings nobody back',
@@ -268,11 +300,20 @@ describe('a room event becomes the rows that it changes', () => {
       type: 'member.banned, for good and until',
       given: [
         banned('u7', 'join'),
-        fact('member.banned', { userId: 'u7', privilege: 'data', until: '2026-03-01T14:00:00+02:00' }),
+        fact('member.banned', {
+          userId: 'u7',
+          privilege: 'data',
+          until: '2026-03-01T14:00:00+02:00',
+          reason: 'spam',
+        }),
       ],
       then: (set) => {
-        expect(banIn(set, 'u7', 'join')).toMatchObject({ untilMs: null, isLifted: false });
-        expect(banIn(set, 'u7', 'data')).toMatchObject({ untilMs: Date.UTC(2026, 2, 1, 12), isLifted: false });
+        expect(banIn(set, 'u7', 'join')).toMatchObject({ untilMs: null, isLifted: false, reason: null });
+        expect(banIn(set, 'u7', 'data')).toMatchObject({
+          untilMs: Date.UTC(2026, 2, 1, 12),
+          isLifted: false,
+          reason: 'spam',
+        });
       },
     },
     {
@@ -319,14 +360,52 @@ describe('a room event becomes the rows that it changes', () => {
   });
 
   test('participant.kick_requested and track.mute_requested are orders to one session', () => {
+    const session = { participantSid: 'PA_1', identity: 'u7', by: 'u1' };
     const orders = [
-      fact('participant.kick_requested', { participantSid: 'PA_1', identity: 'u7', by: 'u1' }),
-      fact('track.mute_requested', { participantSid: 'PA_1', identity: 'u7', trackSid: 'TR_1', by: 'u1' }),
+      fact('participant.kick_requested', { ...session, reason: 'spam' }),
+      fact('track.mute_requested', { ...session, trackSid: 'TR_1' }),
     ];
-    expect(orders.flatMap((order) => changesOf(new WorkingSet(), order))).toMatchObject([
-      { entity: 'edge', row: { kind: 'kick', participantSid: 'PA_1', trackSid: null, by: 'u1' } },
-      { entity: 'edge', row: { kind: 'mute', participantSid: 'PA_1', trackSid: 'TR_1', by: 'u1' } },
+    const told = { roomId: 'room-42', ...session, origin: originOf({}) };
+    expect(orders.flatMap((order) => changesOf(new WorkingSet(), order))).toEqual([
+      { entity: 'edge', row: { kind: 'kick', trackSid: null, reason: 'spam', ...told } },
+      { entity: 'edge', row: { kind: 'mute', trackSid: 'TR_1', reason: null, ...told } },
     ]);
+  });
+
+  describe('room.updated', () => {
+    const standup = {
+      name: 'Standup',
+      access: 'authenticated',
+      defaultRole: 'observer',
+      opensAt: '2026-03-01T10:00:00Z',
+      closesAt: '2026-03-01T13:00:00Z',
+      maxParticipants: 10,
+      devicePolicy: { mode: 'multi', max: 2 },
+      settings: { clientName: true },
+    } as const satisfies RoomEventData<'room.created'>;
+    const retro: Readonly<Record<keyof typeof standup, unknown>> = {
+      name: 'Retro',
+      access: 'members',
+      defaultRole: 'host',
+      opensAt: '2026-03-02T10:00:00Z',
+      closesAt: '2026-03-02T13:00:00Z',
+      maxParticipants: 20,
+      devicePolicy: { mode: 'single_newest' },
+      settings: { clientMetadata: true },
+    };
+    const headerOf = (created: object, ...updates: object[]) => {
+      const updated = updates.map((update) => fact('room.updated', update));
+      return { ...roomIn(fold([fact('room.created', created), ...updated])), origin: null };
+    };
+
+    test('leaves what it does not name', () => {
+      expect(headerOf(standup, {})).toEqual(headerOf(standup));
+    });
+
+    test.each(Object.entries(retro))('%s: a value replaces, null clears', (field, value) => {
+      expect(headerOf(standup, { [field]: value })).toEqual(headerOf({ ...standup, [field]: value }));
+      expect(headerOf(standup, { [field]: null })).toEqual(headerOf({ ...standup, [field]: undefined }));
+    });
   });
 });
 
@@ -515,6 +594,16 @@ describe('versions', () => {
   test('a fact without a sequence does not make an older one pass for new', () => {
     const set = fold([removed('u7', { sequence: '8' }), removed('u7'), added('u7', 'host', { sequence: '7' })]);
     expect(memberIn(set, 'u7')).toMatchObject({ isRemoved: true, origin: { offset: 1n, sequence: 8n } });
+    const lowered = fold([
+      added('u7', 'host', { sequence: '8' }),
+      fact('member.updated', { userId: 'u7', role: 'listener' }),
+      added('u7', 'host', { sequence: '7' }),
+    ]);
+    expect(memberIn(lowered, 'u7')).toMatchObject({ role: 'listener', origin: { offset: 1n, sequence: 8n } });
+  });
+
+  test('another topic, no sequences: as it arrives', () => {
+    expect(isNewer({ ...originOf({ offset: 1 }), topic: 'other' }, originOf({ offset: 9 }))).toBe(true);
   });
 
   test('time never orders facts', () => {
