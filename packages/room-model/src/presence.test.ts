@@ -2,7 +2,7 @@ import type { LivekitFact, LivekitParticipant, LivekitRoom } from '@realtime-ser
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { hear, life, livePeople, now, participant, theRoom } from '../test/given.ts';
-import { evolvePresence, loginEndOf, type Session } from './presence.ts';
+import { evolvePresence, isSeen, loginEndOf, type Session, sessionOwner, wasRemoved } from './presence.ts';
 import type { WorkingSet } from './working-set.ts';
 
 const first = life('RM_1');
@@ -86,6 +86,22 @@ describe('who is live', () => {
     { why: 'nobody who is heard of after the end', given: [finished(first), joined(first, ann)], then: [] },
     { why: 'nobody of an older life, after a crash', given: [joined(first, ann), started(second)], then: [] },
     { why: 'nobody of an older life, after a crash', given: [joined(first, ann), joined(second, bob)], then: ['PA_3'] },
+    { why: 'nobody of an older life, after a crash', given: [joined(first, ann), left(second, bob)], then: [] },
+    {
+      why: 'nobody of an older life, after a crash, where no times are said',
+      given: [joined({ sid: 'RM_0', name: theRoom }, ann), joined({ sid: 'RM_9', name: theRoom }, bob)],
+      then: ['PA_3'],
+    },
+    {
+      why: 'nobody after an end that says no times',
+      given: [joined(first, ann), finished({ sid: 'RM_1', name: theRoom })],
+      then: [],
+    },
+    {
+      why: 'both of one identity that joined at one time: nothing says which is the later',
+      given: [joined(first, ann), joined(first, participant('PA_2', 'ann', 1))],
+      then: ['PA_1', 'PA_2'],
+    },
     {
       why: 'a late room_started of an older life ends nothing',
       given: [joined(second, bob), started(first)],
@@ -211,6 +227,7 @@ describe('what a session remembers', () => {
     { given: [joined(first, annAgain), joined(first, ann)], reason: 'DUPLICATE_IDENTITY' },
     { given: [joined(first, ann), finished(first)], reason: 'ROOM_CLOSED' },
     { given: [joined(first, ann), started(second)], reason: 'room_replaced' },
+    { given: [joined(second, bob), joined(first, ann)], reason: 'room_replaced' },
     { given: [joined(first, ann), observed(after, first, [])], reason: 'not_listed' },
     { given: [joined(first, ann), observed(after, null)], reason: 'not_listed' },
     { given: [joined(first, ann), observed(after, first, [annAgain])], reason: 'DUPLICATE_IDENTITY' },
@@ -222,9 +239,53 @@ describe('what a session remembers', () => {
     });
   });
 
+  test('all of a participant that says the least, with times in seconds', () => {
+    const room: LivekitRoom = { sid: 'RM_1', name: theRoom, creationTime: 1_000 };
+    const set = hear([joined(room, { sid: 'PA_1', identity: 'ann', kind: 'STANDARD', joinedAt: 1_001 })]);
+    expect(set.lives.get(theRoom)).toMatchObject({ createdAtMs: 1_000_000 });
+    expect(sessionIn(set, room, 'PA_1')).toEqual({
+      roomId: theRoom,
+      roomSid: 'RM_1',
+      participantSid: 'PA_1',
+      identity: 'ann',
+      userId: null,
+      deviceId: null,
+      loginId: null,
+      trace: null,
+      kind: 'STANDARD',
+      isHidden: false,
+      isLive: true,
+      joinedAtMs: 1_001_000,
+      version: 0,
+      endReason: null,
+      endedAtMs: null,
+      isEndTold: false,
+      lastFactAtMs: now,
+    });
+  });
+
+  test('whose it was, where the news of the leaving does not say it', () => {
+    const { attributes: _, ...nobody } = ann;
+    const set = hear([joined(first, ann), left(first, nobody)]);
+    expect(sessionIn(set, first, 'PA_1')).toMatchObject({ isLive: false, userId: 'ann' });
+  });
+
+  test('others are told whose it is as far as it is known, and of machines and hidden people nothing', () => {
+    const named = { participantSid: 'PA_1', identity: 'ann:phone', userId: 'ann', deviceId: 'phone' };
+    expect(sessionOwner(named)).toEqual(named);
+    const nameless = { participantSid: 'PA_1', identity: 'EG_1' };
+    expect(Object.keys(sessionOwner({ ...nameless, userId: null, deviceId: null }))).toEqual(Object.keys(nameless));
+    expect(isSeen({ kind: 'STANDARD', isHidden: false })).toBe(true);
+    expect(isSeen({ kind: 'STANDARD', isHidden: true })).toBe(false);
+    expect(isSeen({ kind: 'EGRESS', isHidden: false })).toBe(false);
+    expect(['PARTICIPANT_REMOVED', 'ROOM_CLOSED'].map((endReason) => wasRemoved({ endReason }))).toEqual([true, false]);
+  });
+
   test('within a sid the newest version counts', () => {
     const newer = { ...ann, version: 5, attributes: { 'rt.user': 'ann', 'rt.device': 'new' } };
+    const { version: _, ...oldest } = ann;
     for (const given of [
+      [joined(first, newer), joined(first, oldest)],
       [joined(first, newer), joined(first, ann)],
       [joined(first, ann), joined(first, newer)],
     ])
@@ -284,10 +345,21 @@ describe('what a list says', () => {
   });
 
   test('the room is over only if nothing newer is known of it', () => {
-    expect(hear([started(first), observed(after, null)]).lives.get(theRoom)?.isLive).toBe(false);
+    expect(hear([started(first), observed(after, null)]).lives.get(theRoom)).toMatchObject({
+      isLive: false,
+      lastFactAtMs: after,
+    });
+    const between = observed(now + 1, null);
+    expect(hear([started(first), joined(first, ann), between]).lives.get(theRoom)?.isLive).toBe(true);
+    expect(hear([started(first), aborted(first, ann), between]).lives.get(theRoom)?.isLive).toBe(false);
     expect(hear([started(first), joined(first, ann), observed(before, null)]).lives.get(theRoom)?.isLive).toBe(true);
     expect(hear([started(first), observed(before, null)]).lives.get(theRoom)?.isLive).toBe(true);
     expect(hear([observed(after, null)]).lives.size).toBe(0);
+  });
+
+  test('a life that is known begins once, however often it is listed', () => {
+    const set = hear([started(first), observed(after, first, [ann])]);
+    expect(set.lives.get(theRoom)).toMatchObject({ isLive: true, lastFactAtMs: now });
   });
 
   test('a room that was over since the list is over', () => {
@@ -335,6 +407,21 @@ describe('what a list says of a LiveKit whose clock was set back', () => {
       why: 'not where somebody came since the list',
       given: [joined(first, ann), observed(before, next, [dan])],
       then: ['PA_1'],
+    },
+    {
+      why: 'nor where somebody came since the list into a room that was there before',
+      given: [started(first), joined(first, ann), observed(now + 1, next, [dan])],
+      then: ['PA_1'],
+    },
+    {
+      why: 'also where somebody left the life before since the list',
+      given: [joined(first, ann), left(first, ann), observed(now + 1, next, [dan])],
+      then: ['PA_5'],
+    },
+    {
+      why: 'who was replaced since the list by somebody who left is there until the next one',
+      given: [joined(first, bobLater), left(first, bobLater), observed(before, first, [bobAgain])],
+      then: ['PA_7'],
     },
     {
       why: 'nor where the room was started since the list',
@@ -509,6 +596,15 @@ describe('a clock that was ahead', () => {
     apply(set, finished(first), now + day, now + 30);
     const ends = ['PA_1', 'PA_4', 'PA_3'].map((sid) => sessionIn(set, first, sid)?.endedAtMs);
     expect(ends).toEqual([now + 10, now + 20, now + 30]);
+  });
+
+  test('set back does not keep a room from ending', () => {
+    expect(apply(hear([started(first)]), finished(first), now - 1_000).lives.get(theRoom)?.isLive).toBe(false);
+  });
+
+  test('is not what makes somebody who left long ago leave when it is folded', () => {
+    const set = apply(hear([joined(first, ann)]), left(first, ann), now + 10, now + day);
+    expect(sessionIn(set, first, 'PA_1')?.endedAtMs).toBe(now + 10);
   });
 
   test('is not what the lists of a topic show that is read again from its beginning', () => {
