@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { ZodError } from 'zod';
-import { fromHttpBinary, fromStructured } from './cloud-event.ts';
+import { fromHttpBinary, fromStructured, isStructured, toBinaryHeaders } from './cloud-event.ts';
 import { faultsOf } from './faults.ts';
+import { readRecord } from './record.ts';
 
 const headers = {
   'ce-specversion': '1.0',
@@ -69,7 +70,57 @@ describe('the binary mode over HTTP', () => {
   });
 });
 
+describe('the binary mode of Kafka', () => {
+  const context = { specversion: '1.0', id: 'A-1', source: '/s', type: 'room.locked', subject: 'r' } as const;
+  const attributes = {
+    ce_specversion: '1.0',
+    ce_id: 'A-1',
+    ce_source: '/s',
+    ce_type: 'room.locked',
+    ce_subject: 'r',
+  };
+
+  it.each([
+    [undefined, 'application/json'],
+    ['application/vnd.rooms+json', 'application/vnd.rooms+json'],
+    ['application/cloudevents+json', 'application/json'],
+  ])('says once what the data are: %s as %s', (datacontenttype, contentType) => {
+    const said = datacontenttype === undefined ? {} : { datacontenttype };
+    expect(toBinaryHeaders({ ...context, ...said })).toEqual({ ...attributes, 'content-type': contentType });
+  });
+
+  it('pads a sequence, so that texts compare as numbers do', () => {
+    expect(toBinaryHeaders({ ...context, sequence: '7' }).ce_sequence).toBe('00000000000000000007');
+  });
+
+  const recordOf = (headers: Readonly<Record<string, string>>, value: Uint8Array | null = null) =>
+    readRecord({ value, headers: Object.fromEntries(Object.entries(headers).map(([k, v]) => [k, Buffer.from(v)])) });
+
+  it('reads names of headers in any case, also beside others in lower case', () => {
+    const { ce_id, ...others } = attributes;
+    expect(recordOf({ ...others, CE_ID: ce_id })).toMatchObject({ kind: 'event', event: { context } });
+  });
+
+  it('reads what the data are from their attribute, where there is no content type', () => {
+    expect(recordOf({ ...attributes, ce_datacontenttype: 'text/plain' })).toMatchObject({
+      kind: 'unreadable',
+      faults: [{ path: '/datacontenttype', message: 'must be JSON' }],
+    });
+  });
+
+  it.each([
+    ['schema_registry_prefix', [0, 1, 2, 3, 4, 0x7b, 0x7d]],
+    ['not_json', [0x7b, 0]],
+  ])('tells a prefix of a schema registry by its first byte: %s', (why, bytes) => {
+    expect(recordOf(attributes, Uint8Array.from(bytes))).toMatchObject({ kind: 'unreadable', why });
+  });
+});
+
 describe('the structured mode', () => {
+  it.each(['application/cloudevents+json', 'Application/CloudEvents+JSON ; charset=utf-8'])('is told by %s', (type) => {
+    expect(isStructured(type)).toBe(true);
+  });
+
   it('refuses binary data', () => {
     const event = {
       specversion: '1.0',
