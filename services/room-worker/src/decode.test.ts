@@ -89,9 +89,9 @@ describe('C12: values that are not plain JSON', () => {
   test('the dead letter keeps the bytes as they came', () => {
     const value = Buffer.from([0xff, 0, 1]);
     const stored = storedRecord({ ...removal, value });
-    expect(decodeRecord(stored, partitionCount).record.content).toMatchObject({
-      dead: { key: stored.key, value, headers: stored.headers },
-    });
+    const decoded = decodeRecord(stored, partitionCount);
+    expect(decoded.record.content).toMatchObject({ dead: { key: stored.key, value, headers: stored.headers } });
+    expect(decoded.stored).toBe(stored);
   });
 
   test('whatever the bytes, decoding answers', () => {
@@ -125,6 +125,51 @@ describe('C12: values that are not plain JSON', () => {
   });
 });
 
+describe('what a dead letter says', () => {
+  const messageOf = ({ record: { content } }: Decoded) => (content.kind === 'dead' ? content.dead.message : undefined);
+
+  test.each([
+    ['bytes that are no text', withValue(Buffer.from([0xff])), 'not_utf8'],
+    ['an envelope', binaryRecord({ time: 'noon' }, {}), expect.stringMatching(/^\/time: ./)],
+    ['no event', { value: Buffer.from('{}') }, 'no_cloud_event'],
+    ['data', binaryRecord({}, { userId: 7 }), expect.stringMatching(/^\/data\/userId: ./)],
+    ['data that are no object', binaryRecord({}, 7), expect.stringMatching(/^\/data: ./)],
+    ['a webhook', { topic: topics.livekitWebhooks, value: Buffer.from('{') }, 'not_json'],
+  ])('what is wrong, and where: %s', (_, record, message) => {
+    expect(messageOf(decode(record))).toEqual(message);
+  });
+
+  test('no more than a thousand letters of it', () => {
+    const members = Array.from({ length: 100 }, () => ({ userId: 7 }));
+    expect(messageOf(decode(binaryRecord({ type: 'room.created' }, { members })))).toMatch(/^\/data.{995}$/);
+  });
+
+  test('which event it was, as far as that can be read; it is no fact whose repeat changes nothing', () => {
+    const { record } = decode(binaryRecord({ time: '2026-03-01T10:00:00Z', sequence: '7' }, { userId: 7 }));
+    const { partition } = storedRecord(removal);
+    const place = { topic: topics.roomEvents, partition, offset: 7n };
+    const timeMs = Date.parse('2026-03-01T10:00:00Z');
+    expect(record).toMatchObject({ origin: { ...place, eventId: 'e-1', timeMs, sequence: 7n }, factKey: null });
+    const nameless = decode(withValue(Buffer.from('{'))).record;
+    const eventId = `${topics.roomEvents}/${partition}/7`;
+    expect(nameless).toMatchObject({ origin: { ...place, eventId, timeMs: recordedAtMs, sequence: null } });
+  });
+});
+
+test('a retry reads the letter as if it came now, by its own place and time', () => {
+  const position = { topic: topics.roomEvents, partition: 3, offset: '5' };
+  const { content } = decode(binaryRecord({ type: 'dead_letter.retried' }, position)).record;
+  if (content.kind !== 'retry') throw new Error('no retry');
+  expect(content.letter).toEqual({ ...position, offset: 5n });
+  const { timestampMs: _, ...letter } = storedRecord(removal, { ...content.letter });
+  const why = { reason: 'invalid_data', message: '/data: …' } as const;
+  expect(content.decode({ ...letter, ...why, recordedAtMs: 1_000 })).toMatchObject({
+    content: { kind: 'room_event', event: { type: 'member.removed', data: { userId: 'u-7' } } },
+    origin: { ...content.letter, timeMs: 1_000 },
+    recordedAtMs: 1_000,
+  });
+});
+
 describe('whom a dead letter leaves in doubt', () => {
   test.each([
     ['the room, where the member cannot be read', withValue(Buffer.from('{')), ['room room-42']],
@@ -137,6 +182,11 @@ describe('whom a dead letter leaves in doubt', () => {
       'nobody, by a type that takes nothing away',
       binaryRecord({ type: 'member.added' }, { userId: 'u-7', role: 'king' }),
       [],
+    ],
+    [
+      'the member, where only the time is bad',
+      binaryRecord({ time: 'noon' }, { userId: 'u-7' }),
+      ['member room-42 u-7'],
     ],
     ['nobody, by a bad name', binaryRecord({ type: 'member.updated' }, { userId: 'u-7', displayName: 7 }), []],
     [
@@ -244,6 +294,14 @@ describe('C17: time', () => {
   );
 });
 
+test.each([
+  ['the earliest', 0, false],
+  ['the latest', Date.parse('2200-01-01T00:00:00Z') - 1, false],
+  ['one later', Date.parse('2200-01-01T00:00:00Z'), true],
+])('a record time that clocks show: %s', (_, timestampMs, isTimeGuessed) => {
+  expect(decode(removal, { timestampMs }).record).toMatchObject({ isTimeGuessed });
+});
+
 describe('C19: ids', () => {
   const emoji = (count: number): string => '\u{1F3A5}'.repeat(count);
   test.each([
@@ -322,6 +380,10 @@ describe('key and partition', () => {
     expect(decode(removal)).toMatchObject({ isMisplaced: false });
     const misplaced = decode(removal, { partition: (partition + 1) % partitionCount });
     expect(misplaced).toMatchObject({ isMisplaced: true, record: { content: { kind: 'room_event' } } });
+    for (const anywhere of [0, 1]) {
+      const keyless = decode({ ...removal, key: null }, { partition: anywhere });
+      expect(keyless).toMatchObject({ isMisplaced: false });
+    }
   });
 });
 
@@ -357,6 +419,10 @@ describe('modes and headers', () => {
     expect(
       new Set([keyOfFact('/a', 'b'), keyOfFact('/b', 'a'), keyOfFact('/a', 'bb'), keyOfFact('/ab', 'b')]).size,
     ).toBe(4);
+  });
+
+  test('a fact is known by the same key in every version, or repeats of older facts would count', () => {
+    expect(decode(removal).record.factKey).toBe('e2d9fa68c8fa1e3c4adecd3ef8d44164');
   });
 
   const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
@@ -398,6 +464,15 @@ describe('facts from LiveKit', () => {
     const decoded = livekit('livekit.participant_joined', { event: 'participant_joined', room, participant });
     expect(outcomeOf(decoded)).toBe('participant_joined');
     expect(decoded.joinTrace).toBe('00-1-2-01');
+    const { attributes: _, ...stranger } = participant;
+    for (const webhook of [
+      { event: 'participant_joined', room, participant: stranger },
+      { event: 'room_started', room },
+    ]) {
+      const untraced = livekit(`livekit.${webhook.event}`, webhook);
+      expect(outcomeOf(untraced)).toBe(webhook.event);
+      expect(untraced.joinTrace).toBeNull();
+    }
   });
 
   test('what says nothing about presence is skipped', () => {
@@ -433,7 +508,12 @@ describe('facts from LiveKit', () => {
 
   test('an observation is a fact, and a broken one a dead letter', () => {
     const observed = { roomName: 'room-42', listedAtMs: 1, room, participants: [] };
-    expect(outcomeOf(livekit(observedType, observed))).toBe('observed');
-    expect(outcomeOf(livekit(observedType, { ...observed, listedAtMs: 'yesterday' }))).toBe('invalid_data');
+    expect(livekit(observedType, observed).record.content).toEqual({
+      kind: 'livekit',
+      fact: { type: 'observed', observed },
+    });
+    const broken = livekit(observedType, { ...observed, listedAtMs: 'yesterday' });
+    expect(outcomeOf(broken)).toBe('invalid_data');
+    expect(broken.record.content).toMatchObject({ dead: { message: expect.stringContaining('listedAtMs') } });
   });
 });
