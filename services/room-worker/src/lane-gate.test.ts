@@ -12,7 +12,7 @@ const otherLane = 1 - lane;
  * A gate over a log and a projection whose positions the test moves, and whose answers it may hold back on their way.
  */
 const given = (
-  at: { high: [number, number]; next: [number, number]; tables?: string },
+  at: { high: [number, number]; next: readonly number[]; tables?: string },
   {
     delay = async () => {},
     arrival = async () => {},
@@ -29,7 +29,14 @@ const given = (
         ...(at.tables === undefined ? {} : { tables: at.tables }),
       }));
       await arrival();
-      return positions;
+      // Of the other topic, whose lanes have the same numbers.
+      const others = [0, 1].map((partition) => ({
+        partition,
+        nextOffset: 6n,
+        topic: topics.livekitWebhooks,
+        last: null,
+      }));
+      return [...positions, ...others];
     },
   };
   const log = { bounds: async () => at.high.map((high, partition) => ({ partition, low: 0n, high: BigInt(high) })) };
@@ -70,6 +77,12 @@ describe('what is known', () => {
     expect(await gate.hasReachedKnown([room])).toBe(true);
   });
 
+  it('is not reached by an empty database, of which no position is known', async () => {
+    const gate = given({ high: lanes(0, 0), next: [] });
+    expect(await gate.hasReachedKnown([room])).toBe(false);
+    expect(await gate.isCaughtUp([room])).toBe(false);
+  });
+
   it('is the end of the log anew where a rebuild has put other tables in place', async () => {
     const at = { high: lanes(5, 0), next: lanes(5, 0), tables: 'first' };
     const gate = given(at);
@@ -99,6 +112,9 @@ describe('what is known', () => {
     at.next = lanes(8, 0);
     expect(await gate.hasReachedKnown([room])).toBe(true);
     at.next = lanes(6, 0);
+    expect(await gate.hasReachedKnown([room])).toBe(false);
+    at.next = lanes(7, 0);
+    at.high = lanes(20, 0);
     expect(await gate.hasReachedKnown([room])).toBe(false);
     at.next = lanes(8, 0);
     expect(await gate.hasReachedKnown([room])).toBe(true);
@@ -227,6 +243,25 @@ describe('the end of the log as it is when it is asked about', () => {
     delays.pop()?.();
     expect(await first).toBe(true);
     at.high = lanes(6, 5);
+    const both = [gate.isCaughtUp([room]), gate.isCaughtUp([room])];
+    await vi.waitFor(() => expect(delays).toHaveLength(2));
+    at.next = lanes(6, 5);
+    for (const end of delays) end();
+    expect(await Promise.all(both)).toEqual([true, true]);
+  });
+
+  it('is waited for by all again in a lane that stood still and has moved while nobody waited', async () => {
+    const at = { high: lanes(5, 5), next: lanes(4, 5) };
+    const delays: (() => void)[] = [];
+    let isPatient = false;
+    const gate = given(at, {
+      delay: () => (isPatient ? new Promise((resolve) => delays.push(resolve)) : Promise.resolve()),
+    });
+    expect(await gate.isCaughtUp([room])).toBe(false);
+    at.next = lanes(5, 5);
+    expect(await gate.isCaughtUp([room])).toBe(true);
+    at.high = lanes(6, 5);
+    isPatient = true;
     const both = [gate.isCaughtUp([room]), gate.isCaughtUp([room])];
     await vi.waitFor(() => expect(delays).toHaveLength(2));
     at.next = lanes(6, 5);
