@@ -90,6 +90,7 @@ describe('a process that has just started', () => {
   test('knows of no partition before it has looked', () => {
     expect(freshness.isCurrent(ours, theirUser)).toBe(true);
     expect(freshness.ofKey(ours)).toBeUndefined();
+    expect(freshness.isLogKnown()).toBe(false);
   });
 
   test('goes by an idle log at once', async () => {

@@ -85,11 +85,15 @@ export interface TestApi {
   readonly liveLogins: LiveLogin[];
   /** Rooms that LiveKit was asked to make. */
   readonly made: string[];
+  /** The agents that the desk asked for with the last of them. */
+  readonly agents: { names: readonly string[] };
   /** Logged, as lines of JSON. */
   readonly lines: string[];
   readonly metrics: ApiMetrics;
   /** What the facts reader finds, by room and user. Nothing, where not set. */
   readonly situations: Map<string, Situation>;
+  /** By their ids, whosever they are. */
+  readonly endedLogins: Set<string>;
   /** Who is inside, by room; in the order in which they came. */
   readonly present: Map<string, PresentPerson[]>;
   /** Failures to stage. */
@@ -125,18 +129,25 @@ export const startTestApi = async (
     kept: [] as KeptRecord[],
     liveLogins: [] as LiveLogin[],
     made: [] as string[],
+    agents: { names: [] as readonly string[] },
     situations: new Map<string, Situation>(),
+    endedLogins: new Set<string>(),
     present: new Map<string, PresentPerson[]>(),
     facts: { asked: 0, answer: Promise.resolve() },
     failing: { store: false, seats: false, log: false, livekit: false },
     freshness: { isCurrent: true, outdatedPeople: [] as readonly string[], reaches: true },
     seatsTaken: { takenByOthers: 0, ownOtherDevices: 0, ownUnusedTokens: 0, isHeld: false, isReserved: false },
   };
-  const readFacts: ApiDependencies['store']['readFacts'] = async ({ roomId, userId }) => {
+  const readFacts: ApiDependencies['store']['readFacts'] = async ({ roomId, userId, loginId }) => {
     state.facts.asked += 1;
     await state.facts.answer;
     if (state.failing.store) throw new Error('the database is away');
-    return answerOf(roomId, state.situations.get(at(roomId, userId)) ?? { room: null, member: null });
+    const { facts, ...rest } = answerOf(
+      roomId,
+      state.situations.get(at(roomId, userId)) ?? { room: null, member: null },
+    );
+    const isLoginEnded = facts.isLoginEnded || (loginId !== null && state.endedLogins.has(loginId));
+    return { ...rest, facts: { ...facts, isLoginEnded } };
   };
   const metrics = createApiMetrics();
   const app = await createApp({
@@ -164,9 +175,10 @@ export const startTestApi = async (
         limit,
       );
     },
-    makeRoom: async (roomId) => {
+    makeRoom: async (roomId, agents) => {
       if (state.failing.livekit) throw new Error('LiveKit is away');
       state.made.push(roomId);
+      state.agents.names = agents.map(({ agent_name }) => agent_name);
     },
     makeRoomAtDoor: async (roomId) => {
       if (state.failing.livekit) throw new Error('LiveKit is away');

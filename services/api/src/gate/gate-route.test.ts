@@ -20,6 +20,7 @@ afterAll(() => api.close());
 afterEach(() => void vi.useRealTimers());
 beforeEach(() => {
   api.situations.clear();
+  api.endedLogins.clear();
   api.made.length = 0;
   api.lines.length = 0;
   Object.assign(api.failing, { store: false, seats: false, livekit: false });
@@ -315,6 +316,28 @@ describe('403', () => {
     expect(api.made).toEqual([]);
   });
 
+  test('the login that the token names has ended, and no other', async () => {
+    given();
+    api.endedLogins.add('login-2');
+    await passed(ask(inQuery(signed())));
+    api.endedLogins.add('login-1');
+    await expectRefusal(ask(inQuery(signed())), 403, 'login_ended');
+  });
+
+  test('the login that the token names has ended by policy', async () => {
+    given();
+    const until = (seconds: number): string =>
+      signed({ claims: { attributes: { [attributes.user]: 'u-7', [attributes.loginEnd]: String(seconds) } } });
+    await passed(ask(inQuery(until(secondsFromNow(30)))));
+    await expectRefusal(ask(inQuery(until(secondsFromNow(-1)))), 403, 'login_ended');
+  });
+
+  test('another device is inside, where a person may have one: the door takes nothing over', async () => {
+    given({ room: { devicePolicy: { mode: 'single_oldest' } } });
+    api.seatsTaken.ownOtherDevices = 1;
+    await expectRefusal(ask(inQuery(signed())), 403, 'device_conflict');
+  });
+
   test('says the same, whatever keeps somebody out', async () => {
     given({ member: { isRemoved: true } });
     const removed = (await ask(inQuery(signed()))).json();
@@ -384,8 +407,11 @@ describe('503', () => {
 });
 
 test('other methods are refused', async () => {
+  const statusOf = async (method: 'POST' | 'HEAD' | 'PUT' | 'DELETE', url: string) =>
+    (await api.app.inject({ method, url })).statusCode;
   for (const method of ['POST', 'HEAD', 'PUT', 'DELETE'] as const)
-    expect((await api.app.inject({ method, url: '/api/realtime/gate' })).statusCode).toBe(405);
+    expect(await statusOf(method, '/api/realtime/gate')).toBe(405);
+  expect(await statusOf('POST', '/api/realtime/gate/rtc')).toBe(405);
 });
 
 test('a token that passed before is refused once it is over', async () => {
@@ -401,6 +427,31 @@ test('a token that passed before is refused once it is over', async () => {
   await own.close();
 });
 
+test('each machine has attempts of its own', async () => {
+  const few = await startTestApi({ ...manyAttempts, RATE_LIMIT_GATE_PER_MINUTE: '1' });
+  const statuses = ['EG_1', 'EG_2', 'EG_1'].map(async (sub) => {
+    const uri = inQuery(signed({ claims: { kind: 'egress', sub, attributes: undefined } }));
+    return (await few.app.inject({ url: '/api/realtime/gate', headers: { 'x-original-uri': uri } })).statusCode;
+  });
+  expect(await Promise.all(statuses)).toEqual([204, 204, 429]);
+  await few.close();
+});
+
+test('who was let in and which rooms could not be made are counted', async () => {
+  const own = await startTestApi(manyAttempts);
+  own.situations.set(at('room-42'), {});
+  const once = () => own.app.inject({ url: '/api/realtime/gate', headers: { 'x-original-uri': inQuery(signed()) } });
+  expect((await once()).statusCode).toBe(204);
+  own.failing.livekit = true;
+  expect((await once()).statusCode).toBe(503);
+  const allowed = { operation: 'gate', outcome: 'allowed', reason: 'speaker' };
+  expect((await own.metrics.requests.get()).values).toContainEqual(
+    expect.objectContaining({ value: 1, labels: allowed }),
+  );
+  expect((await own.metrics.roomsNotMade.get()).values).toMatchObject([{ value: 1 }]);
+  await own.close();
+});
+
 test('no token is logged', async () => {
   given();
   const token = signed();
@@ -413,13 +464,13 @@ test('no token is logged', async () => {
 
 test('each person has attempts of their own, whichever proxy asks; a refusal names who was refused', async () => {
   const few = await startTestApi({ ...manyAttempts, RATE_LIMIT_GATE_PER_MINUTE: '3' });
-  const attempt = (userId: string) => {
+  const attempt = (userId: string, sub = userId) => {
     const attributesOf = { [attributes.user]: userId };
     few.situations.set(at('room-42', userId), {});
-    const uri = inQuery(signed({ claims: { sub: userId, attributes: attributesOf } }));
+    const uri = inQuery(signed({ claims: { sub, attributes: attributesOf } }));
     return few.app.inject({ url: '/api/realtime/gate', headers: { 'x-original-uri': uri } });
   };
-  for (let count = 0; count < 3; count += 1) expect((await attempt('u-7')).statusCode).toBe(204);
+  for (const device of ['a', 'b', 'c']) expect((await attempt('u-7', `u-7:${device}`)).statusCode).toBe(204);
   const { statusCode, headers } = await attempt('u-7');
   expect({ statusCode, reading: headers['access-control-allow-origin'] }).toEqual({ statusCode: 429, reading: '*' });
   expect(JSON.parse(few.lines.at(-1) ?? '{}')).toMatchObject({ reason: 'visitor', room: 'room-42', user: 'u-7' });

@@ -13,6 +13,7 @@ beforeAll(async () => {
 afterAll(() => api.close());
 beforeEach(() => {
   api.situations.clear();
+  api.endedLogins.clear();
   api.made.length = 0;
   api.lines.length = 0;
   Object.assign(api.failing, { store: false, seats: false, livekit: false });
@@ -155,6 +156,9 @@ describe('200', () => {
   test('agents for a role that may dispatch them', async () => {
     given({ member: { role: 'host' } });
     await allowed({ room_config: { agents: [{ agent_name: 'scribe' }] } });
+    expect(api.agents.names).toEqual(['scribe']);
+    await allowed({ room_config: {} });
+    expect(api.agents.names).toEqual([]);
   });
 
   test('anybody with a valid token where the room is open to all', async () => {
@@ -249,7 +253,10 @@ describe('200', () => {
 
 describe('401', () => {
   test('a login that has ended gets the same answer as no login', async () => {
-    given({ facts: { isLoginEnded: true } });
+    given();
+    api.endedLogins.add('login-2');
+    await allowed();
+    api.endedLogins.add('login-1');
     const { trace_id: _, ...ended } = await expectProblem(join(), 401, 'unauthenticated');
     const { trace_id: __, ...none } = await expectProblem(
       join(undefined, { authorization: '' }),
@@ -273,7 +280,9 @@ describe('401', () => {
 describe('403', () => {
   test('banned', async () => {
     given({ facts: { bans: [{ privilege: 'join', untilMs: null, reason: null }] } });
-    await expectProblem(join(), 403, 'banned');
+    const response = join();
+    await expectProblem(response, 403, 'banned');
+    expect((await response).headers).not.toHaveProperty('retry-after');
   });
   test('disabled, in every room', async () => {
     given({ facts: { user: { isDisabled: true } } });
