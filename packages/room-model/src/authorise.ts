@@ -258,7 +258,7 @@ export const authorise = (facts: Facts, request: Request, nowMs: number): Verdic
   const fact = denyAll(room, active, nowMs);
   const role = membership(room, member);
   if (!isRole(role)) {
-    const message = role === 'member_removed' ? (member?.removalReason ?? null) : null;
+    const message = member?.removalReason ?? null;
     return deny(role, { message, ...(fact !== null && { evidence: 'fact' }) });
   }
   if (fact !== null) return fact;
