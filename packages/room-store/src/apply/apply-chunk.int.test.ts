@@ -1,6 +1,7 @@
-import { type RoomEvent, topics } from '@realtime-service/contracts';
+import { type RoomEvent, type RoomEventData, topics } from '@realtime-service/contracts';
 import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
+import { keyOf } from '@realtime-service/room-model';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import {
   added,
@@ -112,6 +113,31 @@ describeWith(['postgres'], 'the store in PostgreSQL', () => {
     } finally {
       for (const table of tables) await pool.query(`alter table ${table} drop column newer`);
     }
+  });
+
+  test('what a worker of the release before applies, which keeps no `decided`, is overruled by no retried letter', async () => {
+    const store = createPostgresStore(pool);
+    const update = (data: RoomEventData<'member.updated'>): RoomEvent => ({
+      type: 'member.updated',
+      subject: 'r',
+      data,
+    });
+    const dead = { reason: 'invalid_data', message: '', key: null, value: null, headers: {} } as const;
+    const unreadable = { key: 'r', type: 'member.added', data: undefined };
+    const readable = roomRecord(2, added('r', 'ann'));
+    const lost: ChunkRecord = { ...readable, factKey: null, content: { kind: 'dead', dead, unreadable } };
+    const renamed = roomRecord(3, update({ userId: 'ann', displayName: 'Ann' }));
+    await applyChunk(store, chunkOf([roomRecord(0, created('r')), roomRecord(1, added('r', 'ann')), lost, renamed]));
+    await pool.query(`update members set is_removed = true, event_id = 'e4', "offset" = 4`);
+    await pool.query(`update log_positions set next_offset = 5 where topic = $1 and "partition" = 0`, [
+      topics.roomEvents,
+    ]);
+    const letter = { topic: topics.roomEvents, partition: 0, offset: 2n };
+    const retry = roomRecord(5, { type: 'dead_letter.retried', subject: 'r', data: { ...letter, offset: '2' } });
+    const decode = () => readable;
+    await applyChunk(store, chunkOf([{ ...retry, content: { kind: 'retry', letter, decode, outcome: null } }]));
+    expect((await pool.query(`select status from dead_letters`)).rows).toEqual([{ status: 'retried' }]);
+    expect((await readProjection(pool)).members.get(keyOf('r', 'ann'))).toMatchObject({ isRemoved: true });
   });
 
   test('slow statements end no chunk that has a dead letter, an action on one and an order', async () => {

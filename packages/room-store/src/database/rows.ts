@@ -1,3 +1,4 @@
+import { positionName } from '@realtime-service/contracts';
 import type {
   Ban,
   EndedLogin,
@@ -88,26 +89,31 @@ const toStoredVersion = ({ topic, partition, offset, sequence }: Version): Store
   sequence: sequence?.toString() ?? null,
 });
 
-const readVersion = ({ offset, sequence, ...at }: StoredVersion): Version => ({
-  ...at,
+const readVersion = ({ topic, partition, offset, sequence }: StoredVersion): Version => ({
+  topic,
+  partition,
   offset: BigInt(offset),
   sequence: sequence === null ? null : BigInt(sequence),
 });
+
+/** With the place of the row's last fact: a release that does not know this column writes the row and leaves it. */
+type StoredDecided = StoredVersion & { readonly rowAt: string };
 
 /** Null where it is the row's own version, as in most rows, and in those of releases that did not tell them apart. */
 const decidedColumn: Column<Pick<RoomHeader, 'decided' | 'origin'>> = column(
   'decided',
   'jsonb',
   ({ decided, origin }) =>
-    decided === null || (origin !== null && isSamePlace(decided, origin) && decided.sequence === origin.sequence)
+    decided === null || origin === null || (isSamePlace(decided, origin) && decided.sequence === origin.sequence)
       ? null
-      : JSON.stringify(toStoredVersion(decided)),
+      : JSON.stringify({ ...toStoredVersion(decided), rowAt: positionName(origin) } satisfies StoredDecided),
 );
 
 const readVersions = (row: Row): { readonly decided: Version; readonly origin: Origin } => {
   const origin = readOrigin(row);
-  const decided = row.decided === null ? versionAfter(origin, null) : readVersion(row.decided as StoredVersion);
-  return { decided, origin };
+  const stored = row.decided as StoredDecided | null;
+  const isKept = stored !== null && stored.rowAt === positionName(origin);
+  return { decided: isKept ? readVersion(stored) : versionAfter(origin, null), origin };
 };
 
 export const roomTable = table<RoomHeader>({

@@ -3,6 +3,7 @@
 alter table rooms add column members_told jsonb;
 
 -- Where the last fact stands that said more of a room or a member than a name, and its version. Null where that is the
--- row's own, and where none was kept: `realtime rebuild` fills it from the log.
+-- row's own, and where none was kept: `realtime rebuild` fills it from the log. It counts beside the row's last fact that
+-- it names: where that is another by now, a worker of the release before has written the row, and left this as it was.
 alter table rooms add column decided jsonb;
 alter table members add column decided jsonb;
