@@ -802,6 +802,21 @@ describe('a dead letter that is retried', () => {
       expect(evolveRetried(set, stranger.event, originOf({ offset: 1 }))).toEqual([]);
     });
 
+    test('an addition, where the header was decided after full state and named in another partition, which it keeps', () => {
+      const decided = fact('room.updated', { access: 'authenticated' });
+      const { set } = retried(
+        lost(told),
+        [dead('member.added', {})],
+        [decided, fact('room.updated', { name: 'Retro' }, { partition: 1 })],
+      );
+      expect(roomIn(set)).toMatchObject({
+        name: 'Retro',
+        origin: { partition: 1, offset: 3n },
+        membersTold: { offset: 1n },
+      });
+      expect(evolveRetried(set, stranger.event, originOf({ offset: 0 }))).toEqual([]);
+    });
+
     test('but one who was added after it', () => {
       const { set } = retried(stranger, [told], [renamed]);
       expect(memberIn(set, 'u9')).toMatchObject({ role: 'host', origin: { offset: 1n } });

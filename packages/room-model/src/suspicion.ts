@@ -186,16 +186,17 @@ const asDecidedBefore = (entities: RoomEntities, roomId: string, letter: LogPosi
   };
 };
 
-/** Names that were told since stay, and so does where they stand. */
-const withNames = (entities: RoomEntities, change: RoomChange, letter: LogPosition): RoomChange => {
+/** Names stay that were told since the room was as `before`, and so does where they stand. */
+const withNames = (entities: RoomEntities, before: RoomEntities, change: RoomChange): RoomChange => {
   if (change.entity === 'room') {
     const stored = entities.rooms.get(change.row.roomId);
-    if (stored === undefined || isLaterInLog(letter, stored.origin)) return change;
+    if (stored === undefined || before.rooms.get(change.row.roomId) === stored) return change;
     return { entity: 'room', row: { ...change.row, name: stored.name, origin: stored.origin } };
   }
   if (change.entity === 'member') {
-    const stored = entities.members.get(keyOf(change.row.roomId, change.row.userId));
-    if (stored === undefined || isLaterInLog(letter, stored.origin)) return change;
+    const key = keyOf(change.row.roomId, change.row.userId);
+    const stored = entities.members.get(key);
+    if (stored === undefined || before.members.get(key) === stored) return change;
     return { entity: 'member', row: { ...change.row, displayName: stored.displayName, origin: stored.origin } };
   }
   return change;
@@ -216,5 +217,5 @@ export const evolveRetried = (entities: RoomEntities, event: RoomEvent, origin: 
     );
   return evolveRowByRow(before, event, origin)
     .filter(counts)
-    .map((change) => withNames(entities, change, origin));
+    .map((change) => withNames(entities, before, change));
 };
