@@ -39,7 +39,7 @@ export interface Seats {
 }
 
 /** A room as a decision sees it: without provenance. */
-export type RoomFacts = Omit<RoomHeader, 'membersTold' | 'origin'>;
+export type RoomFacts = Omit<RoomHeader, 'membersTold' | 'decided' | 'origin'>;
 export type MemberFacts = Pick<Member, 'role' | 'displayName' | 'permissions' | 'isRemoved'> &
   Partial<Pick<Member, 'removalReason'>>;
 /** A ban that is not lifted. */

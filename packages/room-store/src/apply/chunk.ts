@@ -57,10 +57,10 @@ export interface ChunkRecord {
   readonly trace: string | null;
   readonly content: ChunkContent;
   /**
-   * Of a dead letter that has become readable, the record that retried it: it changes as a rule only what stands below
-   * its own place, and the identity of its fact counts from the retry on.
+   * Of a dead letter that has become readable, the record that retried it: it changes only what nothing above its own
+   * place has decided, and the identity of its fact counts from the retry on.
    */
-  readonly retriedBy?: Pick<ChunkRecord, 'origin' | 'recordedAtMs'>;
+  readonly retriedBy?: Pick<ChunkRecord, 'recordedAtMs'>;
 }
 
 /** A partition as one projection reads it. */
