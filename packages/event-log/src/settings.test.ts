@@ -21,7 +21,7 @@ test.each([
   });
 });
 
-test.each(['kafka', 'kafka:', ':9092', 'kafka://a:9092', 'a:1,', 'a:1 b:2', 'a:65536'])(
+test.each(['kafka', 'kafka:', ':9092', 'kafka://a:9092', 'a:1,', 'a:1 b:2', 'a:65536', 'a:0'])(
   'no brokers in "%s"',
   (KAFKA_BROKERS) => {
     expect(faulty({ KAFKA_BROKERS })).toEqual(['KAFKA_BROKERS']);

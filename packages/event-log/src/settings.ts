@@ -8,8 +8,8 @@ import type { KafkaLogOptions, KafkaSasl } from './kafka/kafka-log.ts';
 const tokenTimeoutMs = 5_000;
 
 const isBroker = (text: string): boolean => {
-  const [, port = ''] = /^(?:[^\s:/]+|\[[0-9a-fA-F:]+\]):(\d{1,5})$/.exec(text) ?? [];
-  return port !== '' && Number(port) <= 65_535;
+  const [, port = '0'] = /^(?:[^\s:/]+|\[[0-9a-fA-F:]+\]):(\d{1,5})$/.exec(text) ?? [];
+  return Number(port) > 0 && Number(port) <= 65_535;
 };
 
 const Brokers = z.string().transform((text, context) => {
