@@ -48,6 +48,8 @@ test('an id that another event of the batch has is a fault, unless it is the sam
     { path: '/1/id', message: 'is that of another event before it' },
     { path: '/2/id', message: 'is that of another event before it' },
   ]);
+  const added = (data: object) => event({ type: 'member.added', data });
+  expect(faultsOf([added({ userId: 'u-7', role: 'host' }), added({ role: 'host', userId: 'u-7' })])).toBeUndefined();
   const closed = event({ type: 'room.closed', data: {} });
   expect(faultsOf([closed, { ...closed, data: { reason: 'done' } }])).toMatchObject([{ path: '/1/id' }]);
 });

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import {
   type CloudEvent,
   type CloudEventContext,
@@ -64,13 +65,13 @@ const readEvent = (open: () => CloudEvent, scopes: ReadonlySet<string>): Reading
  * same fact again is one.
  */
 const createIdCheck = () => {
-  const factsById = new Map<string, string>();
+  const factsById = new Map<string, unknown>();
   return ({ context: { source, id, type, subject }, data }: ReadEvent): readonly ProblemFault[] => {
     const name = JSON.stringify([source, id]);
-    const fact = JSON.stringify([type, subject, data]);
+    const fact = { type, subject, data };
     const known = factsById.get(name) ?? fact;
     factsById.set(name, known);
-    return known === fact ? [] : [{ path: '/id', message: 'is that of another event before it' }];
+    return isDeepStrictEqual(known, fact) ? [] : [{ path: '/id', message: 'is that of another event before it' }];
   };
 };
 
