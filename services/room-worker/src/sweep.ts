@@ -388,7 +388,7 @@ export const startSweep = (
     // Kept also through a sweep that takes longer than the interval; where it is lost, two of them say the same.
     let kept: Promise<unknown> = Promise.resolve();
     const keeping = setInterval(() => {
-      kept = hold().catch(() => {});
+      kept = Promise.all([kept, hold().catch(() => {})]);
     }, intervalMs);
     try {
       const { leftAt } = before;
