@@ -109,7 +109,9 @@ const OwnSettings = z
     MIGRATE: z
       .stringbool()
       .default(true)
-      .describe('Whether to bring the schema up to date at start; with false it is not ready until others have'),
+      .describe(
+        'Whether to bring the schema up to date at start; with false it is ready once the schema holds what joins ask for',
+      ),
     NODE_ENV: z.string().optional().describe('With `production` OIDC_ISSUER must be https'),
   })
   .transform((env, context) => {
