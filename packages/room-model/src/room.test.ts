@@ -20,7 +20,7 @@ import {
   tell,
   theRoom,
 } from '../test/given.ts';
-import { isNewer } from './origin.ts';
+import { isNewer, versionAfter } from './origin.ts';
 import { permissionsOf, roles } from './permissions.ts';
 import { keyOf } from './room.ts';
 import { WorkingSet } from './working-set.ts';
@@ -47,6 +47,7 @@ describe('a room event becomes the rows that it changes', () => {
           isLocked: false,
           closingReason: null,
           membersTold: null,
+          decided: versionAfter(originOf({ offset: 0 }), null),
           origin: originOf({ offset: 0 }),
         }),
     },
@@ -395,7 +396,7 @@ describe('a room event becomes the rows that it changes', () => {
     };
     const headerOf = (created: object, ...updates: object[]) => {
       const updated = updates.map((update) => fact('room.updated', update));
-      return { ...roomIn(fold([fact('room.created', created), ...updated])), origin: null };
+      return { ...roomIn(fold([fact('room.created', created), ...updated])), decided: null, origin: null };
     };
 
     test('leaves what it does not name', () => {
