@@ -10,7 +10,7 @@ const lookEveryMs = 500;
 const keepEveryMs = 3_000;
 
 /** Holds the right to rebuild until `release`; `keep` renews it, and fails where somebody else has it by now. */
-export const takeDuty = async ({ pool, terminal, ending }: Workplace) => {
+export const takeDuty = async ({ pool, terminal, ending }: Pick<Workplace, 'pool' | 'terminal' | 'ending'>) => {
   const holder = `${hostname()} ${process.pid} ${randomUUID()}`;
   const untilMs = performance.now() + (dutySeconds + 1) * 1000;
   let isTold = false;
@@ -20,11 +20,18 @@ export const takeDuty = async ({ pool, terminal, ending }: Workplace) => {
     isTold = true;
     await delay(lookEveryMs, undefined, { signal: ending });
   }
+  let kept: Promise<unknown> = Promise.resolve();
   const keep = async (): Promise<void> => {
-    if (!(await holdDuty(pool, duty, holder, dutySeconds)))
-      throw new CommandError('Another rebuild took over while this one was not heard of.');
+    const keeping = holdDuty(pool, duty, holder, dutySeconds);
+    kept = Promise.allSettled([kept, keeping]);
+    if (!(await keeping)) throw new CommandError('Another rebuild took over while this one was not heard of.');
   };
-  return { keep, release: () => releaseDuty(pool, duty, holder) };
+  const release = async (): Promise<void> => {
+    // Else it could be taken once more, for nobody, when it has been given back.
+    await kept;
+    await releaseDuty(pool, duty, holder);
+  };
+  return { keep, release };
 };
 
 /** Does what may not be done beside a rebuild. */
