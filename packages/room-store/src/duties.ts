@@ -21,3 +21,27 @@ export const holdDuty = async (pool: Pool, name: string, holder: string, seconds
 export const releaseDuty = async (pool: Pool, name: string, holder: string): Promise<void> => {
   await pool.query('delete from duties where name = $1 and holder = $2', [name, holder]);
 };
+
+export interface Duty {
+  /** Takes or keeps it: whether it is had now. */
+  readonly hold: () => Promise<boolean>;
+  readonly release: () => Promise<void>;
+}
+
+/** A duty that is given back only once nobody is keeping it any more, which could take it once more. */
+export const createDuty = (ask: () => Promise<boolean>, giveBack: () => Promise<void>): Duty => {
+  const underWay = new Set<Promise<boolean>>();
+  return {
+    hold: () => {
+      const held = ask();
+      underWay.add(held);
+      const end = (): void => void underWay.delete(held);
+      held.then(end, end);
+      return held;
+    },
+    release: async () => {
+      await Promise.allSettled(underWay);
+      await giveBack();
+    },
+  };
+};

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
-import { holdDuty, releaseDuty } from '@realtime-service/room-store';
+import { createDuty, holdDuty, releaseDuty } from '@realtime-service/room-store';
 import { CommandError, type Workplace } from './command.ts';
 
 const duty = 'rebuild';
@@ -12,24 +12,20 @@ const keepEveryMs = 3_000;
 /** Holds the right to rebuild until `release`; `keep` renews it, and fails where somebody else has it by now. */
 export const takeDuty = async ({ pool, terminal, ending }: Pick<Workplace, 'pool' | 'terminal' | 'ending'>) => {
   const holder = `${hostname()} ${process.pid} ${randomUUID()}`;
+  const { hold, release } = createDuty(
+    () => holdDuty(pool, duty, holder, dutySeconds),
+    () => releaseDuty(pool, duty, holder),
+  );
   const untilMs = performance.now() + (dutySeconds + 1) * 1000;
   let isTold = false;
-  while (!(await holdDuty(pool, duty, holder, dutySeconds))) {
+  while (!(await hold())) {
     if (performance.now() > untilMs) throw new CommandError('Another rebuild, reset or confirm-partitions is running.');
     if (!isTold) terminal.tell(`Another one is running, or was killed a moment ago: looking for ${dutySeconds} s\n`);
     isTold = true;
     await delay(lookEveryMs, undefined, { signal: ending });
   }
-  let kept: Promise<unknown> = Promise.resolve();
   const keep = async (): Promise<void> => {
-    const keeping = holdDuty(pool, duty, holder, dutySeconds);
-    kept = Promise.allSettled([kept, keeping]);
-    if (!(await keeping)) throw new CommandError('Another rebuild took over while this one was not heard of.');
-  };
-  const release = async (): Promise<void> => {
-    // Else it could be taken once more, for nobody, when it has been given back.
-    await kept;
-    await releaseDuty(pool, duty, holder);
+    if (!(await hold())) throw new CommandError('Another rebuild took over while this one was not heard of.');
   };
   return { keep, release };
 };

@@ -870,13 +870,24 @@ describeWith(['postgres'], 'the sweep', () => {
         Promise.withResolvers<void>(),
       ];
       const asked: Promise<boolean>[] = [];
+      let answered = 0;
+      let askedAtRelease = 0;
       const hold: typeof parts.store.holdDuty = async (...duty) => {
         if (asked.length === 1) await mayBeKept.promise;
-        return parts.store.holdDuty(...duty);
+        const isHeld = await parts.store.holdDuty(...duty);
+        answered += 1;
+        return isHeld;
       };
       const sweeping = startSweep({
         ...dependencies(),
-        clock: systemClock,
+        // Waited for when the sweep is over, since there is nobody to look at twice.
+        clock: {
+          ...systemClock,
+          delay: (ms, signal) => {
+            mayBeKept.resolve();
+            return systemClock.delay(ms, signal);
+          },
+        },
         intervalMs: 100,
         livekit: { ...livekit.service, listRooms: () => listing.promise.then(() => []) },
         store: {
@@ -886,14 +897,17 @@ describeWith(['postgres'], 'the sweep', () => {
             if (asked.push(held) === 3) beingKept.resolve();
             return held;
           },
+          releaseDuty: (...duty) => {
+            askedAtRelease = asked.length - answered;
+            return parts.store.releaseDuty(...duty);
+          },
         },
       });
       await beingKept.promise;
       const stopped = sweeping.stop();
       listing.resolve();
-      // By then one that does not wait has given it back.
-      setTimeout(mayBeKept.resolve, 100);
       await Promise.all([stopped, ...asked]);
+      expect(askedAtRelease).toBe(0);
       expect((await parts.pool.query('select from duties')).rowCount).toBe(0);
     });
 

@@ -3,7 +3,7 @@ import { isDisguised, type LivekitObserved, type LivekitRoom, observedType } fro
 import { type EventLog, type NewRecord, RecordTooLargeError } from '@realtime-service/event-log';
 import { type ListedParticipant, type ListedSid, LivekitError, type RoomService } from '@realtime-service/livekit';
 import { isHeardSince, isPerson } from '@realtime-service/room-model';
-import type { LiveRoom, RoomStore } from '@realtime-service/room-store';
+import { createDuty, type LiveRoom, type RoomStore } from '@realtime-service/room-store';
 import { type Logger, withSpan } from '@realtime-service/telemetry';
 import type { z } from 'zod';
 import type { Clock } from './clock.ts';
@@ -382,14 +382,14 @@ export const startSweep = (
    * has had its turn, too: as a rule everybody was asked about before the log refused what was found.
    */
   let turn: number | undefined;
-  const hold = (): Promise<boolean> => store.holdDuty(dutyName, holder, (2 * intervalMs) / 1000);
+  const { hold, release } = createDuty(
+    () => store.holdDuty(dutyName, holder, (2 * intervalMs) / 1000),
+    () => store.releaseDuty(dutyName, holder),
+  );
 
   const sweep = async (): Promise<void> => {
     // Kept also through a sweep that takes longer than the interval; where it is lost, two of them say the same.
-    let kept: Promise<unknown> = Promise.resolve();
-    const keeping = setInterval(() => {
-      kept = Promise.all([kept, hold().catch(() => {})]);
-    }, intervalMs);
+    const keeping = setInterval(() => void hold().catch(() => {}), intervalMs);
     try {
       const { leftAt } = before;
       turn = turn === undefined ? Math.floor(clock.now() / intervalMs) : turn + 1;
@@ -399,8 +399,6 @@ export const startSweep = (
       before = await withSpan('sweep', { isRoot: true }, () => sweepOnce(dependencies));
     } finally {
       clearInterval(keeping);
-      // Else it could take the duty once more, when this process has given it back.
-      await kept;
     }
   };
 
@@ -420,7 +418,7 @@ export const startSweep = (
       const restMs = intervalMs - (clock.now() - startedAtMs);
       await clock.delay(Math.min(Math.max(restMs, leastPauseMs), intervalMs), signal).catch(() => {});
     }
-    await store.releaseDuty(dutyName, holder).catch(() => {});
+    await release().catch(() => {});
   };
 
   const running = run();
