@@ -190,10 +190,13 @@ export const postponeMark = async (
 
 /**
  * What becomes of a mark that is raised again, for an `on conflict` of its key: it is asked about as if for the first
- * time. One that is due already keeps its place, so that whoever is asked about often is answered no later.
+ * time. One that is due already keeps its place, so that whoever is asked about often is answered no later. Where
+ * `comesLastSql` holds it comes last, and is taken in turns with the oldest: somebody is removed who waits to be asked
+ * about with everybody else in a large room.
  */
-export const raisedAgainSql =
-  'generation = marks.generation + 1, attempts = 0, due_at = least(marks.due_at, excluded.due_at)';
+export const raisedAgainSql = (comesLastSql = 'false'): string =>
+  `generation = marks.generation + 1, attempts = 0,
+    due_at = case when ${comesLastSql} then excluded.due_at else least(marks.due_at, excluded.due_at) end`;
 
 /** Asks about identities of a room now. */
 export const markIdentities = async (
@@ -206,7 +209,7 @@ export const markIdentities = async (
   await pool.query(
     `insert into marks (room_id, identity, cause, caused_at, due_at)
       select $1, identity, $3, $4, clock_timestamp() from unnest($2::opaque_id[]) as identity order by identity
-      on conflict (room_id, identity) do update set ${raisedAgainSql},
+      on conflict (room_id, identity) do update set ${raisedAgainSql()},
         caused_at = least(marks.caused_at, excluded.caused_at)`,
     [roomId, identities, cause, new Date(causedAtMs)],
   );

@@ -17,7 +17,7 @@ import {
   wasRemoved,
 } from '@realtime-service/room-model';
 import type { DeadLetter, ProjectionPartition } from '../src/apply/chunk.ts';
-import { type ChunkWrites, edgeLifeSeconds, type RaisedMark } from '../src/apply/chunk-writes.ts';
+import { type ChunkWrites, edgeLifeSeconds, isByFact, type RaisedMark } from '../src/apply/chunk-writes.ts';
 import type { Touched } from '../src/apply/touched.ts';
 import {
   type Announcement,
@@ -238,7 +238,14 @@ export class MemoryDatabase {
         run('postponeMark', (owner) => this.#postponeMark(owner, mark, delayMs, attempts)),
       markIdentities: (roomId, identities, { cause, causedAtMs }) =>
         run('markIdentities', async (owner) => {
-          const raised = sorted(identities).map((identity) => ({ roomId, identity, trace: null, cause, causedAtMs }));
+          const raised = sorted(identities).map((identity) => ({
+            roomId,
+            identity,
+            trace: null,
+            cause,
+            causedAtMs,
+            isByFact: false,
+          }));
           for (const { identity } of raised) await this.#locks.take(owner, markLock(roomId, identity), 'update');
           for (const each of raised) {
             const known = this.tables.marks.get(keyOf(roomId, each.identity));
@@ -371,7 +378,8 @@ export class MemoryDatabase {
   }
 
   /** To be called with the mark's row locked. */
-  #raise({ roomId, identity, cause, causedAtMs, trace }: Affected): void {
+  #raise({ roomId, identity, cause, causedAtMs, trace, isByFact }: Affected): void {
+    const nowMs = this.#now();
     const known = this.tables.marks.get(keyOf(roomId, identity));
     this.tables.marks.set(keyOf(roomId, identity), {
       roomId,
@@ -382,7 +390,7 @@ export class MemoryDatabase {
       generation: (known?.generation ?? 0n) + 1n,
       attempts: 0,
       announcement: known?.announcement ?? null,
-      dueAtMs: Math.min(this.#now(), known?.dueAtMs ?? this.#now()),
+      dueAtMs: isByFact ? nowMs : Math.min(nowMs, known?.dueAtMs ?? nowMs),
       lockedUntilMs: known?.lockedUntilMs ?? null,
     });
   }
@@ -519,6 +527,7 @@ interface Affected {
   readonly cause: string;
   readonly causedAtMs: number;
   readonly trace: string | null;
+  readonly isByFact: boolean;
 }
 
 const isConcerned = ({ concern, outerId, innerId }: RaisedMark, session: Session): boolean => {
@@ -539,7 +548,7 @@ const affectedBy = (marks: Iterable<RaisedMark>, sessions: readonly Session[]): 
     for (const { roomId, identity } of ids) {
       const known = affected.get(keyOf(roomId, identity));
       if (known === undefined || causedAtMs < known.causedAtMs)
-        affected.set(keyOf(roomId, identity), { roomId, identity, cause, causedAtMs, trace });
+        affected.set(keyOf(roomId, identity), { roomId, identity, cause, causedAtMs, trace, isByFact: isByFact(mark) });
     }
   }
   return [...affected].sort(([left], [right]) => (left < right ? -1 : 1)).map(([, each]) => each);

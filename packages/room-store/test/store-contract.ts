@@ -481,6 +481,14 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       expect(await inTurn()).toEqual(['ann', 'bob']);
     });
 
+    test('one that a fact about its person raises again is among those that came last', async () => {
+      await apply([livekitRecord(0, joined('r', 'ann'))]);
+      await open().forgetMarks();
+      await waiting('ann', 'bob');
+      await apply([roomRecord(0, removed('r', 'ann'))]);
+      expect(await inTurn()).toEqual(['bob', 'ann']);
+    });
+
     /** What whoever claimed a mark may do with it. */
     const endings = [
       ['answered', 'answers', (mark: Mark) => open().store.settleMark(mark, null)],

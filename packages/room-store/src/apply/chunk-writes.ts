@@ -55,6 +55,9 @@ export interface RaisedMark extends Cause {
   readonly innerId: string;
 }
 
+/** By what the domain says of somebody; not by what LiveKit tells of a session, which its person can bring about. */
+export const isByFact = ({ concern }: RaisedMark): boolean => concern !== 'identity' && concern !== 'room';
+
 /**
  * Collects what a chunk's fold changed: the last row of each entity, and what follows from the changes (marks, outbox,
  * dead letters). The store writes it.

@@ -15,7 +15,7 @@ import { send, toBytea } from '../database/statement.ts';
 import { settleDeadLetters } from '../dead-letters/dead-letters.ts';
 import { raisedAgainSql } from '../marks.ts';
 import type { ChunkRecord } from './chunk.ts';
-import { type ChunkWrites, edgeLifeSeconds } from './chunk-writes.ts';
+import { type ChunkWrites, edgeLifeSeconds, isByFact } from './chunk-writes.ts';
 
 /** `unknown` says that none of them has been written before: PostgreSQL then need not look for each of them first. */
 const writeFacts = async (
@@ -134,7 +134,7 @@ const writeMarks = async (client: Client, writes: ChunkWrites): Promise<number> 
         select distinct on (room_id, identity) room_id, identity, cause, caused_at, trace, clock_timestamp()
           from affected order by room_id, identity, caused_at
         on conflict (room_id, identity) do update set
-          ${raisedAgainSql}, cause = excluded.cause, trace = excluded.trace,
+          ${raisedAgainSql('excluded.cause = any($7::text[])')}, cause = excluded.cause, trace = excluded.trace,
           caused_at = least(marks.caused_at, excluded.caused_at)`,
     [
       rows.map(({ concern }) => concern),
@@ -143,6 +143,7 @@ const writeMarks = async (client: Client, writes: ChunkWrites): Promise<number> 
       rows.map(({ cause }) => cause),
       rows.map(({ causedAtMs }) => new Date(causedAtMs)),
       rows.map(({ trace }) => trace),
+      rows.filter(isByFact).map(({ cause }) => cause),
     ],
   );
   return rowCount ?? 0;

@@ -210,7 +210,7 @@ const markWhatIsLiveSql = `
             clock_timestamp() + make_interval(secs => (row_number() over () - 1)::float8 / ${askedPerSecond}) as due_at from (
           select room_id, identity from sessions where is_live union select room_id, '' from room_lives where is_live) as live) as asked
       order by room_id, identity
-    on conflict (room_id, identity) do update set ${raisedAgainSql}`;
+    on conflict (room_id, identity) do update set ${raisedAgainSql()}`;
 
 /** A set that was made from another log would bring its positions along, under which nobody has read that one. */
 const assertSameLog = async (client: Client, topic: string): Promise<void> => {
