@@ -27,6 +27,7 @@ let isLogAway: boolean;
 let logAnswers: Promise<void>;
 let databaseAnswers: Promise<void>;
 let reads: number;
+let logged: string[];
 let freshness: Freshness;
 
 beforeEach(() => {
@@ -39,6 +40,7 @@ beforeEach(() => {
   logAnswers = Promise.resolve();
   databaseAnswers = Promise.resolve();
   reads = 0;
+  logged = [];
   freshness = createFreshness({
     bounds: async (topic) => {
       await logAnswers;
@@ -59,7 +61,7 @@ beforeEach(() => {
       }));
     },
     maxAgeMs,
-    logger: createLogger({ service: 'api', destination: { write: () => undefined } }),
+    logger: createLogger({ service: 'api', destination: { write: (line) => void logged.push(JSON.parse(line).msg) } }),
     now: () => nowMs,
   });
 });
@@ -91,6 +93,16 @@ describe('a process that has just started', () => {
     expect(freshness.isCurrent(ours, theirUser)).toBe(true);
     expect(freshness.ofKey(ours)).toBeUndefined();
     expect(freshness.isLogKnown()).toBe(false);
+  });
+
+  test('says once that the log is away, as whenever it goes', async () => {
+    isLogAway = true;
+    await secondsPass(3);
+    isLogAway = false;
+    await second();
+    isLogAway = true;
+    await secondsPass(3);
+    expect(logged).toEqual(Array(2).fill('high positions of the log are unknown'));
   });
 
   test('goes by an idle log at once', async () => {

@@ -65,7 +65,7 @@ export const createFreshness = ({
   /** When a topic's end was read last. */
   const lookedAtMs = new Map<string, number>();
   const stopping = new AbortController();
-  let isLogKnown = false;
+  let isLogKnown: boolean | undefined;
   let looking: Promise<unknown> | undefined;
   let polling: Promise<void> | undefined;
   let reading: Promise<void> | undefined;
@@ -110,7 +110,7 @@ export const createFreshness = ({
   };
 
   const note = (isKnown: boolean, error?: unknown): void => {
-    if (isKnown !== isLogKnown && !isKnown) logger.warn({ err: error }, 'high positions of the log are unknown');
+    if (!isKnown && isLogKnown !== false) logger.warn({ err: error }, 'high positions of the log are unknown');
     isLogKnown = isKnown;
   };
 
@@ -181,7 +181,7 @@ export const createFreshness = ({
     },
     partitions: () => [...progresses.values()].map((progress) => progress.freshness(now())),
     ofKey: (key) => progressOfKey(key)?.freshness(now()),
-    isLogKnown: () => isLogKnown,
+    isLogKnown: () => isLogKnown === true,
     look,
     start: async () => {
       const first = look();
