@@ -17,8 +17,8 @@ const withRealParts = {
 
 /**
  * One project after the other. `unit` needs nothing but this checkout. `int` tries one piece with the real parts that
- * it needs, `e2e` the whole service, both two files at a time. `timed` holds the service to times, for which it takes
- * the machine for itself; `simulation` takes every core.
+ * it needs, `e2e` the whole service, both three files at a time: they wait more than they work. `timed` holds the
+ * service to times, for which it takes the machine for itself; `simulation` takes every core.
  */
 export default defineConfig({
   test: {
@@ -35,7 +35,7 @@ export default defineConfig({
           ...withRealParts,
           name: 'int',
           include: integrationTests,
-          maxWorkers: 2,
+          maxWorkers: 3,
           sequence: { groupOrder: 1 },
         },
       },
@@ -44,7 +44,7 @@ export default defineConfig({
           ...withRealParts,
           name: 'e2e',
           include: wholeServiceTests,
-          maxWorkers: 2,
+          maxWorkers: 3,
           sequence: { groupOrder: 2 },
         },
       },
