@@ -108,6 +108,17 @@ describeWith(['postgres'], 'C28: a pool whose connections', () => {
     expect([preparedAs('x', pool), preparedAs('x', client)]).toEqual([{ name: 'x' }, { name: 'x' }]);
     client.release();
   });
+
+  test.each(['German, DMY', 'SQL, MDY', 'Postgres, DMY'])(
+    'lead to a database that writes dates as %s read them all the same',
+    async (dateStyle) => {
+      await witness.query(
+        `do $$ begin execute format('alter database %I set datestyle = ${dateStyle}', current_database()); end $$`,
+      );
+      const { rows } = await pool.query(`select timestamptz '2026-02-03T04:05:06.789Z' as at`);
+      expect(rows).toEqual([{ at: new Date('2026-02-03T04:05:06.789Z') }]);
+    },
+  );
 });
 
 describeWith(['postgres', 'pgbouncer'], 'C30: through PgBouncer in transaction mode', () => {

@@ -59,6 +59,9 @@ const planOnce = [
   .map((setting) => `set ${setting};`)
   .join(' ');
 
+/** Times come as text, of which one style is read. A server, a database or a role may have another by default. */
+const readableTimes = 'set datestyle = iso;';
+
 export const createPool = (options: DatabaseOptions): Pool => {
   const pool: Pool & MaybeDirect = new pg.Pool({
     connectionString: options.url,
@@ -75,7 +78,7 @@ export const createPool = (options: DatabaseOptions): Pool => {
       client.isDirect = await isAnsweredByPostgres(client);
       pool.isDirect = client.isDirect;
       // A pooler's session is shared with others.
-      if (client.isDirect) await client.query(planOnce);
+      if (client.isDirect) await client.query(`${planOnce} ${readableTimes}`);
     },
   });
   pool.on('error', options.onError);

@@ -8,7 +8,9 @@ const postgresUrl = z.url({
 /** The settings by which both services know the database; a service combines it with its own by `.and()`. */
 export const DatabaseSettings = z
   .object({
-    DATABASE_URL: postgresUrl.describe('PostgreSQL; TLS by its parameters (sslmode)'),
+    DATABASE_URL: postgresUrl.describe(
+      'PostgreSQL; TLS by its parameters (sslmode). Behind a pooler in transaction mode its DateStyle must be ISO, as it is by default',
+    ),
     DATABASE_DIRECT_URL: postgresUrl
       .optional()
       .describe(
