@@ -1362,6 +1362,26 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(inside()).toEqual(['bob', 'u-7']);
     });
 
+    test('a mute that a worker finds after it stood still is left to the next claim: another may have muted since', async () => {
+      await aCall();
+      const attributes = { 'rt.user': 'u-7' };
+      livekit.put(room, { sid: 'PA_u-7', identity: 'u-7', attributes, permission: speaker, tracks: [{ sid: 'TR_1' }] });
+      let stoodStillMs = 0;
+      start({ clock: { ...systemClock, elapsed: () => performance.now() + stoodStillMs } });
+      await answered();
+      const release = livekit.hold('GetParticipant');
+      const asked = livekit.callsOf('GetParticipant').length;
+      const data = { participantSid: 'PA_u-7', identity: 'u-7', trackSid: 'TR_1', by: 'bob' };
+      await parts.publish(['track.mute_requested', room, data]);
+      await until('it is being carried out', () => livekit.callsOf('GetParticipant').length > asked);
+      stoodStillMs = 600_000;
+      release();
+      await until('it is put back', () => parts.lines.some((line) => line.includes('could not be carried out yet')));
+      expect(livekit.callsOf('MutePublishedTrack')).toEqual([]);
+      await answered();
+      expect(livekit.callsOf('MutePublishedTrack')).toHaveLength(1);
+    });
+
     test.each([503, 404])('a kick that LiveKit refused with %i is tried again within seconds', async (status) => {
       await aCall();
       start();

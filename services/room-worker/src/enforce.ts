@@ -211,12 +211,13 @@ const remove = async (dependencies: EnforcementDependencies, whom: Present, { co
 /** No client does so by itself: it gets around what somebody may publish. */
 const disguise: Why = { code: 'kicked', message: 'a track is not of the kind that its source says' };
 
-interface ClaimedMark extends Mark {
+interface Claim {
   /** By the clock of durations. */
   readonly beginUntilMs: number;
 }
+interface ClaimedMark extends Mark, Claim {}
 
-const assertInTime = ({ clock }: EnforcementDependencies, { beginUntilMs }: ClaimedMark): void => {
+const assertInTime = ({ clock }: EnforcementDependencies, { beginUntilMs }: Claim): void => {
   if (clock.elapsed() > beginUntilMs) throw new Error('the answer was found too late to act on it');
 };
 
@@ -354,12 +355,14 @@ const answerMark = async (dependencies: EnforcementDependencies, mark: ClaimedMa
 };
 
 /** Carries out an order that concerns one sid, if that sid is still the one that is there, and its track too. */
-const carryOutEdge = async (dependencies: EnforcementDependencies, edge: ClaimedEdge): Promise<void> => {
+const carryOutEdge = async (dependencies: EnforcementDependencies, edge: ClaimedEdge & Claim): Promise<void> => {
   const { store, livekit, clock, metrics, logger } = dependencies;
   const { roomId, identity, trackSid, reason } = edge;
   try {
     const present = await livekit.getParticipant(roomId, identity);
     const isThere = trackSid === null || present?.tracks.some(({ sid }) => sid === trackSid);
+    // Another may have muted the track since, and the person unmuted it.
+    assertInTime(dependencies, edge);
     if (present?.sid === edge.participantSid && isThere) {
       if (trackSid === null) {
         await remove(dependencies, edge, { code: 'kicked', message: reason });
@@ -434,14 +437,14 @@ export const startEnforcement = (dependencies: EnforcementDependencies): Enforce
 
   const claim = async (): Promise<void> => {
     await dropExpired(dependencies);
+    const beginUntilMs = clock.elapsed() + beginWithinMs;
     if (free('orders') > 0)
       for (const edge of await store.claimEdges(free('orders'), claimSeconds))
         start(
           'orders',
-          inTrace('enforce order', edge.trace, () => carryOutEdge(dependencies, edge)),
+          inTrace('enforce order', edge.trace, () => carryOutEdge(dependencies, { ...edge, beginUntilMs })),
         );
     if (free('questions') > 0) {
-      const beginUntilMs = clock.elapsed() + beginWithinMs;
       first = first === 'oldest' ? 'newest' : 'oldest';
       for (const mark of await store.claimMarks(free('questions'), claimSeconds, first))
         start(
