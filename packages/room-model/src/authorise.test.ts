@@ -241,6 +241,11 @@ describe('what only keeps people from entering throws nobody out', () => {
           enter: 'allow',
         },
         {
+          why: 'was removed before the clock was set back by an hour, came back and lost the connection',
+          given: { ...given, sessions: [...leftSecondsAgo(-3_600, true), ...leftSecondsAgo(5)] },
+          enter: 'allow',
+        },
+        {
           why: 'was removed on one device and is inside with another',
           given: { ...given, sessions: [...leftSecondsAgo(5, true), { identity: 'u7:phone' }] },
           enter: 'allow',

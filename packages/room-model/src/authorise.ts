@@ -150,12 +150,12 @@ const deny = (reason: DenyReason, more: Partial<Denied> = {}): Denied => ({
  * ahead was dated before the clock was set back.
  */
 const isPresent = (sessions: readonly OwnSession[], nowMs: number): boolean => {
-  const wasRemovedSince = (timeMs: number): boolean =>
-    sessions.some(({ wasRemoved, endedAtMs }) => wasRemoved && endedAtMs !== null && endedAtMs >= timeMs);
-  return sessions.some(
-    ({ isLive, endedAtMs }) =>
-      isLive || (endedAtMs !== null && Math.abs(nowMs - endedAtMs) < recentlyLeftMs && !wasRemovedSince(endedAtMs)),
+  const recent = sessions.filter(
+    ({ isLive, endedAtMs }) => isLive || (endedAtMs !== null && Math.abs(nowMs - endedAtMs) < recentlyLeftMs),
   );
+  const wasRemovedSince = (timeMs: number): boolean =>
+    recent.some(({ wasRemoved, endedAtMs }) => wasRemoved && endedAtMs !== null && endedAtMs >= timeMs);
+  return recent.some(({ isLive, endedAtMs }) => isLive || !wasRemovedSince(endedAtMs ?? nowMs));
 };
 
 /** A tombstone is no member, nor is somebody of whom only an update is known. */
