@@ -689,12 +689,27 @@ describe('a dead letter that is retried', () => {
     expect(memberIn(taken, 'u7')).toMatchObject({ isRemoved: true });
   });
 
+  const bannedUntil = (until: string, at = {}): Told =>
+    fact('member.banned', { userId: 'u7', privilege: 'join', until }, at);
+
   test.each<{ what: string; told: Told; contrary: Told; seen: (set: WorkingSet) => unknown }>([
     {
       what: 'a ban',
       told: banned('u7', 'join'),
       contrary: fact('member.unbanned', { userId: 'u7', privilege: 'join' }, { partition: 1 }),
       seen: (set) => banIn(set, 'u7', 'join')?.isLifted === false,
+    },
+    {
+      what: 'a ban for good, beside one that ends,',
+      told: banned('u7', 'join'),
+      contrary: bannedUntil('2026-01-01T00:00:00Z', { partition: 1 }),
+      seen: (set) => banIn(set, 'u7', 'join')?.untilMs === null,
+    },
+    {
+      what: 'the longer of two bans',
+      told: bannedUntil('2026-01-02T00:00:00Z'),
+      contrary: bannedUntil('2026-01-01T00:00:00Z', { partition: 1 }),
+      seen: (set) => banIn(set, 'u7', 'join')?.untilMs === Date.parse('2026-01-02T00:00:00Z'),
     },
     {
       what: 'a disabled user',

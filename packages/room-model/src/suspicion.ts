@@ -11,6 +11,7 @@ import {
 } from '@realtime-service/contracts';
 import { isLaterInLog, isNewer, type Origin, versionAfter } from './origin.ts';
 import {
+  type Ban,
   type Doubted,
   doubted,
   evolveFullState,
@@ -133,9 +134,17 @@ const onlyTakesRights: ReadonlySet<RoomEventType> = new Set([
   'user.disabled',
 ]);
 
+/** A ban may end sooner than one that stands: it gives back what that keeps. */
+const isShortened = (stored: Ban | undefined, { untilMs }: Ban): boolean =>
+  stored !== undefined && !stored.isLifted && untilMs !== null && (stored.untilMs === null || untilMs < stored.untilMs);
+
 /** Full state, too, takes rights away from whom it does not name. The end of a doubt gives some back. */
-const takesRights = (type: RoomEventType, { entity, row }: RoomChange): boolean =>
-  entity === 'member' ? row.isRemoved : entity !== 'suspect' && onlyTakesRights.has(type);
+const takesRights = (entities: RoomEntities, type: RoomEventType, { entity, row }: RoomChange): boolean => {
+  if (entity === 'member') return row.isRemoved;
+  if (entity === 'ban' && isShortened(entities.bans.get(keyOf(row.roomId, row.userId, row.privilege)), row))
+    return false;
+  return entity !== 'suspect' && onlyTakesRights.has(type);
+};
 
 const isElsewhere = (left: LogPosition, right: LogPosition): boolean =>
   left.topic !== right.topic || left.partition !== right.partition;
@@ -213,7 +222,7 @@ export const evolveRetried = (entities: RoomEntities, event: RoomEvent, origin: 
   const before = isRename ? entities : asDecidedBefore(entities, event.subject, origin);
   const counts = (change: RoomChange): boolean =>
     placesOf(before, change).every((place) =>
-      isElsewhere(place, origin) ? takesRights(event.type, change) : isLaterInLog(origin, place),
+      isElsewhere(place, origin) ? takesRights(before, event.type, change) : isLaterInLog(origin, place),
     );
   return evolveRowByRow(before, event, origin)
     .filter(counts)

@@ -47,7 +47,7 @@ export const rebuildUrlOf = (directUrl: string): string => {
 };
 
 /** Raised whenever a rebuild counts records otherwise than before: a set that is half filled so is to be begun anew. */
-const countingRule = 4;
+const countingRule = 5;
 
 /** What the tables are like: a name for all that a copy of them takes over, and for how it is filled. */
 const readShape = async (client: Client | Pool): Promise<string> => {
