@@ -18,9 +18,8 @@ const isTransactional = transactional === 'true';
 const producer = new Kafka({ brokers: brokers.split(','), logLevel: logLevel.ERROR }).producer({
   // kafkajs' default since version 2, and murmur2 as Java has it; without it kafkajs warns.
   createPartitioner: Partitioners.DefaultPartitioner,
-  idempotent: true,
-  maxInFlightRequests: 1,
-  ...(isTransactional ? { transactionalId: `rooms-${randomUUID()}` } : {}),
+  // Not `idempotent`: as kafkajs has it, that loses what was acknowledged when a connection breaks.
+  ...(isTransactional ? { transactionalId: `rooms-${randomUUID()}`, maxInFlightRequests: 1 } : {}),
 });
 await producer.connect();
 const sender = isTransactional ? await producer.transaction() : undefined;

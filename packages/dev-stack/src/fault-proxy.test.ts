@@ -53,6 +53,26 @@ describe('a fault proxy', () => {
     fresh.destroy();
   });
 
+  test('passes what clients ask and no answers while it is muted, and those when it has healed', async () => {
+    const old = await connectTo(proxy.port);
+    const asked = new Promise<string>((resolve) => {
+      echo.on('connection', (socket) => socket.once('data', (bytes) => resolve(String(bytes))));
+    });
+    proxy.mute();
+    const fresh = await connectTo(proxy.port);
+    const answers = [old, fresh].map((socket) => {
+      socket.write('while muted');
+      return received(socket);
+    });
+    expect(await asked).toBe('while muted');
+    expect(await Promise.race([...answers, delay(100, 'nothing')])).toBe('nothing');
+
+    await proxy.heal();
+    expect(await Promise.all(answers)).toEqual(['while muted', 'while muted']);
+    old.destroy();
+    fresh.destroy();
+  });
+
   test('serves at the same port after it has healed', async () => {
     const { port } = proxy;
     await proxy.cut();

@@ -9,6 +9,8 @@ export interface FaultProxy {
   cut(): Promise<void>;
   /** Keeps connections and accepts new ones, and passes nothing in either direction. */
   stall(): void;
+  /** Passes what clients ask, and no answers. */
+  mute(): void;
   /** Passes everything again; what waited while stalled arrives first. */
   heal(): Promise<void>;
   stop(): Promise<void>;
@@ -17,6 +19,7 @@ export interface FaultProxy {
 export async function startFaultProxy(targetPort: number): Promise<FaultProxy> {
   const pairs = new Set<readonly [Socket, Socket]>();
   let isStalled = false;
+  let isMuted = false;
 
   const server = createServer({ allowHalfOpen: true }, (client) => {
     const target = connect({ port: targetPort, host: '127.0.0.1', allowHalfOpen: true });
@@ -32,6 +35,7 @@ export async function startFaultProxy(targetPort: number): Promise<FaultProxy> {
       });
     }
     if (!isStalled) join(pair);
+    if (isMuted) mute(pair);
   });
 
   function breakConnections(): void {
@@ -54,9 +58,17 @@ export async function startFaultProxy(targetPort: number): Promise<FaultProxy> {
       isStalled = true;
       for (const pair of pairs) part(pair);
     },
+    mute: () => {
+      isMuted = true;
+      for (const pair of pairs) mute(pair);
+    },
     heal: async () => {
       isStalled = false;
-      for (const pair of pairs) join(pair);
+      isMuted = false;
+      for (const pair of pairs) {
+        part(pair);
+        join(pair);
+      }
       if (!server.listening) await listen(server, port);
     },
     stop: async () => {
@@ -74,6 +86,10 @@ function join([client, target]: readonly [Socket, Socket]): void {
 
 function part([client, target]: readonly [Socket, Socket]): void {
   client.unpipe(target);
+  target.unpipe(client);
+}
+
+function mute([client, target]: readonly [Socket, Socket]): void {
   target.unpipe(client);
 }
 

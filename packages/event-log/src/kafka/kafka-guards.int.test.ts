@@ -1,8 +1,10 @@
 /** One test per behaviour of kafkajs or Kafka that the adapter guards against. */
 import { execFile } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import type { LogPartition } from '@realtime-service/contracts';
+import { runInNewContext } from 'node:vm';
+import { decodeAtLeast, type LogPartition, RoomEventPublisher, topics } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import type { Admin } from 'kafkajs';
 import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
@@ -195,6 +197,51 @@ describeWith(['kafka'], 'the Kafka adapter', () => {
       await recorder.untilApplied(1);
       await untilReady(consumer);
     });
+  });
+
+  it('loses nothing that a publisher was acknowledged, over a producer as its README has it, when answers are lost', async () => {
+    await broker.kafka.createTopics([{ topic: topics.roomEvents, partitions: 1 }]);
+    const readme = readFileSync(join(import.meta.dirname, '../../../contracts/README.md'), 'utf8');
+    const settings = /kafka\.producer\((\{.*?\})\)/s.exec(readme)?.[1] ?? 'none';
+    const client = new kafkajs.Kafka({
+      brokers: broker.brokers,
+      requestTimeout: 300,
+      retry: { retries: 3, initialRetryTime: 50 },
+      logLevel: kafkajs.logLevel.NOTHING,
+    });
+    const producer = client.producer(runInNewContext(`(${settings})`, { Partitioners: kafkajs.Partitioners }));
+    onTestFinished(() => producer.disconnect());
+    await producer.connect();
+    const publisher = new RoomEventPublisher({ producer, source: '/test' });
+    const acknowledged: [subject: string, offset: bigint | undefined][] = [];
+    const publish = async (subject: string): Promise<void> => {
+      const { atLeast = '' } = await publisher.publish({ type: 'room.locked', subject, id: subject });
+      acknowledged.push([subject, decodeAtLeast(atLeast)?.[0]?.offset]);
+    };
+    const breakAndHeal = async (): Promise<void> => {
+      await broker.proxy.cut();
+      await broker.proxy.heal();
+    };
+    await publish('before');
+
+    const isUnanswered = new Promise((resolve) => producer.on(producer.events.REQUEST_TIMEOUT, resolve));
+    broker.proxy.mute();
+    const atOnce = Promise.all([publish('one'), publish('other')]);
+    await isUnanswered;
+    await breakAndHeal();
+    await atOnce;
+
+    broker.proxy.mute();
+    await expect(publish('given up')).rejects.toThrow();
+    await breakAndHeal();
+    await publish('after');
+
+    const recorder = createRecorder();
+    consume({ topics: [topics.roomEvents], onBatch: recorder.onBatch });
+    await recorder.untilApplied(Number((await log.bounds(topics.roomEvents))[0]?.high));
+    expect(acknowledged.map(([subject]) => subject).sort()).toEqual(['after', 'before', 'one', 'other']);
+    for (const [subject, offset] of acknowledged) expect(recorder.keys()[Number(offset)]).toBe(subject);
+    expect(recorder.keys()).toContain('given up');
   });
 
   describe('a topic that refuses', () => {
