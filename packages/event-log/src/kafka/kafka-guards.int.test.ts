@@ -105,6 +105,32 @@ describeWith(['kafka'], 'the Kafka adapter', () => {
     });
   });
 
+  it('C14: without any record of aborted transactions that overlap, wherever it begins', async () => {
+    const topic = await broker.createTopic(1);
+    const begin = async (transactionalId: string) => {
+      const producer = broker.client.producer({
+        transactionalId,
+        createPartitioner: kafkajs.Partitioners.DefaultPartitioner,
+      });
+      onTestFinished(() => producer.disconnect());
+      await producer.connect();
+      return producer.transaction();
+    };
+    const [early, late] = [await begin('early'), await begin('late')];
+    for (const [at, transaction] of [early, late, early, late].entries())
+      await transaction.send({ topic, messages: [{ key: `aborted ${at}`, value: '' }] });
+    await late.abort();
+    await early.abort();
+    await log.append([recordOf(topic, 'good')], 5_000);
+    for (const offset of [0n, 1n, 2n, 3n]) {
+      const recorder = createRecorder();
+      recorder.nextOffsets.set(0, offset);
+      consume({ topics: [topic], onBatch: recorder.onBatch, startAt: async () => [{ topic, partition: 0, offset }] });
+      await vi.waitFor(() => expect(recorder.nextOffsets.get(0)).toBe(7n), patience);
+      expect(recorder.keys()).toEqual(['good']);
+    }
+  });
+
   it('fetches no more at once than it is told to, but for what one batch of a producer holds', async () => {
     const topic = await broker.createTopic(2);
     const value = Buffer.alloc(100_000);

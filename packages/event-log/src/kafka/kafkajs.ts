@@ -11,6 +11,7 @@ import {
   decompressZstd,
   UndecodableBatchError,
 } from './codecs.ts';
+import { type FetchedPartition, hideAborted } from './hide-aborted.ts';
 
 interface RequestQueue {
   readonly pending: readonly unknown[];
@@ -27,6 +28,10 @@ interface FetchedBatch {
   isEmpty(): boolean;
 }
 
+interface FetchAnswer {
+  readonly responses: readonly { readonly partitions: readonly FetchedPartition[] }[];
+}
+
 interface FetchRequest {
   readonly maxWaitTime: number;
   readonly topics: readonly {
@@ -36,7 +41,7 @@ interface FetchRequest {
 }
 
 interface Broker {
-  fetch(request: FetchRequest): Promise<unknown>;
+  fetch(request: FetchRequest): Promise<FetchAnswer>;
 }
 
 const require = createRequire(import.meta.url);
@@ -65,11 +70,15 @@ Batch.prototype.isEmpty = function isEmpty(): boolean {
 };
 
 const { fetch } = Broker.prototype;
-// As published nobody could tell where a batch stands that cannot be unpacked: a broker answers for many partitions at
-// once. Asked for alone, the partition that holds it shows.
-Broker.prototype.fetch = async function fetchOrTellWhere(request): Promise<unknown> {
+// As published records of aborted transactions are taken for committed, where several were open at once.
+//
+// Nor could anybody tell where a batch stands that cannot be unpacked: a broker answers for many partitions at once.
+// Asked for alone, the partition that holds it shows.
+Broker.prototype.fetch = async function fetchOrTellWhere(request): Promise<FetchAnswer> {
   try {
-    return await fetch.call(this, request);
+    const answer = await fetch.call(this, request);
+    for (const { partitions } of answer.responses) partitions.forEach(hideAborted);
+    return answer;
   } catch (error) {
     if (!(error instanceof UndecodableBatchError)) throw error;
     for (const { topic, partitions } of request.topics)
