@@ -287,6 +287,20 @@ for (const { name, parts, start } of doors) {
       });
     });
 
+    // Else somebody who is removed meanwhile comes in by it, by sending the rest.
+    test.each([{ 'content-length': '61' }, { 'transfer-encoding': 'chunked' }])(
+      'a yes waits for no body: %o',
+      async (framing) => {
+        const reached = ['request', 'upgrade'].map((event) => once(livekit, event));
+        const headers = { ...handshake, ...framing };
+        const path = '/rtc?access_token=a.b.c';
+        const asked = request({ host: '127.0.0.1', port: proxy.port, path, headers, agent: false });
+        asked.flushHeaders();
+        await Promise.race([...reached, once(asked, 'upgrade'), once(asked, 'response')]);
+        asked.destroy();
+      },
+    );
+
     describe('an upgrade', () => {
       async function upgrade(token: string) {
         const path = `/rtc?access_token=${token}`;
@@ -445,7 +459,7 @@ for (const { name, parts, start } of doors) {
 /** Answers as told, says what it was asked, and echoes after an upgrade. */
 async function startUpstream(upstream: string, answer: (seen: Seen) => number | 'hang'): Promise<Server> {
   const server = createServer({ maxHeaderSize: 32_768 }, (incoming, response) => {
-    void text(incoming).then((body) => {
+    const answerTo = (body: string): void => {
       const { url, method, headers } = incoming;
       const seen = { upstream, method, url, headers, bodyBytes: body.length };
       const status = answer(seen);
@@ -457,7 +471,9 @@ async function startUpstream(upstream: string, answer: (seen: Seen) => number | 
       // As LiveKit does; and as the gate does.
       response.setHeader('access-control-allow-origin', '*');
       response.writeHead(status).end(status === 204 ? undefined : JSON.stringify(seen satisfies Seen));
-    });
+    };
+    // A client that goes away before its body has come gets no answer.
+    text(incoming).then(answerTo, () => response.destroy());
   });
   server.on('upgrade', ({ url, method, headers }, socket, head) => {
     answer({ upstream, method, url, headers, bodyBytes: head.length });
