@@ -1,7 +1,7 @@
 import { once } from 'node:events';
-import { createConnection } from 'node:net';
+import { type AddressInfo, createConnection, createServer } from 'node:net';
 import { text } from 'node:stream/consumers';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type GateProxyServer, startGateProxyServer } from './gate-proxy.ts';
 
 let gate: GateProxyServer;
@@ -31,4 +31,38 @@ test.for([
   const answer = await answerTo(method, `${path}?access_token=a-secret`);
   expect(answer).toMatch(`HTTP/1.1 ${status} `);
   expect(answer).not.toContain('a-secret');
+});
+
+const upgrade = [
+  'GET /rtc HTTP/1.1',
+  'host: gate',
+  'connection: upgrade',
+  'upgrade: websocket',
+  'sec-websocket-version: 13',
+  'sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n',
+].join('\r\n');
+
+describe('goes on where a client', () => {
+  test('goes away while the gate is asked', async () => {
+    // Accepts, and never answers.
+    const api = createServer().listen(0, '127.0.0.1');
+    await once(api, 'listening');
+    const apiUrl = `http://127.0.0.1:${(api.address() as AddressInfo).port}`;
+    const waiting = await startGateProxyServer({ port: 0, apiUrl, livekitUrl: apiUrl });
+    const socket = createConnection({ port: waiting.port, host: '127.0.0.1' });
+    socket.write(upgrade);
+    const [question] = await once(api, 'connection');
+    socket.resetAndDestroy();
+    await expect(fetch(`http://127.0.0.1:${waiting.port}/elsewhere`)).resolves.toMatchObject({ status: 404 });
+    question.destroy();
+    api.close();
+    await waiting.stop();
+  });
+
+  test('asks for WebSocket while an answer to it is due', async () => {
+    const socket = createConnection({ port: gate.port, host: '127.0.0.1' });
+    socket.write(`GET /elsewhere HTTP/1.1\r\nhost: gate\r\n\r\n${upgrade}`);
+    await once(socket.resume(), 'close');
+    expect(await answerTo('GET', '/elsewhere')).toMatch('HTTP/1.1 404 ');
+  });
 });

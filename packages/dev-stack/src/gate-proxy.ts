@@ -1,3 +1,5 @@
+import type { IncomingMessage, Server } from 'node:http';
+import type { Duplex } from 'node:stream';
 import httpProxy from '@fastify/http-proxy';
 import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify';
 
@@ -60,9 +62,27 @@ export const startGateProxyServer = async (options: GateProxyServerOptions): Pro
       }),
     },
   });
+  surviveUpgrades(app.server);
   const url = new URL(await app.listen({ host: '127.0.0.1', port: options.port }));
   const port = Number(url.port);
   return { url: `ws://127.0.0.1:${port}`, port, stop: () => app.close() };
+};
+
+/**
+ * The plugin's listener hears of no error of a client's connection while the gate is asked, and throws where an earlier
+ * answer is still due on it: either would end this process.
+ */
+const surviveUpgrades = (server: Server): void => {
+  const listeners = server.listeners('upgrade');
+  server.removeAllListeners('upgrade');
+  server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    socket.on('error', () => socket.destroy());
+    try {
+      for (const listener of listeners) listener.call(server, request, socket, head);
+    } catch {
+      socket.destroy();
+    }
+  });
 };
 
 const passedOn = ['authorization', 'traceparent', 'tracestate', 'b3', 'user-agent'];
