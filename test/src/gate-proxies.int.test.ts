@@ -137,6 +137,14 @@ for (const { name, parts, start } of doors) {
         });
       });
 
+      test('with an offer that the client has not compressed', async () => {
+        // Envoy tells the URI twice.
+        const offer = 'x'.repeat(name === 'envoy' ? 15_000 : 28_000);
+        const path = `/rtc/v1?access_token=a.b.c&join_request=${offer}`;
+        expect((await ask(path)).status).toBe(200);
+        expect(questions[0]?.headers['x-original-uri']).toBe(path);
+      });
+
       test('with a token of 7 KiB', async () => {
         const path = `/rtc?access_token=${'x'.repeat(7_000)}.b.c`;
         expect((await ask(path)).status).toBe(200);

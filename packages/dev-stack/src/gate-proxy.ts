@@ -34,6 +34,8 @@ const gateTimeoutMs = 2_000;
  */
 export const startGateProxyServer = async (options: GateProxyServerOptions): Promise<GateProxyServer> => {
   const app = Fastify({
+    // As the api's own: a client's offer is in its URI.
+    http: { maxHeaderSize: 32_768 },
     forceCloseConnections: true,
     return503OnClosing: false,
     frameworkErrors: (_error, _request, reply) => void reply.raw.writeHead(400).end(),
