@@ -8,6 +8,9 @@ import { traceRoutes } from './routes.ts';
 /** Resolves when the dependency answers; rejects or takes longer than the deadline when it does not. */
 export type DependencyCheck = () => Promise<void>;
 
+/** Kubernetes waits a second for a probe by default: what is optional must not use that up. */
+const optionalCheckTimeoutMs = 800;
+
 type OpsServerOptions = {
   /** What the service cannot work without: one of them failing makes it unready. */
   checks: Readonly<Record<string, DependencyCheck>>;
@@ -65,7 +68,7 @@ function toSpringComponents(dependencies: Record<string, DependencyStatus>): obj
 function createReadinessProbe(options: OpsServerOptions): () => Promise<Readiness> {
   const required = Object.entries(options.checks).map(([name, check]) => createDependencyProbe(name, check, options));
   const optional = Object.entries(options.optionalChecks ?? {}).map(([name, check]) =>
-    createDependencyProbe(name, check, options),
+    createDependencyProbe(name, check, { ...options, checkTimeoutMs: optionalCheckTimeoutMs }),
   );
   return async () => {
     const [needed, wanted] = await Promise.all([
