@@ -219,7 +219,7 @@ export const rebuildCommand = defineCommand({
     'Reads the topic of room events from its beginning into a second set of tables, then puts it in the place of the first',
     'in one transaction, and has every live session looked at. Sessions, marks, seats and dead letters stay as they are.',
     'Interrupted, it goes on where it was when it is called again. DATABASE_DIRECT_URL must lead past a pooler, and the',
-    'user must own the tables, or be a member of the role that does.',
+    'user must own the tables, or be a member of the role that does, and may make schemas in the database.',
   ].join('\n'),
   examples: ['rebuild', 'rebuild --threads 4', 'rebuild --restart'],
   run: async ({ values }, open) => {
