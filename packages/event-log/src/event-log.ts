@@ -40,7 +40,7 @@ export interface PartitionBounds {
   readonly partition: number;
   /** The first offset that is still kept. */
   readonly low: bigint;
-  /** The offset that the next record will get. */
+  /** The offset that the next record will get; what an open transaction holds back stands below it. */
   readonly high: bigint;
 }
 

@@ -21,8 +21,6 @@ import { withDuty } from './rebuild-duty.ts';
 import { readTopic } from './topic-argument.ts';
 
 const lookEveryMs = 200;
-/** Within this, a consumer says in which partitions it cannot read on: what stands behind shows nowhere else. */
-const quietMs = 15_000;
 
 /** A topic that was grown: the partitions that it was applied with, and where each of them ends now. */
 interface Grown {
@@ -73,10 +71,8 @@ const drainBatch =
     }
   };
 
-type Drained = 'all' | 'held_back' | 'interrupted';
-
-/** Applies up to the ends. What an open transaction holds back stands behind them: it is waited for, and read next. */
-const drainOnce = async (grown: Grown, { settings, pool, log, terminal, ending }: Workplace): Promise<Drained> => {
+/** Applies up to the ends, also what an open transaction holds back. False where it was interrupted. */
+const drain = async (grown: Grown, { pool, log, terminal, ending }: Workplace): Promise<boolean> => {
   const { topic, known, ends } = grown;
   const readLeft = async (): Promise<bigint> => {
     const next = await readNextOffsets(pool, activeProjection, topic);
@@ -99,19 +95,14 @@ const drainOnce = async (grown: Grown, { settings, pool, log, terminal, ending }
   // Heard of when it is next waited for.
   consumer.done.catch(() => undefined);
   const tell = createProgress(terminal);
-  let quietUntilMs: number | undefined;
   let wasHeldBack = false;
   try {
     while (!ending.aborted) {
       const left = await readLeft();
+      if (left === 0n) return true;
+      tell({ done: total - left, total });
       const held = consumer.heldBack().find(({ partition }) => partition < known);
-      if (left > 0n) tell({ done: total - left, total });
-      else if (held === undefined) {
-        if (wasHeldBack) return 'held_back';
-        if (settings.log.kind !== 'kafka') return 'all';
-        if (consumer.isReady()) quietUntilMs ??= performance.now() + quietMs;
-        if (quietUntilMs !== undefined && performance.now() >= quietUntilMs) return 'all';
-      } else if (!wasHeldBack) {
+      if (held !== undefined && !wasHeldBack) {
         wasHeldBack = true;
         terminal.tell(
           `A transaction is open in partition ${held.partition}: waiting until it ends, or the broker ends it\n`,
@@ -119,24 +110,16 @@ const drainOnce = async (grown: Grown, { settings, pool, log, terminal, ending }
       }
       await Promise.race([consumer.done, delay(lookEveryMs, undefined, { signal: ending }).catch(() => undefined)]);
     }
-    return 'interrupted';
+    return false;
   } finally {
     await consumer.stop(stopWithinMs);
-  }
-};
-
-/** False where it was interrupted. */
-const drain = async (topic: string, workplace: Workplace): Promise<boolean> => {
-  for (;;) {
-    const drained = await drainOnce(await findGrown(topic, workplace), workplace);
-    if (drained !== 'held_back') return drained === 'all';
   }
 };
 
 /** False where it was interrupted. Neither a rebuild nor a reset, which rest on the count, may run meanwhile. */
 const confirm = ({ topic, known, count }: Grown, workplace: Workplace): Promise<boolean> =>
   withDuty(workplace, async () => {
-    if (!(await drain(topic, workplace))) return false;
+    if (!(await drain(await findGrown(topic, workplace), workplace))) return false;
     await confirmPartitions(workplace.pool, topic, { from: known, to: count });
     return true;
   });

@@ -152,6 +152,7 @@ describeWith(['kafka'], 'the Kafka adapter', () => {
     await log.append([recordOf(topic, zero), recordOf(topic, one)], 5_000);
     await recorder.untilApplied(1);
     expect(consumer.heldBack()).toEqual([]);
+    expect(await log.bounds(topic)).toMatchObject([{ high: 2n }, { high: 1n }]);
     await vi.waitFor(() => expect(consumer.heldBack()).toMatchObject([{ topic, partition: 0 }]), patience);
     expect(performance.now() - openedAtMs).toBeGreaterThan(4_500);
     await recorder.untilApplied(2);

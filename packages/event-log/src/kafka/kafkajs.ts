@@ -1,5 +1,5 @@
 /**
- * kafkajs 2.2.4 with codecs registered and three of its methods mended. The library is frozen, so the version is
+ * kafkajs 2.2.4 with codecs registered and four of its methods mended. The library is frozen, so the version is
  * pinned exactly; `kafkajs.test.ts` and the interoperability tests fail when a mend no longer fits.
  */
 import { createRequire } from 'node:module';
@@ -42,6 +42,7 @@ interface FetchRequest {
 
 interface Broker {
   fetch(request: FetchRequest): Promise<FetchAnswer>;
+  listOffsets(request: { readonly isolationLevel?: number; readonly topics: unknown }): Promise<unknown>;
 }
 
 const require = createRequire(import.meta.url);
@@ -69,7 +70,14 @@ Batch.prototype.isEmpty = function isEmpty(): boolean {
   return this.rawMessages.length === 0 && BigInt(this.fetchedOffset) >= BigInt(this.highWatermark);
 };
 
-const { fetch } = Broker.prototype;
+const { fetch, listOffsets } = Broker.prototype;
+const readUncommitted = 0;
+// As published a partition ends where an open transaction begins, so that whoever has read up to there would take
+// itself for one who knows all that was acknowledged.
+Broker.prototype.listOffsets = function listAllOffsets(request): Promise<unknown> {
+  return listOffsets.call(this, { ...request, isolationLevel: readUncommitted });
+};
+
 // As published records of aborted transactions are taken for committed, where several were open at once.
 //
 // Nor could anybody tell where a batch stands that cannot be unpacked: a broker answers for many partitions at once.
