@@ -13,6 +13,7 @@ function seen(written: readonly Written[], aborted: readonly (readonly [string, 
   const partition = {
     partition: 0,
     highWatermark: String(written.length),
+    lastStableOffset: String(written.length),
     abortedTransactions: aborted.map(([producerId, first]) => ({ producerId, firstOffset: String(first) })),
     messages: written.map(([producerId, what, key = Buffer.from('key')], offset) => ({
       offset: String(offset),

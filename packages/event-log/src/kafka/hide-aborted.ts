@@ -7,6 +7,9 @@ interface FetchedMessage {
 
 /** What a broker answers of a partition, as kafkajs has decoded it. */
 export interface FetchedPartition {
+  readonly partition: number;
+  /** Where what can be read ends: at the first open transaction, else where the log does. */
+  readonly lastStableOffset: string;
   abortedTransactions: readonly { readonly producerId: string; readonly firstOffset: string }[];
   readonly messages: readonly FetchedMessage[];
 }

@@ -141,6 +141,26 @@ describeWith(['kafka'], 'the Kafka adapter', () => {
     expect(Math.max(...recorder.batches.map(({ records }) => records.length))).toBe(1);
   });
 
+  it('takes no partition for held back that only had no room in the answer', async () => {
+    const topic = await broker.createTopic(2);
+    const value = Buffer.alloc(100_000);
+    for (const key of keysPerPartition(2)) await log.append([{ ...recordOf(topic, key), value }], 5_000);
+    const consumer = broker.client.consumer({ groupId: 'no-room', maxBytes: 100_000, maxBytesPerPartition: 50_000 });
+    onTestFinished(() => consumer.disconnect());
+    await consumer.connect();
+    await consumer.subscribe({ topic, fromBeginning: true });
+    const sizes: number[] = [];
+    await consumer.run({
+      eachBatchAutoResolve: false,
+      eachBatch: async ({ batch, resolveOffset }) => {
+        sizes.push(batch.messages.length);
+        for (const { offset } of batch.messages) resolveOffset(offset);
+      },
+    });
+    await vi.waitFor(() => expect(sizes.filter((size) => size > 0)).toHaveLength(2), patience);
+    expect(sizes).toEqual([1, 1]);
+  });
+
   it('C14: tells which partition an open transaction holds back for 5 s, and goes on when the broker has ended it', async () => {
     const topic = await broker.createTopic(2);
     const recorder = createRecorder();

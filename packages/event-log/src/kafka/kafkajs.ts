@@ -29,7 +29,7 @@ interface FetchedBatch {
 }
 
 interface FetchAnswer {
-  readonly responses: readonly { readonly partitions: readonly FetchedPartition[] }[];
+  readonly responses: readonly { readonly topicName: string; partitions: readonly FetchedPartition[] }[];
 }
 
 interface FetchRequest {
@@ -78,14 +78,26 @@ Broker.prototype.listOffsets = function listAllOffsets(request): Promise<unknown
   return listOffsets.call(this, { ...request, isolationLevel: readUncommitted });
 };
 
-// As published records of aborted transactions are taken for committed, where several were open at once.
+/** Nothing came of it although there is something to read: others have taken up the room of the answer. */
+const hadNoRoom = (asked: FetchRequest, topicName: string, fetched: FetchedPartition): boolean => {
+  const partitions = asked.topics.filter(({ topic }) => topic === topicName).flatMap((each) => each.partitions);
+  const from = partitions.find(({ partition }) => partition === fetched.partition)?.fetchOffset ?? '0';
+  return fetched.messages.length === 0 && BigInt(from) < BigInt(fetched.lastStableOffset);
+};
+
+// As published records of aborted transactions are taken for committed, where several were open at once. And who got
+// nothing for want of room could not be told from whom an open transaction holds back: it counts as not asked for.
 //
 // Nor could anybody tell where a batch stands that cannot be unpacked: a broker answers for many partitions at once.
 // Asked for alone, the partition that holds it shows.
 Broker.prototype.fetch = async function fetchOrTellWhere(request): Promise<FetchAnswer> {
   try {
     const answer = await fetch.call(this, request);
-    for (const { partitions } of answer.responses) partitions.forEach(hideAborted);
+    for (const response of answer.responses) {
+      const { topicName, partitions } = response;
+      response.partitions = partitions.filter((fetched) => !hadNoRoom(request, topicName, fetched));
+      response.partitions.forEach(hideAborted);
+    }
     return answer;
   } catch (error) {
     if (!(error instanceof UndecodableBatchError)) throw error;
