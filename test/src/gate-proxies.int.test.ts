@@ -75,7 +75,7 @@ for (const { name, parts, start } of doors) {
       });
       livekit = await startUpstream('livekit', (seen) => {
         signallings.push(seen);
-        return 200;
+        return tokenOf({ ...seen, headers: { 'x-original-uri': seen.url } }) === 'livekit.ends.now' ? 'end' : 200;
       });
       proxy = await start({ api: addressOf(api), livekit: addressOf(livekit) });
     });
@@ -192,6 +192,14 @@ for (const { name, parts, start } of doors) {
         expect(signallings).toEqual([]);
       },
     );
+
+    test('a LiveKit that ends before it answers is one to ask again', async () => {
+      const { status, allowOrigin, retryAfter } = await ask('/rtc?access_token=livekit.ends.now');
+      expect(signallings).not.toEqual([]);
+      expect({ status, allowOrigin }).toEqual({ status: 503, allowOrigin: '*' });
+      // That of npm start passes on the status alone.
+      if (parts.length > 0) expect(retryAfter).toBe('1');
+    });
 
     describe('closed to', () => {
       test.each([
@@ -465,13 +473,14 @@ for (const { name, parts, start } of doors) {
 }
 
 /** Answers as told, says what it was asked, and echoes after an upgrade. */
-async function startUpstream(upstream: string, answer: (seen: Seen) => number | 'hang'): Promise<Server> {
+async function startUpstream(upstream: string, answer: (seen: Seen) => number | 'hang' | 'end'): Promise<Server> {
   const server = createServer({ maxHeaderSize: 32_768 }, (incoming, response) => {
     const answerTo = (body: string): void => {
       const { url, method, headers } = incoming;
       const seen = { upstream, method, url, headers, bodyBytes: body.length };
       const status = answer(seen);
       if (status === 'hang') return;
+      if (status === 'end') return void response.destroy();
       const fresh = tokenOf(seen) === 'of.many.attributes' ? longAuthorization : freshAuthorization;
       const isGranted = upstream === 'api' && !(tokenOf(seen) in refusals);
       if (isGranted) response.setHeader('authorization', fresh);
