@@ -1,14 +1,17 @@
 #!/bin/sh
 # Creates the topics, once: create-topics.sh <bootstrap server>. Their partition count is fixed for their life.
-# In production set REPLICATION_FACTOR=3.
+# In production set REPLICATION_FACTOR=3: what is acknowledged then stands on two brokers at least.
 set -eu
 
 days() { echo $(($1 * 24 * 60 * 60 * 1000)); }
 
-# A rebuild of the projections replays the room events: they are kept for ever.
+replicas=${REPLICATION_FACTOR:-1}
+
+# A rebuild of the projections replays the room events: they are kept for ever, whatever the brokers' defaults are.
 create() {
   kafka-topics.sh --bootstrap-server "$bootstrap" --create --if-not-exists --topic "$1" \
-    --partitions 12 --replication-factor "${REPLICATION_FACTOR:-1}" --config "retention.ms=$2"
+    --partitions 12 --replication-factor "$replicas" --config "min.insync.replicas=$(((replicas + 1) / 2))" \
+    --config cleanup.policy=delete --config retention.bytes=-1 --config "retention.ms=$2"
 }
 
 bootstrap=$1

@@ -1,6 +1,6 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -158,6 +158,24 @@ test('the topic script creates every topic of the contracts', () => {
     [...Object.values(topics), deadLetterTopic(roomEvents), deadLetterTopic(livekitWebhooks)].sort(),
   );
   expect(script).toContain(`--partitions ${defaultPartitionCount} `);
+});
+
+test.skipIf(process.platform === 'win32').each([
+  ['', 1, 1],
+  ['3', 3, 2],
+])('topics with REPLICATION_FACTOR="%s" stand on %i brokers, of which %i have what is acknowledged', (...row) => {
+  const [REPLICATION_FACTOR, replicas, acknowledging] = row;
+  const folder = mkdtempSync(join(tmpdir(), 'topics-'));
+  writeFileSync(join(folder, 'kafka-topics.sh'), '#!/bin/sh\necho "$@"\n', { mode: 0o755 });
+  const { stdout } = spawnSync('sh', [join(root, 'deploy/kafka/create-topics.sh'), 'broker:9092'], {
+    encoding: 'utf8',
+    env: { ...process.env, PATH: `${folder}:${process.env['PATH']}`, REPLICATION_FACTOR },
+  });
+  rmSync(folder, { recursive: true });
+  const calls = stdout.trim().split('\n');
+  expect(calls).toHaveLength(5);
+  for (const call of calls)
+    expect(call).toContain(`--replication-factor ${replicas} --config min.insync.replicas=${acknowledging} `);
 });
 
 test('the images run the main files that are there', () => {

@@ -17,10 +17,10 @@ describeWith(['kafka'], 'create-topics.sh', () => {
   let folder: string;
 
   beforeAll(async () => {
-    broker = await startKafka();
+    broker = await startKafka({ settings: { 'log.cleanup.policy': 'compact', 'log.retention.bytes': '1000000' } });
     // Kafka's image has its tools as shell scripts on the PATH, the broker here only as classes.
     folder = mkdtempSync(join(tmpdir(), 'topics-'));
-    const tool = `#!/bin/sh\nexec java -cp '${broker.javaClasspath}' org.apache.kafka.tools.TopicCommand "$@"\n`;
+    const tool = `#!/bin/sh\nexec java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp '${broker.javaClasspath}' org.apache.kafka.tools.TopicCommand "$@"\n`;
     writeFileSync(join(folder, 'kafka-topics.sh'), tool, { mode: 0o755 });
   });
   afterAll(async () => {
@@ -46,13 +46,19 @@ describeWith(['kafka'], 'create-topics.sh', () => {
         includeSynonyms: false,
         resources: created.map(({ name }) => ({ type: kafkajs.ConfigResourceTypes.TOPIC, name })),
       });
-      const retention = new Map(
+      const settings = new Map(
         resources.map(({ resourceName, configEntries }) => [
           resourceName,
-          configEntries.find(({ configName }) => configName === 'retention.ms')?.configValue,
+          new Map(configEntries.map(({ configName, configValue }) => [configName, configValue])),
         ]),
       );
-      const seen = created.map(({ name, partitions }) => [name, partitions.length, Number(retention.get(name))]);
+      // The broker's defaults are others here.
+      for (const topic of settings.values()) {
+        expect(topic.get('cleanup.policy')).toBe('delete');
+        expect(topic.get('retention.bytes')).toBe('-1');
+      }
+      const retention = (name: string) => Number(settings.get(name)?.get('retention.ms'));
+      const seen = created.map(({ name, partitions }) => [name, partitions.length, retention(name)]);
       const { roomEvents, livekitWebhooks, presence } = topics;
       expect(seen.sort()).toEqual(
         [
