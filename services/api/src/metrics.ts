@@ -3,6 +3,16 @@ import { Counter, Gauge } from 'prom-client';
 import type { Freshness } from './freshness.ts';
 import type { KeySet } from './key-set.ts';
 
+/** By outcome and reason: logouts that may be the provider's, which tells of each once, and that ended nothing. */
+const logoutsThatEndNothing = [
+  ['invalid_logout_token', 'audience'],
+  ['invalid_logout_token', 'issuer'],
+  ['invalid_logout_token', 'unknown_key'],
+  ['rate_limited', 'address'],
+  ['store_unavailable', 'key_not_known_yet'],
+  ['store_unavailable', 'no_keys'],
+] as const;
+
 /** What the api counts. Labels are closed lists: ids of rooms and people are never among them. */
 export interface ApiMetrics {
   readonly registry: Metrics;
@@ -50,6 +60,8 @@ export const createApiMetrics = (): ApiMetrics => {
   };
   // A series that begins at 1 has not risen: an alert would miss the first logout that is lost.
   for (const outcome of ['kept', 'lost', 'appended']) metrics.keptRecords.inc({ outcome }, 0);
+  for (const [outcome, reason] of logoutsThatEndNothing)
+    metrics.requests.inc({ operation: 'backchannel_logout', outcome, reason }, 0);
   return metrics;
 };
 
