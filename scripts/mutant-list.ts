@@ -363,7 +363,7 @@ export const mutants: readonly Mutant[] = [
     edits: [
       {
         path: 'services/room-worker/src/enforce.ts',
-        from: 'return (await gate.hasReachedKnown([roomId])) ? readOne',
+        from: 'return (await gate.isCaughtUp([roomId])) ? readOne',
         to: 'return true ? readOne',
       },
       {

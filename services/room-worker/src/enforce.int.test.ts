@@ -588,6 +588,36 @@ describeWith(['postgres'], 'enforcing', () => {
       await until('the room is over', () => !isOpen());
     });
 
+    test('that was put off in the log ends nothing, though nobody has applied that yet', async () => {
+      await aCall();
+      start({ closingNoticeMs: 0 });
+      await answered();
+      await close(2_000);
+      await parts.caughtUp();
+      // As if the worker that applies this partition had died, and the group not noticed yet.
+      const holder = await parts.pool.connect();
+      await holder.query('begin; select from log_positions for update');
+      await close(60_000);
+      const isOver = () => parts.ask('enter', room, 'u-7').then((answer) => answer === 'schedule_over');
+      await until('the end that is known has come', isOver);
+      const mark = `select attempts from marks where room_id = $1 and identity = '' and due_at > now() and locked_until is null`;
+      await until('the room was asked about, or is over', async () => {
+        return !isOpen() || (await parts.pool.query(mark, [room])).rowCount === 1;
+      });
+      const wasOpen = isOpen();
+      await holder.query('rollback');
+      holder.release();
+      expect(wasOpen).toBe(true);
+      await parts.caughtUp();
+      await until('it is asked again by the new end', async () => {
+        const { rows } = await parts.pool.query(
+          `select due_at > now() + interval '1 s' as waits from marks where identity = ''`,
+        );
+        return rows[0]?.waits;
+      });
+      expect(isOpen()).toBe(true);
+    });
+
     test('of an older state ends nothing: the end may have been put off since', async () => {
       await aCall();
       await close(-1_000);

@@ -103,11 +103,9 @@ const nextMoment = (closesAtMs: number, closingNoticeMs: number, nowMs: number):
 const readRoom = async ({ store, gate }: EnforcementDependencies, roomId: string): Promise<FactsAnswer | null> => {
   const answer = await readOne(store, { roomId });
   const { room } = answer.facts;
-  // Read again: only what is absent after the lane was seen caught up is absent.
-  if (room === null) return (await gate.isCaughtUp([roomId])) ? readOne(store, { roomId }) : null;
-  if (endOf(room, answer.nowMs) !== 'schedule_over') return answer;
-  // An older state may not know yet that the end was put off.
-  return (await gate.hasReachedKnown([roomId])) ? readOne(store, { roomId }) : null;
+  if (room !== null && endOf(room, answer.nowMs) !== 'schedule_over') return answer;
+  // Read again: only what is absent after the lane was seen caught up is absent, and so is that an end was put off.
+  return (await gate.isCaughtUp([roomId])) ? readOne(store, { roomId }) : null;
 };
 
 /** Ends a room in one call. */
