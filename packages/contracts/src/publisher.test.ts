@@ -31,6 +31,24 @@ const recorder = () => {
 const fixed = { source: '/services/rooms', now: () => new Date('2026-03-01T10:00:00Z'), newId: () => 'id-1' };
 const locked = (subject: string): OutgoingRoomEvent => ({ type: 'room.locked', subject });
 
+it('an id that another fact before it has is a fault, since that would count as its repeat; the same fact again is none', async () => {
+  const producer = recorder();
+  const publisher = new RoomEventPublisher({ producer, ...fixed });
+  const created: OutgoingRoomEvent = { type: 'room.created', subject: 'a-1', id: 'a', data: {} };
+  const added: OutgoingRoomEvent = {
+    type: 'member.added',
+    subject: 'a-1',
+    id: 'a',
+    data: { userId: 'ann', role: 'host' },
+  };
+  await expect(publisher.publish([created, added])).rejects.toMatchObject({
+    faults: [{ path: '/1/id', message: 'is that of another event before it' }],
+  });
+  expect(producer.sent).toEqual([]);
+  await publisher.publish([created, created, { ...created, id: 'b' }]);
+  expect(producer.sent[0]?.messages).toHaveLength(3);
+});
+
 describe('what is sent', () => {
   it('is the binary mode of the Kafka binding, keyed by the subject', async () => {
     const producer = recorder();
@@ -101,7 +119,7 @@ describe('order and positions', () => {
   it('one request per room, in the order of its events; the position of the last event of each', async () => {
     const producer = recorder();
     const events: OutgoingRoomEvent[] = [locked('a1'), locked('b2'), { type: 'room.unlocked', subject: 'a1' }];
-    const { ids, atLeast } = await new RoomEventPublisher({ producer, ...fixed }).publish(events);
+    const { ids, atLeast } = await new RoomEventPublisher({ producer, source: '/s' }).publish(events);
     expect(
       producer.sent.map(({ messages }) => messages.map(({ key, headers }) => `${key} ${headers.ce_type}`)),
     ).toEqual([['a1 room.locked', 'a1 room.unlocked'], ['b2 room.locked']]);
@@ -141,7 +159,7 @@ describe('order and positions', () => {
       calls += 1;
       throw away;
     };
-    const publisher = new RoomEventPublisher({ producer: { send }, ...fixed });
+    const publisher = new RoomEventPublisher({ producer: { send }, source: '/s' });
     await expect(publisher.publish([locked('r1'), locked('r2')])).rejects.toBe(away);
     expect(calls).toBe(1);
   });

@@ -95,6 +95,18 @@ const readingFaults = (reading: RoomEventReading): readonly ProblemFault[] => {
   }
 };
 
+/** Of a record whose id another fact before it has: it would count as a repeat of that one, and be lost. */
+const idFaults = (
+  { key, value, headers }: ProducerMessage,
+  factsById: Map<string, string>,
+): readonly ProblemFault[] => {
+  const { ce_id: id = '', ce_type: type } = headers;
+  const fact = JSON.stringify([type, key, value]);
+  const known = factsById.get(id) ?? fact;
+  factsById.set(id, known);
+  return known === fact ? [] : [{ path: '/id', message: 'is that of another event before it' }];
+};
+
 const timestampOf = (time: Date): string => (Number.isNaN(time.getTime()) ? String(time) : time.toISOString());
 
 export interface RoomEventPublisherOptions {
@@ -149,17 +161,18 @@ export class RoomEventPublisher {
   toMessages(events: readonly OutgoingRoomEvent[]): ProducerMessage[] {
     const faults: ProblemFault[] = [];
     const messages: ProducerMessage[] = [];
+    const factsById = new Map<string, string>();
     for (const [index, event] of events.entries()) {
       const context = this.#contextOf(event);
       const reading = readRoomEvent({ context, data: event.data });
       const found = [...contextFaults(context), ...sequenceFaults(event), ...readingFaults(reading)];
+      if (reading.kind === 'event') {
+        const value = JSON.stringify(reading.event.data ?? {});
+        const message = { key: context.subject, value, headers: toBinaryHeaders(context) };
+        messages.push(message);
+        found.push(...idFaults(message, factsById));
+      }
       faults.push(...found.map(({ path, message }) => ({ path: `/${index}${path}`, message })));
-      if (reading.kind === 'event')
-        messages.push({
-          key: context.subject,
-          value: JSON.stringify(reading.event.data ?? {}),
-          headers: toBinaryHeaders(context),
-        });
     }
     if (faults.length > 0) throw new InvalidRoomEventsError(faults);
     return messages;
