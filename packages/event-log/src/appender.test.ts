@@ -156,6 +156,24 @@ describe('createAppender', () => {
     const filling = Array.from({ length: 67 }, (_, i) => appender.append([record(`f${i}`, 999_000)], 100));
     await expect(appender.append([record('above', 999_000)], 100)).rejects.toThrow('Too many records');
     await Promise.allSettled(filling);
+
+    // What was given up waits no more.
+    (await log.nthSend(0)).finish();
+    const next = vi.waitFor(() => appender.append([record('n0', 999_000), record('n1', 999_000)], 5_000));
+    (await log.nthSend(1)).finish();
+    (await log.nthSend(2)).finish();
+    await next;
+  });
+
+  it('rejects an append whose last batch failed', async () => {
+    const log = createFakeLog();
+    const appender = createAppender(log.open, silent);
+    const half = maxRecordBytes / 2;
+    const append = appender.append([record('a', half), record('b', half)], 5_000);
+    const failed = expect(append).rejects.toThrow(LogUnavailableError);
+    (await log.nthSend(0)).finish();
+    (await log.nthSend(1)).fail(new Error('cut'));
+    await failed;
   });
 
   it('sends a batch that is refused by its size in halves, down to the record that is too large', async () => {
@@ -231,6 +249,18 @@ describe('createAppenders', () => {
     (await log.nthSend(1)).finish();
     expect((await append).map(({ topic }) => topic)).toEqual(['t', 'u', 't']);
     expect(log.sends.map(({ keys }) => keys)).toEqual([['a', 'c'], ['b']]);
+  });
+
+  it('has one send of a topic outstanding, over one connection, and closes it', async () => {
+    const log = createFakeLog();
+    const appenders = createAppenders(log.open, silent);
+    const first = appenders.append([recordOf('t', 'a')], 5_000);
+    const second = log.nthSend(0).then(() => appenders.append([recordOf('t', 'b')], 5_000));
+    (await log.nthSend(0)).finish();
+    (await log.nthSend(1)).finish();
+    await Promise.all([first, second]);
+    await appenders.close();
+    expect(log.counts()).toEqual({ opened: 1, closed: 1 });
   });
 
   it('takes nothing more after it was closed', async () => {
