@@ -1,5 +1,5 @@
 import { createLogger } from '@realtime-service/telemetry';
-import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import {
   answerKeys,
   createSigningKey,
@@ -74,6 +74,36 @@ describe('rotation', () => {
   });
 });
 
+describe('once started', () => {
+  /** Time passes for the clock and for what waits for it. */
+  const pass = (count: number): void => {
+    seconds(count);
+    vi.advanceTimersByTime(count * 1_000);
+  };
+
+  beforeEach(() => void vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] }));
+  afterEach(() => void vi.useRealTimers());
+
+  test('a withdrawn key is gone after 200 s, though nobody names another', async () => {
+    await keys.start();
+    server.answer = answerKeys(k2.jwk);
+    pass(199);
+    expect(await isFound('k1')).toBe(true);
+    pass(1);
+    await vi.waitFor(async () => expect(await keys.find(header('k1'))).toBeUndefined());
+    expect(server.requests()).toBe(2);
+  });
+
+  test('a provider in trouble is asked twice a minute, until it is well', async () => {
+    await keys.start();
+    server.answer = (response) => response.writeHead(503).end();
+    for (const times of [2, 3, 4]) {
+      pass(times === 2 ? 200 : 30);
+      await vi.waitFor(() => expect(server.requests()).toBe(times));
+    }
+  });
+});
+
 describe('for certain', () => {
   const notKnownYet = { code: 'store_unavailable', reason: 'key_not_known_yet' };
 
@@ -126,7 +156,7 @@ test('a key is imported once, however many tokens name it', async () => {
 
 describe('a provider in trouble', () => {
   const troubles: readonly (readonly [string, KeyServer['answer']])[] = [
-    ['503', (response) => response.writeHead(503).end()],
+    ['503', (response) => response.writeHead(503).end(JSON.stringify({ keys: [k2.jwk] }))],
     ['never an answer', () => undefined],
     ['an answer that never ends', (response) => response.writeHead(200).write('{"keys":[')],
     ['an empty set', answerKeys()],
@@ -168,6 +198,11 @@ describe('a provider in trouble', () => {
     await expect(keys.find(header('k1'))).rejects.toMatchObject({ code: 'store_unavailable', reason: 'no_keys' });
     server.answer = answerKeys(k1.jwk);
     seconds(30);
+    expect(await isFound('k1')).toBe(true);
+  });
+
+  test('one that does not say what its keys are for has them sign', async () => {
+    server.answer = answerKeys({ ...k1.jwk, use: undefined });
     expect(await isFound('k1')).toBe(true);
   });
 
