@@ -18,6 +18,12 @@ test("but not past the token's end", () => {
   expect(cache.get('token', 10_000)).toBeUndefined();
 });
 
+test('forgets an entry for good where the clock was set back', () => {
+  cache.set('token', 'u-7', 3_900_000, 3_600_000);
+  expect(cache.get('token', 0)).toBeUndefined();
+  expect(cache.get('token', 3_600_000)).toBeUndefined();
+});
+
 test('knows one token from another', () => {
   cache.set('token', 'u-7', 300_000, 0);
   expect(cache.get('token ', 0)).toBeUndefined();
