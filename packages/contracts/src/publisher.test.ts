@@ -146,6 +146,14 @@ describe('order and positions', () => {
     expect(await publisher.publish(locked('r1'))).toEqual({ ids: ['id-1'], atLeast: undefined });
   });
 
+  it('no position when one of two is unknown: a join that waits for the other alone would come too early', async () => {
+    const { send } = recorder();
+    const producer = { send: async (request: Sent) => (request.messages[0]?.key === 'a1' ? send(request) : undefined) };
+    const publisher = new RoomEventPublisher({ producer, ...fixed });
+    expect((await publisher.publish(locked('a1'))).atLeast).toBeDefined();
+    expect((await publisher.publish([locked('a1'), locked('b2')])).atLeast).toBeUndefined();
+  });
+
   it('nothing is sent for no events', async () => {
     const producer = recorder();
     expect(await new RoomEventPublisher({ producer, ...fixed }).publish([])).toEqual({ ids: [], atLeast: undefined });
