@@ -99,13 +99,19 @@ describe('a process that has just started', () => {
     isLogAway = true;
     await secondsPass(3);
     isLogAway = false;
-    await second();
+    await secondsPass(2);
     isLogAway = true;
     await secondsPass(3);
     expect(logged).toEqual(Array(2).fill('high positions of the log are unknown'));
   });
 
   test('goes by an idle log at once', async () => {
+    await second({ high: 5n, applied: 5n });
+    expect(freshness.isCurrent(ours, ourUser)).toBe(true);
+  });
+
+  test('also where the log answers after the database', async () => {
+    logAnswers = new Promise((resolve) => setImmediate(resolve));
     await second({ high: 5n, applied: 5n });
     expect(freshness.isCurrent(ours, ourUser)).toBe(true);
   });
