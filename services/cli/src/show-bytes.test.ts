@@ -64,4 +64,8 @@ describe('a terminal is not moved', () => {
     expect(printable('a\u001b[2Jb\u202ec\nd')).toBe('a\\u{1b}[2Jb\\u{202e}c\\u{a}d');
     expect(printShown(show('{\n\t"a": "\u001b]0;x\u0007"\n}'))).toBe('{\n\t"a": "\\u{1b}]0;x\\u{7}"\n}');
   });
+
+  test('nor by the ASCII beside hexadecimal', () => {
+    expect(printShown(show(Buffer.from([0xff, 0x07, 0x1b, 0x1f, 0x20, 0x7e, 0x7f])))).toContain('|.... ~.|');
+  });
 });

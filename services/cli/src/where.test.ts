@@ -17,6 +17,7 @@ describe('conditions', () => {
     },
     { given: ['room=a=b, c'], then: { status: ['open'], room: ['a=b, c'] } },
     { given: ['key= '], then: { status: ['open'], key: [' '] } },
+    { given: ['since=45s'], then: { status: ['open'], sinceMs: now - 45_000 } },
     { given: ['since=2h'], then: { status: ['open'], sinceMs: now - 7_200_000 } },
     {
       given: ['since=7d', 'until=90m'],
