@@ -12,7 +12,9 @@ describe('scrub', () => {
     ['encrypted: eyJhbGciOiJSU0EifQ.a.b.c.d', 'encrypted: [jwt]'],
     ['authorization: Bearer 2YotnFZFEjr1zCsicMWpAA', 'authorization: Bearer [redacted]'],
     ['authorization: basic dXNlcjpwYXNz', 'authorization: basic [redacted]'],
+    ['encrypted with a shared key: eyJhbGciOiJkaXIifQ..a.b.c', 'encrypted with a shared key: [jwt]'],
     ['connect postgres://rt:hunter2@db:5432/rt failed', 'connect postgres://[redacted]@db:5432/rt failed'],
+    ['none of http://:a@b, http://c:d@e answers', 'none of http://[redacted]@b, http://[redacted]@e answers'],
   ])('given %j, then %j', (text, scrubbed) => {
     expect(scrub(text)).toBe(scrubbed);
   });
