@@ -6,6 +6,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { answerKeys, createSigningKey, issuer, now, type SigningKey, signToken } from '../../test/identity-provider.ts';
 import { livekitToken } from '../../test/livekit-token.ts';
 import { at, livekitKey, startTestApi, type TestApi } from '../../test/test-api.ts';
+import { createReplayGuard } from './verify-logout-token.ts';
 
 const documented = JSON.parse(
   readFileSync(fileURLToPath(import.meta.resolve('@realtime-service/contracts/openapi.json')), 'utf8'),
@@ -81,6 +82,7 @@ describe('200: the login is ended', () => {
     ['without a type in its header', {}, { typ: undefined }],
     ['for several clients', { aud: ['other', 'mobile'] }, {}],
     ['signed a moment ahead of our clock', { iat: now() + 3 }, {}],
+    ['that was under way for four minutes', { iat: now() - 240 }, {}],
     ['with claims that nobody knows', { tenant: 't', 'x:y': { z: 1 } }, {}],
     ['with a second event', { events: { [event]: {}, other: {} } }, {}],
     ['with an event that says more', { events: { [event]: { reason: 'admin' } } }, {}],
@@ -373,6 +375,25 @@ describe('429', () => {
       await strict.close();
     }
   });
+});
+
+test('tokens that have done their work are remembered for as long as they count, and no longer', () => {
+  let nowMs = 0;
+  const done = createReplayGuard(() => nowMs);
+  done.add('first');
+  // The greatest age, and twice the difference of clocks that is tolerated.
+  nowMs = 310_000;
+  done.add('second');
+  expect(done.has('first')).toBe(true);
+  nowMs += 1;
+  done.add('third');
+  expect(['first', 'second', 'third'].map(done.has)).toEqual([false, true, true]);
+});
+
+test('of 100,000 tokens that are remembered the oldest goes', () => {
+  const done = createReplayGuard(() => 0);
+  for (let n = 0; n <= 100_000; n += 1) done.add(`jti-${n}`);
+  expect(['jti-0', 'jti-1'].map(done.has)).toEqual([false, true]);
 });
 
 test('without a client whose logouts count, none does', async () => {
