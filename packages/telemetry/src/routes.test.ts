@@ -6,7 +6,7 @@ import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-ho
 import { CompositePropagator, W3CBaggagePropagator, W3CTraceContextPropagator } from '@opentelemetry/core';
 import { InMemorySpanExporter, SimpleSpanProcessor, TracerProvider } from '@opentelemetry/sdk-trace';
 import Fastify from 'fastify';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { createMetrics } from './metrics.ts';
 import { measureRoutes, traceRoutes } from './routes.ts';
 import { currentTraceparent } from './trace-context.ts';
@@ -25,6 +25,21 @@ describe('measureRoutes', () => {
     expect(text).toContain('http_server_requests_seconds_count{method="GET",uri="/rooms/:roomId",status="200"} 2');
     expect(text).toContain('http_server_requests_seconds_count{method="GET",uri="UNKNOWN",status="404"} 1');
     expect(text).not.toMatch(/room-4|u-7/);
+  });
+
+  it('tells the seconds since a request came', async () => {
+    vi.useFakeTimers({ toFake: ['performance'] });
+    onTestFinished(() => void vi.useRealTimers());
+    const metrics = createMetrics();
+    const app = Fastify();
+    measureRoutes(app, metrics);
+    app.get('/slow', () => {
+      vi.advanceTimersByTime(250);
+      return 'ok';
+    });
+    vi.advanceTimersByTime(1_000);
+    await app.inject('/slow');
+    expect(await metrics.getSingleMetricAsString('http_server_requests_seconds')).toMatch(/_sum\{[^}]*\} 0\.25\n/);
   });
 });
 
