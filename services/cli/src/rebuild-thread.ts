@@ -18,6 +18,7 @@ import { readSettings } from '@realtime-service/telemetry';
 import { stopWithinMs } from './batch-outcomes.ts';
 import { CliSettings } from './config.ts';
 import { createFiller } from './rebuild-fill.ts';
+import { tellWarnings } from './tell-warnings.ts';
 
 export interface RebuildShare {
   readonly index: number;
@@ -47,7 +48,11 @@ const pool = createPool({
   applicationName: 'realtime-rebuild',
   onError: () => undefined,
 });
-const log = await openEventLog(settings, { clientId: 'realtime-rebuild', pool, writeLog: () => undefined });
+const log = await openEventLog(settings, {
+  clientId: 'realtime-rebuild',
+  pool,
+  writeLog: tellWarnings((text) => void process.stderr.write(text)),
+});
 
 const consumer = log.consume({
   // Of its own: the shares decide who reads what, and the rebuild of another database would be given half of it.

@@ -1,4 +1,4 @@
-import { type EventLog, type LogSettings, openEventLog, type WriteLog } from '@realtime-service/event-log';
+import { type EventLog, type LogSettings, openEventLog } from '@realtime-service/event-log';
 import { createPool, isSchemaMissing } from '@realtime-service/room-store';
 import { scrub } from '@realtime-service/telemetry';
 import {
@@ -13,6 +13,7 @@ import {
 import type { CliSettings } from './config.ts';
 import { commandHelp, overviewHelp } from './help.ts';
 import { reasonsOf } from './reasons.ts';
+import { tellWarnings } from './tell-warnings.ts';
 
 const applicationName = 'realtime-cli';
 /** `verify` compares by one, while the embedded log listens by a second and reads by a third. */
@@ -107,17 +108,6 @@ const openWorkplace = (
     return opened;
   };
   return { settings, pool, log: (tell) => (log ??= open(tell)), terminal, ending };
-};
-
-/** What is tried again fails in the same ways again: each is told once. */
-const tellWarnings = (tell: Terminal['tell']): WriteLog => {
-  const told = new Set<string>();
-  return (level, message, { error }) => {
-    const text = scrub(`${message}${error instanceof Error ? `: ${error.message}` : ''}\n`);
-    if ((level !== 'warn' && level !== 'error') || told.has(text)) return;
-    told.add(text);
-    tell(text);
-  };
 };
 
 /** What failed and why, without what drivers quote of addresses and passwords. */
