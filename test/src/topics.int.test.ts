@@ -34,7 +34,10 @@ describeWith(['kafka'], 'create-topics.sh', () => {
       env: { ...process.env, PATH: `${folder}:${process.env['PATH']}` },
     });
 
-  test('creates each topic with its partitions and retention, and nothing the second time', async () => {
+  // Each topic takes a Java of its own.
+  test('creates each topic with its partitions and retention, and nothing the second time', {
+    timeout: 90_000,
+  }, async () => {
     expect(create()).toMatchObject({ status: 0 });
     expect(create()).toMatchObject({ status: 0 });
 
