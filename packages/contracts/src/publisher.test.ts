@@ -149,7 +149,7 @@ describe('order and positions', () => {
   it('no position when one of two is unknown: a join that waits for the other alone would come too early', async () => {
     const { send } = recorder();
     const producer = { send: async (request: Sent) => (request.messages[0]?.key === 'a1' ? send(request) : undefined) };
-    const publisher = new RoomEventPublisher({ producer, ...fixed });
+    const publisher = new RoomEventPublisher({ producer, source: '/s' });
     expect((await publisher.publish(locked('a1'))).atLeast).toBeDefined();
     expect((await publisher.publish([locked('a1'), locked('b2')])).atLeast).toBeUndefined();
   });
