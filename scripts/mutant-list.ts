@@ -155,10 +155,9 @@ export const mutants: readonly Mutant[] = [
       { path: applyChunk, from: '    transaction.lock(touched),\n', to: '    Promise.resolve(),\n' },
       {
         path: 'packages/room-store/src/apply/write-chunk.ts',
-        from: "from concern where concern in ('room', 'identity')\n",
-        to: `from concern
-          where concern in ('room', 'identity') and (select count(*) from (
-            select from rooms where room_id in (select a from concern) order by room_id for no key update) as locked) >= 0
+        from: "where concern in ('room', 'identity')\n",
+        to: `where concern in ('room', 'identity') and (select count(*) from (
+            select from rooms where room_id in (select outer_id from concern) order by room_id for no key update) as locked) >= 0
 `,
       },
     ],
