@@ -192,7 +192,7 @@ export const postponeMark = async (
  * What becomes of a mark that is raised again, for an `on conflict` of its key: it is asked about as if for the first
  * time. One that is due already keeps its place, so that whoever is asked about often is answered no later. Where
  * `comesLastSql` holds it comes last, and is taken in turns with the oldest: somebody is removed who waits to be asked
- * about with everybody else in a large room.
+ * about with everybody else in a large room. That must not hold time and again, or neither end would come to it.
  */
 export const raisedAgainSql = (comesLastSql = 'false'): string =>
   `generation = marks.generation + 1, attempts = 0,

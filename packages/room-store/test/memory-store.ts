@@ -390,7 +390,7 @@ export class MemoryDatabase {
       generation: (known?.generation ?? 0n) + 1n,
       attempts: 0,
       announcement: known?.announcement ?? null,
-      dueAtMs: isByFact ? nowMs : Math.min(nowMs, known?.dueAtMs ?? nowMs),
+      dueAtMs: isByFact && cause !== known?.cause ? nowMs : Math.min(nowMs, known?.dueAtMs ?? nowMs),
       lockedUntilMs: known?.lockedUntilMs ?? null,
     });
   }

@@ -489,6 +489,17 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       expect(await inTurn()).toEqual(['bob', 'ann']);
     });
 
+    // Else nobody in the midst of a large room is asked about while full state of it comes again and again.
+    test('one that the same fact raises again and again is moved once', async () => {
+      await apply([livekitRecord(0, joined('r', 'ann')), livekitRecord(1, joined('r', 'bob', 'PA_bob'))]);
+      await open().forgetMarks();
+      await raise('ann');
+      await apply([roomRecord(0, added('r', 'ann'))]);
+      await apply([roomRecord(1, added('r', 'bob'))]);
+      await apply([roomRecord(2, added('r', 'ann'))]);
+      expect(await inTurn()).toEqual(['ann', 'bob']);
+    });
+
     /** What whoever claimed a mark may do with it. */
     const endings = [
       ['answered', 'answers', (mark: Mark) => open().store.settleMark(mark, null)],

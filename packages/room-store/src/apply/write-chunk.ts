@@ -134,8 +134,8 @@ const writeMarks = async (client: Client, writes: ChunkWrites): Promise<number> 
         select distinct on (room_id, identity) room_id, identity, cause, caused_at, trace, clock_timestamp()
           from affected order by room_id, identity, caused_at
         on conflict (room_id, identity) do update set
-          ${raisedAgainSql('excluded.cause = any($7::text[])')}, cause = excluded.cause, trace = excluded.trace,
-          caused_at = least(marks.caused_at, excluded.caused_at)`,
+          ${raisedAgainSql('excluded.cause = any($7::text[]) and excluded.cause <> marks.cause')},
+          cause = excluded.cause, trace = excluded.trace, caused_at = least(marks.caused_at, excluded.caused_at)`,
     [
       rows.map(({ concern }) => concern),
       rows.map(({ outerId }) => outerId),
