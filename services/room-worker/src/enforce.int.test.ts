@@ -4,7 +4,7 @@ import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { type EventLog, partitionOf } from '@realtime-service/event-log';
 import type { RoomService } from '@realtime-service/livekit';
 import { permissionsOf, toJoinPermissions, toParticipantPermission } from '@realtime-service/room-model';
-import { type RoomStore, readMarkBacklog } from '@realtime-service/room-store';
+import { type Mark, type RoomStore, readMarkBacklog } from '@realtime-service/room-store';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type FakeLivekit, type Fault, startFakeLivekit } from '../test/fake-livekit.ts';
 import { type RoomFact, readBatch, startProjection, type TestProjection } from '../test/projection.ts';
@@ -649,6 +649,42 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(isOpen()).toBe(true);
       expect(livekit.callsOf('DeleteRoom')).toEqual([]);
     });
+
+    test('that is put off between the reading and the look at the lane ends nothing', async () => {
+      await aCall();
+      await close(-1_000);
+      await parts.caughtUp();
+      const real = createLaneGate(parts.store, parts.log);
+      let isPutOff = false;
+      const hasReachedKnown: LaneGate['hasReachedKnown'] = async (keys) => {
+        if (keys.join() === room && !isPutOff) {
+          isPutOff = true;
+          await close(60_000);
+          await parts.caughtUp();
+        }
+        return real.hasReachedKnown(keys);
+      };
+      start({ closingNoticeMs: 0, gate: { ...real, hasReachedKnown } });
+      await until('only its end is waited for', async () => isPutOff && (await marks()) === 1);
+      expect(inside()).toEqual(['bob', 'u-7']);
+    });
+
+    test('of an older state that came in between the look at the lane and the reading ends nothing', async () => {
+      await aCall();
+      await close(-1_000);
+      await parts.caughtUp();
+      const real = createLaneGate(parts.store, parts.log);
+      let looks = 0;
+      /** The lane is seen, then another database answers, which stands lower. */
+      const hasReachedKnown: LaneGate['hasReachedKnown'] = async (keys) => {
+        if (keys.join() !== room) return real.hasReachedKnown(keys);
+        looks += 1;
+        return looks % 2 === 1;
+      };
+      start({ gate: { ...real, hasReachedKnown } });
+      await until('it was asked about twice', () => looks > 3 || !isOpen());
+      expect(isOpen()).toBe(true);
+    });
   });
 
   describe('a mark is a question', () => {
@@ -972,24 +1008,35 @@ describeWith(['postgres'], 'enforcing', () => {
       60_000,
     );
 
+    const demotion: RoomFact = ['member.updated', room, { userId: 'u-7', role: 'listener' }];
     test.each([
-      ['a removal', ['member.removed', room, { userId: 'u-7' }], ['bob']],
-      ['a demotion', ['member.updated', room, { userId: 'u-7', role: 'listener' }], ['bob', 'u-7']],
-      ['the end of a room', ['room.closed', room, {}], []],
-    ] as [string, RoomFact, string[]][])(
-      '%s that was found due too late is left to the next claim',
-      async (_, fact, rest) => {
+      ['a removal that was found due', 'facts', ['member.removed', room, { userId: 'u-7' }], ['bob']],
+      ['a demotion that was found due', 'facts', demotion, ['bob', 'u-7']],
+      ['a demotion that was noted', 'note', demotion, ['bob', 'u-7']],
+      ['the end of a room that was found due', 'facts', ['room.closed', room, {}], []],
+    ] as [string, 'facts' | 'note', RoomFact, string[]][])(
+      '%s too late is left to the next claim',
+      async (_, slow, fact, rest) => {
         await aCall();
         let elapsedMs = 0;
         let isSlow = false;
+        const pass = (what: 'facts' | 'note'): void => {
+          if (isSlow && slow === what) elapsedMs += 10_001;
+        };
         const acts = ['RemoveParticipant', 'UpdateParticipant', 'DeleteRoom'];
         const acted = (): number => acts.reduce((count, method) => count + livekit.callsOf(method).length, 0);
         const readFacts: RoomStore['readFacts'] = async (asked) => {
           const answers = await parts.store.readFacts(asked);
-          if (isSlow) elapsedMs += 10_001;
+          pass('facts');
           return answers;
         };
-        start({ store: { ...parts.store, readFacts }, clock: { ...systemClock, elapsed: () => elapsedMs } });
+        const noteAnnouncement: RoomStore['noteAnnouncement'] = async (...given) => {
+          const isNoted = await parts.store.noteAnnouncement(...given);
+          pass('note');
+          return isNoted;
+        };
+        const store = { ...parts.store, readFacts, noteAnnouncement };
+        start({ store, clock: { ...systemClock, elapsed: () => elapsedMs } });
         await answered();
         isSlow = true;
         await parts.publish(fact);
@@ -1001,6 +1048,29 @@ describeWith(['postgres'], 'enforcing', () => {
         expect(inside()).toEqual(rest);
       },
     );
+
+    test('whose claim has ended before LiveKit is asked for new rights is left to whoever claimed it next', async () => {
+      await aCall();
+      start();
+      await answered();
+      await enforcement?.stop();
+      let next: Mark | undefined;
+      const noteAnnouncement: RoomStore['noteAnnouncement'] = async (...given) => {
+        if (next === undefined) {
+          await parts.pool.query(`update marks set locked_until = now() - interval '1 second'`);
+          [next] = await parts.store.claimMarks(1, 60, 'oldest');
+        }
+        return parts.store.noteAnnouncement(...given);
+      };
+      await parts.publish(demotion);
+      await parts.caughtUp();
+      start({ store: { ...parts.store, noteAnnouncement } });
+      await until('it is given up', async () => (await errors('store')) > 0);
+      expect(livekit.callsOf('UpdateParticipant')).toEqual([]);
+      await parts.store.postponeMark(next as Mark, 0);
+      await answered();
+      expect(livekit.callsOf('UpdateParticipant')).toHaveLength(1);
+    });
   });
 
   describe('rooms', () => {
@@ -1142,6 +1212,24 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(inside()).toEqual(['bob', 'stranger']);
       catchUp();
       await until('the stranger is out', () => inside().join() === 'bob');
+    });
+
+    test('of the newest facts lets nobody be given the rights of before', async () => {
+      await aCall();
+      await parts.publish(['member.updated', room, { userId: 'u-7', role: 'listener' }]);
+      await parts.caughtUp();
+      let looks = 0;
+      const real = createLaneGate(parts.store, parts.log);
+      const hasReachedKnown: LaneGate['hasReachedKnown'] = async (keys) => {
+        if (!keys.includes('u-7')) return real.hasReachedKnown(keys);
+        looks += 1;
+        return looks > 2 && real.hasReachedKnown(keys);
+      };
+      start({ gate: { ...real, hasReachedKnown } });
+      await until('u-7 was asked about', () => looks === 2);
+      expect(livekit.callsOf('UpdateParticipant')).toEqual([]);
+      await answered();
+      expect(livekit.callsOf('UpdateParticipant')).toHaveLength(1);
     });
 
     test("who is added between the reading and the sight of the log's end stays", async () => {
