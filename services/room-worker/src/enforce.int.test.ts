@@ -574,6 +574,17 @@ describeWith(['postgres'], 'enforcing', () => {
       await until('the room is over', () => !isOpen());
     });
 
+    test('tells nobody of the end of a room that LiveKit has no more', async () => {
+      await aCall();
+      start();
+      await answered();
+      const { asked_each: before = 0 } = await answers();
+      livekit.rooms.delete(room);
+      await close(30_000);
+      await until('the room was asked about', async () => ((await answers())['asked_each'] ?? 0) > before);
+      expect(livekit.notices()).toEqual([]);
+    });
+
     test('of a room that is not live leaves no question until it is', async () => {
       parts.consume();
       start({ closingNoticeMs: 0 });
@@ -836,6 +847,16 @@ describeWith(['postgres'], 'enforcing', () => {
           expect(await answers()).toMatchObject({ 'removed device_conflict': 2 });
         },
       );
+
+      test('whoever may not stay ends nobody by coming in by the identity that it gives', async () => {
+        await becomes('single_newest');
+        await parts.publish(['login.ended', 'u-7', { userId: 'u-7', sid: 'over' }]);
+        await enter(room, 'u-7', { sid: 'PA_tab', device: 'tab', login: 'over' });
+        await parts.caughtUp();
+        await answered();
+        expect(inside()).toEqual(['bob', 'u-7:desk', 'u-7:phone']);
+        expect(await answers()).toMatchObject({ 'removed login_ended': 1 });
+      });
     });
 
     test('every identity of a person is found, by attribute and not by name', async () => {
@@ -953,6 +974,19 @@ describeWith(['postgres'], 'enforcing', () => {
       });
       await until('u-7 is out', () => !inside().includes('u-7'));
       expect(delaysMs).toEqual([500, 500, 500, 500, 250]);
+    });
+
+    test('that is being answered is answered before the enforcement has stopped', async () => {
+      await aCall();
+      start();
+      await answered();
+      const release = livekit.hold('RemoveParticipant');
+      await parts.publish(['member.removed', room, { userId: 'u-7' }]);
+      await until('it is being answered', () => livekit.callsOf('RemoveParticipant').length === 1);
+      const stopped = enforcement?.stop();
+      release();
+      await stopped;
+      expect(await marks()).toBe(0);
     });
 
     test('fifty calls that wait in vain delay no other', async () => {
@@ -1097,6 +1131,16 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(livekit.callsOf('RemoveParticipant')).toEqual([]);
       expect(livekit.notices()[0]).toEqual({ to: [], notice: { type: 'removed', code: 'room_closed' } });
       expect(await answers()).toMatchObject({ 'asked_room room_closed': 2 });
+    });
+
+    test('a closed one ends for whoever is asked about in it, also where nothing else asks about the room', async () => {
+      await aCall();
+      await parts.publish(['room.closed', room, {}]);
+      await parts.caughtUp();
+      await parts.pool.query(`delete from marks where identity = ''`);
+      start();
+      await until('the room is gone', () => !livekit.rooms.has(room));
+      expect(livekit.callsOf('RemoveParticipant')).toEqual([]);
     });
 
     test('of those inside one that has changed, no more is read at once than who they are', async () => {
@@ -1560,13 +1604,24 @@ describeWith(['postgres'], 'enforcing', () => {
     expect(await announced()).toEqual([]);
   });
 
-  test('rights that differ in anything are set whole, also where LiveKit does not find whom it lists', async () => {
+  test('rights of somebody whom LiveKit lists and does not find are set by the next try', async () => {
     await aCall();
-    await enter(room, 'u-7', { permission: { ...speaker, canPublishSources: [] } });
-    await enter(room, 'bob', { permission: { ...speaker, canUpdateMetadata: true } });
+    start();
+    await answered();
     livekit.fail('UpdateParticipant', [
       { status: 404, body: { code: 'not_found', msg: 'participant does not exist' } },
     ]);
+    await parts.publish(['member.updated', room, { userId: 'u-7', role: 'listener' }]);
+    await until('LiveKit was asked', () => livekit.callsOf('UpdateParticipant').length > 0);
+    await answered();
+    expect(livekit.rooms.get(room)?.get('u-7')?.permission).toEqual(listener);
+    expect(await announced()).toEqual([announcementOf('u-7', 'listener')]);
+  });
+
+  test('rights that differ in anything are set whole', async () => {
+    await aCall();
+    await enter(room, 'u-7', { permission: { ...speaker, canPublishSources: [] } });
+    await enter(room, 'bob', { permission: { ...speaker, canUpdateMetadata: true } });
     start();
     await parts.publish(['member.updated', room, { userId: 'u-7', role: 'listener' }]);
     await parts.caughtUp();
