@@ -208,7 +208,8 @@ export const markIdentities = async (
   if (identities.length === 0) return;
   await pool.query(
     `insert into marks (room_id, identity, cause, caused_at, due_at)
-      select $1, identity, $3, $4, clock_timestamp() from unnest($2::opaque_id[]) as identity order by identity
+      select $1, identity, $3, $4, clock_timestamp()
+        from (select distinct unnest($2::opaque_id[]) as identity) as named order by identity
       on conflict (room_id, identity) do update set ${raisedAgainSql()},
         caused_at = least(marks.caused_at, excluded.caused_at)`,
     [roomId, identities, cause, new Date(causedAtMs)],

@@ -449,6 +449,11 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       ).toEqual(identities.sort());
     });
 
+    test('an identity that is named twice is asked about once', async () => {
+      await open().store.markIdentities('r', ['ann', 'bob', 'ann'], { cause: 'test', causedAtMs: 1_000 });
+      expect((await open().marks()).map(({ identity }) => identity)).toEqual(['ann', 'bob']);
+    });
+
     test('an answered one is gone', async () => {
       await raise();
       expect(await open().store.settleMark(await claimOne(), null)).toBe(null);
