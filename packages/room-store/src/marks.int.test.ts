@@ -1,9 +1,12 @@
 import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, beforeEach, expect, test, vi } from 'vitest';
-import { countingPages, startDatabase } from '../test/given.ts';
+import { chunkOf, countingPages, joined, livekitRecord, startDatabase } from '../test/given.ts';
 import {
+  type Announcement,
+  applyChunk,
   claimMarks,
+  createPostgresStore,
   type Mark,
   markIdentities,
   type Pool,
@@ -59,11 +62,48 @@ describeWith(['postgres'], 'marks', () => {
     expect(await claimMarks(pool, 1, 60, 'oldest')).toEqual([]);
   });
 
+  test('rights are not announced while it is being told that the session has ended, nor after that', async () => {
+    const store = createPostgresStore(pool);
+    const entry = joined('r', 'ann');
+    await applyChunk(store, chunkOf([livekitRecord(0, entry)]));
+    await pool.query('truncate marks, outbox');
+    await raise();
+    const mark = await claimOne();
+    const permissions = { publishSources: [], subscribe: true, publishData: false, hidden: false, moderate: false };
+    const data: Announcement['data'] = { participantSid: 'PA_ann', identity: 'ann', permissions };
+    const announce = () => settleMark(pool, mark, null, { eventId: 'rights-1', data });
+    await store.transaction(async (transaction) => {
+      const telling = {
+        ...store,
+        transaction: <T>(work: (given: typeof transaction) => Promise<T>) => work(transaction),
+      };
+      await applyChunk(telling, chunkOf([livekitRecord(1, { ...entry, type: 'participant_left' })]));
+      const startedAtMs = performance.now();
+      await expect(announce()).rejects.toThrow('lock timeout');
+      // Sooner than any other statement: a rebuild's swap goes first.
+      expect(performance.now() - startedAtMs).toBeLessThan(2_000);
+    });
+    await announce();
+    expect((await pool.query('select type from outbox')).rows).toEqual([{ type: 'participant.left' }]);
+  });
+
   test('they are claimed from either end of those that are due', async () => {
     for (const identity of ['ann', 'bob', 'cleo']) await raise(identity);
     expect(await claimMarks(pool, 1, 60, 'newest')).toMatchObject([{ identity: 'cleo' }]);
     expect(await claimMarks(pool, 1, 60, 'oldest')).toMatchObject([{ identity: 'ann' }]);
     expect(await claimMarks(pool, 1, 60, 'newest')).toMatchObject([{ identity: 'bob' }]);
+  });
+
+  test('one that is being raised keeps no other waiting', async () => {
+    for (const identity of ['ann', 'bob']) await raise(identity);
+    const raising = await pool.connect();
+    try {
+      await raising.query(`begin; select from marks where identity = 'ann' for update`);
+      expect(await claimMarks(pool, 2, 60, 'oldest')).toMatchObject([{ identity: 'bob' }]);
+    } finally {
+      await raising.query('rollback');
+      raising.release();
+    }
   });
 
   test('how long one has waited, the database says, whatever the clock here shows', async () => {

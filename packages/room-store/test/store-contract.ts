@@ -386,6 +386,10 @@ export const storeContract = (open: () => StoreUnderTest): void => {
         permissions: { publishSources: [], subscribe: true, publishData: false, hidden: false, moderate: false },
       },
     };
+    const withPermission = (permission: { hidden: boolean }) => {
+      const entry = joined('r', 'ann');
+      return { ...entry, participant: { ...entry.participant, permission } };
+    };
     /** The only question: about somebody in a live room. */
     const askAboutEntry = async () => {
       await apply([livekitRecord(0, joined('r', 'ann'))]);
@@ -416,6 +420,7 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       await askAboutEntry();
       const late = await claimOne(-1);
       const mark = await claimOne();
+      await open().store.noteAnnouncement(mark, rights);
       await open().store.settleMark(late, askAgainAtMs, rights);
       expect(await open().announced()).toEqual({});
       await raise();
@@ -435,6 +440,18 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       await apply([livekitRecord(1, { ...joined('r', 'ann'), type: 'participant_left' })], 1);
       await open().store.settleMark(mark, null, rights);
       expect(await open().announced()).toEqual({});
+    });
+
+    test.each([
+      ['another session of the identity', joined('r', 'ann', 'PA_next')],
+      ['whom others do not see', withPermission({ hidden: true })],
+    ])('what is to be announced is told of nobody where what is known is %s', async (_, entry) => {
+      await apply([livekitRecord(0, entry)]);
+      await open().forgetMarks();
+      await raise();
+      await open().store.settleMark(await claimOne(), null, rights);
+      expect(await open().announced()).toEqual({});
+      expect(await open().markWaits()).toEqual([expect.closeTo(2, 0)]);
     });
 
     test('many who claim at once share them', async () => {
@@ -534,8 +551,9 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       await open().store.settleMark(await claimOne(), Date.now() + 60_000);
       expect(await open().store.claimMarks(1, 60, 'oldest')).toEqual([]);
       await raise('bob');
-      await open().store.settleMark(await claimOne(), Date.now() - 1);
-      expect(await claimOne()).toMatchObject({ identity: 'bob', attempts: 1 });
+      const causedAtMs = Date.now() - 1;
+      await open().store.settleMark(await claimOne(), causedAtMs);
+      expect(await claimOne()).toMatchObject({ identity: 'bob', causedAtMs, attempts: 1 });
     });
 
     test('one whose answer changes by itself after more than an hour is asked in an hour', async () => {
