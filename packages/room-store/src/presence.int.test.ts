@@ -27,6 +27,7 @@ describeWith(['postgres'], 'who is inside, as members see it', () => {
         roomRecord(1, added('r', 'ann', 'host')),
         roomRecord(2, added('r', 'bob')),
         roomRecord(3, removed('r', 'bob')),
+        roomRecord(4, added('elsewhere', 'guest', 'host')),
       ]),
     );
     const left = joined('r', 'gone');
@@ -57,5 +58,17 @@ describeWith(['postgres'], 'who is inside, as members see it', () => {
     expect((await people(null, 2)).map(({ identity }) => identity)).toEqual(['ann', 'bob']);
     expect(await people('ann:phone')).toMatchObject([{ participantSid: 'PA_ann_5000', userId: 'ann' }]);
     for (const nobody of ['spy', 'bot', 'gone', 'cleo', 'ann:desk', 'ANN']) expect(await people(nobody)).toEqual([]);
+  });
+
+  test('of an identity the newest session that is there, whatever was there since', async () => {
+    for (const [sid, second, isLive] of [
+      ['PA_bob_earlier', 1, true],
+      ['PA_bob_over', 4, false],
+    ])
+      await pool.query(
+        `insert into sessions select (jsonb_populate_record(bob, $1)).* from sessions as bob where participant_sid = 'PA_bob_3000'`,
+        [{ participant_sid: sid, joined_at: `1970-01-01T00:00:0${second}Z`, is_live: isLive }],
+      );
+    expect((await people('bob')).map(({ participantSid }) => participantSid)).toEqual(['PA_bob_3000']);
   });
 });

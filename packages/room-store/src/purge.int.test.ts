@@ -1,3 +1,4 @@
+import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { countingPages, startDatabase } from '../test/given.ts';
@@ -21,7 +22,8 @@ describeWith(['postgres'], 'purging', () => {
       ('t', 0, 'new', '2020-01-10T00:00:00Z'), ('t', 0, 'kept', '2020-01-03T00:00:01Z'), ('t', 0, 'old', '2020-01-02T23:59:59Z'),
       ('t', 1, 'newest here', '2019-01-01T00:00:00Z')`);
     await pool.query(`insert into seat_leases (room_id, identity, user_id, expires_at) values
-      ('r', 'ann', 'ann', now() - interval '1 second'), ('r', 'bob', 'bob', now() + interval '1 minute')`);
+      ('r', 'ann', 'ann', now() - interval '1 second'), ('r', 'bob', 'bob', now() + interval '1 minute'),
+      ('r', 'bob', 'another', now() - interval '1 second')`);
     const sessionRow = (sid: string, isLive: boolean, ended: string | null, fact: string) =>
       pool.query(
         `insert into sessions (room_id, room_sid, participant_sid, identity, kind, is_hidden, is_live, joined_at, version, ended_at, last_fact_at)
@@ -31,15 +33,15 @@ describeWith(['postgres'], 'purging', () => {
     await sessionRow('PA_old', false, '2020-01-01', '9 days');
     await sessionRow('PA_recent', false, '2020-01-01', '7 days');
     await sessionRow('PA_live', true, null, '9 days');
-    expect(await purge(pool)).toEqual({ facts: 1, leases: 1, sessions: 1 });
+    expect(await purge(pool)).toEqual({ facts: 1, leases: 2, sessions: 1 });
     const { rows: facts } = await pool.query(
       `select convert_from(fact_key, 'UTF8') as name from applied_facts order by name`,
     );
     expect(facts.map(({ name }) => name)).toEqual(['kept', 'new', 'newest here']);
     const { rows: sessions } = await pool.query('select participant_sid as sid from sessions order by 1');
     expect(sessions.map(({ sid }) => sid)).toEqual(['PA_live', 'PA_recent']);
-    const { rows: leases } = await pool.query('select identity from seat_leases');
-    expect(leases).toEqual([{ identity: 'bob' }]);
+    const { rows: leases } = await pool.query('select identity, user_id from seat_leases');
+    expect(leases).toEqual([{ identity: 'bob', user_id: 'bob' }]);
   });
 
   test('looks at what is old enough, whatever a week holds, and takes any number of it', async () => {
@@ -86,6 +88,42 @@ describeWith(['postgres'], 'purging', () => {
     await addSessions('old', 9, 45_000);
     expect((await purge(pool)).sessions).toBe(45_000);
     expect((await pool.query('select count(*)::int from sessions')).rows).toEqual([{ count: 20_000 }]);
+  });
+
+  test.each([
+    [
+      'a fact',
+      'applied_facts',
+      `insert into applied_facts (topic, "partition", fact_key, recorded_at) values ('t', 0, 'old', '2020-01-01')`,
+      `update applied_facts set recorded_at = '2020-01-10'`,
+    ],
+    [
+      'somebody',
+      'sessions',
+      `insert into sessions (room_id, room_sid, participant_sid, identity, kind, is_hidden, is_live, joined_at, version, ended_at, last_fact_at)
+        values ('r', 'RM', 'PA_ann', 'ann', 'STANDARD', false, false, now(), 1, now(), now() - interval '9 days')`,
+      'update sessions set is_live = true, ended_at = null',
+    ],
+  ])('keeps %s told of again in the moment of the purge', async (_, table, old, again) => {
+    await pool.query('truncate applied_facts, log_positions, sessions');
+    await pool.query(
+      `insert into log_positions (projection, topic, "partition", next_offset, partition_count, newest_recorded_at)
+        values ($1, 't', 0, 3, 1, '2020-01-10')`,
+      [activeProjection],
+    );
+    await pool.query(old);
+    const telling = await pool.connect();
+    await telling.query('begin');
+    await telling.query(again);
+    const purging = purge(pool);
+    const isWaiting = async () =>
+      (await pool.query(`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`))
+        .rowCount === 1;
+    await until('the purge waits', isWaiting);
+    await telling.query('commit');
+    telling.release();
+    await purging;
+    expect((await pool.query(`select from ${table}`)).rowCount).toBe(1);
   });
 
   test('waits for no lease that is being renewed: whoever renews several would wait for the purge in turn', async () => {

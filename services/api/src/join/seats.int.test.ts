@@ -312,6 +312,9 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
     for (const kind of ['EGRESS', 'AGENT', 'INGRESS', 'SIP', 'CONNECTOR'])
       await addStay('machines', { identity: `${kind}_1`, user: `${kind}_1`, kind });
     await addStay('machines', { user: 'supervisor', isHidden: true });
+    const left = ['STATE_MISMATCH', 1] as const;
+    await addStay('machines', { user: 'recorder', kind: 'EGRESS', left });
+    await addStay('machines', { user: 'observer', isHidden: true, left });
     expect(await statusOf('machines', 'a')).toBe(200);
     expect(await statusOf('machines', 'b')).toBe(409);
   });
@@ -332,6 +335,13 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
       await enter('used', 'a', { left: ['CLIENT_INITIATED', 0] });
       await passSeconds('used', 16);
       expect(await statusOf('used', 'b')).toBe(200);
+    });
+
+    test('in its room: whoever enters another has not used it', async () => {
+      await addRoom('reserved', 1, ['a', 'b']);
+      expect(await statusOf('reserved', 'a')).toBe(200);
+      await enter('another', 'a');
+      expect(await statusOf('reserved', 'b')).toBe(409);
     });
 
     test("also where LiveKit's clock is behind by less than a second", async () => {
