@@ -7,11 +7,13 @@ days() { echo $(($1 * 24 * 60 * 60 * 1000)); }
 
 replicas=${REPLICATION_FACTOR:-1}
 
-# A rebuild of the projections replays the room events: they are kept for ever, whatever the brokers' defaults are.
+# A rebuild of the projections replays the room events: they are kept for ever, whatever the brokers' defaults are, and no
+# replica leads that lacks some of them.
 create() {
   kafka-topics.sh --bootstrap-server "$bootstrap" --create --if-not-exists --topic "$1" \
     --partitions 12 --replication-factor "$replicas" --config "min.insync.replicas=$(((replicas + 1) / 2))" \
-    --config cleanup.policy=delete --config retention.bytes=-1 --config "retention.ms=$2"
+    --config unclean.leader.election.enable=false --config cleanup.policy=delete --config retention.bytes=-1 \
+    --config "retention.ms=$2"
 }
 
 bootstrap=$1

@@ -17,7 +17,13 @@ describeWith(['kafka'], 'create-topics.sh', () => {
   let folder: string;
 
   beforeAll(async () => {
-    broker = await startKafka({ settings: { 'log.cleanup.policy': 'compact', 'log.retention.bytes': '1000000' } });
+    broker = await startKafka({
+      settings: {
+        'log.cleanup.policy': 'compact',
+        'log.retention.bytes': '1000000',
+        'unclean.leader.election.enable': 'true',
+      },
+    });
     // Kafka's image has its tools as shell scripts on the PATH, the broker here only as classes.
     folder = mkdtempSync(join(tmpdir(), 'topics-'));
     const tool = `#!/bin/sh\nexec java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp '${broker.javaClasspath}' org.apache.kafka.tools.TopicCommand "$@"\n`;
@@ -59,6 +65,7 @@ describeWith(['kafka'], 'create-topics.sh', () => {
       for (const topic of settings.values()) {
         expect(topic.get('cleanup.policy')).toBe('delete');
         expect(topic.get('retention.bytes')).toBe('-1');
+        expect(topic.get('unclean.leader.election.enable')).toBe('false');
       }
       const retention = (name: string) => Number(settings.get(name)?.get('retention.ms'));
       const seen = created.map(({ name, partitions }) => [name, partitions.length, retention(name)]);
