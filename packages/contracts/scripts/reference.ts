@@ -130,9 +130,10 @@ The schema of each event stands in \`packages/contracts/generated/json-schema\`,
     ),
     `[Producers](../producers/README.md) in Java, Python, Go and TypeScript show how to write them. Header names count in any
 case. The record key is partitioned by murmur2 as in Java's client; librdkafka's producers set \`partitioner=murmur2_random\`.
-A known type with bad data goes to the dead letters (\`${deadLetterTopic(topics.roomEvents)}\`) with the reason. Unknown fields are
-ignored. Null counts as absent, but for \`room.updated\` and \`member.updated\`, where null clears. Ids are compared byte
-for byte; bounds on text count bytes of UTF-8, and NUL and lone surrogates are refused (JSON Schema cannot say either).`,
+A known type with bad data goes to the dead letters (\`${deadLetterTopic(topics.roomEvents)}\`) with the reason.
+But an unfit \`reason\` alone is dropped, and the fact counts; so is an unfit \`by\` of a ban or of its end. Unknown fields
+are ignored. Null counts as absent, but for \`room.updated\` and \`member.updated\`, where null clears. Ids are compared
+byte for byte; bounds on text count bytes of UTF-8, and NUL and lone surrogates are refused (JSON Schema cannot say either).`,
     `## Room events: \`${topics.roomEvents}\``,
     table(
       ['type', 'key', 'says'],

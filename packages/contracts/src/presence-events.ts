@@ -16,9 +16,10 @@ export const presenceEventData = {
   'room.live_started': z
     .object({ roomSid: z.string() })
     .meta({ description: 'LiveKit opened the room: a call begins.' }),
-  'room.live_ended': z
-    .object({ roomSid: z.string() })
-    .meta({ description: 'LiveKit closed the room: the call is over.' }),
+  'room.live_ended': z.object({ roomSid: z.string() }).meta({
+    description:
+      'LiveKit closed the room: the call is over. That somebody who was still inside has left may be told only after it, and after the next `room.live_started`.',
+  }),
   'participant.joined': session.meta({
     description: 'A session is live, and seen by others. One person with two devices has two.',
   }),
@@ -28,7 +29,7 @@ export const presenceEventData = {
   'participant.removed': session.extend({ reason: z.string() }).meta({ description: 'A session was ended by us.' }),
   'participant.permissions_applied': session.extend({ permissions: JoinPermissions }).meta({
     description:
-      'LiveKit enforces these permissions on a live session from now on. Not told of those that its token brought.',
+      'LiveKit enforces these permissions on a live session that others see, from now on. Not told of those that its token brought.',
   }),
 } as const;
 
