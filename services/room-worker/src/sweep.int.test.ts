@@ -580,9 +580,11 @@ describeWith(['postgres'], 'the sweep', () => {
   });
 
   test.each([
-    ['LiveKit was away', { failing: 2, elsewhere: 0 }],
-    ['another worker swept', { failing: 0, elsewhere: 2 }],
-  ])('forgets how long a room has been silent where meanwhile %s', async (_, { failing, elsewhere }) => {
+    ['LiveKit was away', { failing: 2 }],
+    ['another worker swept', { elsewhere: 2 }],
+    ['the database was away', { unknown: 2 }],
+  ])('forgets how long a room has been silent where meanwhile %s', async (_, given) => {
+    const { failing, elsewhere, unknown }: { failing?: number; elsewhere?: number; unknown?: number } = given;
     put('room', 'ann');
     let turn = 0;
     let laterMs = 60_000;
@@ -595,6 +597,7 @@ describeWith(['postgres'], 'the sweep', () => {
         ...parts.store,
         holdDuty: async () => {
           turn += 1;
+          if (turn === unknown) throw new Error('away');
           return turn !== elsewhere;
         },
       },

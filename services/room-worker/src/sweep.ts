@@ -391,11 +391,8 @@ export const startSweep = (
     // Kept also through a sweep that takes longer than the interval; where it is lost, two of them say the same.
     const keeping = setInterval(() => void hold().catch(() => {}), intervalMs);
     try {
-      const { leftAt } = before;
       turn = turn === undefined ? Math.floor(clock.now() / intervalMs) : turn + 1;
       const dependencies = { ...settings, signal, turn, before };
-      // Of a sweep that fails nothing is known: rooms count as silent by what was asked without a gap.
-      before = { ...beforeAnySweep, leftAt };
       before = await withSpan('sweep', { isRoot: true }, () => sweepOnce(dependencies));
     } finally {
       clearInterval(keeping);
@@ -412,6 +409,8 @@ export const startSweep = (
           turn = undefined;
         }
       } catch (error) {
+        // Rooms count as silent by what was asked without a gap.
+        before = { ...beforeAnySweep, leftAt: before.leftAt };
         if (!signal.aborted) logger.warn({ err: error }, 'sweep failed');
       }
       // From start to start: what a look has just missed waits for the next one, and no longer.
