@@ -53,6 +53,10 @@ describeWith(['postgres'], 'many questions at once', () => {
 
   const provenance = `'e', 'realtime.room-events.v1', 0, 0, now()`;
   const provenanceColumns = `event_id, topic, "partition", "offset", fact_at`;
+  const decideEntry =
+    (takeOver: boolean) =>
+    ({ facts, nowMs }: FactsAnswer) =>
+      authorise(facts, { purpose: 'enter', takeOver, loginEndsAtMs: null }, nowMs);
   let rooms = 0;
   /** A room for everybody, with a device of ann's inside; asked by one process. */
   const openRoom = async (maxParticipants: number | null, devicePolicy: Policy) => {
@@ -72,9 +76,7 @@ describeWith(['postgres'], 'many questions at once', () => {
     const take = createSeatTaker(pool, { deadlineMs: 10_000, leaseSeconds: 140 });
     const ask = ({ userId, deviceId, takeOver }: Wish) => {
       const identity = identityOf({ devicePolicy }, userId, deviceId);
-      const decide = ({ facts, nowMs }: FactsAnswer) =>
-        authorise(facts, { purpose: 'enter', takeOver, loginEndsAtMs: null }, nowMs);
-      return take({ roomId, userId, loginId: null, identity, deviceId }, decide);
+      return take({ roomId, userId, loginId: null, identity, deviceId }, decideEntry(takeOver));
     };
     const readLeases = async () =>
       (
@@ -143,6 +145,17 @@ describeWith(['postgres'], 'many questions at once', () => {
       return Math.min(...tookMs);
     };
     expect(await leastMs(200)).toBeLessThan(3 * (await leastMs(1)));
+  });
+
+  test('of one person about two rooms they are answered by who is in each', async () => {
+    const [{ roomId: here }, { roomId: there }] = [await openRoom(null, single), await openRoom(null, single)];
+    await pool.query('delete from sessions where room_id = $1', [there]);
+    const take = createSeatTaker(pool, { deadlineMs: 10_000, leaseSeconds: 140 });
+    const ask = (roomId: string) =>
+      take({ roomId, userId: 'ann', loginId: null, identity: 'ann', deviceId: 'phone' }, decideEntry(false));
+    // The first is asked alone, and those that come meanwhile together.
+    const answers = await Promise.all([here, here, there].map(ask));
+    expect(answers.map(({ verdict }) => verdict.kind)).toEqual(['deny', 'deny', 'allow']);
   });
 
   test('of one person they are answered as if each had come after the other', async () => {

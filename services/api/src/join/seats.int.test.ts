@@ -374,6 +374,21 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
       expect(await statusOf('kicked', 'b')).toBe(200);
     });
 
+    test('but for whoever is inside, who needs no other for a reconnect', async () => {
+      await addRoom('reconnect', 1, ['a', 'b']);
+      await addStay('reconnect', { user: 'a' });
+      expect(await statusOf('reconnect', 'a')).toBe(200);
+      await pool.query(`delete from sessions where room_id = 'reconnect'`);
+      expect(await statusOf('reconnect', 'b')).toBe(200);
+    });
+
+    test('but for whom nobody sees', async () => {
+      await addRoom('unseen', 1, ['a', 'b']);
+      await pool.query(`update members set role = 'observer' where room_id = 'unseen' and user_id = 'a'`);
+      expect(await statusOf('unseen', 'a')).toBe(200);
+      expect(await statusOf('unseen', 'b')).toBe(200);
+    });
+
     test('and no longer than twice its life, where the clock was set back since', async () => {
       await addRoom('set-back', 1, ['a', 'b']);
       expect(await statusOf('set-back', 'a')).toBe(200);
