@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { createServer, type Server } from 'node:http';
+import { createServer, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { listening } from '../test/listening.ts';
@@ -12,23 +12,27 @@ let rooms: RoomService;
 /** What is answered, by the method. */
 let answers: Readonly<Record<string, unknown>>;
 let status: number;
+let headers: Readonly<Record<string, string>>;
+let send: (response: ServerResponse, answer: string) => void;
 let tokens: string[];
 
 beforeEach(async () => {
   answers = {};
   status = 200;
+  headers = {};
+  send = (response, answer) => response.end(answer);
   tokens = [];
   server = createServer((request, response) => {
     tokens.push(request.headers.authorization ?? '');
     const method = request.url?.split('/').at(-1) ?? '';
     const answer = JSON.stringify(method in answers ? answers[method] : {});
-    request.resume().on('end', () => response.writeHead(status).end(answer));
+    request.resume().on('end', () => send(response.writeHead(status, headers), answer));
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const apiUrl = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   const key = { apiKey: 'key', secret: 'secret-of-no-value-outside-this-test' };
-  rooms = createRoomService({ apiUrl, key, timeoutMs: 5_000 });
+  rooms = createRoomService({ apiUrl, key, timeoutMs: 1_000 });
 });
 afterEach(async () => {
   vi.useRealTimers();
@@ -77,6 +81,39 @@ describe('an answer with 200 that is none of its own', () => {
       });
     }
   });
+});
+
+test.each<[string, typeof send]>([
+  ['breaks off', (response) => response.write('{"rooms":', () => response.destroy())],
+  ['never ends', (response) => response.write('{"rooms":')],
+])('an answer that %s is none', async (_, sendPart) => {
+  send = sendPart;
+  await expect(rooms.listRooms()).rejects.toMatchObject({ kind: 'unavailable' });
+});
+
+test.each([
+  [302, 'unavailable'],
+  [400, 'refused'],
+  [401, 'unauthorised'],
+  [403, 'unauthorised'],
+  [404, 'refused'],
+  [429, 'unavailable'],
+  [503, 'unavailable'],
+])('an answer with %i is told as %s', async (answered, kind) => {
+  status = answered;
+  await expect(rooms.removeParticipant('room-42', 'ann')).rejects.toMatchObject({ kind, retryAfterMs: null });
+});
+
+test.each([
+  ['2', 2_000],
+  ['3600', 60_000],
+  [new Date(Date.now() + 3_600_000).toUTCString(), 60_000],
+  ['Wed, 21 Oct 2015 07:28:00 GMT', 0],
+  ['soon', null],
+])('to come again after "%s" means in %s ms', async (after, retryAfterMs) => {
+  status = 503;
+  headers = { 'retry-after': after };
+  await expect(rooms.listRooms()).rejects.toMatchObject({ retryAfterMs });
 });
 
 test('a list of rooms is never "not found"', async () => {
