@@ -106,6 +106,24 @@ describeWith(['postgres'], 'the sweep', () => {
     expect(await parts.metrics.sweepDifferences.get()).toMatchObject({ values: [{ value: 4 }] });
   });
 
+  test('takes nobody for there who is listed as disconnected', async () => {
+    put('one', 'ann');
+    livekit.fail('ListParticipants', () => {
+      const participants = [...(livekit.rooms.get('one')?.values() ?? [])];
+      return { status: 200, body: { participants: participants.map((each) => ({ ...each, state: 'DISCONNECTED' })) } };
+    });
+    expect(await sweep()).toBe(1);
+    expect(await live()).toEqual([]);
+    expect(await sweep()).toBe(0);
+  });
+
+  test('fails where the log does not take what it found, and counts nothing as repaired', async () => {
+    put('one', 'ann');
+    const append = () => Promise.reject(new Error('away'));
+    await expect(sweep({ log: { ...parts.log, append } })).rejects.toThrow('away');
+    expect(await parts.metrics.sweepDifferences.get()).toMatchObject({ values: [{ value: 0 }] });
+  });
+
   test('goes on where another key of LiveKit has given names that nothing of ours can have', async () => {
     put('one', 'ann');
     put('one', 'n\0l', 'PA_odd');
@@ -440,6 +458,17 @@ describeWith(['postgres'], 'the sweep', () => {
     expect(askedRooms(5)).toEqual(['room-5', 'room-6', 'room-7', 'room-8', 'room-9']);
   });
 
+  test('goes on where five rooms cannot be listed, and others between them can', async () => {
+    for (let at = 0; at < 10; at += 1) put(`room-${at}`, 'ann');
+    let asked = 0;
+    livekit.fail('ListParticipants', () => {
+      asked += 1;
+      return asked <= 10 && asked % 2 === 1 ? { status: 503 } : undefined;
+    });
+    expect(await sweep()).toBe(5);
+    expect(await live()).toEqual([1, 3, 5, 7, 9].map((at) => `room-${at} PA_ann`));
+  });
+
   test('repairs what it found after ten calls that took long, and goes on behind them', async () => {
     for (let at = 10; at < 22; at += 1) {
       put(`room-${at}`, 'ann');
@@ -568,14 +597,32 @@ describeWith(['postgres'], 'the sweep', () => {
       expect(revived).toEqual([]);
     });
 
+    const silent = (...rooms: string[]): Partial<RoomService> => ({
+      listSids: (room) => (rooms.includes(room.name) ? Promise.reject(unavailable()) : livekit.service.listSids(room)),
+    });
+
     test('leaves one that fails for the first time to its node, however long another has been silent', async () => {
-      const silent = (...rooms: string[]): Partial<RoomService> => ({
-        listSids: (room) =>
-          rooms.includes(room.name) ? Promise.reject(unavailable()) : livekit.service.listSids(room),
-      });
       await sweepAfter(0, silent('dead-0'));
       await sweepAfter(60_000, silent('dead-0', 'dead-1'));
       expect(revived).toEqual(['dead-0']);
+    });
+
+    test('leaves one to its node that has ended, and is there again, since it fell silent', async () => {
+      await sweepAfter(0, silent('dead-0'));
+      livekit.rooms.delete('dead-0');
+      await sweepAfter(15_000, silent());
+      put('dead-0', 'ghost');
+      await sweepAfter(30_000, silent('dead-0'));
+      expect(revived).toEqual([]);
+    });
+
+    test('leaves one to its node of which LiveKit refuses to tell', async () => {
+      const refused = new LivekitError('our key is not its', { kind: 'unauthorised' });
+      const listSids: RoomService['listSids'] = (room) =>
+        room.name === 'dead-0' ? Promise.reject(refused) : livekit.service.listSids(room);
+      await sweepAfter(0, { listSids });
+      await sweepAfter(30_000, { listSids });
+      expect(revived).toEqual([]);
     });
   });
 
