@@ -32,7 +32,7 @@ beforeEach(async () => {
   await once(server, 'listening');
   const apiUrl = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   const key = { apiKey: 'key', secret: 'secret-of-no-value-outside-this-test' };
-  rooms = createRoomService({ apiUrl, key, timeoutMs: 1_000 });
+  rooms = createRoomService({ apiUrl, key, timeoutMs: 2_500 });
 });
 afterEach(async () => {
   vi.useRealTimers();

@@ -1557,6 +1557,22 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(livekit.notices()).toEqual([{ to: ['u-7'], notice: { type: 'muted', trackSid: 'TR_1' } }]);
       await until('the others are counted', async () => (await answers())['absent mute'] === 2);
     });
+
+    test('a mute of somebody who leaves in that moment counts as one that found nobody', async () => {
+      await aCall();
+      const u7 = { sid: 'PA_u-7', identity: 'u-7', attributes: { 'rt.user': 'u-7' }, permission: speaker };
+      livekit.put(room, { ...u7, tracks: [{ sid: 'TR_1' }] });
+      livekit.fail('MutePublishedTrack', [
+        { status: 404, body: { code: 'not_found', msg: 'participant does not exist' } },
+      ]);
+      start();
+      const data = { participantSid: 'PA_u-7', identity: 'u-7', trackSid: 'TR_1', by: 'bob' };
+      await parts.publish(['track.mute_requested', room, data]);
+      await parts.caughtUp();
+      await answered();
+      expect(livekit.notices()).toEqual([]);
+      expect(await answers()).toMatchObject({ 'absent mute': 1 });
+    });
   });
 
   test('rights are announced once LiveKit enforces them, to those who may see whom they are of', async () => {

@@ -352,29 +352,36 @@ const answerMark = async (dependencies: EnforcementDependencies, mark: ClaimedMa
   }
 };
 
-/** Carries out an order that concerns one sid, if that sid is still the one that is there, and its track too. */
-const carryOutEdge = async (dependencies: EnforcementDependencies, edge: ClaimedEdge & Claim): Promise<void> => {
-  const { store, livekit, clock, metrics, logger } = dependencies;
+/** Carries out an order that concerns one sid; false where that sid, or its track, is not there any more. */
+const carryOut = async (dependencies: EnforcementDependencies, edge: ClaimedEdge & Claim): Promise<boolean> => {
+  const { livekit } = dependencies;
   const { roomId, identity, trackSid, reason } = edge;
+  const present = await livekit.getParticipant(roomId, identity);
+  // Another may have muted the track since, and the person unmuted it.
+  assertInTime(dependencies, edge);
+  if (present?.sid !== edge.participantSid) return false;
+  if (trackSid === null) {
+    await remove(dependencies, edge, { code: 'kicked', message: reason });
+    observeRemoval(dependencies, edge);
+    return true;
+  }
+  const isThere = present.tracks.some(({ sid }) => sid === trackSid);
+  if (!isThere || !(await livekit.muteTrack(roomId, identity, trackSid))) return false;
+  await notify(dependencies, edge, { type: 'muted', trackSid, ...said(reason) });
+  return true;
+};
+
+const carryOutEdge = async (dependencies: EnforcementDependencies, edge: ClaimedEdge & Claim): Promise<void> => {
+  const { store, clock, metrics, logger } = dependencies;
+  const { roomId, identity, kind } = edge;
   try {
-    const present = await livekit.getParticipant(roomId, identity);
-    const isThere = trackSid === null || present?.tracks.some(({ sid }) => sid === trackSid);
-    // Another may have muted the track since, and the person unmuted it.
-    assertInTime(dependencies, edge);
-    if (present?.sid === edge.participantSid && isThere) {
-      if (trackSid === null) {
-        await remove(dependencies, edge, { code: 'kicked', message: reason });
-        observeRemoval(dependencies, edge);
-      } else {
-        await livekit.muteTrack(roomId, identity, trackSid);
-        await notify(dependencies, edge, { type: 'muted', trackSid, ...said(reason) });
-      }
-      metrics.answers.inc({ action: edge.kind, reason: 'requested' });
-      logger.info({ room: roomId, identity, kind: edge.kind }, 'order carried out');
+    if (await carryOut(dependencies, edge)) {
+      metrics.answers.inc({ action: kind, reason: 'requested' });
+      logger.info({ room: roomId, identity, kind }, 'order carried out');
     } else {
       // Gone, or here anew: whoever ordered it was answered that it would be carried out.
-      metrics.answers.inc({ action: 'absent', reason: edge.kind });
-      logger.info({ room: roomId, identity, kind: edge.kind }, 'order has found nobody');
+      metrics.answers.inc({ action: 'absent', reason: kind });
+      logger.info({ room: roomId, identity, kind }, 'order has found nobody');
     }
     await store.settleEdge(edge);
   } catch (error) {
