@@ -307,8 +307,8 @@ export const mutants: readonly Mutant[] = [
     edits: [
       {
         path: 'services/room-worker/src/enforce.ts',
-        from: 'if (present?.sid === edge.participantSid && isThere)',
-        to: 'if (present !== null && isThere)',
+        from: 'if (present?.sid !== edge.participantSid) return false;',
+        to: 'if (present === null) return false;',
       },
     ],
     caughtBy: { file: 'test/src/simulation/simulate.test.ts', title: 'the first seeds hold' },

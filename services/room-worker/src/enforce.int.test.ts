@@ -1075,7 +1075,7 @@ describeWith(['postgres'], 'enforcing', () => {
       const noteAnnouncement: RoomStore['noteAnnouncement'] = async (mark, announcement) => {
         if (next === undefined) {
           const { rows } = await parts.pool.query(
-            `update marks set locked_until = locked_until + interval '1 minute' returning locked_until::text as claim`,
+            `update marks set locked_until = locked_until + interval '10 seconds' returning locked_until::text as claim`,
           );
           next = { ...mark, claim: rows[0]?.claim };
         }
