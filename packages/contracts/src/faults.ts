@@ -24,3 +24,16 @@ export const faultsOf = (error: z.ZodError, at = ''): readonly ProblemFault[] =>
   }));
   return firstFaults(faults, at);
 };
+
+/**
+ * Finds facts that have an id of another one before them: they would count as its repeats, and be lost. The same fact
+ * again, as `isSame` tells, is one.
+ */
+export const createIdCheck = <Fact>(isSame: (known: Fact, fact: Fact) => boolean) => {
+  const factsById = new Map<string, Fact>();
+  return (id: string, fact: Fact): readonly ProblemFault[] => {
+    const known = factsById.get(id) ?? fact;
+    factsById.set(id, known);
+    return isSame(known, fact) ? [] : [{ path: '/id', message: 'is that of another event before it' }];
+  };
+};

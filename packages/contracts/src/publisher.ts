@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { CloudEventContext, Traceparent, toBinaryHeaders } from './cloud-event.ts';
-import { faultsOf } from './faults.ts';
+import { createIdCheck, faultsOf } from './faults.ts';
 import { type AtLeast, encodeAtLeast, LogOffset, type LogPosition, PartitionNumber } from './position.ts';
 import type { ProblemFault } from './problems.ts';
 import { type RoomEventData, type RoomEventReading, type RoomEventType, readRoomEvent } from './room-events.ts';
@@ -95,18 +95,6 @@ const readingFaults = (reading: RoomEventReading): readonly ProblemFault[] => {
   }
 };
 
-/** Of a record whose id another fact before it has: it would count as a repeat of that one, and be lost. */
-const idFaults = (
-  { key, value, headers }: ProducerMessage,
-  factsById: Map<string, string>,
-): readonly ProblemFault[] => {
-  const { ce_id: id = '', ce_type: type } = headers;
-  const fact = JSON.stringify([type, key, value]);
-  const known = factsById.get(id) ?? fact;
-  factsById.set(id, known);
-  return known === fact ? [] : [{ path: '/id', message: 'is that of another event before it' }];
-};
-
 const timestampOf = (time: Date): string => (Number.isNaN(time.getTime()) ? String(time) : time.toISOString());
 
 export interface RoomEventPublisherOptions {
@@ -161,16 +149,16 @@ export class RoomEventPublisher {
   toMessages(events: readonly OutgoingRoomEvent[]): ProducerMessage[] {
     const faults: ProblemFault[] = [];
     const messages: ProducerMessage[] = [];
-    const factsById = new Map<string, string>();
+    const faultsOfId = createIdCheck<string>((known, fact) => known === fact);
     for (const [index, event] of events.entries()) {
       const context = this.#contextOf(event);
       const reading = readRoomEvent({ context, data: event.data });
       const found = [...contextFaults(context), ...sequenceFaults(event), ...readingFaults(reading)];
       if (reading.kind === 'event') {
+        const { id, type, subject } = context;
         const value = JSON.stringify(reading.event.data ?? {});
-        const message = { key: context.subject, value, headers: toBinaryHeaders(context) };
-        messages.push(message);
-        found.push(...idFaults(message, factsById));
+        messages.push({ key: subject, value, headers: toBinaryHeaders(context) });
+        found.push(...faultsOfId(id, JSON.stringify([type, subject, value])));
       }
       faults.push(...found.map(({ path, message }) => ({ path: `/${index}${path}`, message })));
     }

@@ -1,7 +1,7 @@
 import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, beforeEach, expect, test, vi } from 'vitest';
-import { chunkOf, countingPages, joined, livekitRecord, startDatabase } from '../test/given.ts';
+import { chunkOf, countingPages, isLockAwaited, joined, livekitRecord, startDatabase } from '../test/given.ts';
 import {
   type Announcement,
   applyChunk,
@@ -43,10 +43,7 @@ describeWith(['postgres'], 'marks', () => {
     await raising.query('begin');
     await raising.query('update marks set generation = generation + 1, due_at = clock_timestamp(), attempts = 0');
     const settling = settle(mark);
-    const isWaiting = async () =>
-      (await pool.query(`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`))
-        .rowCount === 1;
-    await until('the answer waits for whoever raises it', isWaiting);
+    await until('the answer waits for whoever raises it', () => isLockAwaited(pool));
     await raising.query('commit');
     raising.release();
     await settling;

@@ -1,7 +1,7 @@
 import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { countingPages, startDatabase } from '../test/given.ts';
+import { countingPages, isLockAwaited, startDatabase } from '../test/given.ts';
 import { activeProjection, inTransaction, type Pool, purge, purgeFacts } from './index.ts';
 
 describeWith(['postgres'], 'purging', () => {
@@ -116,10 +116,7 @@ describeWith(['postgres'], 'purging', () => {
     await telling.query('begin');
     await telling.query(again);
     const purging = purge(pool);
-    const isWaiting = async () =>
-      (await pool.query(`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`))
-        .rowCount === 1;
-    await until('the purge waits', isWaiting);
+    await until('the purge waits', () => isLockAwaited(pool));
     await telling.query('commit');
     telling.release();
     await purging;

@@ -18,6 +18,11 @@ export const startDatabase = async (): Promise<{ pool: Pool; url: string }> => {
   return { pool, url };
 };
 
+/** Whether somebody waits for a lock in this database. */
+export const isLockAwaited = async (pool: Pool): Promise<boolean> =>
+  (await pool.query(`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`))
+    .rowCount === 1;
+
 interface ExplainedRow {
   readonly 'QUERY PLAN': readonly [{ readonly Plan: Readonly<Record<`Shared ${'Hit' | 'Read'} Blocks`, number>> }];
 }

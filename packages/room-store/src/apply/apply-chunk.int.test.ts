@@ -7,6 +7,7 @@ import {
   added,
   chunkOf,
   created,
+  isLockAwaited,
   joined,
   livekitRecord,
   removed,
@@ -93,8 +94,7 @@ describeWith(['postgres'], 'the store in PostgreSQL', () => {
     const first = applyChunk(zombie, batch);
     await wrote.promise;
     const second = applyChunk(store, batch);
-    const waiting = `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`;
-    await until('the second waits for the first', async () => (await pool.query(waiting)).rowCount === 1);
+    await until('the second waits for the first', () => isLockAwaited(pool));
     commits.resolve();
     expect(await first).toMatchObject({ counts: { applied: 1 } });
     expect(await second).toMatchObject({ counts: { applied: 0, repeated: 1 } });

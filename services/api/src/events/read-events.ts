@@ -2,6 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import {
   type CloudEvent,
   type CloudEventContext,
+  createIdCheck,
   faultsOf,
   firstFaults,
   fromHttpBinary,
@@ -60,30 +61,17 @@ const readEvent = (open: () => CloudEvent, scopes: ReadonlySet<string>): Reading
   return { event };
 };
 
-/**
- * Finds events of a batch that have an id of another one before them: they would count as its repeats, and be lost. The
- * same fact again is one.
- */
-const createIdCheck = () => {
-  const factsById = new Map<string, unknown>();
-  return ({ context: { source, id, type, subject }, data }: ReadEvent): readonly ProblemFault[] => {
-    const name = JSON.stringify([source, id]);
-    const fact = { type, subject, data };
-    const known = factsById.get(name) ?? fact;
-    factsById.set(name, known);
-    return isDeepStrictEqual(known, fact) ? [] : [{ path: '/id', message: 'is that of another event before it' }];
-  };
-};
-
 /** Reads no further than a hundred faults lead: a batch of 1 MiB can have half a million. @throws {ProblemError} */
 const readBatch = (elements: readonly unknown[], scopes: ReadonlySet<string>): ReadEvent[] => {
   const events: ReadEvent[] = [];
   const faults: ProblemFault[] = [];
-  const faultsOfId = createIdCheck();
+  const faultsOfId = createIdCheck<unknown>(isDeepStrictEqual);
+  const repeatFaults = ({ context: { source, id, type, subject }, data }: ReadEvent): readonly ProblemFault[] =>
+    faultsOfId(JSON.stringify([source, id]), { type, subject, data });
   for (const [index, element] of elements.entries()) {
     const reading = readEvent(() => fromStructured(element), scopes);
     if ('event' in reading) events.push(reading.event);
-    const found = 'event' in reading ? faultsOfId(reading.event) : reading.faults;
+    const found = 'event' in reading ? repeatFaults(reading.event) : reading.faults;
     faults.push(...found.map(({ path, message }) => ({ path: `/${index}${path}`, message })));
     if (faults.length > maxFaults) break;
   }
