@@ -269,3 +269,25 @@ describe('the end of the log as it is when it is asked about', () => {
     expect(await Promise.all(both)).toEqual([true, true]);
   });
 });
+
+it('waits 2 s for a silent log, and asks it anew the next time', async () => {
+  vi.useFakeTimers();
+  try {
+    let isSilent = true;
+    const bounds = async () => {
+      if (isSilent) await new Promise(() => {});
+      return [{ partition: 0, low: 0n, high: 5n }];
+    };
+    const position = { topic: topics.roomEvents, partition: 0, nextOffset: 5n, last: null };
+    const gate = createLaneGate({ readPositions: async () => [position] }, { bounds });
+    for (const ask of [gate.hasReachedKnown, gate.isCaughtUp]) {
+      const refused = expect(ask([room])).rejects.toThrow('no answer within 2000 ms');
+      await vi.advanceTimersByTimeAsync(2_000);
+      await refused;
+    }
+    isSilent = false;
+    expect(await gate.isCaughtUp([room])).toBe(true);
+  } finally {
+    vi.useRealTimers();
+  }
+});

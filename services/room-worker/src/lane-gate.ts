@@ -1,11 +1,14 @@
 import { partitionName, topics } from '@realtime-service/contracts';
 import { type EventLog, partitionOf } from '@realtime-service/event-log';
 import type { PartitionPosition, RoomStore } from '@realtime-service/room-store';
+import { withDeadline } from '@realtime-service/telemetry';
 import { type Clock, systemClock } from './clock.ts';
 
 /** How long the lanes may take to the end of the log, and how often they are looked at meanwhile. */
 const patienceMs = 500;
 const lookEveryMs = 50;
+/** A silent log must hold nobody's turn up for as long as its own client is patient. */
+const endsWithinMs = 2_000;
 
 /** Positions by {@link partitionName}. */
 export type Positions = Map<string, bigint>;
@@ -33,7 +36,7 @@ export interface LaneGate {
    * then does absence mean anything. A lane in which something is always under way never reaches the end of the moment.
    * Every other lane has come to what is known: where a topic was grown, or a producer has another partitioner, facts
    * stand in other lanes than their keys give. A lane that was waited for in vain is waited for by one question at a
-   * time, until it has moved: others must not be held up by it.
+   * time, until it has moved: others must not be held up by it. Rejects where the log says nothing for 2 s.
    */
   readonly isCaughtUp: (keys: readonly string[]) => Promise<boolean>;
 }
@@ -96,8 +99,10 @@ export const createLaneGate = (
     return new Map(positions.map(({ partition, nextOffset }) => [partition, nextOffset]));
   };
 
-  const readEnds = async (): Promise<Offsets> =>
-    new Map((await log.bounds(topics.roomEvents)).map(({ partition, high }) => [partition, high]));
+  const readEnds = async (): Promise<Offsets> => {
+    const bounds = await withDeadline(log.bounds(topics.roomEvents), endsWithinMs);
+    return new Map(bounds.map(({ partition, high }) => [partition, high]));
+  };
 
   /** For those who wait, and for those who begin with nothing known. */
   const readNextForAll = oneForAll(readNext);
