@@ -7,9 +7,7 @@ import {
   ROOT_CONTEXT,
   type Span,
   type SpanContext,
-  type SpanKind,
   SpanStatusCode,
-  type TextMapGetter,
   TraceFlags,
   trace,
 } from '@opentelemetry/api';
@@ -44,27 +42,15 @@ function parseTraceparent(value: unknown): SpanContext | undefined {
   return { traceId, spanId, traceFlags: Number.parseInt(flags, 16) & TraceFlags.SAMPLED, isRemote: true };
 }
 
-/** Headers of a message as producers and brokers hand them over. */
-export type TraceCarrier = Readonly<Record<string, unknown>>;
-
-const carrierGetter: TextMapGetter<TraceCarrier> = {
-  keys: (carrier) => Object.keys(carrier),
-  get(carrier, key) {
-    const value = carrier[key];
-    return typeof value === 'string' || value instanceof Uint8Array ? Buffer.from(value).toString() : undefined;
-  },
-};
-
 /**
- * Runs `fn` as a part of the trace that the carrier names, in the configured propagators' formats. With none, or a
- * malformed or repeated one, `fn` belongs to no trace and its first span begins one.
+ * Runs `fn` as a part of the trace that a `traceparent` names, where the configured propagators read that. With none,
+ * or a malformed one, `fn` belongs to no trace and its first span begins one.
  */
-export function withRemoteParent<T>(carrier: TraceCarrier, fn: () => T): T {
-  return context.with(propagation.extract(ROOT_CONTEXT, carrier, carrierGetter), fn);
+export function withRemoteParent<T>(traceparent: string | null, fn: () => T): T {
+  return context.with(propagation.extract(ROOT_CONTEXT, traceparent === null ? {} : { traceparent }), fn);
 }
 
 type SpanSettings = {
-  kind?: SpanKind;
   attributes?: Attributes;
   /** `traceparent`s of what led here. Malformed ones and repetitions are dropped, and all beyond the first 64. */
   links?: Iterable<unknown>;
@@ -76,9 +62,9 @@ const tracer = trace.getTracer('realtime-service');
 
 /** Runs `fn` within a new active span that ends when `fn` does. An error marks the span, scrubbed, and passes on. */
 export async function withSpan<T>(name: string, settings: SpanSettings, fn: (span: Span) => Promise<T>): Promise<T> {
-  const { links = [], isRoot = false, ...options } = settings;
+  const { links = [], isRoot = false, attributes = {} } = settings;
   const distinct = distinctLinks(links);
-  return tracer.startActiveSpan(name, { ...options, root: isRoot, links: distinct }, async (span) => {
+  return tracer.startActiveSpan(name, { attributes, root: isRoot, links: distinct }, async (span) => {
     nameLinks(span, distinct);
     try {
       return await fn(span);

@@ -400,7 +400,7 @@ const dropExpired = async ({ store, metrics, logger }: EnforcementDependencies):
 };
 
 const inTrace = (name: string, traceparent: string | null, work: () => Promise<void>): Promise<void> =>
-  withRemoteParent(traceparent === null ? {} : { traceparent }, () => withSpan(name, {}, work));
+  withRemoteParent(traceparent, () => withSpan(name, {}, work));
 
 /**
  * How many questions are being answered at once, and how many orders: those that wait in vain, for a LiveKit node that

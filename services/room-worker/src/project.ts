@@ -182,7 +182,7 @@ export const createProjector = (dependencies: ProjectorDependencies): ((batch: L
         return result;
       });
     // A chunk that one trace led to is a part of it; one of several only points to them.
-    return traces.size === 1 && only !== undefined ? withRemoteParent({ traceparent: only }, run) : run();
+    return traces.size === 1 && only !== undefined ? withRemoteParent(only, run) : run();
   };
 
   return async (batch) => {
