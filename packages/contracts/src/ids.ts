@@ -52,10 +52,10 @@ export const Sid = boundedText(128)
   .meta({ id: 'Sid', description: 'What LiveKit calls a participant, a track or a room: one stay, never used again.' });
 export type Sid = z.infer<typeof Sid>;
 
-const firstInstantMs = Date.parse('0001-01-01T00:00:00Z');
-const lastInstantMs = Date.parse('9999-12-31T23:59:59.999Z');
+/** The edges of what PostgreSQL and `toISOString` can both write, milliseconds since the epoch. */
+export const firstInstantMs = Date.parse('0001-01-01T00:00:00Z');
+export const lastInstantMs = Date.parse('9999-12-31T23:59:59.999Z');
 
-/** An instant that PostgreSQL and `toISOString` can both write. */
 const isWithinYears1To9999 = (text: string): boolean => {
   const instantMs = Date.parse(text);
   return instantMs >= firstInstantMs && instantMs <= lastInstantMs;

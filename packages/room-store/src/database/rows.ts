@@ -1,4 +1,4 @@
-import { positionName } from '@realtime-service/contracts';
+import { firstInstantMs, lastInstantMs, positionName } from '@realtime-service/contracts';
 import type {
   Ban,
   EndedLogin,
@@ -48,10 +48,7 @@ const table = <T>(description: TableDescription<T>): Table<T> => {
   return { ...description, upsertSql, selectSql: `select ${names.join(', ')} from ${name}` };
 };
 
-const firstInstantMs = Date.parse('0001-01-01T00:00:00Z');
-const lastInstantMs = Date.parse('9999-12-31T23:59:59.999Z');
-
-/** What no clock shows is kept at the edge of what both JavaScript and PostgreSQL can write. */
+/** What no clock shows is kept at the edge of what can be written. */
 const iso = (ms: number | null): string | null =>
   ms === null ? null : new Date(Math.min(Math.max(ms, firstInstantMs), lastInstantMs)).toISOString();
 const ms = (value: unknown): number => (value as Date).getTime();
