@@ -38,22 +38,20 @@ export async function startFaultProxy(targetPort: number): Promise<FaultProxy> {
     if (isMuted) mute(pair);
   });
 
-  function breakConnections(): void {
+  async function cut(): Promise<void> {
+    const closed = close(server);
     for (const [client, target] of pairs) {
       client.resetAndDestroy();
       target.resetAndDestroy();
     }
+    await closed;
   }
 
   await listen(server, 0);
   const port = portOf(server);
   return {
     port,
-    cut: async () => {
-      const closed = close(server);
-      breakConnections();
-      await closed;
-    },
+    cut,
     stall: () => {
       isStalled = true;
       for (const pair of pairs) part(pair);
@@ -71,11 +69,7 @@ export async function startFaultProxy(targetPort: number): Promise<FaultProxy> {
       }
       if (!server.listening) await listen(server, port);
     },
-    stop: async () => {
-      const closed = close(server);
-      breakConnections();
-      await closed;
-    },
+    stop: cut,
   };
 }
 
