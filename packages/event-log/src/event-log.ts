@@ -19,10 +19,7 @@ export interface NewRecord {
 }
 
 /** A record as it stands in the log, bytes untouched. */
-export interface StoredRecord {
-  readonly topic: string;
-  readonly partition: number;
-  readonly offset: bigint;
+export interface StoredRecord extends LogPosition {
   /** Record time, milliseconds since the epoch. */
   readonly timestampMs: number;
   readonly key: Buffer | null;

@@ -1,3 +1,4 @@
+import type { LogPartition } from '@realtime-service/contracts';
 import { inTransaction, type Pool } from './database/database.ts';
 
 /** The projection that serves; a rebuild fills another one. */
@@ -9,11 +10,9 @@ export interface AppliedRecord {
   readonly recordedAtMs: number;
 }
 
-export interface PartitionPosition {
+export interface PartitionPosition extends LogPartition {
   /** Names the set of tables that serves: another one after each swap. Absent where there is only ever one. */
   readonly tables?: string;
-  readonly topic: string;
-  readonly partition: number;
   readonly nextOffset: bigint;
 }
 
