@@ -121,10 +121,6 @@ const answerOf = (row: FactsRow): FactsAnswer => ({
   nowMs: row.now_ms,
 });
 
-interface Queryable {
-  query: Pool['query'];
-}
-
 /** Texts of rooms that were read before; there are as many as rooms that are in use, and versions of them. */
 const maxKnownRooms = 2_000;
 const knownRooms = new Map<string, RoomFacts>();
@@ -146,7 +142,10 @@ const types: pg.CustomTypesConfig = {
 };
 
 /** Reads facts of many at once, in the order asked, from one snapshot of the primary. */
-export const readFacts = async (database: Queryable, queries: readonly FactsQuery[]): Promise<FactsAnswer[]> => {
+export const readFacts = async (
+  database: Pick<Pool, 'query'>,
+  queries: readonly FactsQuery[],
+): Promise<FactsAnswer[]> => {
   const columns = [
     queries.map(({ roomId }) => roomId),
     queries.map(({ userId }) => userId),

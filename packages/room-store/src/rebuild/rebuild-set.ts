@@ -88,9 +88,7 @@ const dependentsSql = `
       and coalesce(held.contype = 'f', true) and coalesce(relation.relkind <> 'i', true)`;
 
 const assertNothingRests = async (client: Client | Pool): Promise<void> => {
-  const { rows } = await client.query<{ names: string | null }>(dependentsSql, [
-    rebuiltTables.map((name) => `public.${name}`),
-  ]);
+  const { rows } = await client.query<{ names: string | null }>(dependentsSql, [servingTables]);
   const names = rows[0]?.names ?? null;
   if (names !== null)
     throw new DependentsError(`A rebuild would take along ${names}: drop them, and make them again afterwards`);
