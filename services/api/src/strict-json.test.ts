@@ -11,15 +11,13 @@ const leastMs = (work: () => void): number => {
   return Math.min(...tookMs);
 };
 
-test('half a million numbers in a megabyte are read in little more time than it takes to parse them', () => {
+test('half a million numbers in a megabyte are read in little more time than it takes to parse them', async () => {
   const text = `${'{"a-rather-long-name":'.repeat(60)}[${'1,'.repeat(500_000)}1]${'}'.repeat(60)}`;
   const body = Buffer.from(text);
-  let read: unknown;
+  let reading: Promise<unknown> | undefined;
   const readingMs = leastMs(() => {
-    void parseJsonBody({ headers: {} } as FastifyRequest, body, (error, value) => {
-      read = error ?? value;
-    });
+    reading = parseJsonBody({ headers: {} } as FastifyRequest, body);
   });
-  expect(read).toEqual(JSON.parse(text));
+  expect(await reading).toEqual(JSON.parse(text));
   expect(readingMs).toBeLessThan(12 * leastMs(() => void JSON.parse(text)));
 });

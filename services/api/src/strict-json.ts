@@ -1,5 +1,5 @@
 import type { ProblemFault } from '@realtime-service/contracts';
-import type { FastifyBodyParser, FastifyRequest } from 'fastify';
+import type { FastifyRequest } from 'fastify';
 import { ProblemError } from './problem.ts';
 
 const utf8 = new TextDecoder('utf-8', { fatal: true });
@@ -33,11 +33,11 @@ const countNames = (text: string): number => {
 };
 
 /**
- * JSON that every reader understands alike (RFC 8259, 4; RFC 7493): UTF-8 without broken bytes, no name twice in an
- * object, no `__proto__`, at most 64 levels. An empty body is no body.
+ * The parser of every JSON body: JSON that every reader understands alike (RFC 8259, 4; RFC 7493), in UTF-8 without
+ * broken bytes, no name twice in an object, no `__proto__`, at most 64 levels. An empty body is no body.
  * @throws {ProblemError}
  */
-const parseStrictJson = (request: FastifyRequest, body: Buffer): unknown => {
+export const parseJsonBody = async (request: FastifyRequest, body: Buffer): Promise<unknown> => {
   const { 'content-encoding': encoding } = request.headers;
   if (encoding !== undefined && encoding !== 'identity')
     throw new ProblemError('unsupported_media_type', { reason: 'content_encoding' });
@@ -54,16 +54,4 @@ const parseStrictJson = (request: FastifyRequest, body: Buffer): unknown => {
   if (members > 0 && members !== countNames(text))
     throw malformed('json_duplicate_name', { path: '', message: 'must not have a name twice in an object' });
   return value;
-};
-
-/** The parser of every JSON body. */
-export const parseJsonBody: FastifyBodyParser<Buffer> = (request, body, done) => {
-  let value: unknown;
-  try {
-    value = parseStrictJson(request, body);
-  } catch (error) {
-    done(error as ProblemError);
-    return;
-  }
-  done(null, value);
 };
