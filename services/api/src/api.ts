@@ -6,12 +6,12 @@ import {
   activeProjection,
   createFactsReader,
   createPool,
-  createPostgresStore,
   createSeatTaker,
   findLiveLogins,
   keepRecords,
   migrate,
   type Pool,
+  readFacts,
   readPositions,
   readPresentPeople,
   readProvenance,
@@ -113,7 +113,7 @@ const dependenciesOf = (settings: ApiSettings, parts: Parts): ApiDependencies =>
     keys,
     watch: watchSettings,
     store: {
-      readFacts: createFactsReader(createPostgresStore(pool).readFacts, { deadlineMs: storeDeadlineMs }),
+      readFacts: createFactsReader((queries) => readFacts(pool, queries), { deadlineMs: storeDeadlineMs }),
       takeSeat: createSeatTaker(pool, {
         deadlineMs: storeDeadlineMs,
         leaseSeconds: tokenTtlSeconds + leaseBeyondTokenSeconds,
@@ -197,7 +197,7 @@ const prepareSchema = ({ migrates, database, log }: ApiSettings, pool: Pool, log
   const prepare = async (): Promise<void> => {
     if (migrates) await bringUpToDate();
     // Refused until somebody else has: every join asks so.
-    else await createPostgresStore(pool).readFacts([{ roomId: '', userId: '', loginId: null }]);
+    else await readFacts(pool, [{ roomId: '', userId: '', loginId: null }]);
     isReady = true;
   };
 
