@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import { trace } from '@opentelemetry/api';
 import {
@@ -130,10 +131,9 @@ export const createClientErrorHandler =
         connection: 'close',
         'content-length': String(Buffer.byteLength(body)),
       };
+      const status = problemStatus[code];
       const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
-      socket.write(
-        `HTTP/1.1 ${problemStatus[code]} ${code === 'headers_too_large' ? 'Request Header Fields Too Large' : 'Bad Request'}\r\n${lines.join('')}\r\n${body}`,
-      );
+      socket.write(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join('')}\r\n${body}`);
     }
     socket.destroySoon();
   };
