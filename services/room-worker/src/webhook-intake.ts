@@ -1,4 +1,4 @@
-import { createHash, timingSafeEqual } from 'node:crypto';
+import { hash, timingSafeEqual } from 'node:crypto';
 import { type ReadWebhook, readLivekitWebhook, type WebhookFact } from '@realtime-service/contracts';
 import { type EventLog, LogUnavailableError, type NewRecord, RecordTooLargeError } from '@realtime-service/event-log';
 import type { LivekitKey } from '@realtime-service/livekit';
@@ -40,7 +40,7 @@ const utf8 = new TextDecoder('utf-8', { fatal: true });
 /** The hash as LiveKit writes it; another spelling of the same bytes is not LiveKit's. */
 const isHashOf = (claim: unknown, body: Buffer): boolean => {
   const claimed = Buffer.from(String(claim));
-  const actual = Buffer.from(createHash('sha256').update(body).digest('base64'));
+  const actual = Buffer.from(hash('sha256', body, 'base64'));
   return claimed.length === actual.length && timingSafeEqual(claimed, actual);
 };
 
@@ -78,10 +78,10 @@ const readSignature = async (authorization: string | undefined, keys: readonly L
 const createChangeWatch = (): ((id: string, body: Buffer) => boolean) => {
   const hashes = new Map<string, string>();
   return (id, body) => {
-    const hash = createHash('sha256').update(body).digest('base64');
+    const digest = hash('sha256', body);
     const known = hashes.get(id);
-    if (known !== undefined) return known !== hash;
-    hashes.set(id, hash);
+    if (known !== undefined) return known !== digest;
+    hashes.set(id, digest);
     if (hashes.size > rememberedIds) hashes.delete(hashes.keys().next().value as string);
     return false;
   };
@@ -181,7 +181,7 @@ export const createWebhookIntake = ({ log, keys, metrics, logger }: WebhookIntak
       if (reading.why !== 'no_state') logger.warn({ reason: reading.why }, 'webhook says nothing that is understood');
       return answer(200, reading.why);
     }
-    const { fact, id = createHash('sha256').update(body).digest('hex'), createdAt } = reading;
+    const { fact, id = hash('sha256', body), createdAt } = reading;
     const isChanged = hasChanged(id, body);
     if (isChanged) logger.error({ event_id: id }, 'webhook id came again with other bytes');
     linkActiveSpan(traceOf(fact));

@@ -1,4 +1,4 @@
-import { createHash, randomUUID } from 'node:crypto';
+import { hash, randomUUID } from 'node:crypto';
 import { decodeJwt } from 'jose';
 import { z } from 'zod';
 import type { Person } from './demo-settings.ts';
@@ -60,7 +60,7 @@ export async function createDemoDomain(apiUrl: string, issuer: IssuerClient): Pr
         .filter(({ name }) => name !== 'dan')
         .map(({ userId, role, displayName }) => ({ userId, role, displayName }));
       // The same at every start, so that who was removed since stays removed; another issuer knows other people.
-      const id = `standup-${createHash('sha256').update(JSON.stringify(members)).digest('hex').slice(0, 16)}`;
+      const id = `standup-${hash('sha256', JSON.stringify(members)).slice(0, 16)}`;
       const atLeast = await publish(id, 'room.created', { name: 'Stand-up', members });
       return projected(atLeast);
     },

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import type { EventLog } from '@realtime-service/event-log';
 import type { KeptRecord, Login } from '@realtime-service/room-store';
 import type { Logger } from '@realtime-service/telemetry';
@@ -89,7 +89,7 @@ const toLoginEnded = ({ userId, loginId }: Login, logoutId: string, nowMs: numbe
   toRecord({
     context: {
       specversion: '1.0',
-      id: `${logoutId}:${createHash('sha256').update(loginId).digest('hex')}`,
+      id: `${logoutId}:${hash('sha256', loginId)}`,
       source: 'realtime-service/logout',
       type: 'login.ended',
       subject: userId,

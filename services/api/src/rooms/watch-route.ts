@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type ParticipantsView, type ProblemCode, problemStatus, type RoomView } from '@realtime-service/contracts';
@@ -41,7 +41,7 @@ interface Sight {
   readonly people: Buffer;
 }
 
-const digestOf = (data: string | Buffer): string => createHash('sha256').update(data).digest('base64url').slice(0, 22);
+const digestOf = (data: string | Buffer): string => hash('sha256', data, 'base64url').slice(0, 22);
 
 const toPeopleText = (view: ParticipantsView): PeopleText => {
   const json = Buffer.from(JSON.stringify(view));
