@@ -61,15 +61,7 @@ const timeOf = (timeMs: number | undefined): string | undefined => {
 export const toLivekitRecord = (about: LivekitRecordContext, data: object): NewRecord => {
   const { id, source, type, roomName, timeMs, traceparent } = about;
   const time = timeOf(timeMs);
-  const context: CloudEventContext = {
-    specversion: '1.0',
-    id,
-    source,
-    type,
-    subject: roomName,
-    ...(time === undefined ? {} : { time }),
-    ...(traceparent === undefined ? {} : { traceparent }),
-  };
+  const context: CloudEventContext = { specversion: '1.0', id, source, type, subject: roomName, time, traceparent };
   return {
     topic: topics.livekitWebhooks,
     key: roomName,

@@ -8,13 +8,12 @@ const appendWithinMs = 4_000;
 /** A room event in binary mode. One that names no origin of its trace begins it here. */
 export const toRecord = ({ context, data }: CloudEvent) => {
   const traceparent = currentTraceparent();
-  const origin = context.traceparent ?? traceparent;
   return {
     topic: topics.roomEvents,
     key: context.subject,
     value: Buffer.from(JSON.stringify(data ?? {})),
     headers: {
-      ...toBinaryHeaders({ ...context, ...(origin !== undefined && { traceparent: origin }) }),
+      ...toBinaryHeaders({ ...context, traceparent: context.traceparent ?? traceparent }),
       ...(traceparent !== undefined && { traceparent }),
     },
   } satisfies NewRecord;
