@@ -14,22 +14,12 @@ const logoutsThatEndNothing = [
 ] as const;
 
 /** What the api counts. Labels are closed lists: ids of rooms and people are never among them. */
-export interface ApiMetrics {
-  readonly registry: Metrics;
-  /** `outcome` is `allowed`, `accepted` or a problem code; `reason` is what decided. */
-  readonly requests: Counter<'operation' | 'outcome' | 'reason'>;
-  readonly roomsNotMade: Counter;
-  readonly eventsAccepted: Counter;
-  /** Logouts that could not be appended at first; `outcome` is `kept`, `lost` or `appended`. */
-  readonly keptRecords: Counter<'outcome'>;
-  readonly keptRecordsWaiting: Gauge;
-}
-
-export const createApiMetrics = (): ApiMetrics => {
+export const createApiMetrics = () => {
   const registry = createMetrics();
   const registers = [registry];
-  const metrics: ApiMetrics = {
+  const metrics = {
     registry,
+    /** `outcome` is `allowed`, `accepted` or a problem code; `reason` is what decided. */
     requests: new Counter({
       name: 'realtime_requests',
       help: 'Requests by operation, outcome and what decided it',
@@ -46,6 +36,7 @@ export const createApiMetrics = (): ApiMetrics => {
       help: 'Room events appended for producers',
       registers,
     }),
+    /** Logouts that could not be appended at first; `outcome` is `kept`, `lost` or `appended`. */
     keptRecords: new Counter({
       name: 'realtime_kept_records',
       help: 'Logouts that could not be appended at once: kept for later, lost, or appended since',
@@ -64,6 +55,7 @@ export const createApiMetrics = (): ApiMetrics => {
     metrics.requests.inc({ operation: 'backchannel_logout', outcome, reason }, 0);
   return metrics;
 };
+export type ApiMetrics = ReturnType<typeof createApiMetrics>;
 
 interface Watched {
   readonly freshness: Pick<Freshness, 'partitions' | 'isLogKnown'>;

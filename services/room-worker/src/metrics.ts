@@ -1,34 +1,12 @@
 import { consumedTopics } from '@realtime-service/contracts';
-import { createMetrics, type Metrics } from '@realtime-service/telemetry';
+import { createMetrics } from '@realtime-service/telemetry';
 import { Counter, Gauge, Histogram } from 'prom-client';
 
 /** What the worker counts. No label ever names a room or a person. */
-export interface WorkerMetrics {
-  readonly registry: Metrics;
-  readonly facts: Counter<'topic' | 'outcome'>;
-  readonly skipped: Counter<'topic' | 'reason'>;
-  readonly misplaced: Counter<'topic'>;
-  readonly deadLetters: Counter<'topic' | 'reason'>;
-  readonly deadLettersOpen: Gauge;
-  readonly retries: Counter<'topic'>;
-  readonly lag: Gauge<'consumergroup' | 'topic' | 'partition'>;
-  readonly heldBack: Gauge;
-  readonly webhooks: Counter<'outcome'>;
-  readonly answers: Counter<'action' | 'reason'>;
-  readonly notices: Counter<'type' | 'outcome'>;
-  readonly enforcementErrors: Counter<'kind'>;
-  readonly removalSeconds: Histogram;
-  readonly marksDue: Gauge;
-  readonly markAgeSeconds: Gauge;
-  readonly sweepDifferences: Counter;
-  readonly sweepAlarms: Counter;
-  readonly relayed: Counter<'queue'>;
-}
-
-export const createWorkerMetrics = (): WorkerMetrics => {
+export const createWorkerMetrics = () => {
   const registry = createMetrics();
   const registers = [registry];
-  const metrics: WorkerMetrics = {
+  const metrics = {
     registry,
     facts: new Counter({
       name: 'realtime_facts',
@@ -140,3 +118,4 @@ export const createWorkerMetrics = (): WorkerMetrics => {
   for (const topic of consumedTopics) metrics.misplaced.inc({ topic }, 0);
   return metrics;
 };
+export type WorkerMetrics = ReturnType<typeof createWorkerMetrics>;
