@@ -8,28 +8,10 @@ import {
   TraceFlags,
   trace,
 } from '@opentelemetry/api';
-import type {
-  FastifyBaseLogger,
-  FastifyInstance,
-  FastifyReply,
-  FastifyRequest,
-  FastifyTypeProvider,
-  RawReplyDefaultExpression,
-  RawRequestDefaultExpression,
-  RawServerDefault,
-} from 'fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { Histogram } from 'prom-client';
 import type { Metrics } from './metrics.ts';
 import { isProbe, pathOf } from './probes.ts';
-
-/** A Fastify app with any logger and any type provider. */
-type App<L extends FastifyBaseLogger, P extends FastifyTypeProvider> = FastifyInstance<
-  RawServerDefault,
-  RawRequestDefaultExpression,
-  RawReplyDefaultExpression,
-  L,
-  P
->;
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -41,7 +23,7 @@ declare module 'fastify' {
 }
 
 /** The request's route. Fastify puts `routeOptions` together anew each time that they are asked for. */
-export function routeOf(request: Pick<FastifyRequest, 'knownRoute' | 'routeOptions'>): FastifyRequest['routeOptions'] {
+export function routeOf(request: FastifyRequest): FastifyRequest['routeOptions'] {
   request.knownRoute ??= request.routeOptions;
   return request.knownRoute;
 }
@@ -54,7 +36,7 @@ const tracer = trace.getTracer('realtime-service');
  * Probes are left out. The HTTP instrumentation does the same, but wraps every listener of every request and response,
  * which took a quarter of the processor time of a join.
  */
-export function traceRoutes<L extends FastifyBaseLogger, P extends FastifyTypeProvider>(app: App<L, P>): void {
+export function traceRoutes(app: FastifyInstance): void {
   app.decorateRequest('knownRoute', null);
   app.addHook('onRequest', (request, reply, done) => {
     if (isProbe(request.url)) done();
@@ -63,7 +45,7 @@ export function traceRoutes<L extends FastifyBaseLogger, P extends FastifyTypePr
 }
 
 /** Opens the span of one request and continues within it. */
-function traceRequest(request: RequestToTrace, reply: ReplyToTrace, next: () => void): void {
+function traceRequest(request: FastifyRequest, reply: FastifyReply, next: () => void): void {
   // Baggage is left behind: a caller's would go into the log, for good, and into others' records of the same batch.
   const parent = propagation.deleteBaggage(propagation.extract(ROOT_CONTEXT, request.headers));
   const { method } = request;
@@ -83,7 +65,7 @@ function traceRequest(request: RequestToTrace, reply: ReplyToTrace, next: () => 
 }
 
 /** As the semantic conventions for HTTP have them; the query, which may carry a token, is not among them. */
-const attributesOf = (request: RequestToTrace): Attributes => ({
+const attributesOf = (request: FastifyRequest): Attributes => ({
   'http.request.method': request.method,
   'http.route': routeOf(request).url,
   'url.path': pathOf(request.url),
@@ -93,13 +75,6 @@ const attributesOf = (request: RequestToTrace): Attributes => ({
   'user_agent.original': request.headers['user-agent'],
 });
 
-type ReplyToTrace = Pick<FastifyReply, 'raw' | 'statusCode'>;
-
-type RequestToTrace = Pick<
-  FastifyRequest,
-  'method' | 'url' | 'headers' | 'protocol' | 'ip' | 'routeOptions' | 'knownRoute'
->;
-
 /**
  * Measures each request under the names that Spring's dashboards know:
  * `http_server_requests_seconds{method,uri,status}`, where `uri` is the route template, never a path. A bucket's
@@ -107,10 +82,7 @@ type RequestToTrace = Pick<
  * of a stream that until its first bytes: to wait for the end of an answer takes listeners on every response. What a
  * route answers by itself (`hijack`: pages of documentation) is not measured.
  */
-export function measureRoutes<L extends FastifyBaseLogger, P extends FastifyTypeProvider>(
-  app: App<L, P>,
-  metrics: Metrics,
-): void {
+export function measureRoutes(app: FastifyInstance, metrics: Metrics): void {
   const requests = new Histogram({
     name: 'http_server_requests_seconds',
     help: 'HTTP requests by method, route template and status.',
