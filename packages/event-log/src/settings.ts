@@ -59,7 +59,7 @@ const oauthBearerProvider = (url: string, id: string, secret: string) => async (
 export const LogSettings = Environment.transform((env, context) => {
   const fault = (name: keyof typeof env, message: string): void =>
     context.addIssue({ code: 'custom', path: [name], message });
-  const readTls = (): KafkaLogOptions['tls'] => {
+  const readTls = (): NonNullable<KafkaLogOptions['tls']> => {
     const { KAFKA_TLS_CA_FILE: file, KAFKA_TLS: isOn = file !== undefined } = env;
     if (!isOn || file === undefined) return isOn;
     try {
@@ -98,9 +98,7 @@ export const LogSettings = Environment.transform((env, context) => {
   }
   const tls = readTls();
   const sasl = readSasl();
-  return {
-    log: { kind: 'kafka' as const, brokers, ...(tls !== undefined && { tls }), ...(sasl !== undefined && { sasl }) },
-  };
+  return { log: { kind: 'kafka' as const, brokers, tls, ...(sasl !== undefined && { sasl }) } };
 });
 export type LogSettings = z.infer<typeof LogSettings>;
 

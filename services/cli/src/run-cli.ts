@@ -1,4 +1,4 @@
-import { type EventLog, type LogSettings, openEventLog } from '@realtime-service/event-log';
+import { type EventLog, openEventLog } from '@realtime-service/event-log';
 import { createPool, isSchemaMissing } from '@realtime-service/room-store';
 import { scrub } from '@realtime-service/telemetry';
 import {
@@ -99,7 +99,7 @@ const openWorkplace = (
   closing.push(() => pool.end());
   let log: Promise<EventLog> | undefined;
   const open = async (tell?: Terminal['tell']): Promise<EventLog> => {
-    const opened = await openEventLog(settings satisfies LogSettings, {
+    const opened = await openEventLog(settings, {
       clientId: applicationName,
       pool,
       writeLog: tell === undefined ? () => undefined : tellWarnings(tell),
