@@ -114,7 +114,7 @@ const explained = (error: unknown): unknown => {
 /** Tries once to put the set in place. */
 const trySwap = async (pool: Pool, terminal: Terminal, keepDuty: () => Promise<void>): Promise<Swapped | undefined> => {
   try {
-    return await swapRebuild(pool, { topic, caughtUp: () => isCaughtUp(pool), flush: keepDuty });
+    return await swapRebuild(pool, { caughtUp: () => isCaughtUp(pool), flush: keepDuty });
   } catch (error) {
     if (!isBusy(error)) throw explained(error);
     const users = await readTableUsers(pool);

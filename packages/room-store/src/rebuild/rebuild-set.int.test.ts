@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto';
-import { topics } from '@realtime-service/contracts';
 import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import pg from 'pg';
@@ -34,8 +33,7 @@ describeWith(['postgres'], 'the second set of tables', () => {
       `create function take_long() returns event_trigger language plpgsql as $$ begin perform pg_sleep(0.05); end $$;
         create event trigger slow on ddl_command_end when tag in ('ALTER TABLE') execute function take_long()`,
     );
-    const swap = () =>
-      swapRebuild(pool, { topic: topics.roomEvents, caughtUp: async () => true, flush: async () => {} });
+    const swap = () => swapRebuild(pool, { caughtUp: async () => true, flush: async () => {} });
     expect(isBusy(await swap().catch((error: unknown) => error))).toBe(true);
     expect((await pool.query('select room_id from rooms')).rows).toEqual([{ room_id: 'stays' }]);
     await pool.query('drop event trigger slow');
@@ -56,7 +54,7 @@ describeWith(['postgres'], 'the second set of tables', () => {
     await pool.query(`create role ${owner}`);
     for (const name of rebuiltTables) await pool.query(`alter table ${name} owner to ${owner}`);
     await prepareRebuild(pool);
-    await swapRebuild(pool, { topic: topics.roomEvents, caughtUp: async () => true, flush: async () => {} });
+    await swapRebuild(pool, { caughtUp: async () => true, flush: async () => {} });
     const { rows } = await pool.query(
       'select distinct tableowner as owner from pg_tables where tablename = any($1::text[])',
       [rebuiltTables],
@@ -77,7 +75,7 @@ describeWith(['postgres'], 'the second set of tables', () => {
     const flush = async (): Promise<void> => {
       refusal = await addColumn().catch((error: unknown) => error);
     };
-    await swapRebuild(pool, { topic: topics.roomEvents, caughtUp: async () => true, flush });
+    await swapRebuild(pool, { caughtUp: async () => true, flush });
     expect(isBusy(refusal)).toBe(true);
     await addColumn();
     expect((await pool.query('select topic_of_the_day from rooms')).rows).toEqual([]);
@@ -102,7 +100,6 @@ describeWith(['postgres'], 'the second set of tables', () => {
     let settling: Promise<unknown> = Promise.resolve();
     let hasGivenWay = false;
     const swapped = await swapRebuild(pool, {
-      topic: topics.roomEvents,
       caughtUp: async () => true,
       // The swap has asked about all who are inside, and holds these questions.
       flush: async () => {
@@ -125,7 +122,7 @@ describeWith(['postgres'], 'the second set of tables', () => {
         select 'r', 'RM_1', 'PA_' || at, 'p-' || at, 'STANDARD', false, true, now(), 1, now() from generate_series(1, 10000) as at`,
     );
     await prepareRebuild(pool);
-    const options = { topic: topics.roomEvents, caughtUp: async () => true, flush: async () => {} };
+    const options = { caughtUp: async () => true, flush: async () => {} };
     const swap = () =>
       swapRebuild(pool, options).catch((error: unknown) => {
         if (!isBusy(error)) throw error;

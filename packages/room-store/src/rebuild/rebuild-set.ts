@@ -1,3 +1,4 @@
+import { topics } from '@realtime-service/contracts';
 import { LogReplacedError } from '../apply/apply-chunk.ts';
 import { type Client, inTransaction, type Pool } from '../database/database.ts';
 import { raisedAgainSql } from '../marks.ts';
@@ -9,6 +10,7 @@ import { marksChannel } from '../postgres-store.ts';
  * that fill the first set fill it, found by `search_path`; its positions are rows of another projection.
  */
 export const rebuildProjection = 'rebuild';
+const topic = topics.roomEvents;
 const rebuildSchema = 'realtime_rebuild';
 const retiredSchema = 'realtime_retired';
 
@@ -176,7 +178,6 @@ export interface Swapped {
 }
 
 export interface SwapOptions {
-  readonly topic: string;
   /**
    * Resolves when the set stands where the locked positions stand, which nobody can move meanwhile; false: not in time.
    */
@@ -211,7 +212,7 @@ const markWhatIsLiveSql = `
     on conflict (room_id, identity) do update set ${raisedAgainSql()}`;
 
 /** A set that was made from another log would bring its positions along, under which nobody has read that one. */
-const assertSameLog = async (client: Client, topic: string): Promise<void> => {
+const assertSameLog = async (client: Client): Promise<void> => {
   const { rows } = await client.query<{ partition: number; last_offset: string }>(
     `select active."partition", active.last_offset from log_positions as active join log_positions as rebuilt
         on rebuilt.topic = active.topic and rebuilt."partition" = active."partition"
@@ -235,10 +236,7 @@ const assertSameLog = async (client: Client, topic: string): Promise<void> => {
  * ({@link isBusy}); nothing has happened then, and it is to be tried again a little later.
  * @throws {LogReplacedError} {@link RebuildOutdatedError} {@link DependentsError}
  */
-export const swapRebuild = async (
-  pool: Pool,
-  { topic, caughtUp, flush }: SwapOptions,
-): Promise<Swapped | undefined> => {
+export const swapRebuild = async (pool: Pool, { caughtUp, flush }: SwapOptions): Promise<Swapped | undefined> => {
   let lockedAtMs = 0;
   const marks = await inTransaction(pool, async (client) => {
     await client.query(`set local lock_timeout = ${heldTimeoutMs}; set local synchronous_commit = on`);
@@ -251,7 +249,7 @@ export const swapRebuild = async (
     await client.query(`lock table ${servingTables.join(', ')} in share update exclusive mode`);
     await assertUpToDate(client);
     await assertNothingRests(client);
-    await assertSameLog(client, topic);
+    await assertSameLog(client);
     await client.query(`lock table ${rebuiltTables.map((name) => `${rebuildSchema}.${name}`).join(', ')}`);
     await client.query(
       `with rebuilt as (delete from log_positions where projection = $1 and topic = $2 returning *)
