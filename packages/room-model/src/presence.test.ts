@@ -2,7 +2,8 @@ import type { LivekitFact, LivekitParticipant, LivekitRoom } from '@realtime-ser
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { hear, life, livePeople, now, participant, theRoom } from '../test/given.ts';
-import { evolvePresence, isSeen, loginEndOf, type Session, sessionOwner, wasRemoved } from './presence.ts';
+import { evolvePresence, isSeen, type Session, sessionOwner, wasRemoved } from './presence.ts';
+import { loginEndOf } from './signed-attributes.ts';
 import type { WorkingSet } from './working-set.ts';
 
 const first = life('RM_1');
