@@ -13,12 +13,12 @@ import {
   readPositions,
 } from '@realtime-service/room-store';
 import { applyDecoded, decodeRecord, startPositions } from '@realtime-service/room-worker';
+import { readTopic } from './arguments.ts';
 import { leftAlone, stopWithinMs, triedAgain } from './batch-outcomes.ts';
 import { CommandError, defineCommand, UsageError, type Workplace } from './command.ts';
 import { plural } from './figures.ts';
 import { createProgress } from './progress.ts';
 import { withDuty } from './rebuild-duty.ts';
-import { readTopic } from './topic-argument.ts';
 
 const lookEveryMs = 200;
 

@@ -1,33 +1,14 @@
-import {
-  DeadLetterPosition,
-  deadLetterTopic,
-  type LogPosition,
-  positionName,
-  toLogPosition,
-} from '@realtime-service/contracts';
+import { deadLetterTopic, positionName } from '@realtime-service/contracts';
 import {
   type DeadLetterSummary,
   findDeadLetters,
   type KeptDeadLetter,
   readDeadLetter,
 } from '@realtime-service/room-store';
+import { parseNumber, parsePosition } from './arguments.ts';
 import { defineCommand, type Terminal, UsageError } from './command.ts';
-import { parseNumber } from './parse-number.ts';
 import { printable, printShown, showBytes } from './show-bytes.ts';
 import { parseWhere, whereHelp } from './where.ts';
-
-/** @throws {UsageError} */
-export const parsePosition = (text: string): LogPosition => {
-  const [topic, partition = '', offset, ...more] = text.split('/');
-  const parsed = DeadLetterPosition.safeParse({
-    topic,
-    partition: /^\d+$/.test(partition) ? Number(partition) : partition,
-    offset,
-  });
-  if (!parsed.success || more.length > 0)
-    throw new UsageError(`A position is <topic>/<partition>/<offset>, not '${text}'`);
-  return toLogPosition(parsed.data);
-};
 
 const iso = (ms: number): string => new Date(ms).toISOString();
 const textOf = (bytes: Buffer | null): string | null => bytes?.toString('utf8') ?? null;

@@ -19,9 +19,9 @@ import {
   settleRebuild,
   swapRebuild,
 } from '@realtime-service/room-store';
+import { parseNumber } from './arguments.ts';
 import { CommandError, defineCommand, type Terminal, UsageError, type Workplace } from './command.ts';
 import { figure, plural } from './figures.ts';
-import { parseNumber } from './parse-number.ts';
 import { createProgress, durationOf, type Standing } from './progress.ts';
 import { takeDuty } from './rebuild-duty.ts';
 import type { RebuildShare } from './rebuild-thread.ts';

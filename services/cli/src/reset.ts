@@ -1,8 +1,8 @@
 import { topics } from '@realtime-service/contracts';
 import { isBusy, readKnownPartitions, resetTopic } from '@realtime-service/room-store';
+import { readTopic } from './arguments.ts';
 import { CommandError, defineCommand, UsageError, type Workplace } from './command.ts';
 import { withDuty } from './rebuild-duty.ts';
-import { readTopic } from './topic-argument.ts';
 
 const losses: Readonly<Record<string, string>> = {
   [topics.roomEvents]:

@@ -19,10 +19,10 @@ import {
   settledFrom,
   summariseDeadLetters,
 } from '@realtime-service/room-store';
+import { parseNumber, parsePosition } from './arguments.ts';
 import { type Command, CommandError, defineCommand, type Outcome, UsageError, type Workplace } from './command.ts';
-import { jsonOption, letterTable, parsePosition, toJson, whereOption, writeJson } from './dead-letters.ts';
+import { jsonOption, letterTable, toJson, whereOption, writeJson } from './dead-letters.ts';
 import { plural } from './figures.ts';
-import { parseNumber } from './parse-number.ts';
 import { reasonsOf } from './reasons.ts';
 import { parseWhere, whereHelp } from './where.ts';
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
+import { parsePosition } from './arguments.ts';
 import { UsageError } from './command.ts';
-import { parsePosition } from './dead-letters.ts';
 import { parseWhere } from './where.ts';
 
 const now = Date.parse('2026-03-01T12:00:00Z');
