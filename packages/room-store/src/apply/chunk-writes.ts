@@ -1,4 +1,4 @@
-import type { PresenceEvent, PresenceEventType } from '@realtime-service/contracts';
+import type { PresenceEvent } from '@realtime-service/contracts';
 import {
   type Ban,
   type Edge,
@@ -18,21 +18,12 @@ import {
   type WorkingSet,
   wasRemoved,
 } from '@realtime-service/room-model';
-import type { ChunkRecord } from './chunk.ts';
+import type { ChunkRecord, OutboxEvent } from './chunk.ts';
 
 /** Why a session should be looked at, and since when. */
 interface Cause {
   readonly cause: string;
   readonly causedAtMs: number;
-  readonly trace: string | null;
-}
-
-interface OutboxRow {
-  readonly roomId: string;
-  readonly eventId: string;
-  readonly type: PresenceEventType;
-  readonly occurredAtMs: number;
-  readonly data: unknown;
   readonly trace: string | null;
 }
 
@@ -72,7 +63,7 @@ export class ChunkWrites {
   readonly members = new Map<string, Member>();
   readonly rooms = new Map<string, RoomHeader>();
   readonly edges: { row: Edge; trace: string | null }[] = [];
-  readonly outbox: OutboxRow[] = [];
+  readonly outbox: OutboxEvent[] = [];
   /** Each with the time from which the identity of its fact counts. */
   readonly records: ChunkRecord[] = [];
   readonly marks = new Map<string, RaisedMark>();

@@ -1,4 +1,4 @@
-import type { LivekitFact, LogPartition, LogPosition, RoomEvent } from '@realtime-service/contracts';
+import type { LivekitFact, LogPartition, LogPosition, PresenceEventType, RoomEvent } from '@realtime-service/contracts';
 import type { Origin, UnreadableFact } from '@realtime-service/room-model';
 
 /** Why a record can never be applied. */
@@ -84,6 +84,16 @@ export interface ChunkCounts {
   readonly skipped: number;
   readonly marks: number;
   readonly outbox: number;
+}
+
+/** A presence event that waits to be published. */
+export interface OutboxEvent {
+  readonly roomId: string;
+  readonly eventId: string;
+  readonly type: PresenceEventType;
+  readonly occurredAtMs: number;
+  readonly data: unknown;
+  readonly trace: string | null;
 }
 
 export type ChunkResult =

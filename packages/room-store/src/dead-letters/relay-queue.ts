@@ -1,15 +1,6 @@
-import type { DeadLetter } from '../apply/chunk.ts';
+import type { DeadLetter, OutboxEvent } from '../apply/chunk.ts';
 import { inTransaction, type Pool } from '../database/database.ts';
 import { toDeadLetter } from './dead-letters.ts';
-
-export interface OutboxEvent {
-  readonly roomId: string;
-  readonly eventId: string;
-  readonly type: string;
-  readonly occurredAtMs: number;
-  readonly data: unknown;
-  readonly trace: string | null;
-}
 
 /**
  * Publishes waiting presence events in id order, which is per-room order since rows are written under the room's lock.
