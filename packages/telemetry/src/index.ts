@@ -2,7 +2,7 @@ export { withDeadline } from './deadline.ts';
 export { createLogger, type Logger } from './logger.ts';
 export { createMetrics, type Metrics } from './metrics.ts';
 export { createOpsServer } from './ops-server.ts';
-export { readSettings, settingLines, settingsOf } from './read-settings.ts';
+export { columns, readSettings, settingsHelp, settingsOf } from './read-settings.ts';
 export { measureRoutes, routeOf, traceRoutes } from './routes.ts';
 export { runService } from './run-service.ts';
 export { scrub, scrubLines } from './scrub.ts';

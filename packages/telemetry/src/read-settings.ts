@@ -66,12 +66,15 @@ export const settingLines = (schema: Schema): [name: string, text: string][] =>
     `${description}${values === '' ? '' : ` (${values})`} [${fallback}]`,
   ]);
 
-const helpText = (service: string, summary: string, schema: Schema): string => {
-  const settings = settingLines(schema);
-  const width = Math.max(...settings.map(([name]) => name.length));
-  const lines = settings.map(([name, text]) => `  ${name.padEnd(width)}  ${text}`);
-  return `${service}: ${summary}\n\nSettings, from the environment:\n${lines.join('\n')}\n`;
+/** Two columns as a help text has them, each row a line. */
+export const columns = (rows: readonly (readonly [string, string])[]): string => {
+  const width = Math.max(...rows.map(([left]) => left.length));
+  return rows.map(([left, right]) => `  ${left.padEnd(width)}  ${right}\n`).join('');
 };
+
+/** What a schema reads, for `--help`. */
+export const settingsHelp = (schema: Schema): string =>
+  `Settings, from the environment:\n${columns(settingLines(schema))}`;
 
 /** All faults of an environment, one a line; values are not quoted, as they may be secrets. */
 const describeFaults = (error: z.ZodError): string =>
@@ -88,7 +91,7 @@ const plain = (message: string): string => (message.endsWith('received undefined
  */
 export const readSettings = <T extends z.ZodType>(service: string, summary: string, schema: T): z.output<T> => {
   if (process.argv.includes('--help')) {
-    process.stdout.write(helpText(service, summary, schema));
+    process.stdout.write(`${service}: ${summary}\n\n${settingsHelp(schema)}`);
     process.exit(0);
   }
   const trimmed = Object.entries(process.env).map(([name, value]) => [name, value?.trim()]);

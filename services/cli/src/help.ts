@@ -1,12 +1,7 @@
-import { settingLines } from '@realtime-service/telemetry';
+import { columns, settingsHelp, settingsOf } from '@realtime-service/telemetry';
 import { cell, table } from '@realtime-service/telemetry/reference-page';
 import { type Command, exitCodes } from './command.ts';
 import { CliSettings } from './config.ts';
-
-const columns = (rows: readonly (readonly [string, string])[]): string => {
-  const width = Math.max(...rows.map(([left]) => left.length));
-  return rows.map(([left, right]) => `  ${left.padEnd(width)}  ${right}\n`).join('');
-};
 
 const usageOf = ({ name, positionals }: Command): string =>
   ['realtime', name, positionals, '[options]'].filter((part) => part !== '').join(' ');
@@ -36,7 +31,7 @@ export const overviewHelp = (commands: readonly Command[], prefix: string): stri
     `Usage: realtime ${prefix === '' ? '' : `${prefix} `}<command> [options]\n`,
     `Commands:\n${columns(commands.map(({ name, summary }) => [name, summary]))}`,
     'Each has its own --help.\n',
-    `Settings, from the environment:\n${columns(settingLines(CliSettings))}`,
+    settingsHelp(CliSettings),
   ].join('\n');
 
 const code = (text: string): string => `\`${text}\``;
@@ -61,8 +56,8 @@ export const referencePage = (commands: readonly Command[]): string => `# realti
 
 \`npm run -s realtime -- <command>\` in a checkout, \`realtime <command>\` in the images of both services. Results go to standard
 output, what is only for people to standard error. It knows database and log by the same variables as the services do:
-${settingLines(CliSettings)
-  .map(([name]) => code(name))
+${settingsOf(CliSettings)
+  .map(({ name }) => code(name))
   .join(', ')}.
 
 ${table(
