@@ -105,7 +105,8 @@ async function hasEnded({ port }: StackPart): Promise<boolean> {
   );
 }
 
-function forever(): Promise<never> {
+/** What nobody is to hear of any more. */
+export function forever(): Promise<never> {
   return new Promise(() => undefined);
 }
 

@@ -5,7 +5,7 @@ import { helpText, ownPorts, readStartSettings, type StartSettings } from './con
 import { PartAbsent } from './part.ts';
 import { reservePorts } from './ports.ts';
 import { forgetKept, takeRunLock } from './run-lock.ts';
-import { createStack, logTail, type NamedPart } from './stack.ts';
+import { createStack, forever, logTail, type NamedPart } from './stack.ts';
 import { StartFailure } from './start-failure.ts';
 import { refuseUsedPorts } from './used-ports.ts';
 
@@ -89,10 +89,6 @@ async function tellEnd({ name, logFile }: NamedPart): Promise<string> {
 function tell(error: unknown): string {
   if (error instanceof StartFailure || error instanceof PartAbsent) return error.message;
   return error instanceof Error ? (error.stack ?? error.message) : String(error);
-}
-
-function forever(): Promise<never> {
-  return new Promise(() => undefined);
 }
 
 function say(line: string): void {
