@@ -42,7 +42,6 @@ const applyAll = async (pool: Pool): Promise<void> => {
     topics: [topic],
     onBatch: createProjector({
       store: createPostgresStore(pool),
-      projection: activeProjection,
       partitionCount: () => partitionCount,
       metrics: createWorkerMetrics(),
       logger: createLogger({ service: 'bench', level: 'fatal' }),

@@ -1,5 +1,5 @@
 import type { LogBatch } from '@realtime-service/event-log';
-import { activeProjection, createPool, createPostgresStore, type Pool } from '@realtime-service/room-store';
+import { createPool, createPostgresStore, type Pool } from '@realtime-service/room-store';
 import { createProjector, createWorkerMetrics } from '@realtime-service/room-worker';
 import { createLogger } from '@realtime-service/telemetry';
 import { consumeAll } from './lanes.ts';
@@ -20,7 +20,6 @@ export const projectBatches = async (pool: Pool, batches: readonly LogBatch[], c
   const logger = createLogger({ service: 'bench', level: 'warn' });
   const project = createProjector({
     store: createPostgresStore(pool),
-    projection: activeProjection,
     partitionCount: () => partitionCount,
     metrics: createWorkerMetrics(),
     logger,

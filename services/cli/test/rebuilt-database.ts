@@ -52,7 +52,6 @@ export const startRebuiltDatabase = async (openLog?: (pool: Pool) => EventLog): 
       topics: [topic],
       onBatch: createProjector({
         store: createPostgresStore(pool),
-        projection: activeProjection,
         partitionCount: () => partitionCount,
         metrics: createWorkerMetrics(),
         logger: createLogger({ service: 'test', level: 'fatal' }),

@@ -1,5 +1,6 @@
 import type { BatchOutcome, LogBatch } from '@realtime-service/event-log';
 import {
+  activeProjection,
   applyChunk,
   type Chunk,
   type ChunkCounts,
@@ -20,7 +21,6 @@ const retryAfterMs = 1_000;
 
 export interface ProjectorDependencies {
   readonly store: ChunkStore;
-  readonly projection: string;
   readonly partitionCount: (topic: string) => number;
   readonly metrics: WorkerMetrics;
   readonly logger: Logger;
@@ -152,7 +152,7 @@ const tell = ({ metrics, logger }: ProjectorDependencies, topic: string, { resul
  * was applied ends the consumer.
  */
 export const createProjector = (dependencies: ProjectorDependencies): ((batch: LogBatch) => Promise<BatchOutcome>) => {
-  const { store, projection, metrics, logger } = dependencies;
+  const { store, metrics, logger } = dependencies;
 
   const applyRun = async (
     batch: LogBatch,
@@ -160,7 +160,7 @@ export const createProjector = (dependencies: ProjectorDependencies): ((batch: L
     fetchedOffset: bigint,
   ): Promise<ChunkResult> => {
     const { topic, partition } = batch;
-    const stretch: Stretch = { projection, topic, partition, fetchedOffset, nextOffset, decoded };
+    const stretch: Stretch = { projection: activeProjection, topic, partition, fetchedOffset, nextOffset, decoded };
     if (decoded.length === 0) return (await apply(store, stretch)).result;
     const traces = new Set(decoded.flatMap(({ record }) => record.trace ?? []));
     const [only] = traces;

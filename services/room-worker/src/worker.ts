@@ -164,7 +164,6 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
   const gate = createLaneGate(store, log, { seen: seenByGate });
   const project = createProjector({
     store,
-    projection: activeProjection,
     partitionCount: (topic) => partitionCounts.get(topic) ?? 1,
     metrics,
     logger,

@@ -77,7 +77,6 @@ export const startProjection = async (): Promise<TestProjection> => {
   const store = createPostgresStore(pool);
   const project = createProjector({
     store,
-    projection: activeProjection,
     partitionCount: () => partitionCount,
     metrics,
     logger,

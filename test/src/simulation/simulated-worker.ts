@@ -1,7 +1,6 @@
 import { consumedTopics, type LogPartition } from '@realtime-service/contracts';
 import type { BatchOutcome, EventLog, LogBatch } from '@realtime-service/event-log';
 import type { RoomService } from '@realtime-service/livekit';
-import { activeProjection } from '@realtime-service/room-store';
 import type { MemoryConnection, MemoryDatabase } from '@realtime-service/room-store/memory';
 import {
   beforeAnySweep,
@@ -97,7 +96,6 @@ export class SimulatedWorker implements SimulatedProcess {
     };
     const project = createProjector({
       store: this.#store,
-      projection: activeProjection,
       partitionCount: () => partitionCount,
       metrics,
       logger,
