@@ -18,14 +18,13 @@ declare module 'fastify' {
   }
 }
 
-type SharedWithJoin = 'store' | 'freshness' | 'signToken' | 'metrics' | 'logger';
+type SharedWithJoin = 'store' | 'freshness' | 'signToken' | 'metrics' | 'logger' | 'now';
 
 export interface GateDependencies extends Pick<JoinDependencies, SharedWithJoin> {
   /** Makes the room that is about to be entered. */
   readonly makeRoomAtDoor: MakeRoom;
   /** Each of them may have signed: LiveKit takes any for a refresh token. */
   readonly livekitKeys: readonly LivekitKey[];
-  readonly now: () => number;
 }
 
 export interface GateSettings extends GateAddress {
