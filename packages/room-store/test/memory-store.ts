@@ -584,12 +584,17 @@ const loadTouched = (tables: Tables, touched: Touched): WorkingSet => {
   type Pair = { readonly roomId: string; readonly userId: string };
   const isMember = ({ roomId, userId }: Pair): boolean => touched.members.get(roomId)?.has(userId) ?? false;
   const isBan = ({ roomId, userId }: Pair): boolean => touched.bans.get(roomId)?.has(userId) ?? false;
+  const isOfWholeRoom = ({ roomId, userId, isRemoved }: Member): boolean => {
+    const named = wholeRooms.get(roomId);
+    return named !== undefined && (!isRemoved || named.has(userId));
+  };
   for (const row of tables.rooms.values()) if (rooms.has(row.roomId)) set.put({ entity: 'room', row });
   for (const row of tables.members.values())
-    if (isMember(row) || wholeRooms.has(row.roomId)) set.put({ entity: 'member', row });
+    if (isMember(row) || isOfWholeRoom(row)) set.put({ entity: 'member', row });
   for (const row of tables.bans.values()) if (isBan(row)) set.put({ entity: 'ban', row });
   for (const row of tables.users.values()) if (users.has(row.userId)) set.put({ entity: 'user', row });
-  for (const row of tables.logins.values()) if (users.has(row.userId)) set.put({ entity: 'login', row });
+  for (const row of tables.logins.values())
+    if (touched.logins.get(row.userId)?.has(row.loginId)) set.put({ entity: 'login', row });
   const isLetter = ({ cause }: Suspect): boolean => touched.letters.some((letter) => isSamePlace(letter, cause));
   const isOpenDoubt = (row: Suspect): boolean =>
     !row.isHealed &&

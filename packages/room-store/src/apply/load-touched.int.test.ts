@@ -1,4 +1,4 @@
-import type { LivekitFact } from '@realtime-service/contracts';
+import type { LivekitFact, RoomEvent } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { added, countingPages, joined, livekitRecord, roomRecord, startDatabase } from '../../test/given.ts';
@@ -104,6 +104,36 @@ describeWith(['postgres'], 'presence in PostgreSQL', () => {
       expect([...result.sessionsOf('crowd')]).toHaveLength(3_000);
       expect(pages).toBeLessThan(3_000 * 30);
     });
+  });
+
+  test('of all the logins of a person that have ended, those are read that a fact names', async () => {
+    await pool.query(`insert into ended_logins (user_id, login_id, event_id, topic, "partition", "offset", fact_at)
+      select 'robot', 'login ' || at, 'e', 't', 0, at, now() from generate_series(1, 5000) as at`);
+    const loginsRead = async (...events: RoomEvent[]): Promise<unknown> => {
+      const touched = touchedBy(events.map((event, offset) => roomRecord(offset, event)));
+      const { logins } = await inTransaction(pool, (client) => loadTouched(client, touched));
+      return [...logins.values()].map(({ loginId }) => loginId).sort();
+    };
+    const ended = (sid: string): RoomEvent => ({
+      type: 'login.ended',
+      subject: 'robot',
+      data: { userId: 'robot', sid },
+    });
+    expect(await loginsRead(ended('login 7'), ended('login 9'), ended('a new one'))).toEqual(['login 7', 'login 9']);
+    expect(await loginsRead({ type: 'user.disabled', subject: 'robot', data: { userId: 'robot' } })).toEqual([]);
+  });
+
+  test('of all who were removed from a room, full state reads those whom it names', async () => {
+    await pool.query(`insert into members (room_id, user_id, is_removed, event_id, topic, "partition", "offset", fact_at)
+      select 'lobby', 'visitor ' || at, at > 2, 'e', 't', 0, at, now() from generate_series(1, 5000) as at`);
+    const membersRead = async (...userIds: string[]): Promise<string[]> => {
+      const members = userIds.map((userId) => ({ userId, role: 'listener' as const }));
+      const touched = touchedBy([roomRecord(0, { type: 'room.created', subject: 'lobby', data: { members } })]);
+      const set = await inTransaction(pool, (client) => loadTouched(client, touched));
+      return [...set.members.values()].map(({ userId }) => userId).sort();
+    };
+    expect(await membersRead('visitor 2', 'visitor 3', 'ann')).toEqual(['visitor 1', 'visitor 2', 'visitor 3']);
+    expect(await membersRead()).toEqual(['visitor 1', 'visitor 2']);
   });
 
   test('doubts about a room are not read for facts that end none of them', async () => {

@@ -47,13 +47,17 @@ const loadRooms = async (client: Client, set: WorkingSet, rooms: string[]): Prom
 
 const loadRoomFacts = (client: Client, set: WorkingSet, touched: Touched): Loading => {
   const rooms = [...touched.rooms];
-  const wholeRooms = [...touched.wholeRooms];
+  const wholeRooms = [...touched.wholeRooms.keys()];
   const users = [...touched.users];
   const members = pairsOf(touched.members);
   const bans = pairsOf(touched.bans);
+  const logins = pairsOf(touched.logins);
   const isPair = 'where (room_id, user_id) in (select * from unnest($1::opaque_id[], $2::opaque_id[]))';
-  const isOfRoom = 'where room_id = any($1::opaque_id[])';
+  // A room keeps everybody who was ever removed from it; of these only those whom the facts name.
+  const isOfRoom = `where room_id = any($1::opaque_id[])
+    and (not is_removed or (room_id, user_id) in (select * from unnest($2::opaque_id[], $3::opaque_id[])))`;
   const isOfUser = 'where user_id = any($1::opaque_id[])';
+  const isLogin = 'where (user_id, login_id) in (select * from unnest($1::opaque_id[], $2::text[]))';
   const toMember = (row: Member): Change => ({ entity: 'member', row });
   const loading: Promise<void>[] = [];
   if (rooms.length > 0) loading.push(loadRooms(client, set, rooms));
@@ -61,15 +65,17 @@ const loadRoomFacts = (client: Client, set: WorkingSet, touched: Touched): Loadi
   if (members[0].length > 0) loading.push(put(set, load(client, memberTable, isPair, members), toMember));
   if (bans[0].length > 0)
     loading.push(put(set, load(client, banTable, isPair, bans), (row) => ({ entity: 'ban', row })));
-  if (wholeRooms.length > 0) loading.push(put(set, load(client, memberTable, isOfRoom, [wholeRooms]), toMember));
+  if (wholeRooms.length > 0)
+    loading.push(put(set, load(client, memberTable, isOfRoom, [wholeRooms, ...pairsOf(touched.wholeRooms)]), toMember));
   if (users.length > 0)
     loading.push(
       put(set, load(client, userTable, `${isOfUser} and event_id is not null`, [users]), (row) => ({
         entity: 'user',
         row,
       })),
-      put(set, load(client, endedLoginTable, isOfUser, [users]), (row) => ({ entity: 'login', row })),
     );
+  if (logins[0].length > 0)
+    loading.push(put(set, load(client, endedLoginTable, isLogin, logins), (row) => ({ entity: 'login', row })));
   return loading;
 };
 
@@ -80,7 +86,7 @@ const loadRoomFacts = (client: Client, set: WorkingSet, touched: Touched): Loadi
 const loadDoubts = (client: Client, set: WorkingSet, touched: Touched): Loading => {
   const [pairRooms, pairUsers] = pairsOf([...touched.members, ...touched.bans]);
   const openDoubts = `${suspectTable.selectSql} where not is_healed and`;
-  const values = [[...touched.headers], [...touched.wholeRooms], pairRooms, pairUsers, [...touched.users]];
+  const values = [[...touched.headers], [...touched.wholeRooms.keys()], pairRooms, pairUsers, [...touched.users]];
   const toSuspect = (row: Suspect): Change => ({ entity: 'suspect', row });
   const loading: Promise<void>[] = [];
   if (values.some(({ length }) => length > 0)) {

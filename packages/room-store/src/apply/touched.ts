@@ -19,8 +19,8 @@ export interface Touched {
   readonly rooms: Set<string>;
   /** Those of them of whose header a fact says something. */
   readonly headers: Set<string>;
-  /** Rooms whose whole member list a full-state fact replaces. */
-  readonly wholeRooms: Set<string>;
+  /** Whom full-state facts name, by the rooms whose whole member list they replace. */
+  readonly wholeRooms: Map<string, Set<string>>;
   /** Dead letters whose doubts may be raised or settled. */
   readonly letters: LogPosition[];
   /** Users by their rooms. */
@@ -29,22 +29,25 @@ export interface Touched {
   readonly bans: Map<string, Set<string>>;
   /** Users whom a fact is about. */
   readonly users: Set<string>;
+  /** Logins that have ended, by their users. */
+  readonly logins: Map<string, Set<string>>;
   /** Users whose session a fact may open. */
   readonly entering: Set<string>;
   /** Rooms of LiveKit facts, with the room sids and the sessions that these name. */
   readonly liveRooms: Map<string, { readonly sids: Set<string>; readonly sessions: NamedSession[]; isWhole: boolean }>;
 }
 
-const touchPair = (pairs: Map<string, Set<string>>, roomId: string, userId: string): void => {
-  const users = pairs.get(roomId);
-  if (users === undefined) pairs.set(roomId, new Set([userId]));
-  else users.add(userId);
+const touchPairs = (pairs: Map<string, Set<string>>, outerId: string, innerIds: Iterable<string>): void => {
+  const known = pairs.get(outerId) ?? new Set();
+  pairs.set(outerId, known);
+  for (const innerId of innerIds) known.add(innerId);
 };
 
 const touchEvent = (touched: Touched, event: RoomEvent): void => {
   const { subject } = event;
   if (isUserEventType(event.type)) {
     touched.users.add(subject);
+    if (event.type === 'login.ended') touchPairs(touched.logins, subject, [event.data.sid]);
     return;
   }
   if (event.type === 'dead_letter.discarded') {
@@ -53,10 +56,16 @@ const touchEvent = (touched: Touched, event: RoomEvent): void => {
   }
   touched.rooms.add(subject);
   if (event.type.startsWith('room.')) touched.headers.add(subject);
-  if (event.type === 'room.created' && event.data.members !== undefined) touched.wholeRooms.add(subject);
+  if (event.type === 'room.created' && event.data.members !== undefined)
+    touchPairs(
+      touched.wholeRooms,
+      subject,
+      event.data.members.map(({ userId }) => userId),
+    );
   if (event.type === 'member.banned' || event.type === 'member.unbanned')
-    touchPair(touched.bans, subject, event.data.userId);
-  else if (event.data !== undefined && 'userId' in event.data) touchPair(touched.members, subject, event.data.userId);
+    touchPairs(touched.bans, subject, [event.data.userId]);
+  else if (event.data !== undefined && 'userId' in event.data)
+    touchPairs(touched.members, subject, [event.data.userId]);
 };
 
 /** Whom a fact of LiveKit's names, in the shape of a list. */
@@ -109,11 +118,12 @@ export const touchedBy = (records: readonly ChunkRecord[]): Touched => {
   const touched: Touched = {
     rooms: new Set(),
     headers: new Set(),
-    wholeRooms: new Set(),
+    wholeRooms: new Map(),
     letters: [],
     members: new Map(),
     bans: new Map(),
     users: new Set(),
+    logins: new Map(),
     entering: new Set(),
     liveRooms: new Map(),
   };

@@ -59,6 +59,7 @@ const onlyWritten = (touched: Touched, written: MaybeWritten): Touched => {
     users: new Set([...touched.users].filter(isWritten)),
     members: ofPairs(touched.members, hashOf),
     bans: ofPairs(touched.bans, hashOfBan),
+    logins: ofPairs(touched.logins, hashOf),
   };
 };
 
@@ -66,7 +67,7 @@ const noteWritten = (written: MaybeWritten, { records, rooms, users, logins, mem
   for (const { factKey } of records) if (factKey !== null) written.add(hashOfFact(factKey));
   for (const { roomId } of rooms.values()) written.add(hashOf(roomId));
   for (const { userId } of users.values()) written.add(hashOf(userId));
-  for (const { userId } of logins.values()) written.add(hashOf(userId));
+  for (const { userId, loginId } of logins.values()) written.add(hashOf(userId, loginId));
   for (const { roomId, userId } of members.values()) written.add(hashOf(roomId, userId));
   for (const { roomId, userId } of bans.values()) written.add(hashOfBan(roomId, userId));
 };
