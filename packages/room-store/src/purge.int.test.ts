@@ -71,6 +71,31 @@ describeWith(['postgres'], 'purging', () => {
     expect((await pool.query('select count(*)::int from applied_facts')).rows).toEqual([{ count: 30_000 }]);
   });
 
+  test('reads what waits to go once, however much that is', async () => {
+    await pool.query('truncate applied_facts, log_positions');
+    await pool.query(
+      `insert into log_positions (projection, topic, "partition", next_offset, partition_count, newest_recorded_at)
+        select $1, 't', n, 1, 12, '2020-01-08' from generate_series(0, 11) as n`,
+      [activeProjection],
+    );
+    const backlog = 160_000;
+    await pool.query(
+      `insert into applied_facts select 't', n % 12, convert_to(n::text, 'UTF8'), '2019-12-01'::timestamptz + make_interval(secs => n)
+        from generate_series(1, $1::int) as n`,
+      [backlog],
+    );
+    const { purged, read } = await inTransaction(pool, async (client) => {
+      const facts = await purgeFacts(client, { projection: activeProjection });
+      const { rows } = await client.query(
+        `select idx_tup_fetch::int as read from pg_stat_xact_user_tables where relname = 'applied_facts'`,
+      );
+      return { purged: facts, read: rows[0]?.read };
+    });
+    expect(purged).toBe(backlog);
+    // Once to find them, and once to drop them.
+    expect(read).toBeLessThanOrEqual(2 * backlog + 10);
+  });
+
   test('looks at sessions that are old enough, whatever the days hold, and takes any number of them', async () => {
     await pool.query('truncate applied_facts, log_positions, sessions');
     const addSessions = (name: string, days: number, count: number) =>

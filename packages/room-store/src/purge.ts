@@ -22,16 +22,28 @@ const standingSql = `
 
 /**
  * $5, the newest of the partitions' bounds, is a plain value, so that the index by age is used; joined with each
- * partition's own bound first, PostgreSQL may read the whole week.
+ * partition's own bound first, PostgreSQL may read the whole week. That one is asked for each row, which keeps the
+ * order of age: by partitions, what waits to go would be read as many times. $6 is where the statement before ended.
  */
 const purgeFactsSql = `
-  with old as materialized (
-      select topic, "partition", fact_key, recorded_at from applied_facts where recorded_at < $5),
-    past as (
-      select old.* from old join (${standingSql}) as standing using (topic, "partition") where recorded_at < oldest limit $6)
-  delete from applied_facts as fact using past
-    where fact.topic = past.topic and fact."partition" = past."partition" and fact.fact_key = past.fact_key
-      and fact.recorded_at = past.recorded_at`;
+  with past as materialized (
+      select topic, "partition", fact_key, recorded_at from applied_facts as fact
+        where recorded_at >= $6 and recorded_at < $5
+          and recorded_at < (select oldest from (${standingSql}) as standing
+            where standing.topic = fact.topic and standing."partition" = fact."partition")
+        order by recorded_at limit $7),
+    dropped as (
+      delete from applied_facts as fact using past
+        where fact.topic = past.topic and fact."partition" = past."partition" and fact.fact_key = past.fact_key
+          and fact.recorded_at = past.recorded_at returning 1)
+  select (select count(*)::int from dropped) as dropped, count(*)::int as found, max(recorded_at)::text as until from past`;
+
+interface PurgedFacts {
+  readonly dropped: number;
+  readonly found: number;
+  /** When the newest of them was recorded. */
+  readonly until: string;
+}
 
 /** Some at a time, so that whoever wants one of them waits for no more than these. Answers how many went. */
 const untilFewAreLeft = async (dropSome: () => Promise<{ readonly rowCount: number | null }>): Promise<number> => {
@@ -55,7 +67,15 @@ export const purgeFacts = async (
     `select max(oldest)::text as oldest from (${standingSql}) as standing`,
     asked,
   );
-  return untilFewAreLeft(() => pool.query(purgeFactsSql, [...asked, rows[0]?.oldest, rowsAtOnce]));
+  let from = '-infinity';
+  let facts = 0;
+  for (;;) {
+    const answer = await pool.query<PurgedFacts>(purgeFactsSql, [...asked, rows[0]?.oldest, from, rowsAtOnce]);
+    const { dropped, found, until } = answer.rows[0] as PurgedFacts;
+    facts += dropped;
+    if (found < rowsAtOnce) return facts;
+    from = until;
+  }
 };
 
 /** Waits for no lease: who takes several seats again renews them in an order of their own, and would wait in turn. */
