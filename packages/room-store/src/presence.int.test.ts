@@ -1,8 +1,18 @@
 import type { LivekitFact } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { added, chunkOf, created, joined, livekitRecord, removed, roomRecord, startDatabase } from '../test/given.ts';
-import { applyChunk, createPostgresStore, type Pool, readPresentPeople } from './index.ts';
+import {
+  added,
+  chunkOf,
+  countingPages,
+  created,
+  joined,
+  livekitRecord,
+  removed,
+  roomRecord,
+  startDatabase,
+} from '../test/given.ts';
+import { applyChunk, createPostgresStore, type Pool, readLiveRoomIds, readPresentPeople } from './index.ts';
 
 describeWith(['postgres'], 'who is inside, as members see it', () => {
   let pool: Pool;
@@ -71,4 +81,17 @@ describeWith(['postgres'], 'who is inside, as members see it', () => {
       );
     expect((await people('bob')).map(({ participantSid }) => participantSid)).toEqual(['PA_bob_3000']);
   });
+
+  test.each(['', 'vacuum analyze room_lives'])(
+    'of all rooms that ever were live, those that are: %s',
+    async (upkeep) => {
+      await pool.query('truncate room_lives');
+      await pool.query(`insert into room_lives (room_id, room_sid, created_at, is_live)
+      select 'room ' || at, 'RM', now(), at > 29999 from generate_series(1, 30000) as at`);
+      await pool.query(upkeep);
+      const { result, pages } = await countingPages(pool, readLiveRoomIds);
+      expect(result).toEqual(['room 30000']);
+      expect(pages).toBeLessThan(20);
+    },
+  );
 });

@@ -7,8 +7,9 @@ export interface LiveRoom extends Pick<RoomLife, 'roomId' | 'roomSid'> {
   readonly sessions: readonly Pick<Session, 'participantSid' | 'isHidden' | 'lastFactAtMs'>[];
 }
 
-export const readLiveRoomIds = async (pool: Pool): Promise<string[]> => {
-  const { rows } = await pool.query<Pick<LiveRoom, 'roomId'>>(
+/** By an index: every room that ever was live is kept. */
+export const readLiveRoomIds = async (database: Pick<Pool, 'query'>): Promise<string[]> => {
+  const { rows } = await database.query<Pick<LiveRoom, 'roomId'>>(
     'select room_id as "roomId" from room_lives where is_live',
   );
   return rows.map(({ roomId }) => roomId);
