@@ -134,6 +134,23 @@ describe('200: the login is ended', () => {
     expect(eventsIn(api.appended)).toEqual([ended('u-7', 's-1')]);
   });
 
+  test("that login's, also a call by a `sub` that the provider's logout tokens do not know", async () => {
+    api.liveLogins.push(
+      { userId: 'u-7', loginId: 's-1' },
+      { userId: 'ann', loginId: 's-1' },
+      { userId: 'ann', loginId: 's-2' },
+    );
+    expect((await send(await logoutToken())).statusCode).toBe(200);
+    expect(eventsIn(api.appended)).toEqual([ended('u-7', 's-1'), ended('ann', 's-1')]);
+    expect(new Set(api.appended.map(({ headers }) => headers['ce_id'])).size).toBe(2);
+  });
+
+  test('that login, though the database cannot tell who is inside by it', async () => {
+    api.failing.store = true;
+    expect((await send(await logoutToken())).statusCode).toBe(200);
+    expect(eventsIn(api.appended)).toEqual([ended('u-7', 's-1')]);
+  });
+
   test('nothing, where nobody is inside', async () => {
     expect((await send(await logoutToken({ sid: undefined }))).statusCode).toBe(200);
     expect(api.appended).toEqual([]);

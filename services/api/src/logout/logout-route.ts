@@ -68,17 +68,28 @@ const tokenOf = (body: unknown): string => {
   return token;
 };
 
-/** A token that names no login, or no person, is about those inside a call. @throws {ProblemError} 503, and is lost */
+/**
+ * The login that a token names, and those inside a call that it is about: also by another `sub`, since a provider may
+ * map what access tokens say there, and not what logout tokens do.
+ * @throws {ProblemError} 503 where it names no login, or no person, and is lost
+ */
 const loginsOf = async (
   { userId, loginId, issuedBy }: Logout,
   { findLiveLogins, metrics, logger }: LogoutDependencies,
 ): Promise<readonly Login[]> => {
-  if (userId !== undefined && loginId !== undefined) return [{ userId, loginId }];
-  const about = { ...(userId !== undefined && { userId }), ...(loginId !== undefined && { loginId }) };
+  const named = userId !== undefined && loginId !== undefined ? [{ userId, loginId }] : [];
   try {
     // A person may have logged in anew since; a login that is over does not come back, though a call may by its tokens.
-    return await findLiveLogins(about, loginId === undefined ? issuedBy : null);
+    const inside =
+      loginId === undefined
+        ? await findLiveLogins(userId === undefined ? {} : { userId }, issuedBy)
+        : await findLiveLogins({ loginId }, null);
+    return [...named, ...inside.filter((login) => named.length === 0 || login.userId !== userId)];
   } catch (cause) {
+    if (named.length > 0) {
+      logger.warn({ err: cause }, 'nobody knows whether the login is inside by another sub');
+      return named;
+    }
     logLost(logger, cause);
     metrics.keptRecords.inc({ outcome: 'lost' });
     throw new ProblemError('store_unavailable', { cause });
@@ -89,7 +100,7 @@ const toLoginEnded = ({ userId, loginId }: Login, logoutId: string, nowMs: numbe
   toRecord({
     context: {
       specversion: '1.0',
-      id: `${logoutId}:${hash('sha256', loginId)}`,
+      id: `${logoutId}:${hash('sha256', JSON.stringify([userId, loginId]))}`,
       source: 'realtime-service/logout',
       type: 'login.ended',
       subject: userId,
