@@ -235,8 +235,8 @@ describe('400: what is no logout token, or none of ours', () => {
     ['no expiry', 'claims', () => logoutToken({ exp: undefined })],
     ['an expiry that is text', 'claims', () => logoutToken({ exp: `${now() + 100}` })],
     ['no time', 'claims', () => logoutToken({ iat: undefined })],
-    ['from the future', 'claims', () => logoutToken({ iat: now() + 60 })],
-    ['not yet valid', 'claims', () => logoutToken({ nbf: now() + 60 })],
+    ['from the future', 'not_yet_valid', () => logoutToken({ iat: now() + 60 })],
+    ['not yet valid', 'not_yet_valid', () => logoutToken({ nbf: now() + 60 })],
     ['kept for an hour', 'expired', () => logoutToken({ iat: now() - 3_600, exp: now() + 3_600 })],
 
     ['no id', 'claims', () => logoutToken({ jti: undefined })],

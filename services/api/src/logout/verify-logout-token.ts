@@ -55,7 +55,11 @@ const refused = (reason: string, cause?: unknown): ProblemError =>
 /** What jose says by its codes, for operators; a claim by its name. */
 const reasonOf = (error: unknown): string => {
   if (error instanceof errors.JWTExpired) return 'expired';
-  if (error instanceof errors.JWTClaimValidationFailed) return error.claim === 'aud' ? 'audience' : 'claims';
+  if (error instanceof errors.JWTClaimValidationFailed) {
+    if (error.claim === 'aud') return 'audience';
+    // There, but later than our clock: the provider's is ahead.
+    return ['iat', 'nbf'].includes(error.claim) && error.reason === 'check_failed' ? 'not_yet_valid' : 'claims';
+  }
   return error instanceof errors.JOSEAlgNotAllowed ? 'algorithm' : 'invalid';
 };
 
