@@ -19,6 +19,7 @@ import {
 } from './database.ts';
 import { listen } from './listen.ts';
 import { migrate } from './migrate.ts';
+import { ArrayParameter } from './statement.ts';
 
 const maxConnections = 5;
 
@@ -35,6 +36,9 @@ const untilAwaited = (pool: Pool, lock: string): Promise<unknown> => {
   return until('somebody waits for the lock', async () => (await pool.query(waiting)).rowCount !== 0);
 };
 const positionsLock = `relation = 'log_positions'::regclass`;
+
+const setForDatabase = (name: string, value: string): string =>
+  `do $$ begin execute format('alter database %I set ${name} = ${value}', current_database()); end $$`;
 
 const planningOf = async (pool: Pool): Promise<unknown> => {
   const names = `current_setting('plan_cache_mode') as "planCacheMode", current_setting('enable_seqscan') as "enableSeqscan"`;
@@ -109,16 +113,24 @@ describeWith(['postgres'], 'C28: a pool whose connections', () => {
     client.release();
   });
 
-  test.each(['German, DMY', 'SQL, MDY', 'Postgres, DMY'])(
-    'lead to a database that writes dates as %s read them all the same',
-    async (dateStyle) => {
-      await witness.query(
-        `do $$ begin execute format('alter database %I set datestyle = ${dateStyle}', current_database()); end $$`,
-      );
-      const { rows } = await pool.query(`select timestamptz '2026-02-03T04:05:06.789Z' as at`);
-      expect(rows).toEqual([{ at: new Date('2026-02-03T04:05:06.789Z') }]);
-    },
-  );
+  test.each([
+    ['datestyle', 'German, DMY'],
+    ['datestyle', 'SQL, MDY'],
+    ['datestyle', 'Postgres, DMY'],
+    ['array_nulls', 'off'],
+    ['quote_all_identifiers', 'on'],
+    ['default_transaction_isolation', `''repeatable read''`],
+  ])('lead to a database whose %s is %s are as they are elsewhere', async (name, value) => {
+    await witness.query(setForDatabase(name, value));
+    const { rows } = await pool.query(
+      `select timestamptz '2026-02-03T04:05:06.789Z' as at, ($1::text[])[1] is null as "isNull",
+        quote_ident('id') as name, current_setting('transaction_isolation') as isolation`,
+      [new ArrayParameter([null])],
+    );
+    expect(rows).toEqual([
+      { at: new Date('2026-02-03T04:05:06.789Z'), isNull: true, name: 'id', isolation: 'read committed' },
+    ]);
+  });
 });
 
 describeWith(['postgres', 'pgbouncer'], 'C30: through PgBouncer in transaction mode', () => {
@@ -141,6 +153,24 @@ describeWith(['postgres', 'pgbouncer'], 'C30: through PgBouncer in transaction m
     await Promise.all(pools.map((each) => each.end()));
     await pooler.stop();
   });
+
+  test.each([
+    ['datestyle', 'German, DMY'],
+    ['array_nulls', 'off'],
+  ])(
+    'a database whose %s is %s is asked nothing: what is kept and read would be something else',
+    async (name, value) => {
+      const databaseUrl = await createDatabase(realParts(['postgres']).postgres.url);
+      const pooler = await startPgbouncer({ databaseUrl, poolSize: 1 });
+      const [direct, pool] = [databaseUrl, pooler.url].map((url) =>
+        createPool({ url, maxConnections: 1, applicationName: 'x', onError: () => undefined }),
+      ) as [Pool, Pool];
+      await direct.query(setForDatabase(name, value));
+      await expect(pool.query('select 1')).rejects.toThrow('behind the pooler the database must have');
+      await Promise.all([direct.end(), pool.end()]);
+      await pooler.stop();
+    },
+  );
 
   test('one that is killed in the middle of a migration leaves nothing that others wait for, and nothing half done', async () => {
     const databaseUrl = await createDatabase(realParts(['postgres']).postgres.url);

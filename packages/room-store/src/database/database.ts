@@ -59,8 +59,19 @@ const planOnce = [
   .map((setting) => `set ${setting};`)
   .join(' ');
 
-/** Times come as text, of which one style is read. A server, a database or a role may have another by default. */
-const readableTimes = 'set datestyle = iso;';
+/**
+ * What our statements and what is read of their answers rest on, where a server, a database or a role may have other
+ * defaults: how times, arrays and definitions are written, and that a statement which waited for another goes on with
+ * what that has changed, also where it is a transaction of its own.
+ */
+const asStatementsExpect = [
+  'datestyle = iso',
+  'array_nulls = on',
+  'quote_all_identifiers = off',
+  `default_transaction_isolation = 'read committed'`,
+]
+  .map((setting) => `set ${setting};`)
+  .join(' ');
 
 export const createPool = (options: DatabaseOptions): Pool => {
   const pool: Pool & MaybeDirect = new pg.Pool({
@@ -71,14 +82,14 @@ export const createPool = (options: DatabaseOptions): Pool => {
     query_timeout: statementTimeoutMs + 1_000,
     idleTimeoutMillis: 30_000,
     ...keptAlive,
-    verify: refuseReplica,
+    verify: refuseUnfit,
     // A statement is sent when it is asked for, whether or not the one before it was answered; the order stays.
     pipeline: true,
     onConnect: async (client: pg.ClientBase & MaybeDirect) => {
       client.isDirect = await isAnsweredByPostgres(client);
       pool.isDirect = client.isDirect;
       // A pooler's session is shared with others.
-      if (client.isDirect) await client.query(`${planOnce} ${readableTimes}`);
+      if (client.isDirect) await client.query(`${planOnce} ${asStatementsExpect}`);
     },
   });
   pool.on('error', options.onError);
@@ -94,13 +105,25 @@ export const assertPrimary = (isReplica: boolean | undefined): void => {
 };
 
 /**
+ * Otherwise nulls in our arrays would be stored as texts or make unfit what is fit, and times be read as others.
+ * Through a pooler nobody but the database's operator can change that.
+ */
+const areTextsRead = `current_setting('array_nulls')::boolean and current_setting('datestyle') like 'ISO%'`;
+
+/**
  * Asked once for each connection; a promotion ends them all. Not those to a pooler, which may lead elsewhere since:
  * there whoever decides asks again.
  */
-const refuseReplica = (client: Client, done: (error?: Error) => void): void => {
+const refuseUnfit = (client: Client, done: (error?: Error) => void): void => {
   client
-    .query<{ is_replica: boolean }>('select pg_is_in_recovery() as is_replica')
-    .then(({ rows }) => assertPrimary(rows[0]?.is_replica))
+    .query<{ is_replica: boolean; are_texts_read: boolean }>(
+      `select pg_is_in_recovery() as is_replica, ${areTextsRead} as are_texts_read`,
+    )
+    .then(({ rows }) => {
+      assertPrimary(rows[0]?.is_replica);
+      if (rows[0]?.are_texts_read === false)
+        throw new Error('behind the pooler the database must have DateStyle ISO and array_nulls on, as by default');
+    })
     .then(() => done(), done);
 };
 

@@ -9,7 +9,7 @@ const postgresUrl = z.url({
 export const DatabaseSettings = z
   .object({
     DATABASE_URL: postgresUrl.describe(
-      'PostgreSQL; TLS by its parameters (sslmode). Behind a pooler in transaction mode its DateStyle must be ISO, as it is by default',
+      'PostgreSQL; TLS by its parameters (sslmode). Behind a pooler in transaction mode its DateStyle must be ISO and its array_nulls on, as they are by default',
     ),
     DATABASE_DIRECT_URL: postgresUrl
       .optional()
