@@ -1,4 +1,7 @@
 import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, openSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { context, ROOT_CONTEXT, trace } from '@opentelemetry/api';
 import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
@@ -21,13 +24,18 @@ function given(level?: string) {
   return { logger, lines };
 }
 
-/** The messages on standard output of a process that does this with a logger. */
-function saidBy(script: string): string[] {
+/** A process that does this with a logger. */
+function run(script: string, stdout: 'pipe' | number = 'pipe') {
   const logger = JSON.stringify(import.meta.resolve('./logger.ts'));
   const program = `const { createLogger } = await import(${logger}); const logger = createLogger(); ${script}`;
-  const { stdout } = spawnSync(process.execPath, ['--input-type=module', '--eval', program], { encoding: 'utf8' });
-  return stdout
-    .split('\n')
+  const args = ['--input-type=module', '--eval', program];
+  return spawnSync(process.execPath, args, { encoding: 'utf8', stdio: ['ignore', stdout, 'pipe'] });
+}
+
+/** The messages on its standard output. */
+function saidBy(script: string): string[] {
+  return run(script)
+    .stdout.split('\n')
     .slice(0, -1)
     .map((line) => JSON.parse(line).msg);
 }
@@ -41,6 +49,28 @@ describe('createLogger', () => {
     ['is killed later', `logger.info('last'); setTimeout(() => process.kill(process.pid, 'SIGKILL'), 1_000)`],
   ])('when a process %s, then its last line is there', (_, script) => {
     expect(saidBy(script)).toEqual(['last']);
+  });
+
+  describe.runIf(existsSync('/dev/full'))('when the disk is full', () => {
+    const full = openSync('/dev/full', 'w');
+    const fill = `for (let at = 0; at < 100_000; at += 1) logger.info('x'.repeat(1_000));`;
+
+    it('then the process goes on, with bounded memory', () => {
+      const { status, stderr } = run(`${fill} logger.fatal('last'); console.error(process.memoryUsage().rss);`, full);
+      expect({ status, stderr }).toEqual({ status: 0, stderr: expect.stringMatching(/^\d+\n$/) });
+      expect(Number(stderr)).toBeLessThan(200_000_000);
+    });
+
+    it('and has room again, then whole lines are written again', () => {
+      const path = join(mkdtempSync(join(tmpdir(), 'log-')), 'log');
+      const makeRoom = `const { closeSync, openSync } = await import('node:fs'); closeSync(1); openSync(${JSON.stringify(path)}, 'w');`;
+      run(`${fill} ${makeRoom} for (const at of ['1', '2']) logger.fatal(at.repeat(10_000));`, full);
+      const said = readFileSync(path, 'utf8')
+        .trimEnd()
+        .split('\n')
+        .map((line) => JSON.parse(line).msg);
+      expect(said.at(-1)).toBe('2'.repeat(10_000));
+    });
   });
 
   it('when there are many lines, then all are there, in order', () => {

@@ -33,8 +33,17 @@ export function createLogger(settings: LoggerOptions = {}): Logger {
   return pino(options, destination === undefined ? inPieces(scrubbed(standardOutput())) : scrubbed(destination));
 }
 
-/** Waits where a pipe is full. */
-const standardOutput = (): DestinationStream => openDestination({ dest: 1, sync: true });
+/** What a disk that is full does not take waits for it, up to here; what comes then is lost. */
+const maxWaitingBytes = 1024 * 1024;
+
+/** Waits where a pipe is full. Lines that cannot be written, to a full disk or to nobody, never end the process. */
+function standardOutput(): DestinationStream {
+  const output = openDestination({ dest: 1, sync: true, maxLength: maxWaitingBytes });
+  output.on('error', () => undefined);
+  // What waits is tried again when something is written, and what is dropped counts for nothing.
+  output.on('drop', () => output.write(''));
+  return output;
+}
 
 /** Nothing reaches a destination but through here. */
 function scrubbed(destination: DestinationStream): DestinationStream {
