@@ -126,10 +126,13 @@ export const applyDecoded = async (store: ChunkStore, stretch: Stretch): Promise
   }
 };
 
+/** What becomes of a record, one for each. */
+const recordOutcomes = ['applied', 'repeated', 'dead', 'skipped'] as const;
+
 /** Counts what became of records, and logs what those on call should know. */
 const tell = ({ metrics, logger }: ProjectorDependencies, topic: string, { result, decoded }: Applied): void => {
   if (result.kind === 'behind') return;
-  for (const [outcome, count] of Object.entries(result.counts)) metrics.facts.inc({ topic, outcome }, count);
+  for (const outcome of recordOutcomes) metrics.facts.inc({ topic, outcome }, result.counts[outcome]);
   for (const { skipped, isMisplaced, record } of decoded) {
     const { content, origin } = record;
     const { partition, offset } = origin;
