@@ -28,6 +28,9 @@ const reading: readonly string[] = [listDeadLetters.name, showDeadLetter.name];
 const isReading = reading.includes(process.argv.slice(2, 4).join(' '));
 stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(isReading && error.code === 'EPIPE' ? 0 : 1));
 
+// What is only for people ends nothing where nobody reads it any more, or a full disk does not take it.
+stderr.on('error', () => undefined);
+
 const ending = new AbortController();
 process.once('SIGINT', () => ending.abort());
 process.once('SIGTERM', () => ending.abort());

@@ -1,3 +1,6 @@
+import { spawnSync } from 'node:child_process';
+import { existsSync, openSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { topics } from '@realtime-service/contracts';
 import { describe, expect, test } from 'vitest';
 import { notingTerminal } from '../test/noting-terminal.ts';
@@ -135,4 +138,10 @@ describe('how a command ends', () => {
     expect(lines.length).toBeGreaterThan(2);
     expect(lines).toEqual([...new Set(lines)]);
   });
+});
+
+test.runIf(existsSync('/dev/full'))('a full disk behind standard error ends no command', () => {
+  const main = fileURLToPath(import.meta.resolve('./main.ts'));
+  const stdio = ['ignore', 'pipe', openSync('/dev/full', 'w')] as const;
+  expect(spawnSync(process.execPath, [main, 'nothing'], { stdio: [...stdio] }).status).toBe(2);
 });
