@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { createApiMetrics } from './metrics.ts';
+import { createApiMetrics, watchState } from './metrics.ts';
 
 test('a logout that is lost is seen to rise, also the first one', async () => {
   const text = await createApiMetrics().registry.metrics();
@@ -11,4 +11,18 @@ test('a logout that is lost is seen to rise, also the first one', async () => {
     'outcome="store_unavailable",reason="key_not_known_yet"',
   ])
     expect(text).toContain(`realtime_requests_total{operation="backchannel_logout",${labels}} 0\n`);
+});
+
+test('no lag is told while the ends of the log are not known', async () => {
+  const { registry } = createApiMetrics();
+  let isLogKnown = true;
+  const partitions = () => [{ topic: 't', partition: 0, lag: 7n, ageMs: 1_000 }];
+  const freshness = { partitions, isLogKnown: () => isLogKnown };
+  watchState(registry, { freshness, keys: { ageMs: () => 0 }, consumerGroup: 'g' });
+  const series = 'kafka_consumergroup_lag{consumergroup="g",topic="t",partition="0"} ';
+  expect(await registry.metrics()).toContain(`${series}7\n`);
+  isLogKnown = false;
+  const text = await registry.metrics();
+  expect(text).not.toContain(series);
+  expect(text).toContain('realtime_projection_age_seconds{topic="t",partition="0"} 1\n');
 });

@@ -72,6 +72,9 @@ export const watchState = (registry: Metrics, { freshness, keys, consumerGroup }
     labelNames: ['consumergroup', 'topic', 'partition'],
     registers,
     collect() {
+      // While the log's ends are not known the last numbers would say that all is well.
+      this.reset();
+      if (!freshness.isLogKnown()) return;
       for (const { topic, partition, lag } of freshness.partitions())
         this.set({ consumergroup: consumerGroup, topic, partition: String(partition) }, Number(lag));
     },
