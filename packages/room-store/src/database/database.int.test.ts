@@ -295,6 +295,27 @@ describeWith(['postgres'], 'a migration', () => {
     });
   });
 
+  test('that adds columns to what a worker reads, long after the one that ended its connections, does so again', async () => {
+    await pool.query(`alter table sessions drop column is_end_told; alter table room_lives drop column last_fact_at;
+      alter table rooms drop column members_told, drop column decided; alter table members drop column decided;
+      delete from schema_migrations where name in ('0011-what-lists-may-overrule.sql', '0014-what-decides.sql')`);
+    const worker = createPool({ url, maxConnections: 1, applicationName: 'room-worker', onError: () => undefined });
+    const read = (table: string) =>
+      inTransaction(worker, (client) => client.query({ name: table, text: `select * from ${table}` }));
+    // As `verify` does: the migration before goes through, and this one does not.
+    const reader = await pool.connect();
+    await reader.query('begin; select from members');
+    expect(isBusy(await migrate(url).catch((refusal: unknown) => refusal))).toBe(true);
+    for (const table of ['rooms', 'members']) await read(table);
+    await reader.query('commit');
+    reader.release();
+    expect(await migrate(url)).toEqual(['0014-what-decides.sql']);
+    await read('rooms').catch(() => undefined);
+    for (const table of ['rooms', 'members'])
+      expect((await read(table)).fields.map(({ name }) => name)).toContain('decided');
+    await worker.end();
+  });
+
   describe('while another process migrates', () => {
     let other: Client;
     beforeEach(async () => {

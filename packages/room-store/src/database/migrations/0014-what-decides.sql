@@ -7,3 +7,8 @@ alter table rooms add column members_told jsonb;
 -- it names: where that is another by now, a worker of the release before has written the row, and left this as it was.
 alter table rooms add column decided jsonb;
 alter table members add column decided jsonb;
+
+-- As in migration 0011, for workers from before it: after that one they may have read these tables before this one.
+select pg_terminate_backend(pid) from pg_stat_activity
+  where datname = current_database() and pid <> pg_backend_pid() and pg_has_role(usesysid, 'usage')
+    and application_name in ('room-worker', current_setting('application_name'));
