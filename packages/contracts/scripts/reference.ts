@@ -62,7 +62,7 @@ const typeOf = (given: Schema): string => {
   if (schema.oneOf !== undefined) return schema.oneOf.map(typeOf).join(' or ');
   if (schema.type === 'object')
     return `{ ${Object.entries(schema.properties ?? {})
-      .map(([name, inner]) => `${name}: ${typeOf(inner)}`)
+      .map(([name, inner]) => `${name}${schema.required?.includes(name) ? '' : '?'}: ${typeOf(inner)}`)
       .join(', ')} }`;
   if (schema.type === 'integer')
     return `integer from ${schema.minimum}${schema.maximum === Number.MAX_SAFE_INTEGER ? '' : ` to ${schema.maximum}`}`;
@@ -70,6 +70,7 @@ const typeOf = (given: Schema): string => {
 };
 
 const fieldsOf = (given: Schema): string => {
+  if (given.$ref !== undefined) return `Fields: those of ${typeOf(given)}.`;
   const { properties = {}, required = [] } = withoutNull(given);
   const fields = Object.entries(properties);
   if (fields.length === 0) return 'No data.';

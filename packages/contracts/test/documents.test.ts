@@ -7,6 +7,7 @@ import { describe, expect, it } from 'vitest';
 import { asyncApi } from '../scripts/asyncapi.ts';
 import { jsonSchemas } from '../scripts/json-schema.ts';
 import { openApi } from '../scripts/openapi.ts';
+import { eventsReference } from '../scripts/reference.ts';
 import { presenceEventTypes, problemCodes, problemStatus, roomEventTypes, topics } from '../src/index.ts';
 import { commonProblems, routes } from '../src/routes.ts';
 
@@ -43,6 +44,23 @@ describe('AsyncAPI', () => {
       expect(faultsAt(`messages/${type}/payload`, example?.payload)).toEqual([]);
     },
   );
+});
+
+describe("the events' reference", () => {
+  const reference = eventsReference();
+
+  it('says of those events alone that they have no data that take none', () => {
+    const withoutData = reference
+      .split('\n### ')
+      .filter((section) => section.includes('\nNo data.\n'))
+      .map((section) => /^`(.+)`/.exec(section)?.[1]);
+    expect(withoutData).toEqual(['room.locked', 'room.unlocked']);
+  });
+
+  it('leads to the value whose fields an event has, and marks what may be left out of one', () => {
+    expect(reference).toContain('Fields: those of [MemberData](#memberdata).');
+    expect(reference).toContain('{ mode: `multi`, max?: integer from 1 to 100 }');
+  });
 });
 
 describe('OpenAPI', () => {
