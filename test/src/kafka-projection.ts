@@ -62,10 +62,13 @@ const partitionMetadata = Array.from({ length: defaultPartitionCount }, (_, part
 export const partitionOf = (key: string): number =>
   murmur2({ topic, partitionMetadata, message: { key, value: null } });
 
-export const startKafkaProjection = async (): Promise<KafkaProjection> => {
+/** `settings` are the broker's. */
+export const startKafkaProjection = async (
+  settings: Readonly<Record<string, string>> = {},
+): Promise<KafkaProjection> => {
   const directory = mkdtempSync(join(tmpdir(), 'producers-'));
   const logDirectory = join(directory, 'log');
-  const broker = await startKafka({ settings: { 'log.dirs': logDirectory } });
+  const broker = await startKafka({ settings: { ...settings, 'log.dirs': logDirectory } });
   await broker.createTopics(allTopics.map((name) => ({ topic: name, partitions: defaultPartitionCount })));
   const databaseUrl = await createDatabase(realParts(['postgres']).postgres.url);
   const [port, opsPort, livekitPort] = [await freePort(), await freePort(), await freePort()];

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -28,7 +29,8 @@ func main() {
 	// acks=all, idempotence and, for records with a key, murmur2 are franz-go's defaults.
 	options := []kgo.Opt{kgo.SeedBrokers(os.Args[1]), kgo.ProducerBatchCompression(codecs[os.Args[2]])}
 	if isTransactional {
-		options = append(options, kgo.TransactionalID("rooms-"+rand.Text()))
+		// By default 40 seconds: so long the partition would be held up by what a crash left open.
+		options = append(options, kgo.TransactionalID("rooms-"+rand.Text()), kgo.TransactionTimeout(10*time.Second))
 	}
 	client, err := kgo.NewClient(options...)
 	check(err)
@@ -45,11 +47,15 @@ func main() {
 	if isTransactional {
 		check(client.BeginTransaction())
 	}
-	// Published once this is through without an error; until then the row stays in the outbox.
-	check(client.ProduceSync(context.Background(), records...).FirstErr())
-	if isTransactional {
-		check(client.EndTransaction(context.Background(), kgo.TryCommit))
+	// Of one room one after the other, so that none stands where the one before it failed. Published once all this is
+	// through without an error; until then the row stays in the outbox.
+	for at := 0; at < len(records) && err == nil; at++ {
+		err = client.ProduceSync(context.Background(), records[at]).FirstErr()
 	}
+	if isTransactional {
+		err = errors.Join(err, client.EndTransaction(context.Background(), kgo.TransactionEndTry(err == nil)))
+	}
+	check(err)
 }
 
 func record(mode, eventType, subject string, sequence int, data fields) *kgo.Record {

@@ -1,12 +1,11 @@
 import com.fasterxml.jackson.databind.ObjectMapper;
 import java.nio.charset.StandardCharsets;
 import java.time.Instant;
-import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.UUID;
-import java.util.concurrent.Future;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
@@ -28,7 +27,11 @@ public class KafkaClientsProducer {
     settings.put("acks", "all");
     settings.put("enable.idempotence", true);
     // No partitioner.class: the default one takes murmur2 of the key.
-    if (isTransactional) settings.put("transactional.id", "rooms-" + UUID.randomUUID());
+    if (isTransactional) {
+      settings.put("transactional.id", "rooms-" + UUID.randomUUID());
+      // By default a minute: so long the partition would be held up by what a crash left open.
+      settings.put("transaction.timeout.ms", 10_000);
+    }
 
     var members = users.stream().map(user -> Map.of("userId", user, "role", "speaker")).toList();
     var records = List.of(
@@ -40,11 +43,10 @@ public class KafkaClientsProducer {
         producer.initTransactions();
         producer.beginTransaction();
       }
-      var sent = new ArrayList<Future<?>>();
-      for (var record : records) sent.add(producer.send(record));
+      // Of one room one after the other, so that none stands where the one before it failed. Published once this (or
+      // the commit) returns; until then the row stays in the outbox.
+      for (var record : records) producer.send(record).get();
       if (isTransactional) producer.commitTransaction();
-      // Published once these return; until then the row stays in the outbox.
-      for (var each : sent) each.get();
     }
   }
 
@@ -59,7 +61,8 @@ public class KafkaClientsProducer {
     attributes.put("subject", subject);
     // Not OffsetDateTime.toString(): it leaves out seconds that are zero.
     attributes.put("time", Instant.now().toString());
-    attributes.put("sequence", String.format("%020d", sequence));
+    // In the locale of the machine its digits may be Arabic ones.
+    attributes.put("sequence", String.format(Locale.ROOT, "%020d", sequence));
     String traceparent = System.getenv("TRACEPARENT");
     if (traceparent != null) attributes.put("traceparent", traceparent);
 

@@ -10,6 +10,7 @@ import java.nio.charset.StandardCharsets;
 import java.time.OffsetDateTime;
 import java.util.HashMap;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.UUID;
 import org.apache.kafka.common.serialization.StringSerializer;
@@ -40,6 +41,8 @@ public class SpringKafkaProducer {
     settings.put("value.serializer", CloudEventSerializer.class);
     settings.put(CloudEventSerializer.ENCODING_CONFIG, Encoding.valueOf(args[2].toUpperCase()));
     settings.put(CloudEventSerializer.EVENT_FORMAT_CONFIG, JsonFormat.CONTENT_TYPE);
+    // By default a minute: so long the partition would be held up by what a crash left open.
+    if (isTransactional) settings.put("transaction.timeout.ms", 10_000);
     var factory = new DefaultKafkaProducerFactory<String, CloudEvent>(settings);
     if (isTransactional) factory.setTransactionIdPrefix("rooms-" + UUID.randomUUID() + "-");
     var template = new KafkaTemplate<>(factory);
@@ -54,10 +57,9 @@ public class SpringKafkaProducer {
   }
 
   private static boolean send(KafkaOperations<String, CloudEvent> kafka, List<CloudEvent> events) {
-    // The key is the subject. Published once `join` returns; until then the row stays in the outbox.
-    var sent = events.stream().map(event -> kafka.send(topic, event.getSubject(), event)).toList();
-    kafka.flush();
-    sent.forEach(each -> each.join());
+    // The key is the subject. Of one room one after the other, so that none stands where the one before it failed.
+    // Published once `join` (or the transaction) returns; until then the row stays in the outbox.
+    for (var event : events) kafka.send(topic, event.getSubject(), event).join();
     return true;
   }
 
@@ -70,7 +72,7 @@ public class SpringKafkaProducer {
         .withType(type)
         .withSubject(subject)
         .withTime(OffsetDateTime.now())
-        .withExtension("sequence", String.format("%020d", sequence))
+        .withExtension("sequence", String.format(Locale.ROOT, "%020d", sequence))
         .withData("application/json", JsonCloudEventData.wrap(json.valueToTree(data)));
     String traceparent = System.getenv("TRACEPARENT");
     if (traceparent != null) builder.withExtension("traceparent", traceparent);

@@ -35,7 +35,9 @@ def to_record(mode, attributes, data):
         headers = {"content-type": "application/json"}
         headers |= {f"ce_{name}": text.encode() for name, text in attributes.items()}
         value = data
-    return {"key": attributes["subject"].encode(), "value": json.dumps(value).encode(), "headers": headers}
+    # Raises where a text cannot be UTF-8, as with a lone surrogate; json.dumps alone would write that as an escape.
+    encoded = json.dumps(value, ensure_ascii=False).encode()
+    return {"key": attributes["subject"].encode(), "value": encoded, "headers": headers}
 
 
 def main(brokers, codec, mode, transactional, room, *users):
@@ -51,6 +53,8 @@ def main(brokers, codec, mode, transactional, room, *users):
     }
     if is_transactional:
         settings["transactional.id"] = f"rooms-{uuid.uuid4()}"
+        # By default a minute: so long the partition would be held up by what a crash left open.
+        settings["transaction.timeout.ms"] = 10_000
     producer = Producer(settings)
 
     members = [{"userId": user, "role": "speaker"} for user in users]
@@ -64,12 +68,15 @@ def main(brokers, codec, mode, transactional, room, *users):
     for sequence, (event_type, data) in enumerate(events, start=1):
         record = to_record(mode, attributes_of(event_type, room, sequence), data)
         producer.produce(TOPIC, **record, on_delivery=lambda error, _: error and failures.append(error))
-    # Published once this is through without failures; until then the row stays in the outbox.
-    producer.flush()
+        # Of one room one after the other, so that none stands where the one before it failed. Published once this (or
+        # the commit) is through without failures; until then the row stays in the outbox.
+        producer.flush()
+        if failures:
+            if is_transactional:
+                producer.abort_transaction()
+            sys.exit(f"not published: {failures[0]}")
     if is_transactional:
         producer.commit_transaction()
-    if failures:
-        sys.exit(f"not published: {failures[0]}")
 
 
 if __name__ == "__main__":

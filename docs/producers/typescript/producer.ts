@@ -19,7 +19,10 @@ const producer = new Kafka({ brokers: brokers.split(','), logLevel: logLevel.ERR
   // kafkajs' default since version 2, and murmur2 as Java has it; without it kafkajs warns.
   createPartitioner: Partitioners.DefaultPartitioner,
   // Not `idempotent`: as kafkajs has it, that loses what was acknowledged when a connection breaks.
-  ...(isTransactional ? { transactionalId: `rooms-${randomUUID()}`, maxInFlightRequests: 1 } : {}),
+  // The default timeout is a minute: so long the partition would be held up by what a crash left open.
+  ...(isTransactional
+    ? { transactionalId: `rooms-${randomUUID()}`, transactionTimeout: 10_000, maxInFlightRequests: 1 }
+    : {}),
 });
 await producer.connect();
 const sender = isTransactional ? await producer.transaction() : undefined;
