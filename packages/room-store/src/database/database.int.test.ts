@@ -244,10 +244,36 @@ describeWith(['postgres'], 'a migration', () => {
       create function take_long() returns event_trigger language plpgsql as 'begin perform pg_sleep(1); end';
       create event trigger slow on ddl_command_end when tag in ('CREATE INDEX') execute function take_long()`);
 
-  test('takes as long as it takes, whatever limit the database has for statements', async () => {
-    await undoIndex();
-    await pool.query(`alter database ${new URL(url).pathname.slice(1)} set statement_timeout = '500ms'`);
-    expect(await migrate(url)).toContain('0008-who-left-lately.sql');
+  const databaseName = (): string => new URL(url).pathname.slice(1);
+
+  test.each(['statement_timeout', 'transaction_timeout'])(
+    'takes as long as it takes, whatever %s the database has',
+    async (limit) => {
+      await undoIndex();
+      await pool.query(`alter database ${databaseName()} set ${limit} = '500ms'`);
+      expect(await migrate(url)).toContain('0008-who-left-lately.sql');
+    },
+  );
+
+  test('makes no table where another schema than public comes first', async () => {
+    const empty = await createDatabase(realParts(['postgres']).postgres.url);
+    const atIt = createPool({ url: empty, maxConnections: 1, applicationName: 'x', onError: () => undefined });
+    await atIt.query(
+      `create schema app; alter database ${new URL(empty).pathname.slice(1)} set search_path = app, public`,
+    );
+    await expect(migrate(empty)).rejects.toThrow('into the schema public, and search_path leads to app first');
+    const { rows } = await atIt.query(
+      `select from pg_class where relnamespace in ('app'::regnamespace, 'public'::regnamespace)`,
+    );
+    expect(rows).toEqual([]);
+    await atIt.end();
+  });
+
+  test('refuses a database that cannot hold every name', async () => {
+    const name = `${databaseName()}_latin1`;
+    await pool.query(`create database ${name} encoding latin1 locale 'C' template template0`);
+    const latin1 = Object.assign(new URL(url), { pathname: `/${name}` }).href;
+    await expect(migrate(latin1)).rejects.toThrow('must have the encoding UTF8, and has LATIN1');
   });
 
   test('whose process falls silent in the middle of it leaves nothing locked for long', async () => {

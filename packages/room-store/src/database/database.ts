@@ -170,6 +170,9 @@ export const inTransaction = async <T>(pool: Pool, work: (client: Client) => Pro
   }
 };
 
+/** For transactions that take as long as they take. PostgreSQL knows this limit from version 17 on. */
+export const unlimitedTransactionSql = `select set_config(name, '0', true) from pg_settings where name = 'transaction_timeout'`;
+
 /** PostgreSQL's own code of an error; empty where the error is none of its own. */
 const sqlStateOf = (error: unknown): string => (error instanceof pg.DatabaseError ? (error.code ?? '') : '');
 

@@ -1,7 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
-import { keptAlive } from './database.ts';
+import { keptAlive, unlimitedTransactionSql } from './database.ts';
 
 const folder = new URL('./migrations/', import.meta.url);
 
@@ -12,6 +12,17 @@ const answerTimeoutMs = 5_000;
 /** The longest that a timer can be told, in milliseconds: none at all would be the client's own. */
 const unbounded = { query_timeout: 2 ** 31 - 1 };
 const tryAgainMs = 200;
+
+/** By other defaults of a role or a database, tables would stand where we do not look, or refuse people's names. */
+const assertFit = async (client: pg.Client): Promise<void> => {
+  const { rows } = await client.query<{ schema: string | null; encoding: string }>(
+    `select current_schema() as schema, current_setting('server_encoding') as encoding`,
+  );
+  const [{ schema, encoding } = { schema: null, encoding: '' }] = rows;
+  if (schema !== 'public')
+    throw new Error(`the tables belong into the schema public, and search_path leads to ${schema ?? 'none'} first`);
+  if (encoding !== 'UTF8') throw new Error(`the database must have the encoding UTF8, and has ${encoding}`);
+};
 
 /** One process at a time. Another one may migrate for long: it is asked for, not waited for within a statement. */
 const begin = async (client: pg.Client, signal: AbortSignal | undefined): Promise<void> => {
@@ -47,6 +58,7 @@ export const migrate = async (directUrl: string, signal?: AbortSignal): Promise<
   signal?.addEventListener('abort', end);
   const applied: string[] = [];
   try {
+    await assertFit(client);
     for (const file of files) {
       signal?.throwIfAborted();
       await begin(client, signal);
@@ -56,6 +68,7 @@ export const migrate = async (directUrl: string, signal?: AbortSignal): Promise<
         `set local lock_timeout = ${lockTimeoutMs}; set local statement_timeout = 0; ` +
           `set local idle_in_transaction_session_timeout = ${answerTimeoutMs}`,
       );
+      await client.query(unlimitedTransactionSql);
       await client.query(
         'create table if not exists schema_migrations (name text primary key, applied_at timestamptz not null default now())',
       );

@@ -1,7 +1,7 @@
 import type { LogPartition } from '@realtime-service/contracts';
 import { type Suspect, WorkingSet } from '@realtime-service/room-model';
 import { factIdentityMs } from '../apply/repeats.ts';
-import type { Client } from '../database/database.ts';
+import { type Client, unlimitedTransactionSql } from '../database/database.ts';
 import {
   banTable,
   endedLoginTable,
@@ -285,6 +285,6 @@ export const beginSnapshot = async (client: Client): Promise<void> => {
   await client.query(
     'begin isolation level repeatable read read only; set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0; ' +
       // The snapshot is taken by the first query, when none can be replaced any more.
-      `lock table ${rebuiltTables.join(', ')} in access share mode`,
+      `lock table ${rebuiltTables.join(', ')} in access share mode; ${unlimitedTransactionSql}`,
   );
 };

@@ -1,5 +1,5 @@
 import { topics } from '@realtime-service/contracts';
-import { inTransaction, type Pool } from '../database/database.ts';
+import { inTransaction, type Pool, unlimitedTransactionSql } from '../database/database.ts';
 import { activeProjection, readKnownPartitions } from '../positions.ts';
 import { dropSet, rebuiltTables } from './rebuild-set.ts';
 
@@ -24,6 +24,7 @@ export const resetTopic = (pool: Pool, { topic, lows }: ResetOptions): Promise<v
       return client.query(query);
     };
     await run('set local statement_timeout = 0');
+    await run(unlimitedTransactionSql);
     await dropSet(client);
     // Whoever applies waits here, and finds its position gone; of other topics, too, since they lock rooms and people.
     await run('select from log_positions where projection = $1 order by topic, "partition" for update', [
