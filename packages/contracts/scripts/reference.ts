@@ -4,6 +4,7 @@ import {
   isUserEventType,
   presenceEventData,
   presenceEventTypes,
+  presenceSource,
   problemAdvice,
   problemCodes,
   problemHeader,
@@ -111,7 +112,7 @@ The schema of each event stands in \`packages/contracts/generated/json-schema\`,
         [
           '`id`',
           '`ce_id`',
-          'Required, unique per `source`. A repeated pair changes nothing: publish again with the same id.',
+          'Required, unique per `source`. A pair that is repeated within a week changes nothing: publish again with the same id. Later it is a new fact.',
         ],
         ['`source`', '`ce_source`', 'Required. Who says so, such as `/services/rooms`.'],
         ['`type`', '`ce_type`', 'Required. An unknown type is skipped and counted.'],
@@ -146,7 +147,9 @@ byte for byte; bounds on text count bytes of UTF-8, and NUL and lone surrogates 
     ),
     ...roomSections,
     `## Presence events: \`${topics.presence}\``,
-    'Written by this service, key = room id. At least once, in order per room; one id per real change, so that repeats can be dropped.',
+    `Written by this service, \`source\` = \`${presenceSource}\`, key = room id. At least once, in order per room; one id per real
+change, so that repeats can be dropped. The topic is kept for a week: whoever begins with its first record knows all who
+are inside, but for those who came before that.`,
     ...presenceSections,
     '## Values',
     ...Object.entries(components as Record<string, Schema>)

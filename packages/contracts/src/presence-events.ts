@@ -11,6 +11,9 @@ const session = z.object({
   deviceId: z.string().optional(),
 });
 
+/** Their `source`, whichever process wrote them. */
+export const presenceSource = 'realtime-service';
+
 /** What we tell domain services, so that they never parse LiveKit's webhooks. At least once, in order per room. */
 export const presenceEventData = {
   'room.live_started': z

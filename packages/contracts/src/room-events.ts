@@ -6,7 +6,11 @@ import { optional } from './optional.ts';
 import { LogOffset, LogTopic, PartitionNumber } from './position.ts';
 import type { ProblemFault } from './problems.ts';
 
-export const Role = z.enum(['host', 'moderator', 'speaker', 'listener', 'observer']).meta({ id: 'Role' });
+export const Role = z.enum(['host', 'moderator', 'speaker', 'listener', 'observer']).meta({
+  id: 'Role',
+  description:
+    'From the highest to the lowest. All subscribe. `host`, `moderator` and `speaker` publish every source and send data; the first two moderate, `host` alone dispatches agents. `listener` publishes nothing. Nor does `observer`, who is `hidden`.',
+});
 export type Role = z.infer<typeof Role>;
 
 export const Privilege = z
@@ -128,7 +132,7 @@ const Moderator = optional(UserId).catch(undefined);
 export const roomEventData = {
   'room.created': RoomCreated.meta({
     description:
-      'The room exists, with these properties. With `members` it is full state: each person is named once, and members not named become removed.',
+      'The room exists, with these properties. With `members` it is full state: each person is named once, and members not named become removed. What else is absent is: access `members`, default role `listener`, devices `multi`, no limit, no schedule, all settings off.',
   }),
   'room.updated': RoomUpdated.meta({ description: 'Some properties changed: absent = unchanged, null = cleared.' }),
   'room.locked': nothing.meta({

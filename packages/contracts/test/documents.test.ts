@@ -5,10 +5,18 @@ import { Ajv2020 } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
 import { describe, expect, it } from 'vitest';
 import { asyncApi } from '../scripts/asyncapi.ts';
+import { exampleOf } from '../scripts/fixtures.ts';
 import { jsonSchemas } from '../scripts/json-schema.ts';
 import { openApi } from '../scripts/openapi.ts';
 import { eventsReference } from '../scripts/reference.ts';
-import { presenceEventTypes, problemCodes, problemStatus, roomEventTypes, topics } from '../src/index.ts';
+import {
+  presenceEventTypes,
+  presenceSource,
+  problemCodes,
+  problemStatus,
+  roomEventTypes,
+  topics,
+} from '../src/index.ts';
 import { commonProblems, routes } from '../src/routes.ts';
 
 describe('AsyncAPI', () => {
@@ -55,6 +63,10 @@ describe("the events' reference", () => {
       .filter((section) => section.includes('\nNo data.\n'))
       .map((section) => /^`(.+)`/.exec(section)?.[1]);
     expect(withoutData).toEqual(['room.locked', 'room.unlocked']);
+  });
+
+  it.each(presenceEventTypes)('shows %s with the source that it has', (type) => {
+    expect(exampleOf(`presence-events/${type}`)).toMatchObject({ source: presenceSource });
   });
 
   it('leads to the value whose fields an event has, and marks what may be left out of one', () => {

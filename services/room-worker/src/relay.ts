@@ -4,6 +4,7 @@ import {
   type CloudEventContext,
   consumedTopics,
   deadLetterTopic,
+  presenceSource,
   type TopicName,
   toBinaryHeaders,
   topics,
@@ -39,7 +40,7 @@ const toPresenceRecord = (event: OutboxEvent): NewRecord => {
   const context: CloudEventContext = {
     specversion: '1.0',
     id: event.eventId,
-    source: 'realtime-service',
+    source: presenceSource,
     type: event.type,
     subject: event.roomId,
     time: new Date(event.occurredAtMs).toISOString(),
