@@ -3,6 +3,7 @@ const { DefaultReconnectPolicy, Room, RoomEvent } = LivekitClient;
 // As docs/gate.md has it.
 const retryDelaysMs = [0, 300, 1_000, ...Array.from({ length: 22 }, () => 2_000)];
 const room = new Room({ reconnectPolicy: new DefaultReconnectPolicy(retryDelaysMs) });
+const messages = [];
 let disconnectReason;
 let returns = 0;
 
@@ -18,6 +19,15 @@ room.on(RoomEvent.TrackSubscribed, (track, _publication, participant) => {
   document.body.append(element);
 });
 
+room.on(RoomEvent.DataReceived, (payload, participant, _kind, topic, _encryption, identity) => {
+  messages.push({
+    text: new TextDecoder().decode(payload),
+    topic,
+    participant: participant?.identity ?? null,
+    identity,
+  });
+});
+
 const countFrames = (video) => video.getVideoPlaybackQuality().totalVideoFrames;
 
 globalThis.tab = {
@@ -26,6 +36,7 @@ globalThis.tab = {
   simulate: (scenario) => room.simulateScenario(scenario),
   state: () => ({ connection: room.state, returns }),
   token: () => room.engine.token,
+  messages: () => messages,
   disconnectReason: () => disconnectReason,
   /** Identities whose frames advance within half a second. */
   seenPlaying: async () => {

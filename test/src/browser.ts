@@ -15,8 +15,18 @@ export interface BrowserParticipant {
   readonly state: () => Promise<{ readonly connection: string; readonly returns: number }>;
   /** The newest token that LiveKit handed out. */
   readonly token: () => Promise<string>;
+  /** The data messages that have come, and who has sent each, as livekit-client tells it. */
+  readonly messages: () => Promise<readonly Message[]>;
   /** livekit-client's reason, once this person is out. */
   readonly disconnectReason: () => Promise<number | undefined>;
+}
+
+interface Message {
+  readonly text: string;
+  readonly topic: string;
+  /** Null where livekit-client has nobody of whom it could tell. */
+  readonly participant: string | null;
+  readonly identity: string;
 }
 
 export interface Chromium {
@@ -61,6 +71,7 @@ export const startChromium = async (): Promise<Chromium> => {
         simulate: (scenario) => page.evaluate(`tab.simulate(${JSON.stringify(scenario)})`),
         state: () => page.evaluate('tab.state()'),
         token: () => page.evaluate('tab.token()'),
+        messages: () => page.evaluate('tab.messages()'),
         disconnectReason: () => page.evaluate('tab.disconnectReason()'),
       };
     },
