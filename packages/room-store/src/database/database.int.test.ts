@@ -342,6 +342,11 @@ describeWith(['postgres'], 'a migration', () => {
     await worker.end();
   });
 
+  test('whose columns came by those that it has taken the place of goes through', async () => {
+    await pool.query(`update schema_migrations set name = '0014-full-state.sql' where name = '0014-what-decides.sql'`);
+    expect(await migrate(url)).toContain('0014-what-decides.sql');
+  });
+
   describe('while another process migrates', () => {
     let other: Client;
     beforeEach(async () => {
