@@ -18,6 +18,10 @@ export const startDatabase = async (): Promise<{ pool: Pool; url: string }> => {
   return { pool, url };
 };
 
+/** Makes a setting the default of the database, for connections that are made from then on. */
+export const setForDatabase = (name: string, value: string): string =>
+  `do $$ begin execute format($set$alter database %I set ${name} = ${value}$set$, current_database()); end $$`;
+
 /** Whether somebody waits for a lock in this database. */
 export const isLockAwaited = async (pool: Pool): Promise<boolean> =>
   (await pool.query(`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`))

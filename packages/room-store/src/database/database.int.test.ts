@@ -5,6 +5,7 @@ import { Socket } from 'node:net';
 import { createDatabase, type FaultProxy, startFaultProxy, startPgbouncer, until } from '@realtime-service/dev-stack';
 import { describeWith, realParts } from '@realtime-service/dev-stack/vitest';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { setForDatabase } from '../../test/given.ts';
 import { activeProjection, preparePositions } from '../positions.ts';
 import { readFacts } from '../read-facts.ts';
 import {
@@ -36,9 +37,6 @@ const untilAwaited = (pool: Pool, lock: string): Promise<unknown> => {
   return until('somebody waits for the lock', async () => (await pool.query(waiting)).rowCount !== 0);
 };
 const positionsLock = `relation = 'log_positions'::regclass`;
-
-const setForDatabase = (name: string, value: string): string =>
-  `do $$ begin execute format('alter database %I set ${name} = ${value}', current_database()); end $$`;
 
 const planningOf = async (pool: Pool): Promise<unknown> => {
   const names = `current_setting('plan_cache_mode') as "planCacheMode", current_setting('enable_seqscan') as "enableSeqscan"`;
@@ -119,7 +117,7 @@ describeWith(['postgres'], 'C28: a pool whose connections', () => {
     ['datestyle', 'Postgres, DMY'],
     ['array_nulls', 'off'],
     ['quote_all_identifiers', 'on'],
-    ['default_transaction_isolation', `''repeatable read''`],
+    ['default_transaction_isolation', `'repeatable read'`],
   ])('lead to a database whose %s is %s are as they are elsewhere', async (name, value) => {
     await witness.query(setForDatabase(name, value));
     const { rows } = await pool.query(
@@ -244,13 +242,11 @@ describeWith(['postgres'], 'a migration', () => {
       create function take_long() returns event_trigger language plpgsql as 'begin perform pg_sleep(1); end';
       create event trigger slow on ddl_command_end when tag in ('CREATE INDEX') execute function take_long()`);
 
-  const databaseName = (): string => new URL(url).pathname.slice(1);
-
   test.each(['statement_timeout', 'transaction_timeout'])(
     'takes as long as it takes, whatever %s the database has',
     async (limit) => {
       await undoIndex();
-      await pool.query(`alter database ${databaseName()} set ${limit} = '500ms'`);
+      await pool.query(setForDatabase(limit, `'500ms'`));
       expect(await migrate(url)).toContain('0008-who-left-lately.sql');
     },
   );
@@ -258,9 +254,7 @@ describeWith(['postgres'], 'a migration', () => {
   test('makes no table where another schema than public comes first', async () => {
     const empty = await createDatabase(realParts(['postgres']).postgres.url);
     const atIt = createPool({ url: empty, maxConnections: 1, applicationName: 'x', onError: () => undefined });
-    await atIt.query(
-      `create schema app; alter database ${new URL(empty).pathname.slice(1)} set search_path = app, public`,
-    );
+    await atIt.query(`create schema app; ${setForDatabase('search_path', 'app, public')}`);
     await expect(migrate(empty)).rejects.toThrow('into the schema public, and search_path leads to app first');
     const { rows } = await atIt.query(
       `select from pg_class where relnamespace in ('app'::regnamespace, 'public'::regnamespace)`,
@@ -270,7 +264,7 @@ describeWith(['postgres'], 'a migration', () => {
   });
 
   test('refuses a database that cannot hold every name', async () => {
-    const name = `${databaseName()}_latin1`;
+    const name = `${new URL(url).pathname.slice(1)}_latin1`;
     await pool.query(`create database ${name} encoding latin1 locale 'C' template template0`);
     const latin1 = Object.assign(new URL(url), { pathname: `/${name}` }).href;
     await expect(migrate(latin1)).rejects.toThrow('must have the encoding UTF8, and has LATIN1');

@@ -66,9 +66,8 @@ export const migrate = async (directUrl: string, signal?: AbortSignal): Promise<
       // Who falls silent before the commit must not keep what it has locked.
       await client.query(
         `set local lock_timeout = ${lockTimeoutMs}; set local statement_timeout = 0; ` +
-          `set local idle_in_transaction_session_timeout = ${answerTimeoutMs}`,
+          `set local idle_in_transaction_session_timeout = ${answerTimeoutMs}; ${unlimitedTransactionSql}`,
       );
-      await client.query(unlimitedTransactionSql);
       await client.query(
         'create table if not exists schema_migrations (name text primary key, applied_at timestamptz not null default now())',
       );

@@ -1,12 +1,15 @@
 import { randomUUID } from 'node:crypto';
+import { topics } from '@realtime-service/contracts';
 import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import pg from 'pg';
 import { expect, test } from 'vitest';
-import { startDatabase } from '../../test/given.ts';
-import { isBusy } from '../database/database.ts';
+import { setForDatabase, startDatabase } from '../../test/given.ts';
+import { createPool, isBusy, type Pool } from '../database/database.ts';
 import { claimMarks, markIdentities, settleMark } from '../marks.ts';
 import { dropRebuild, prepareRebuild, RebuildOutdatedError, rebuiltTables, swapRebuild } from './rebuild-set.ts';
+import { beginSnapshot } from './rebuild-verify.ts';
+import { resetTopic } from './reset-topic.ts';
 
 describeWith(['postgres'], 'the second set of tables', () => {
   test.each([
@@ -136,5 +139,31 @@ describeWith(['postgres'], 'the second set of tables', () => {
     expect(claimed.map(({ identity }) => identity)).toContain(last);
     expect((await claimMarks(pool, 10_000, 60, 'oldest')).length).toBeLessThan(9_000);
     await pool.end();
+  });
+});
+
+describeWith(['postgres'], 'where the database ends transactions that take long', () => {
+  test.each<[string, (pool: Pool) => Promise<unknown>]>([
+    ['a reset', (pool) => resetTopic(pool, { topic: topics.roomEvents, lows: new Map() })],
+    [
+      'what is compared',
+      async (pool) => {
+        const client = await pool.connect();
+        await beginSnapshot(client);
+        await client.query('select pg_sleep(1)');
+        await client.query('commit');
+        client.release();
+      },
+    ],
+  ])('%s takes as long as it takes', async (_, work) => {
+    const { pool, url } = await startDatabase();
+    await pool.query(
+      `create function take_long() returns event_trigger language plpgsql as $$ begin perform pg_sleep(1); end $$;
+        create event trigger slow on ddl_command_end when tag in ('DROP SCHEMA') execute function take_long();
+        ${setForDatabase('transaction_timeout', `'500ms'`)}`,
+    );
+    const limited = createPool({ url, maxConnections: 1, applicationName: 'x', onError: () => undefined });
+    await work(limited);
+    await Promise.all([pool.end(), limited.end()]);
   });
 });

@@ -23,8 +23,7 @@ export const resetTopic = (pool: Pool, { topic, lows }: ResetOptions): Promise<v
       const query = { text, values, query_timeout: emptyWithinMs };
       return client.query(query);
     };
-    await run('set local statement_timeout = 0');
-    await run(unlimitedTransactionSql);
+    await run(`set local statement_timeout = 0; ${unlimitedTransactionSql}`);
     await dropSet(client);
     // Whoever applies waits here, and finds its position gone; of other topics, too, since they lock rooms and people.
     await run('select from log_positions where projection = $1 order by topic, "partition" for update', [
