@@ -1243,6 +1243,23 @@ describeWith(['postgres'], 'enforcing', () => {
       await until('the stranger is out', () => inside().join() === 'bob');
     });
 
+    test('means nothing while the log is away, and that is told as such', async () => {
+      await aCall();
+      await enter(room, 'stranger');
+      await parts.caughtUp();
+      let isAway = true;
+      const bounds: EventLog['bounds'] = async (topic) => {
+        if (isAway) throw new Error('away');
+        return parts.log.bounds(topic);
+      };
+      start({ gate: createLaneGate(parts.store, { bounds }) });
+      await until('it is told', async () => (await errors('log')) > 0);
+      expect(inside()).toContain('stranger');
+      expect(await errors('store')).toBe(0);
+      isAway = false;
+      await until('the stranger is out', () => !inside().includes('stranger'));
+    });
+
     test('of the newest facts lets nobody be given the rights of before', async () => {
       await aCall();
       await parts.publish(['member.updated', room, { userId: 'u-7', role: 'listener' }]);

@@ -21,7 +21,7 @@ import {
 import type { Announcement, ClaimedEdge, FactsAnswer, Mark, RoomStore } from '@realtime-service/room-store';
 import { type Logger, linkActiveSpan, withRemoteParent, withSpan } from '@realtime-service/telemetry';
 import type { Clock } from './clock.ts';
-import type { LaneGate } from './lane-gate.ts';
+import { type LaneGate, LogUnavailableError } from './lane-gate.ts';
 import type { WorkerMetrics } from './metrics.ts';
 import { notify } from './notify.ts';
 
@@ -80,6 +80,12 @@ const delayAfter = (error: unknown, attempts: number, clock: Clock): number => {
   if (!(error instanceof LivekitError)) return delayMs;
   if (error.kind === 'unauthorised') return unauthorisedRetryMs;
   return Math.max(error.retryAfterMs ?? 0, delayMs);
+};
+
+/** Who it was that kept a question or an order from being answered: what LiveKit said, the log, or else the database. */
+const failureOf = (error: unknown): LivekitError['kind'] | 'log' | 'store' => {
+  if (error instanceof LivekitError) return error.kind;
+  return error instanceof LogUnavailableError ? 'log' : 'store';
 };
 
 const readOne = async (
@@ -341,8 +347,7 @@ const answerMark = async (dependencies: EnforcementDependencies, mark: ClaimedMa
     const newerTrace = await store.settleMark(mark, askAgainAtMs, announcement);
     if (newerTrace !== mark.trace) linkActiveSpan(newerTrace);
   } catch (error) {
-    const kind = error instanceof LivekitError ? error.kind : 'store';
-    metrics.enforcementErrors.inc({ kind });
+    metrics.enforcementErrors.inc({ kind: failureOf(error) });
     logger.warn(
       { room: mark.roomId, identity: mark.identity, attempts: mark.attempts, err: error },
       'question could not be answered yet',
@@ -385,7 +390,7 @@ const carryOutEdge = async (dependencies: EnforcementDependencies, edge: Claimed
     }
     await store.settleEdge(edge);
   } catch (error) {
-    metrics.enforcementErrors.inc({ kind: error instanceof LivekitError ? error.kind : 'store' });
+    metrics.enforcementErrors.inc({ kind: failureOf(error) });
     logger.warn({ room: roomId, identity, err: error }, 'order could not be carried out yet');
     await store.postponeEdge(edge, delayAfter(error, edgeRetryAttempts, clock)).catch(() => {});
   }

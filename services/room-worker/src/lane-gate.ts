@@ -10,6 +10,11 @@ const lookEveryMs = 50;
 /** A silent log must hold nobody's turn up for as long as its own client is patient. */
 const endsWithinMs = 2_000;
 
+/** The log did not say how far it goes, so nothing that rests on it can be decided. */
+export class LogUnavailableError extends Error {
+  override readonly name = 'LogUnavailableError';
+}
+
 /** Positions by {@link partitionName}. */
 export type Positions = Map<string, bigint>;
 
@@ -36,7 +41,8 @@ export interface LaneGate {
    * then does absence mean anything. A lane in which something is always under way never reaches the end of the moment.
    * Every other lane has come to what is known: where a topic was grown, or a producer has another partitioner, facts
    * stand in other lanes than their keys give. A lane that was waited for in vain is waited for by one question at a
-   * time, until it has moved: others must not be held up by it. Rejects where the log says nothing for 2 s.
+   * time, until it has moved: others must not be held up by it. Rejects with a {@link LogUnavailableError}
+   * where the log says nothing for 2 s.
    */
   readonly isCaughtUp: (keys: readonly string[]) => Promise<boolean>;
 }
@@ -100,7 +106,9 @@ export const createLaneGate = (
   };
 
   const readEnds = async (): Promise<Offsets> => {
-    const bounds = await withDeadline(log.bounds(topics.roomEvents), endsWithinMs);
+    const bounds = await withDeadline(log.bounds(topics.roomEvents), endsWithinMs).catch((cause: unknown) => {
+      throw new LogUnavailableError('the log did not say how far it goes', { cause });
+    });
     return new Map(bounds.map(({ partition, high }) => [partition, high]));
   };
 

@@ -74,7 +74,7 @@ export const createWorkerMetrics = () => {
     }),
     enforcementErrors: new Counter({
       name: 'realtime_enforcement_errors',
-      help: 'Questions and orders that could not be answered or carried out yet, by kind of failure',
+      help: 'Questions and orders that could not be answered or carried out yet, by what failed: LiveKit (its answer), log or store',
       labelNames: ['kind'],
       registers,
     }),
