@@ -82,7 +82,7 @@ const delayAfter = (error: unknown, attempts: number, clock: Clock): number => {
   return Math.max(error.retryAfterMs ?? 0, delayMs);
 };
 
-/** Who it was that kept a question or an order from being answered: what LiveKit said, the log, or else the database. */
+/** What kept a question or an order from being answered: LiveKit, by its answer, the log, or else the database. */
 const failureOf = (error: unknown): LivekitError['kind'] | 'log' | 'store' => {
   if (error instanceof LivekitError) return error.kind;
   return error instanceof LogUnavailableError ? 'log' : 'store';
