@@ -311,9 +311,20 @@ export const authoriseModeration = (
   return role !== null && roles[role].rank > roles[verdict.role].rank ? deny('higher_role') : verdict;
 };
 
+const ofDevice = (userId: string, deviceId: string): string => `${userId}:${deviceId}`;
+
 /** The identity that a person's device has in a room, as the room's device policy says. Nothing parses it back. */
 export const identityOf = (room: Pick<RoomHeader, 'devicePolicy'>, userId: string, deviceId: string | null): string =>
-  room.devicePolicy.mode === 'multi' && deviceId !== null ? `${userId}:${deviceId}` : userId;
+  room.devicePolicy.mode === 'multi' && deviceId !== null ? ofDevice(userId, deviceId) : userId;
+
+/**
+ * Whether the desk may have signed this identity for this person and device, by whatever device policy the room had.
+ * Where a client may write its own attributes, they do not become somebody else's.
+ */
+export const isIdentityOf = (
+  identity: string,
+  { userId, deviceId }: { readonly userId: string; readonly deviceId: string | null },
+): boolean => identity === userId || (deviceId !== null && identity === ofDevice(userId, deviceId));
 
 /** The person's own identities inside that this one replaces: each of them is to be asked about. */
 export const replacedBy = (

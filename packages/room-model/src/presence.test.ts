@@ -283,14 +283,34 @@ describe('what a session remembers', () => {
   });
 
   test('within a sid the newest version counts', () => {
-    const newer = { ...ann, version: 5, attributes: { 'rt.user': 'ann', 'rt.device': 'new' } };
+    const newer = { ...ann, version: 5, permission: { hidden: true } };
     const { version: _, ...oldest } = ann;
     for (const given of [
       [joined(first, newer), joined(first, oldest)],
       [joined(first, newer), joined(first, ann)],
       [joined(first, ann), joined(first, newer)],
     ])
-      expect(sessionIn(hear(given), first, 'PA_1')).toMatchObject({ version: 5, deviceId: 'new', isLive: true });
+      expect(sessionIn(hear(given), first, 'PA_1')).toMatchObject({ version: 5, isHidden: true, isLive: true });
+  });
+
+  test.each([
+    ['ann', { 'rt.user': 'ann' }],
+    [null, {}],
+  ])('it stays whose it was when it began, whatever its attributes become: %s', (userId, named) => {
+    const asSigned = { ...named, 'rt.device': 'phone', 'rt.login': 'login' };
+    const began = { ...ann, attributes: asSigned };
+    const rewritten = { ...ann, version: 5, attributes: { 'rt.user': 'bob', 'rt.device': 'tv', 'rt.login': 'other' } };
+    for (const told of [
+      joined(first, rewritten),
+      observed(after, first, [rewritten]),
+      observed(after, first, [{ ...rewritten, attributes: {} }]),
+    ])
+      expect(sessionIn(hear([joined(first, began), told]), first, 'PA_1')).toMatchObject({
+        version: 5,
+        userId,
+        deviceId: 'phone',
+        loginId: 'login',
+      });
   });
 
   test('the newest fact about it does not grow older', () => {

@@ -234,6 +234,14 @@ const supersede = (
 const isEnded = (session: Session, { list }: Sighting): boolean =>
   !session.isLive && (session.isEndTold || list === null || isHeardSince(session, list));
 
+/** A session stays whose it was when it began: attributes change only where others let them be written. */
+const signedBefore = ({ userId, deviceId, loginId, trace }: Session): ReturnType<typeof signedOf> => ({
+  userId,
+  deviceId,
+  loginId,
+  trace,
+});
+
 /** A participant that is there. A sid of which LiveKit told that it left stays ended. */
 const enter = (
   entities: PresenceEntities,
@@ -244,7 +252,8 @@ const enter = (
   const { atMs, isCurrent } = sighting;
   const stored = entities.session(room.name, room.sid, participant.sid);
   if (stored !== undefined && (isEnded(stored, sighting) || (participant.version ?? 0) < stored.version)) return [];
-  const entered = sessionOf(room, participant, Math.max(atMs, stored?.lastFactAtMs ?? 0));
+  const seen = sessionOf(room, participant, Math.max(atMs, stored?.lastFactAtMs ?? 0));
+  const entered = stored === undefined ? seen : { ...seen, ...signedBefore(stored) };
   if (!isCurrent) return [{ entity: 'session', row: end(entered, inferred('room_replaced', atMs)) }];
   const { isSuperseded, changes } = supersede(entities, entered, sighting);
   const row = isSuperseded ? end(entered, inferred('DUPLICATE_IDENTITY', atMs)) : entered;

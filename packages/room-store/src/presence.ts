@@ -48,6 +48,22 @@ export const readLiveRooms = async (pool: Pool, roomIds: readonly string[]): Pro
   return [...rooms.values()];
 };
 
+/** Whose session it is, as our signed attributes said when it began. */
+export type SessionOwner = Pick<Session, 'userId' | 'deviceId' | 'loginId'>;
+
+/** Whose live session this is; null where it is not known. */
+export const readSessionOwner = async (
+  pool: Pool,
+  { roomId, identity, participantSid }: Pick<Session, 'roomId' | 'identity' | 'participantSid'>,
+): Promise<SessionOwner | null> => {
+  const { rows } = await pool.query<SessionOwner>(
+    `select user_id as "userId", device_id as "deviceId", login_id as "loginId" from sessions
+      where room_id = $1 and identity = $2 and participant_sid = $3 and is_live`,
+    [roomId, identity, participantSid],
+  );
+  return rows[0] ?? null;
+};
+
 /** Somebody inside, as members see it. */
 export interface PresentPerson extends Pick<Session, 'identity' | 'participantSid' | 'userId' | 'joinedAtMs'> {
   readonly member: MemberFacts | null;

@@ -1,11 +1,11 @@
 import type { LogPosition } from '@realtime-service/contracts';
-import type { WorkingSet } from '@realtime-service/room-model';
+import type { Session, WorkingSet } from '@realtime-service/room-model';
 import type { DeadLetter, ProjectionPartition } from './apply/chunk.ts';
 import type { ChunkWrites } from './apply/chunk-writes.ts';
 import type { Touched } from './apply/touched.ts';
 import type { Announcement, ClaimedEdge, ExpiredEdge, Mark } from './marks.ts';
 import type { AppliedRecord, StoredPosition } from './positions.ts';
-import type { LiveRoom } from './presence.ts';
+import type { LiveRoom, SessionOwner } from './presence.ts';
 import type { FactsAnswer, FactsQuery } from './read-facts.ts';
 
 /**
@@ -90,6 +90,10 @@ export interface RoomStore extends ChunkStore, MarkStore {
   readonly readLiveRoomIds: () => Promise<string[]>;
   /** Those of these rooms that are believed to be live, and who is in them, from one snapshot. */
   readonly readLiveRooms: (roomIds: readonly string[]) => Promise<LiveRoom[]>;
+  /** Whose live session this is; null where it is not known. */
+  readonly readSessionOwner: (
+    session: Pick<Session, 'roomId' | 'identity' | 'participantSid'>,
+  ) => Promise<SessionOwner | null>;
   /** Takes or keeps a duty that only one process may have; not renewed, it is lost after `seconds`. */
   readonly holdDuty: (name: string, holder: string, seconds: number) => Promise<boolean>;
   readonly releaseDuty: (name: string, holder: string) => Promise<void>;

@@ -213,6 +213,18 @@ export class MemoryDatabase {
               return { roomId, roomSid, sessions: [...this.tables.sessions.values()].filter(isInside) };
             }),
         ),
+      readSessionOwner: ({ roomId, identity, participantSid }) =>
+        statement('readSessionOwner', () => {
+          const isIt = (session: Session): boolean =>
+            session.isLive &&
+            session.roomId === roomId &&
+            session.identity === identity &&
+            session.participantSid === participantSid;
+          const session = [...this.tables.sessions.values()].find(isIt);
+          if (session === undefined) return null;
+          const { userId, deviceId, loginId } = session;
+          return { userId, deviceId, loginId };
+        }),
       holdDuty: (name, holder, seconds) =>
         statement('holdDuty', () => {
           const held = this.tables.duties.get(name);

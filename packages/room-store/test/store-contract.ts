@@ -717,6 +717,24 @@ export const storeContract = (open: () => StoreUnderTest): void => {
     expect(await store.readLiveRooms(['empty'])).toMatchObject([{ roomId: 'empty' }]);
   });
 
+  test('whose a live session is', async () => {
+    const { participant, ...told } = joined('r', 'ann');
+    const attributes = { 'rt.user': 'ann', 'rt.device': 'phone', 'rt.login': 'login' };
+    await apply([
+      livekitRecord(0, { ...told, participant: { ...participant, identity: 'ann:phone', attributes } }),
+      livekitRecord(1, joined('other', 'ann')),
+      livekitRecord(2, { ...joined('r', 'bob'), type: 'participant_left' }),
+      livekitRecord(3, { ...told, participant: { ...participant, sid: 'PA_x', identity: 'x', attributes: {} } }),
+    ]);
+    const ownerOf = (identity: string, participantSid: string) =>
+      open().store.readSessionOwner({ roomId: 'r', identity, participantSid });
+    expect(await ownerOf('ann:phone', 'PA_ann')).toEqual({ userId: 'ann', deviceId: 'phone', loginId: 'login' });
+    expect(await ownerOf('x', 'PA_x')).toEqual({ userId: null, deviceId: null, loginId: null });
+    expect(await ownerOf('ann:phone', 'PA_new')).toBeNull();
+    expect(await ownerOf('ann', 'PA_ann')).toBeNull();
+    expect(await ownerOf('bob', 'PA_bob')).toBeNull();
+  });
+
   test('a duty has one holder, until it is given back or expires', async () => {
     const { store } = open();
     expect(await store.holdDuty('sweep', 'a', 60)).toBe(true);

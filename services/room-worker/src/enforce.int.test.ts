@@ -872,6 +872,21 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(new Set(left.map(({ identity, reason }) => `${identity} ${reason}`))).toEqual(new Set(['x not_ours']));
     });
 
+    test.each([{}, { 'rt.user': 'bob' }, { 'rt.user': 'bob', 'rt.device': 'tv' }])(
+      'somebody whom others let write attributes is judged as whoever they came as: %j',
+      async (attributes) => {
+        await aCall();
+        livekit.put(room, { sid: 'PA_u-7', identity: 'u-7', attributes, permission: speaker });
+        start();
+        await parts.publish(['member.updated', room, { userId: 'u-7', role: 'listener' }]);
+        await until('rights are those of u-7', async () => (await announced()).length > 0);
+        expect(await announced()).toEqual([announcementOf('u-7', 'listener')]);
+        expect(livekit.rooms.get(room)?.get('u-7')?.permission).toEqual(listener);
+        await parts.publish(['member.removed', room, { userId: 'u-7' }]);
+        await until('u-7 is out', () => inside().join() === 'bob');
+      },
+    );
+
     test.each([
       ['is put out', { access: 'members' }, undefined],
       ['gets the new rights', { defaultRole: 'listener' }, listener],

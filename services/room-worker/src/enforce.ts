@@ -7,6 +7,7 @@ import {
   authorise,
   endOf,
   identityOf,
+  isIdentityOf,
   isPerson,
   isSamePermission,
   loginEndOf,
@@ -18,7 +19,14 @@ import {
   toParticipantPermission,
   type Verdict,
 } from '@realtime-service/room-model';
-import type { Announcement, ClaimedEdge, FactsAnswer, Mark, RoomStore } from '@realtime-service/room-store';
+import type {
+  Announcement,
+  ClaimedEdge,
+  FactsAnswer,
+  Mark,
+  RoomStore,
+  SessionOwner,
+} from '@realtime-service/room-store';
 import { type Logger, linkActiveSpan, withRemoteParent, withSpan } from '@realtime-service/telemetry';
 import type { Clock } from './clock.ts';
 import { type LaneGate, LogUnavailableError } from './lane-gate.ts';
@@ -225,14 +233,34 @@ const assertInTime = ({ clock }: EnforcementDependencies, { beginUntilMs }: Clai
   if (clock.elapsed() > beginUntilMs) throw new Error('the answer was found too late to act on it');
 };
 
+/** Somebody whom LiveKit lists, and whose session that is. */
+interface Owned extends ListedParticipant {
+  readonly owner: SessionOwner;
+}
+
+/**
+ * Whose session it is: as its attributes say, where the desk may have signed them for this identity. They are others'
+ * where somebody lets clients write their own; then it is whose it was when it began.
+ */
+const ownedBy = async (
+  { store }: EnforcementDependencies,
+  roomId: string,
+  listed: ListedParticipant,
+): Promise<Owned> => {
+  const { identity, sid } = listed;
+  const { userId, deviceId, loginId } = signedOf(listed);
+  const signed = { userId, deviceId, loginId };
+  if (userId !== null && isIdentityOf(identity, { userId, deviceId })) return { ...listed, owner: signed };
+  const known = await store.readSessionOwner({ roomId, identity, participantSid: sid });
+  return { ...listed, owner: known ?? signed };
+};
+
 /** Others are told nothing of whom they do not see. */
-const announcementOf = (present: ListedParticipant, permissions: Permissions): Announcement | null => {
+const announcementOf = ({ sid, identity, owner }: Owned, permissions: Permissions): Announcement | null => {
   if (permissions.hidden) return null;
-  const { sid, identity } = present;
-  const owner = sessionOwner({ participantSid: sid, identity, ...signedOf(present) });
   return {
     eventId: `participant.permissions_applied:${sid}:${randomUUID()}`,
-    data: { ...owner, permissions: toJoinPermissions(permissions) },
+    data: { ...sessionOwner({ participantSid: sid, identity, ...owner }), permissions: toJoinPermissions(permissions) },
   };
 };
 
@@ -240,7 +268,7 @@ const announcementOf = (present: ListedParticipant, permissions: Permissions): A
 const agree = async (
   dependencies: EnforcementDependencies,
   mark: ClaimedMark,
-  present: ListedParticipant,
+  present: Owned,
   { permissions, changesAtMs }: Allowed,
 ): Promise<Answer> => {
   const { store, livekit } = dependencies;
@@ -267,7 +295,7 @@ const agree = async (
 const enforce = async (
   dependencies: EnforcementDependencies,
   mark: ClaimedMark,
-  present: ListedParticipant,
+  present: Owned,
   verdict: Verdict,
 ): Promise<Answer> => {
   assertInTime(dependencies, mark);
@@ -294,10 +322,11 @@ const enforce = async (
 const answerIdentity = async (dependencies: EnforcementDependencies, mark: ClaimedMark): Promise<Answer> => {
   const { store, livekit, gate } = dependencies;
   const { roomId, identity } = mark;
-  const present = await livekit.getParticipant(roomId, identity);
-  if (present === null) return settled('absent');
-  if (!isPerson(present)) return settled('not_a_person', present.kind);
-  const { userId, deviceId, loginId } = signedOf(present);
+  const listed = await livekit.getParticipant(roomId, identity);
+  if (listed === null) return settled('absent');
+  if (!isPerson(listed)) return settled('not_a_person', listed.kind);
+  const present = await ownedBy(dependencies, roomId, listed);
+  const { userId, deviceId, loginId } = present.owner;
   if (userId === null) return settled('observed', 'not_ours');
   const judge = async (): Promise<Verdict> => {
     const { facts, nowMs } = await readOne(store, { roomId, userId, loginId });

@@ -106,7 +106,9 @@ describe('204', () => {
   });
 
   test('takes the person’s identity of today, whatever session the old token was for', async () => {
-    expect(await passed(ask(inQuery(signed({ claims: { sub: 'u-7#screen' } }))))).toMatchObject({ sub: 'u-7' });
+    given({ room: { devicePolicy: { mode: 'single_newest' } } });
+    const claims = { sub: 'u-7:phone', attributes: { [attributes.user]: 'u-7', [attributes.device]: 'phone' } };
+    expect(await passed(ask(inQuery(signed({ claims }))))).toMatchObject({ sub: 'u-7' });
   });
 
   test('for a token that the SDK or LiveKit’s second key signed', async () => {
@@ -355,6 +357,9 @@ describe('403', () => {
 
   test.each([
     ['names nobody', { attributes: undefined }],
+    ['names somebody whose identity this is not', { sub: 'u-8' }],
+    ['names no device, for a device’s identity', { sub: 'u-7:phone' }],
+    ['names another device', { sub: 'u-7:phone', attributes: { [attributes.user]: 'u-7', [attributes.device]: 'tv' } }],
     ['names an empty user', { attributes: { [attributes.user]: '' }, kind: 'agent' }],
     ['is of a kind that may not', { kind: 'sip', attributes: undefined }],
     [
@@ -464,13 +469,13 @@ test('no token is logged', async () => {
 
 test('each person has attempts of their own, whichever proxy asks; a refusal names who was refused', async () => {
   const few = await startTestApi({ ...manyAttempts, RATE_LIMIT_GATE_PER_MINUTE: '3' });
-  const attempt = (userId: string, sub = userId) => {
-    const attributesOf = { [attributes.user]: userId };
+  const attempt = (userId: string, device = 'x') => {
+    const signedAttributes = { [attributes.user]: userId, [attributes.device]: device };
     few.situations.set(at('room-42', userId), {});
-    const uri = inQuery(signed({ claims: { sub, attributes: attributesOf } }));
+    const uri = inQuery(signed({ claims: { sub: `${userId}:${device}`, attributes: signedAttributes } }));
     return few.app.inject({ url: '/api/realtime/gate', headers: { 'x-original-uri': uri } });
   };
-  for (const device of ['a', 'b', 'c']) expect((await attempt('u-7', `u-7:${device}`)).statusCode).toBe(204);
+  for (const device of ['a', 'b', 'c']) expect((await attempt('u-7', device)).statusCode).toBe(204);
   const { statusCode, headers } = await attempt('u-7');
   expect({ statusCode, reading: headers['access-control-allow-origin'] }).toEqual({ statusCode: 429, reading: '*' });
   expect(JSON.parse(few.lines.at(-1) ?? '{}')).toMatchObject({ reason: 'visitor', room: 'room-42', user: 'u-7' });

@@ -1,5 +1,5 @@
 import { DeviceId, LoginEnd, LoginId, UserId } from '@realtime-service/contracts';
-import { attributes, loginEndOf } from '@realtime-service/room-model';
+import { attributes, isIdentityOf, loginEndOf } from '@realtime-service/room-model';
 import { z } from 'zod';
 import { ProblemError } from '../problem.ts';
 import type { LivekitClaims } from './verify-livekit-token.ts';
@@ -14,7 +14,7 @@ export interface Visitor {
   readonly token: string;
 }
 
-/** The attributes that the desk signs. LiveKit copies them into its refresh tokens, and nobody may overwrite them. */
+/** The attributes that the desk signs. LiveKit copies them into its refresh tokens. */
 const Person = z
   .object({
     [attributes.user]: UserId,
@@ -30,7 +30,10 @@ const Person = z
   }));
 type Person = z.infer<typeof Person>;
 
-/** @throws {ProblemError} 403 where the token names neither a person nor a machine of these kinds */
+/**
+ * @throws {ProblemError} 403 where the token names neither a person nor a machine of these kinds, or a person whose
+ * identity this is not
+ */
 export const readVisitor = (token: string, claims: LivekitClaims, machineKinds: readonly string[]): Visitor => {
   const { video, kind } = claims;
   const visitor = { roomId: video.room, claims, token };
@@ -38,5 +41,6 @@ export const readVisitor = (token: string, claims: LivekitClaims, machineKinds: 
   if (isMachine) return { ...visitor, person: null };
   const person = Person.safeParse(claims.attributes);
   if (!person.success) throw new ProblemError('forbidden', { reason: 'nobody', cause: person.error });
+  if (!isIdentityOf(claims.sub, person.data)) throw new ProblemError('forbidden', { reason: 'nobody' });
   return { ...visitor, person: person.data };
 };
