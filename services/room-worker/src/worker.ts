@@ -38,7 +38,8 @@ import { createWebhookIntake } from './webhook-intake.ts';
 const fewestConnections = 4;
 const livekitTimeoutMs = 2_000;
 const retryStartMs = 500;
-const purgeEveryMs = 3_600_000;
+/** So often that a worker that is restarted every hour purges, too. */
+const purgeEveryMs = 600_000;
 
 export interface Worker {
   readonly opsUrl: string;
