@@ -3,7 +3,13 @@ import { readFileSync } from 'node:fs';
 import { createServer, type IncomingHttpHeaders, type IncomingMessage, request, type Server } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { text } from 'node:stream/consumers';
-import { type GateProxyName, gateProxyNames, startGateProxy, startGateProxyServer } from '@realtime-service/dev-stack';
+import {
+  freePort,
+  type GateProxyName,
+  gateProxyNames,
+  startGateProxy,
+  startGateProxyServer,
+} from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 
@@ -507,7 +513,8 @@ async function startUpstream(upstream: string, answer: (seen: Seen) => number | 
     socket.write(`HTTP/1.1 101 Switching Protocols\r\n${lines.join('\r\n')}\r\n\r\n`);
     socket.pipe(socket);
   });
-  server.listen(0, '127.0.0.1');
+  // It is closed for a moment, and comes back there.
+  server.listen(await freePort(), '127.0.0.1');
   await once(server, 'listening');
   return server;
 }

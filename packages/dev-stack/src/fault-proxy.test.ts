@@ -83,6 +83,11 @@ describe('a fault proxy', () => {
     client.destroy();
   });
 
+  test('has a port that nobody is given while it is cut', () => {
+    // From here on, or from higher, systems take the ports of outgoing connections and of whoever names none.
+    expect(proxy.port).toBeLessThan(32_768);
+  });
+
   test('closes the client when the target closes', async () => {
     const [[target], client] = await Promise.all([once(echo, 'connection'), connectTo(proxy.port)]);
     const closed = once(client, 'close');

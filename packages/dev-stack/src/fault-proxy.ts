@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { connect, createServer, type Server, type Socket } from 'node:net';
+import { freePort } from './ports.ts';
 
 /** Stands between a client and a part, so that a test can take away the network between them. */
 export interface FaultProxy {
@@ -47,8 +48,8 @@ export async function startFaultProxy(targetPort: number): Promise<FaultProxy> {
     await closed;
   }
 
-  await listen(server, 0);
-  const port = portOf(server);
+  const port = await freePort();
+  await listen(server, port);
   return {
     port,
     cut,
@@ -96,10 +97,4 @@ async function close(server: Server): Promise<void> {
   if (!server.listening) return;
   server.close();
   await once(server, 'close');
-}
-
-function portOf(server: Server): number {
-  const address = server.address();
-  if (address === null || typeof address === 'string') throw new Error('the proxy does not listen on a TCP port');
-  return address.port;
 }
