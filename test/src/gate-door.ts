@@ -68,6 +68,8 @@ export const behind = (name: GateProxyName) => {
       const { hostname, port } = new URL(url());
       const path = `/rtc?access_token=${token}`;
       const asked = request({ hostname, port, path, headers, agent: false }).end(body);
+      // What was opened stays open, and may be reset by whoever ends first.
+      asked.on('upgrade', (_response, socket) => socket.on('error', () => undefined));
       await Promise.race([once(asked, 'upgrade'), once(asked, 'response')]);
     },
     /** The status at the door, without opening a session; path and headers byte for byte. */
