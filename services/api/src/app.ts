@@ -198,12 +198,12 @@ const limitForged = (max: number): ForgeryLimit => {
 /** The reason of a refusal goes to the log, the span and a metric label, and nowhere else. */
 const noteProblem =
   ({ metrics, logger }: ApiDependencies): OnProblem =>
-  ({ code, reason, cause }, request) => {
+  ({ code, reason, cause, details: { unfit } }, request) => {
     const operation = operationOf(request);
     metrics.requests.inc({ operation, outcome: code, reason });
     trace.getActiveSpan()?.setAttributes({ 'realtime.outcome': code, 'realtime.reason': reason });
     const user = request.user?.userId ?? request.visitor?.person?.userId;
-    const fields = { operation, code, reason, room: request.visitor?.roomId ?? roomOf(request), user };
+    const fields = { operation, code, reason, unfit, room: request.visitor?.roomId ?? roomOf(request), user };
     if (code === 'internal') logger.error({ ...fields, err: cause }, 'request failed');
     else if (ourFailures.has(code)) logger.warn({ ...fields, err: cause }, 'request failed');
     else logger.info(fields, 'request refused');

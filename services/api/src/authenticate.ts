@@ -5,6 +5,7 @@ import { z } from 'zod';
 import type { ApiSettings } from './config.ts';
 import type { KeySet } from './key-set.ts';
 import { ProblemError } from './problem.ts';
+import { unfitOf } from './unfit.ts';
 import { createVerifiedCache } from './verified-cache.ts';
 
 /** Who asks. The roles of a room come from the projection, never from here. */
@@ -29,6 +30,7 @@ declare module '@fastify/jwt' {
 export type RefusalReason =
   | 'no_token'
   | 'malformed'
+  /** As `claims`: the log line says which, as `unfit`. */
   | 'header'
   | 'algorithm'
   | 'unknown_key'
@@ -48,7 +50,7 @@ export type RefusalReason =
   | 'claims';
 
 const refused = (reason: RefusalReason, cause?: unknown): ProblemError =>
-  new ProblemError('unauthenticated', { reason, cause });
+  new ProblemError('unauthenticated', { reason, unfit: unfitOf(cause), cause });
 
 const maxTokenBytes = 16_384;
 const maxLifeSeconds = 86_400;

@@ -16,6 +16,8 @@ import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from
 interface ProblemDetails extends ErrorOptions {
   /** Why, for operators: log field, span attribute and metric label. Never served. */
   readonly reason?: string;
+  /** What of a token is not as it must be, by name; likewise for operators, in the log. */
+  readonly unfit?: readonly string[] | undefined;
   readonly faults?: readonly ProblemFault[];
   readonly retryAfterSeconds?: number;
   readonly opensAtMs?: number;

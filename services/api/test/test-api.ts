@@ -31,6 +31,10 @@ export const environment = {
   MAX_EVENT_LOOP_DELAY_MS: '60000',
 };
 
+/** Why a token was refused, as the log line says it: the reason, and what of the token it names. */
+export const toldBy = ({ reason, unfit = [] }: { reason: string; unfit?: readonly string[] }): string =>
+  [reason, ...unfit].join(' ');
+
 /** A member of an open room, unless said otherwise; `null` for a member or a room means that there is none. */
 export interface Situation {
   readonly room?: Partial<RoomFacts> | null;

@@ -3,6 +3,7 @@ import { type LivekitKey, tokenLeewaySeconds } from '@realtime-service/livekit';
 import { createDecoder, createVerifier } from 'fast-jwt';
 import { z } from 'zod';
 import { ProblemError } from '../problem.ts';
+import { unfitOf } from '../unfit.ts';
 
 export const leewayMs = tokenLeewaySeconds * 1000;
 
@@ -19,7 +20,7 @@ export const LivekitClaims = z.object({
 export type LivekitClaims = z.infer<typeof LivekitClaims>;
 
 const refused = (reason: string, cause?: unknown): ProblemError =>
-  new ProblemError('unauthenticated', { reason, cause });
+  new ProblemError('unauthenticated', { reason, unfit: unfitOf(cause), cause });
 
 /** What the verifier says by its codes (fast-jwt's `TOKEN_ERROR_CODES`), for operators. */
 const reasons: Readonly<Record<string, string>> = {

@@ -5,7 +5,7 @@ import { type Problem, readRoomEvent } from '@realtime-service/contracts';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { answerKeys, createSigningKey, issuer, now, type SigningKey, signToken } from '../../test/identity-provider.ts';
 import { livekitToken } from '../../test/livekit-token.ts';
-import { at, livekitKey, startTestApi, type TestApi } from '../../test/test-api.ts';
+import { at, livekitKey, startTestApi, type TestApi, toldBy } from '../../test/test-api.ts';
 import { createReplayGuard } from './verify-logout-token.ts';
 
 const documented = JSON.parse(
@@ -201,7 +201,7 @@ describe('503', () => {
 });
 
 describe('400: what is no logout token, or none of ours', () => {
-  const rows: readonly (readonly [name: string, reason: string, token: () => string | Promise<string>])[] = [
+  const rows: readonly (readonly [name: string, told: string, token: () => string | Promise<string>])[] = [
     ['nothing', 'invalid', () => ''],
     ['no token', 'invalid', () => 'x'],
     ['two segments', 'invalid', async () => (await logoutToken()).split('.').slice(0, 2).join('.')],
@@ -214,34 +214,34 @@ describe('400: what is no logout token, or none of ours', () => {
     ['alg none', 'algorithm', () => forge({ ...header, alg: 'none' }, claimsOf())],
     ['alg HS256', 'algorithm', () => forge({ ...header, alg: 'HS256' }, claimsOf())],
     ['an algorithm that does not count', 'algorithm', () => forge({ ...header, alg: 'RS512' }, claimsOf())],
-    ['no key id', 'header', () => forge({ ...header, kid: undefined }, claimsOf())],
+    ['no key id', 'header kid', () => forge({ ...header, kid: undefined }, claimsOf())],
     ['a foreign signature', 'invalid', () => logoutToken({}, {}, foreign)],
     ['a changed claim', 'invalid', async () => (await logoutToken()).replace(/\.[^.]*/, `.${encode(claimsOf())}`)],
     ['a critical extension', 'invalid', () => forge({ ...header, crit: ['x'], x: 1 }, claimsOf())],
-    ['type at+jwt', 'header', () => logoutToken({}, { typ: 'at+jwt' })],
-    ['type secevent+jwt', 'header', () => logoutToken({}, { typ: 'secevent+jwt' })],
-    ['a type that is no text', 'header', () => forge({ ...header, typ: 7 }, claimsOf())],
+    ['type at+jwt', 'header typ', () => logoutToken({}, { typ: 'at+jwt' })],
+    ['type secevent+jwt', 'header typ', () => logoutToken({}, { typ: 'secevent+jwt' })],
+    ['a type that is no text', 'header typ', () => forge({ ...header, typ: 7 }, claimsOf())],
 
     ['another issuer', 'issuer', () => logoutToken({ iss: 'https://evil.example.test/realms/rt' })],
     ['the issuer with a slash', 'issuer', () => logoutToken({ iss: `${issuer}/` })],
     ['no issuer', 'issuer', () => logoutToken({ iss: undefined })],
-    ['another client', 'audience', () => logoutToken({ aud: 'billing' })],
-    ['the audience of access tokens', 'audience', () => logoutToken({ aud: 'realtime-service' })],
-    ['a client of almost the same name', 'audience', () => logoutToken({ aud: 'web ' })],
-    ['no client', 'audience', () => logoutToken({ aud: undefined })],
-    ['no clients', 'audience', () => logoutToken({ aud: [] })],
+    ['another client', 'audience aud', () => logoutToken({ aud: 'billing' })],
+    ['the audience of access tokens', 'audience aud', () => logoutToken({ aud: 'realtime-service' })],
+    ['a client of almost the same name', 'audience aud', () => logoutToken({ aud: 'web ' })],
+    ['no client', 'audience aud', () => logoutToken({ aud: undefined })],
+    ['no clients', 'audience aud', () => logoutToken({ aud: [] })],
 
     ['expired', 'expired', () => logoutToken({ iat: now() - 100, exp: now() - 10 })],
-    ['no expiry', 'claims', () => logoutToken({ exp: undefined })],
-    ['an expiry that is text', 'claims', () => logoutToken({ exp: `${now() + 100}` })],
-    ['no time', 'claims', () => logoutToken({ iat: undefined })],
-    ['from the future', 'not_yet_valid', () => logoutToken({ iat: now() + 60 })],
-    ['not yet valid', 'not_yet_valid', () => logoutToken({ nbf: now() + 60 })],
+    ['no expiry', 'claims exp', () => logoutToken({ exp: undefined })],
+    ['an expiry that is text', 'claims exp', () => logoutToken({ exp: `${now() + 100}` })],
+    ['no time', 'claims iat', () => logoutToken({ iat: undefined })],
+    ['from the future', 'not_yet_valid iat', () => logoutToken({ iat: now() + 60 })],
+    ['not yet valid', 'not_yet_valid nbf', () => logoutToken({ nbf: now() + 60 })],
     ['kept for an hour', 'expired', () => logoutToken({ iat: now() - 3_600, exp: now() + 3_600 })],
 
-    ['no id', 'claims', () => logoutToken({ jti: undefined })],
-    ['an empty id', 'claims', () => logoutToken({ jti: '' })],
-    ['an endless id', 'claims', () => logoutToken({ jti: 'j'.repeat(129) })],
+    ['no id', 'claims jti', () => logoutToken({ jti: undefined })],
+    ['an empty id', 'claims jti', () => logoutToken({ jti: '' })],
+    ['an endless id', 'claims jti', () => logoutToken({ jti: 'j'.repeat(129) })],
     ['no events', 'no_event', () => logoutToken({ events: undefined })],
     ['events that are null', 'no_event', () => logoutToken({ events: null })],
     ['events that are a list', 'no_event', () => logoutToken({ events: [event] })],
@@ -249,29 +249,31 @@ describe('400: what is no logout token, or none of ours', () => {
     ['an event in other case', 'no_event', () => logoutToken({ events: { [event.toUpperCase()]: {} } })],
     ['an event that is no object', 'no_event', () => logoutToken({ events: { [event]: true } })],
     ['an event that is a list', 'no_event', () => logoutToken({ events: { [event]: [] } })],
-    ['a nonce', 'claims', () => logoutToken({ nonce: 'n' })],
-    ['a nonce that is null', 'claims', () => logoutToken({ nonce: null })],
-    ['nobody', 'claims', () => logoutToken({ sub: undefined, sid: undefined })],
-    ['an empty person', 'claims', () => logoutToken({ sub: '' })],
-    ['an empty login', 'claims', () => logoutToken({ sid: '' })],
-    ['a login that is no text', 'claims', () => logoutToken({ sid: 7 })],
-    ['a person with a NUL', 'claims', () => logoutToken({ sub: 'u\0' })],
-    ['a person too long', 'claims', () => logoutToken({ sub: 'u'.repeat(192) })],
+    ['a nonce', 'claims nonce', () => logoutToken({ nonce: 'n' })],
+    ['a nonce that is null', 'claims nonce', () => logoutToken({ nonce: null })],
+    ['nobody', 'claims sub', () => logoutToken({ sub: undefined, sid: undefined })],
+    ['an empty person', 'claims sub', () => logoutToken({ sub: '' })],
+    ['an empty login', 'claims sid', () => logoutToken({ sid: '' })],
+    ['a login that is no text', 'claims sid', () => logoutToken({ sid: 7 })],
+    ['a person with a NUL', 'claims sub', () => logoutToken({ sub: 'u\0' })],
+    ['a person too long', 'claims sub', () => logoutToken({ sub: 'u'.repeat(192) })],
 
     ['an access token', 'no_event', () => api.token({ aud: ['web', 'realtime-service'] })],
-    ['an access token with the event', 'claims', () => logoutToken({ typ: 'Bearer' })],
+    ['an access token with the event', 'claims typ', () => logoutToken({ typ: 'Bearer' })],
     ['an ID token', 'no_event', () => api.token({ typ: 'ID', aud: 'web', nonce: 'n' })],
-    ['an ID token with the event', 'claims', () => logoutToken({ typ: 'ID' })],
+    ['an ID token with the event', 'claims typ', () => logoutToken({ typ: 'ID' })],
     ['a refresh token', 'no_event', () => api.token({ typ: 'Refresh', aud: 'web' })],
     ['an offline token', 'no_event', () => api.token({ typ: 'Offline', aud: 'web' })],
     ["LiveKit's token", 'issuer', async () => livekitToken(livekitKey)],
   ];
 
-  test.each(rows)('%s', async (_, reason, tokenOf) => {
+  test.each(rows)('%s', async (_, told, tokenOf) => {
     const answer = await send(await tokenOf());
     expect([answer.statusCode, answer.json<Problem>().code]).toEqual([400, 'invalid_logout_token']);
     expect(answer.headers['cache-control']).toBe('no-store');
-    expect(JSON.parse(api.lines.at(-1) ?? '')).toMatchObject({ operation: 'backchannel_logout', reason });
+    const line = JSON.parse(api.lines.at(-1) ?? '');
+    expect(line).toMatchObject({ operation: 'backchannel_logout' });
+    expect(toldBy(line)).toBe(told);
     expect([...api.appended, ...api.kept]).toEqual([]);
   });
 

@@ -4,6 +4,7 @@ import { z } from 'zod';
 import type { ApiSettings } from '../config.ts';
 import type { KeySet } from '../key-set.ts';
 import { ProblemError } from '../problem.ts';
+import { unfitOf } from '../unfit.ts';
 
 const logoutEvent = 'http://schemas.openid.net/event/backchannel-logout';
 const clockToleranceSeconds = 5;
@@ -37,7 +38,7 @@ const Claims = z
     /** Keycloak's: access tokens say `Bearer` here, ID tokens `ID`. */
     typ: z.literal('Logout').optional(),
   })
-  .refine(({ sub, sid }) => sub !== undefined || sid !== undefined, 'must say sub or sid');
+  .refine(({ sub, sid }) => sub !== undefined || sid !== undefined, { path: ['sub'], error: 'must say sub or sid' });
 
 /** A login that is over, or all of a person's where `loginId` is undefined. */
 export interface Logout {
@@ -50,7 +51,7 @@ export interface Logout {
 }
 
 const refused = (reason: string, cause?: unknown): ProblemError =>
-  new ProblemError('invalid_logout_token', { reason, cause });
+  new ProblemError('invalid_logout_token', { reason, unfit: unfitOf(cause), cause });
 
 /** What jose says by its codes, for operators; a claim by its name. */
 const reasonOf = (error: unknown): string => {
