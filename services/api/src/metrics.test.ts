@@ -6,7 +6,13 @@ test('a logout that is lost is seen to rise, also the first one', async () => {
   for (const outcome of ['kept', 'lost', 'appended'])
     expect(text).toContain(`realtime_kept_records_total{outcome="${outcome}"} 0\n`);
   for (const labels of [
+    'outcome="invalid_logout_token",reason="algorithm"',
     'outcome="invalid_logout_token",reason="audience"',
+    'outcome="invalid_logout_token",reason="claims"',
+    'outcome="invalid_logout_token",reason="expired"',
+    'outcome="invalid_logout_token",reason="header"',
+    'outcome="invalid_logout_token",reason="invalid"',
+    'outcome="invalid_logout_token",reason="not_yet_valid"',
     'outcome="rate_limited",reason="address"',
     'outcome="store_unavailable",reason="key_not_known_yet"',
   ])

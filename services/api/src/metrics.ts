@@ -5,8 +5,14 @@ import type { KeySet } from './key-set.ts';
 
 /** By outcome and reason: logouts that may be the provider's, which tells of each once, and that ended nothing. */
 const logoutsThatEndNothing = [
+  ['invalid_logout_token', 'algorithm'],
   ['invalid_logout_token', 'audience'],
+  ['invalid_logout_token', 'claims'],
+  ['invalid_logout_token', 'expired'],
+  ['invalid_logout_token', 'header'],
+  ['invalid_logout_token', 'invalid'],
   ['invalid_logout_token', 'issuer'],
+  ['invalid_logout_token', 'not_yet_valid'],
   ['invalid_logout_token', 'unknown_key'],
   ['rate_limited', 'address'],
   ['store_unavailable', 'key_not_known_yet'],
