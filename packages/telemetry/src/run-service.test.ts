@@ -97,6 +97,23 @@ describe('a service', () => {
   });
 
   test.each([
+    ['throws where nobody catches', `setTimeout(() => { throw new Error('a defect'); })`],
+    ['has a rejection that nobody handles', `Promise.reject(new Error('a defect'))`],
+    ['does so while it ends', `process.on('SIGTERM', () => Promise.reject(new Error('a defect')))`],
+  ])('that %s says so in a line, and ends with 1', async (_, defect) => {
+    const start = `async () => { ${defect}; setTimeout(now); return { stop: () => new Promise(() => {}) }; }`;
+    const ended = await run(start, ['SIGTERM']);
+    expect(ended).toMatchObject({ code: 1, signal: null });
+    expect(ended.lines).toContainEqual(
+      expect.objectContaining({
+        level: 'fatal',
+        msg: 'cannot go on',
+        err: expect.objectContaining({ message: 'a defect', stack: expect.stringContaining('Error: a defect') }),
+      }),
+    );
+  });
+
+  test.each([
     ['does not stop in time', '() => new Promise(() => {})', 'did not stop in time'],
     ['fails to stop', `async () => { throw new Error('stuck'); }`, 'did not stop in order'],
   ])('that %s ends with 1', async (_, stop, message) => {

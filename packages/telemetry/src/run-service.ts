@@ -19,7 +19,8 @@ export interface RunOptions {
  * Runs a service until SIGTERM or SIGINT, and ends it in order. Signals are heard from the beginning, since the first
  * process of a container that handles none never gets them; `ending` tells one that is still starting. What fails by
  * itself is the supervisor's to restart: a live process that does nothing helps nobody. The exit code is 0 after a
- * signal, and 1 after a failure or without an end in time.
+ * signal, and 1 after a failure or without an end in time. What nobody caught, a rejection too, ends it at once: nobody
+ * knows in what state that left it.
  */
 export async function runService(
   start: (ending: AbortSignal) => Promise<RunningService>,
@@ -48,6 +49,10 @@ export async function runService(
     process.exit(exitCode);
   }
 
+  process.on('uncaughtException', (error) => {
+    logger.fatal({ err: error }, 'cannot go on');
+    process.exit(1);
+  });
   process.on('SIGTERM', () => void stop('SIGTERM', 0));
   process.on('SIGINT', () => void stop('SIGINT', 0));
   const starting = start(ending.signal);
