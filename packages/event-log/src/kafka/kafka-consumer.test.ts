@@ -2,7 +2,7 @@ import { createRequire } from 'node:module';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import type { Consumer, ConsumerRunConfig } from 'kafkajs';
-import { afterEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import type { BatchOutcome, ConsumeOptions, LogConsumer } from '../event-log.ts';
 import { consumeKafka } from './kafka-consumer.ts';
 import { kafkajs } from './kafkajs.ts';
@@ -235,5 +235,33 @@ describe('consumeKafka', () => {
   it('ends when the broker has answered nothing for three session timeouts', async () => {
     given({ startAt }, 100);
     await expect(consumer.done).rejects.toThrow('The Kafka consumer has been silent for three session timeouts');
+  });
+
+  it('does not end because this process stood still, but when it has then heard nothing for as long', async () => {
+    let nowMs = 0;
+    vi.spyOn(performance, 'now').mockImplementation(() => nowMs);
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    onTestFinished(() => {
+      vi.restoreAllMocks();
+      vi.useRealTimers();
+    });
+    const { assigned } = given({ startAt });
+    const member = await assigned(0);
+    const ended = vi.fn();
+    consumer.done.catch(ended);
+    const goOn = async (seconds: number): Promise<void> => {
+      for (let second = 0; second < seconds; second += 1) {
+        nowMs += 1_000;
+        await vi.advanceTimersByTimeAsync(1_000);
+      }
+    };
+
+    await member.bring(0, '0');
+    await goOn(3);
+    nowMs += 60_000;
+    await goOn(29);
+    expect(ended).not.toHaveBeenCalled();
+    await goOn(3);
+    expect(ended).toHaveBeenCalled();
   });
 });

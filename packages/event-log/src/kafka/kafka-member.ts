@@ -28,6 +28,7 @@ const maxFetchWaitMs = 500;
 const defaultFetchBytes = 1024 * 1024;
 const maxPartitionBytes = 256 * 1024;
 const silentSessions = 3;
+const watchEveryMs = 1_000;
 const heldBackAfterMs = 5_000;
 /** Answers to these show that the broker serves this member, not merely that it is there. */
 const signsOfLife = new Set(['Fetch', 'Heartbeat', 'JoinGroup', 'SyncGroup']);
@@ -54,6 +55,8 @@ export function createMember(dependencies: MemberDependencies): Member {
   let isPositioned = false;
   let answeredAtMs = Number.NEGATIVE_INFINITY;
   let activeAtMs = performance.now();
+  let watchedAtMs = activeAtMs;
+  let stoodStillUntilMs = Number.NEGATIVE_INFINITY;
 
   const { events } = consumer;
   consumer.on(events.CRASH, ({ payload }) => over.resolve(payload.error));
@@ -71,7 +74,7 @@ export function createMember(dependencies: MemberDependencies): Member {
   });
 
   async function live(): Promise<Error | undefined> {
-    const watchdog = setInterval(watch, 1_000);
+    const watchdog = setInterval(watch, watchEveryMs);
     const endWithAll = (): void => over.resolve(undefined);
     signal.addEventListener('abort', endWithAll);
     try {
@@ -95,7 +98,12 @@ export function createMember(dependencies: MemberDependencies): Member {
   }
 
   function watch(): void {
-    const heardBeforeMs = performance.now() - silentSessions * sessionTimeoutMs;
+    const nowMs = performance.now();
+    if (nowMs - watchedAtMs > watchEveryMs + sessionTimeoutMs) stoodStillUntilMs = nowMs;
+    watchedAtMs = nowMs;
+    const heardBeforeMs = nowMs - silentSessions * sessionTimeoutMs;
+    // A process that stood still has heard nobody: they have as long again.
+    if (stoodStillUntilMs > heardBeforeMs) return;
     if (activeAtMs < heardBeforeMs) end(new Error('The Kafka consumer has been silent for three session timeouts'));
     const silent = inHand.silentSince(heardBeforeMs);
     if (silent === undefined) return;
