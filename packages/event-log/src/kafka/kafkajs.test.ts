@@ -81,6 +81,30 @@ describe('the mended batch', () => {
   });
 });
 
+describe('the mended heartbeat', () => {
+  const ConsumerGroup = require('kafkajs/src/consumer/consumerGroup.js');
+
+  beforeEach(() => void vi.useFakeTimers({ now: Date.UTC(2026, 0, 1, 12), toFake: ['Date'] }));
+  afterEach(() => void vi.useRealTimers());
+
+  it('goes on within its interval when the clock was set back, and not at each turn', async () => {
+    const sent = vi.fn();
+    const logger = { namespace: () => undefined };
+    const group = new ConsumerGroup({ logger, instrumentationEmitter: { emit: () => undefined } });
+    Object.assign(group, { memberId: 'member', coordinator: { heartbeat: sent } });
+    const beatAt = async (hour: number, minute: number, second: number): Promise<number> => {
+      vi.setSystemTime(Date.UTC(2026, 0, 1, hour, minute, second));
+      await group.heartbeat({ interval: 2_000 });
+      return sent.mock.calls.length;
+    };
+    expect(await beatAt(12, 0, 2)).toBe(1);
+    expect(await beatAt(11, 0, 0)).toBe(1);
+    expect(await beatAt(11, 0, 2)).toBe(2);
+    expect(await beatAt(11, 0, 3)).toBe(2);
+    expect(await beatAt(11, 0, 4)).toBe(3);
+  });
+});
+
 it.each(['GZIP', 'Snappy', 'LZ4', 'ZSTD'] as const)(
   '%s is unpacked by a codec that ends the consumer',
   async (name) => {
