@@ -6,7 +6,7 @@ import type { EventLog, PartitionBounds, WriteLog } from '../event-log.ts';
 import { LogUnavailableError } from '../event-log.ts';
 import { consumeKafka } from './kafka-consumer.ts';
 import { openProducer } from './kafka-producer.ts';
-import { kafkajs } from './kafkajs.ts';
+import { kafkajs, openSocket, withoutColons } from './kafkajs.ts';
 
 export type KafkaSasl = Extract<
   SASLOptions,
@@ -37,7 +37,8 @@ export function createKafkaLog(options: KafkaLogOptions): EventLog {
 
   const createClient = (): Kafka =>
     new kafkajs.Kafka({
-      brokers: [...brokers],
+      brokers: brokers.map(withoutColons),
+      socketFactory: openSocket,
       clientId,
       ...(tls === undefined ? {} : { ssl: tls }),
       ...(sasl === undefined ? {} : { sasl: forOneClient(sasl) }),

@@ -1,6 +1,7 @@
 import { createRequire } from 'node:module';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { UndecodableBatchError } from './codecs.ts';
+import { createKafkaLog } from './kafka-log.ts';
 import { kafkajs } from './kafkajs.ts';
 
 const require = createRequire(import.meta.url);
@@ -103,6 +104,12 @@ describe('the mended heartbeat', () => {
     expect(await beatAt(11, 0, 3)).toBe(2);
     expect(await beatAt(11, 0, 4)).toBe(3);
   });
+});
+
+it.each([false, true])('a broker is found by an address of IPv6, with TLS: %s', async (tls) => {
+  const log = createKafkaLog({ brokers: ['[::1]:1'], clientId: 'test', tls, writeLog: () => undefined });
+  const error = await log.bounds('t').catch(({ cause }: Error) => cause);
+  expect(error).toHaveProperty('message', expect.stringMatching(/connect \w+ ::1:1\b/));
 });
 
 it.each(['GZIP', 'Snappy', 'LZ4', 'ZSTD'] as const)(

@@ -3,7 +3,7 @@
  * pinned exactly; `kafkajs.test.ts` and the interoperability tests fail when a mend no longer fits.
  */
 import { createRequire } from 'node:module';
-import kafkajs from 'kafkajs';
+import kafkajs, { type ISocketFactory } from 'kafkajs';
 import {
   decompressGzip,
   decompressLz4Frame,
@@ -127,6 +127,17 @@ Broker.prototype.fetch = async function fetchOrTellWhere(request): Promise<Fetch
     throw error;
   }
 };
+
+/**
+ * An address for a client that opens its sockets by {@link openSocket}. kafkajs takes addresses apart at their first
+ * colon, also `[::1]:9092`.
+ */
+export const withoutColons = (broker: string): string =>
+  broker.replace(/^\[.+\]/, (address) => address.replaceAll(':', '-'));
+
+const openAsPublished: ISocketFactory = require('kafkajs/src/network/socketFactory.js')();
+export const openSocket: ISocketFactory = ({ host, ...rest }) =>
+  openAsPublished({ ...rest, host: host.startsWith('[') ? host.slice(1, -1).replaceAll('-', ':') : host });
 
 const { CompressionCodecs, CompressionTypes } = kafkajs;
 CompressionCodecs[CompressionTypes.GZIP] = () => ({ decompress: decompressGzip });
