@@ -27,7 +27,7 @@ beforeEach(async () => {
   nowMs = Date.parse('2026-03-01T12:00:00Z');
   server = await startKeyServer(answerKeys(k1.jwk));
   const logger = createLogger({ service: 'api', destination: { write: () => undefined } });
-  keys = createKeySet({ url: server.url, logger, now: () => nowMs });
+  keys = createKeySet({ url: server.url, logger, now: () => nowMs, fetchWithinMs: 300 });
 });
 afterEach(async () => {
   keys.stop();
@@ -191,6 +191,19 @@ describe('a provider in trouble', () => {
       expect(await isFound('k1')).toBe(true);
     },
   );
+
+  test('one that takes longer than callers wait: its keys are there for those who come after', async () => {
+    const asked = Promise.withResolvers<Parameters<KeyServer['answer']>[0]>();
+    server.answer = asked.resolve;
+    const logger = createLogger({ service: 'api', destination: { write: () => undefined } });
+    const slow = createKeySet({ url: server.url, logger });
+    await slow.start();
+    await expect(slow.find(header('k1'))).rejects.toMatchObject({ code: 'store_unavailable', reason: 'no_keys' });
+    answerKeys(k1.jwk)(await asked.promise);
+    await vi.waitFor(async () => expect(await slow.find(header('k1'))).toBeDefined());
+    expect(server.requests()).toBe(1);
+    slow.stop();
+  });
 
   test('one that was away at the start is asked again', async () => {
     server.answer = (response) => response.writeHead(503).end();

@@ -1,4 +1,4 @@
-import type { Logger } from '@realtime-service/telemetry';
+import { type Logger, withDeadline } from '@realtime-service/telemetry';
 import { type CryptoKey, createLocalJWKSet, exportSPKI, type JSONWebKeySet } from 'jose';
 import { z } from 'zod';
 import { ProblemError } from './problem.ts';
@@ -7,7 +7,10 @@ import { ProblemError } from './problem.ts';
 const fetchSpacingMs = 30_000;
 /** With the life of a verified token in the cache (60 s) a withdrawn key is refused within 5 minutes. */
 const refreshEveryMs = 200_000;
-const fetchTimeoutMs = 500;
+/** From another region, with names to be looked up and TLS; by the first fetch of a process in which all is cold. */
+const defaultFetchWithinMs = 5_000;
+/** No caller waits longer, nor does a start: the fetch goes on for those who come after. */
+const waitAtMostMs = 500;
 const maxBytes = 262_144;
 /** How long the last good set serves while the provider is down. */
 const maxAgeMs = 24 * 3_600_000;
@@ -56,16 +59,18 @@ interface KeySetOptions {
   readonly logger: Logger;
   /** Milliseconds by a clock that nobody sets. */
   readonly now?: () => number;
+  /** Milliseconds; 5,000 by default. */
+  readonly fetchWithinMs?: number;
 }
 
 type Resolve = ReturnType<typeof createLocalJWKSet>;
 
 /** @throws when the answer is anything but a small JSON document with at least one signing key */
-const fetchKeys = async (url: string): Promise<Resolve> => {
+const fetchKeys = async (url: string, withinMs: number): Promise<Resolve> => {
   const response = await fetch(url, {
     headers: { accept: 'application/json' },
     redirect: 'error',
-    signal: AbortSignal.timeout(fetchTimeoutMs),
+    signal: AbortSignal.timeout(withinMs),
   });
   if (response.status !== 200 || response.body === null) throw new Error(`The key address answered ${response.status}`);
   const chunks: Uint8Array[] = [];
@@ -81,8 +86,15 @@ const fetchKeys = async (url: string): Promise<Resolve> => {
   return createLocalJWKSet({ keys } as JSONWebKeySet);
 };
 
+const orGoOn = (work: Promise<void>): Promise<void> => withDeadline(work, waitAtMostMs).catch(() => {});
+
 /** The issuer's signing keys (RFC 7517), kept so that neither the provider's troubles nor made-up key ids do harm. */
-export const createKeySet = ({ url, logger, now = () => performance.now() }: KeySetOptions): KeySet => {
+export const createKeySet = ({
+  url,
+  logger,
+  now = () => performance.now(),
+  fetchWithinMs = defaultFetchWithinMs,
+}: KeySetOptions): KeySet => {
   let keys:
     | { readonly resolve: Resolve; readonly used: Map<string, PublicKey>; readonly fetchedAtMs: number }
     | undefined;
@@ -96,7 +108,7 @@ export const createKeySet = ({ url, logger, now = () => performance.now() }: Key
   const refresh = async (): Promise<void> => {
     attemptedAtMs = now();
     try {
-      keys = { resolve: await fetchKeys(url), used: new Map(), fetchedAtMs: attemptedAtMs };
+      keys = { resolve: await fetchKeys(url, fetchWithinMs), used: new Map(), fetchedAtMs: attemptedAtMs };
     } catch (error) {
       logger.warn({ err: error, has_keys: current() !== undefined }, 'identity keys could not be fetched');
     }
@@ -139,7 +151,7 @@ export const createKeySet = ({ url, logger, now = () => performance.now() }: Key
   const find = async (header: KeyHeader): Promise<PublicKey | undefined> => {
     const known = await lookUp(header);
     if (known !== undefined) return known;
-    await tryRefresh();
+    await orGoOn(tryRefresh());
     if (current() === undefined) throw new ProblemError('store_unavailable', { reason: 'no_keys' });
     return lookUp(header);
   };
@@ -153,7 +165,7 @@ export const createKeySet = ({ url, logger, now = () => performance.now() }: Key
       const retryAfterSeconds = (attemptedAtMs + fetchSpacingMs - now()) / 1000;
       throw new ProblemError('store_unavailable', { reason: 'key_not_known_yet', retryAfterSeconds });
     },
-    start: keepFresh,
+    start: () => orGoOn(keepFresh()),
     stop: () => {
       isStopped = true;
       clearTimeout(timer);
