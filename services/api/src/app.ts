@@ -1,5 +1,4 @@
 import fastifyCors from '@fastify/cors';
-import fastifyUnderPressure from '@fastify/under-pressure';
 import { trace } from '@opentelemetry/api';
 import { RoomId } from '@realtime-service/contracts';
 import { measureRoutes, routeOf, traceRoutes } from '@realtime-service/telemetry';
@@ -14,6 +13,7 @@ import { addressBlockOf } from './address-block.ts';
 import { registerAuthentication } from './authenticate.ts';
 import type { ApiSettings } from './config.ts';
 import { registerDocs } from './docs.ts';
+import { watchEventLoop } from './event-loop-delay.ts';
 import { type EventsDependencies, registerEvents } from './events/events-route.ts';
 import { allowReading, type GateDependencies, gateOperation, type LimitBy, registerGate } from './gate/gate-route.ts';
 import { type JoinDependencies, registerJoin } from './join/join-route.ts';
@@ -132,7 +132,12 @@ const registerCors = async (app: FastifyInstance, origins: readonly string[]): P
 /** What stands before every route; CORS first, so that browsers can read whatever comes after it. */
 const guard = async (app: FastifyInstance, settings: ApiDependencies['settings']): Promise<void> => {
   if (settings.corsOrigins.length > 0) await registerCors(app, settings.corsOrigins);
-  await app.register(fastifyUnderPressure, { maxEventLoopDelay: settings.maxEventLoopDelayMs, pressureHandler: shed });
+  const eventLoop = watchEventLoop();
+  app.addHook('onClose', async () => eventLoop.stop());
+  app.addHook('onRequest', (request, reply, done) => {
+    if (eventLoop.delayMs() > settings.maxEventLoopDelayMs) shed(request, reply);
+    done();
+  });
   // Before anything is verified, and on paths that lead nowhere, too.
   const count = limit('address', createRateLimit(settings.addressRequestsPerMinute), addressOf);
   app.addHook('onRequest', function (request, reply, done) {

@@ -1,8 +1,19 @@
+import { connect } from 'node:net';
 import { settingsOf } from '@realtime-service/telemetry';
 import { describe, expect, test } from 'vitest';
-import { startProcess } from '../test/api-process.ts';
+import { startProcess, startWithFewFiles } from '../test/api-process.ts';
 import { environment } from '../test/test-api.ts';
 import { ApiSettings } from './config.ts';
+
+/** Nothing that it depends on is there. */
+const alone = {
+  ...environment,
+  DATABASE_URL: 'postgres://api@127.0.0.1:1/none',
+  OIDC_ISSUER: 'http://127.0.0.1:1/realms/none',
+  LIVEKIT_URL: 'ws://rtc.example.test',
+  API_PORT: '0',
+  API_OPS_PORT: '0',
+};
 
 describe('the process', () => {
   test('--help names every setting, and each is described', async () => {
@@ -33,14 +44,7 @@ describe('the process', () => {
   });
 
   test('listens with nothing that it depends on, and ends in order when told to', async () => {
-    const { child, output, ended, listening } = startProcess({
-      ...environment,
-      DATABASE_URL: 'postgres://api@127.0.0.1:1/none',
-      OIDC_ISSUER: 'http://127.0.0.1:1/realms/none',
-      LIVEKIT_URL: 'ws://rtc.example.test',
-      API_PORT: '0',
-      API_OPS_PORT: '0',
-    });
+    const { child, output, ended, listening } = startProcess(alone);
     const { url, ops } = await listening;
     expect((await fetch(`${ops}/livez`)).status).toBe(200);
     expect((await fetch(`${ops}/readyz`)).status).toBe(503);
@@ -62,5 +66,31 @@ describe('the process', () => {
     expect(output.stderr).toBe('');
     expect(output.stdout).toContain('clients are sent to LiveKit without TLS');
     expect(output.stdout).toContain('stopping');
+  }, 30_000);
+
+  test('outlives strangers who take every connection that it may have', async () => {
+    const { child, output, ended, listening } = startWithFewFiles(alone, 64);
+    const { url, ops } = await listening;
+    const { hostname, port } = new URL(url);
+    const connections = Array.from({ length: 100 }, () => connect(Number(port), hostname).on('error', () => undefined));
+    // There is no file left for one that is closed at once.
+    await expect.poll(() => connections.some(({ closed }) => closed), { timeout: 4_000 }).toBe(true);
+    const attempts = (): number => output.stdout.split('the schema could not be prepared yet').length;
+    const before = attempts();
+    await expect.poll(attempts, { timeout: 4_000 }).toBe(before + 2);
+
+    for (const connection of connections) connection.destroy();
+    await expect
+      .poll(
+        () =>
+          fetch(`${ops}/livez`).then(
+            ({ status }) => status,
+            () => 0,
+          ),
+        { timeout: 4_000 },
+      )
+      .toBe(200);
+    child.kill('SIGTERM');
+    expect(await ended).toBe(0);
   }, 30_000);
 });

@@ -14,9 +14,18 @@ export interface ApiProcess {
   readonly ended: Promise<number | null>;
 }
 
+type Environment = Readonly<Record<string, string>>;
+
 /** Starts the api as operators do, with this environment and nothing else. */
-export const startProcess = (env: Record<string, string>, ...args: string[]): ApiProcess => {
-  const child = spawn(process.execPath, [script, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] });
+export const startProcess = (env: Environment, ...args: string[]): ApiProcess =>
+  start(process.execPath, [script, ...args], env);
+
+/** Starts the api where a process may have no more than so many files and connections open. */
+export const startWithFewFiles = (env: Environment, files: number): ApiProcess =>
+  start('sh', ['-c', `ulimit -n ${files} && exec "$0" "$@"`, process.execPath, script], env);
+
+const start = (command: string, args: readonly string[], env: Environment): ApiProcess => {
+  const child = spawn(command, args, { env, stdio: ['ignore', 'pipe', 'pipe'] });
   const output = { stdout: '', stderr: '' };
   const listening = Promise.withResolvers<{ url: string; ops: string }>();
   createInterface(child.stdout).on('line', (line) => {
