@@ -65,12 +65,9 @@ describeWith(['postgres'], 'C28: a pool whose connections', () => {
   });
 
   const ask = (): Promise<unknown> => pool.query('select 1');
-  const sessions = async (): Promise<number> => {
-    const { rows } = await witness.query(
-      `select count(*)::int as n from pg_stat_activity where datname = current_database() and application_name = 'pool'`,
-    );
-    return rows[0].n;
-  };
+  const sessionsSql = `select count(*)::int as n from pg_stat_activity
+    where datname = current_database() and application_name = 'pool'`;
+  const sessions = async (): Promise<number> => (await witness.query(sessionsSql)).rows[0].n;
 
   test('are all in use refuses within its time-out, and serves again when one is free', async () => {
     const held = Array.from({ length: maxConnections }, () => Promise.withResolvers<void>());
@@ -102,6 +99,20 @@ describeWith(['postgres'], 'C28: a pool whose connections', () => {
     await Promise.all(Array.from({ length: 20 }, ask));
     expect(await sessions()).toBeLessThanOrEqual(maxConnections);
   });
+
+  test('wait behind a lock that is held for long leaves none waiting that nobody hears any more', async () => {
+    await witness.query('create table held (at int)');
+    const holder = await witness.connect();
+    await holder.query('begin; lock table held');
+    const askAll = () =>
+      Promise.allSettled(Array.from({ length: maxConnections }, () => pool.query('select from held')));
+    const answers = [...(await askAll()), ...(await askAll())];
+    const { rows } = await holder.query(sessionsSql);
+    await holder.query('commit');
+    holder.release();
+    expect(new Set(answers.map(({ status }) => status))).toEqual(new Set(['rejected']));
+    expect(rows[0].n).toBeLessThanOrEqual(maxConnections);
+  }, 20_000);
 
   test('lead to PostgreSQL itself keeps statements prepared by name, and their plans', async () => {
     await ask();

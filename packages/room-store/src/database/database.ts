@@ -12,7 +12,8 @@ export interface DatabaseOptions {
 }
 
 /**
- * Longer than any statement of ours should take and below Kafka's session timeout; set per transaction, for poolers.
+ * Longer than any statement of ours should take and below Kafka's session timeout; set per transaction as well, for
+ * poolers.
  */
 export const statementTimeoutMs = 5_000;
 const connectTimeoutMs = 2_000;
@@ -62,13 +63,16 @@ const planOnce = [
 /**
  * What our statements and what is read of their answers rest on, where a server, a database or a role may have other
  * defaults: how times, arrays and definitions are written, and that a statement which waited for another goes on with
- * what that has changed, also where it is a transaction of its own.
+ * what that has changed, also where it is a transaction of its own. And the server gives up before we do: it does not
+ * see that nobody hears a statement any more which waits for a lock or for a standby, and those who come again with new
+ * connections would use up all that it has.
  */
 const asStatementsExpect = [
   'datestyle = iso',
   'array_nulls = on',
   'quote_all_identifiers = off',
   `default_transaction_isolation = 'read committed'`,
+  `statement_timeout = ${statementTimeoutMs}`,
 ]
   .map((setting) => `set ${setting};`)
   .join(' ');
