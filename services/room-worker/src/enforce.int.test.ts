@@ -1043,16 +1043,18 @@ describeWith(['postgres'], 'enforcing', () => {
     const demotion: RoomFact = ['member.updated', room, { userId: 'u-7', role: 'listener' }];
     test.each([
       ['a removal that was found due', 'facts', ['member.removed', room, { userId: 'u-7' }], ['bob']],
+      ['a removal that was told of', 'telling', ['member.removed', room, { userId: 'u-7' }], ['bob']],
       ['a demotion that was found due', 'facts', demotion, ['bob', 'u-7']],
       ['a demotion that was noted', 'note', demotion, ['bob', 'u-7']],
       ['the end of a room that was found due', 'facts', ['room.closed', room, {}], []],
-    ] as [string, 'facts' | 'note', RoomFact, string[]][])(
+      ['the end of a room that was told of', 'telling', ['room.closed', room, {}], []],
+    ] as [string, 'facts' | 'note' | 'telling', RoomFact, string[]][])(
       '%s too late is left to the next claim',
       async (_, slow, fact, rest) => {
         await aCall();
         let elapsedMs = 0;
         let isSlow = false;
-        const pass = (what: 'facts' | 'note'): void => {
+        const pass = (what: typeof slow): void => {
           if (isSlow && slow === what) elapsedMs += 10_001;
         };
         const acts = ['RemoveParticipant', 'UpdateParticipant', 'DeleteRoom'];
@@ -1067,8 +1069,13 @@ describeWith(['postgres'], 'enforcing', () => {
           pass('note');
           return isNoted;
         };
+        const sendData: RoomService['sendData'] = async (...given) => {
+          await livekit.service.sendData(...given);
+          pass('telling');
+        };
         const store = { ...parts.store, readFacts, noteAnnouncement };
-        start({ store, clock: { ...systemClock, elapsed: () => elapsedMs } });
+        const service = { ...livekit.service, sendData };
+        start({ store, service, clock: { ...systemClock, elapsed: () => elapsedMs } });
         await answered();
         isSlow = true;
         await parts.publish(fact);
@@ -1559,6 +1566,25 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(livekit.callsOf('MutePublishedTrack')).toEqual([]);
       await answered();
       expect(livekit.callsOf('MutePublishedTrack')).toHaveLength(1);
+    });
+
+    test('a kick that was told of by a worker which then stood still is left to the next claim: the person may be back', async () => {
+      await aCall();
+      let stoodStillMs = 0;
+      const sendData: RoomService['sendData'] = async (...given) => {
+        await livekit.service.sendData(...given);
+        if (stoodStillMs > 0) return;
+        stoodStillMs = 600_000;
+        livekit.put(room, { sid: 'PA_new', identity: 'u-7', attributes: { 'rt.user': 'u-7' }, permission: speaker });
+      };
+      const clock = { ...systemClock, elapsed: () => performance.now() + stoodStillMs };
+      start({ service: { ...livekit.service, sendData }, clock });
+      await answered();
+      await parts.publish(kick('PA_u-7'));
+      await until('the person was told', () => stoodStillMs > 0);
+      await answered();
+      expect(livekit.callsOf('RemoveParticipant')).toEqual([]);
+      expect(inside()).toEqual(['bob', 'u-7']);
     });
 
     test.each([503, 404])('a kick that LiveKit refused with %i is tried again within seconds', async (status) => {

@@ -138,6 +138,7 @@ const endRoom = async (
   const code = end === 'unknown_room' ? 'room_not_found' : 'room_closed';
   if (isRoomLive)
     await notify(dependencies, { roomId }, { type: 'removed', code, ...said(room?.closingReason ?? null) });
+  assertInTime(dependencies, mark);
   return (await livekit.deleteRoom(roomId)) ? settled('room_deleted', end) : settled('absent', end);
 };
 
@@ -214,12 +215,6 @@ const assertGone = async (
     throw new LivekitError('LiveKit does not find somebody whom it lists', { kind: 'unavailable' });
 };
 
-const remove = async (dependencies: EnforcementDependencies, whom: Present, { code, message }: Why): Promise<void> => {
-  await notify(dependencies, whom, { type: 'removed', code, ...said(message) });
-  const isRemoved = await dependencies.livekit.removeParticipant(whom.roomId, whom.identity);
-  if (!isRemoved) await assertGone(dependencies, whom);
-};
-
 /** No client does so by itself: it gets around what somebody may publish. */
 const disguise: Why = { code: 'kicked', message: 'a track is not of the kind that its source says' };
 
@@ -231,6 +226,19 @@ interface ClaimedMark extends Mark, Claim {}
 
 const assertInTime = ({ clock }: EnforcementDependencies, { beginUntilMs }: Claim): void => {
   if (clock.elapsed() > beginUntilMs) throw new Error('the answer was found too late to act on it');
+};
+
+const remove = async (
+  dependencies: EnforcementDependencies,
+  claim: Claim,
+  whom: Present,
+  { code, message }: Why,
+): Promise<void> => {
+  await notify(dependencies, whom, { type: 'removed', code, ...said(message) });
+  // A process that stood still meanwhile would remove whoever is here by then.
+  assertInTime(dependencies, claim);
+  const isRemoved = await dependencies.livekit.removeParticipant(whom.roomId, whom.identity);
+  if (!isRemoved) await assertGone(dependencies, whom);
 };
 
 /** Somebody whom LiveKit lists, and whose session that is. */
@@ -301,7 +309,7 @@ const enforce = async (
   assertInTime(dependencies, mark);
   if (verdict.kind === 'allow') {
     if (!present.tracks.some(isDisguised)) return agree(dependencies, mark, present, verdict);
-    await remove(dependencies, presentOf(mark, present), disguise);
+    await remove(dependencies, mark, presentOf(mark, present), disguise);
     return settled('removed', 'disguised_track');
   }
   const { reason } = verdict;
@@ -311,7 +319,7 @@ const enforce = async (
     return settled('asked_room', reason);
   }
   if (reason === 'unknown_room' && dependencies.unknownRooms === 'observe') return settled('observed', reason);
-  await remove(dependencies, presentOf(mark, present), verdict);
+  await remove(dependencies, mark, presentOf(mark, present), verdict);
   return settled('removed', reason);
 };
 
@@ -395,7 +403,7 @@ const carryOut = async (dependencies: EnforcementDependencies, edge: ClaimedEdge
   assertInTime(dependencies, edge);
   if (present?.sid !== edge.participantSid) return false;
   if (trackSid === null) {
-    await remove(dependencies, edge, { code: 'kicked', message: reason });
+    await remove(dependencies, edge, edge, { code: 'kicked', message: reason });
     observeRemoval(dependencies, edge);
     return true;
   }
