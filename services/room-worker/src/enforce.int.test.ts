@@ -41,7 +41,7 @@ describeWith(['postgres'], 'enforcing', () => {
   });
 
   const start = ({
-    gate = createLaneGate(parts.store, parts.log),
+    gate = createLaneGate(parts.store, parts.log) as LaneGate,
     unknownRooms = 'observe' as 'observe' | 'close',
     closingNoticeMs = 60_000,
     store = parts.store,

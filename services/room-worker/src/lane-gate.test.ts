@@ -1,7 +1,14 @@
 import { topics } from '@realtime-service/contracts';
 import { partitionOf } from '@realtime-service/event-log';
 import { describe, expect, it, vi } from 'vitest';
-import { createLaneGate, type LaneGate, LogUnavailableError, noteSeen, type Positions } from './lane-gate.ts';
+import {
+  createLaneGate,
+  type LaneGate,
+  type LaneGateOfConsumer,
+  LogUnavailableError,
+  noteSeen,
+  type Positions,
+} from './lane-gate.ts';
 
 const count = 2;
 const room = 'room-42';
@@ -15,9 +22,15 @@ const given = (
   at: { high: [number, number]; next: readonly number[]; tables?: string },
   {
     delay = async () => {},
+    elapsed = () => 0,
     arrival = async () => {},
     seen = new Map(),
-  }: { delay?: () => Promise<void>; arrival?: () => Promise<void>; seen?: Positions } = {},
+  }: {
+    delay?: () => Promise<void>;
+    elapsed?: () => number;
+    arrival?: () => Promise<void>;
+    seen?: Positions;
+  } = {},
 ) => {
   const store = {
     readPositions: async () => {
@@ -40,7 +53,7 @@ const given = (
     },
   };
   const log = { bounds: async () => at.high.map((high, partition) => ({ partition, low: 0n, high: BigInt(high) })) };
-  return createLaneGate(store, log, { clock: { now: () => 0, delay }, seen });
+  return createLaneGate(store, log, { clock: { now: () => 0, elapsed, delay }, seen });
 };
 
 /** A lane of 500 records a second that is applied `behindMs` later. */
@@ -62,7 +75,7 @@ const busy = (behindMs: number, lookMs = 2) => {
       return [{ partition: 0, low: 0n, high: offsetAt(nowMs) }];
     },
   };
-  const gate = createLaneGate(store, log, { clock: { now: () => nowMs, delay: pass } });
+  const gate = createLaneGate(store, log, { clock: { now: () => nowMs, elapsed: () => nowMs, delay: pass } });
   return { gate, nowMs: () => nowMs };
 };
 
@@ -102,6 +115,26 @@ describe('what is known', () => {
     at.high = lanes(9, 0);
     expect(await gate.hasReachedKnown([room])).toBe(true);
     expect(await gate.isCaughtUp([room])).toBe(false);
+  });
+
+  it.each([
+    ['partitions were taken over', 0, (gate: LaneGateOfConsumer) => gate.beginAnew()],
+    ['the database could not be looked at for some seconds', 6_000, () => {}],
+  ])('is the end of the log anew after %s: facts may have waited meanwhile', async (_, passesMs, happens) => {
+    let nowMs = 0;
+    const at = { high: lanes(5, 0), next: lanes(5, 0) };
+    const gate = given(at, { elapsed: () => nowMs });
+    expect(await gate.hasReachedKnown([room])).toBe(true);
+    at.high = lanes(900, 0);
+    happens(gate);
+    nowMs += passesMs;
+    for (const next of [5, 899]) {
+      at.next = lanes(next, 0);
+      expect(await gate.hasReachedKnown([room])).toBe(false);
+    }
+    at.high = lanes(950, 0);
+    at.next = lanes(900, 0);
+    expect(await gate.hasReachedKnown([room])).toBe(true);
   });
 
   it('is not reached by a database that was restored, until it has caught up again', async () => {

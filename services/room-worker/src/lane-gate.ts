@@ -9,6 +9,8 @@ const patienceMs = 500;
 const lookEveryMs = 50;
 /** A silent log must hold nobody's turn up for as long as its own client is patient. */
 const endsWithinMs = 2_000;
+/** Positions are looked at every two seconds: the database was away, or this process stood still. */
+const awayAfterMs = 5_000;
 
 /** The log did not say how far it goes, so nothing that rests on it can be decided. */
 export class LogUnavailableError extends Error {
@@ -32,8 +34,9 @@ export interface LaneGate {
   /**
    * The lanes of these keys have reached the log's end as it was when this process first looked at these tables (a
    * rebuild puts others in their place), or anew where the projection stood lower than it had been seen, by a restore
-   * or a reset under a running worker. To be asked every few seconds, also about no keys: a position that was never
-   * seen cannot be seen to have gone back.
+   * or a reset under a running worker, and where facts may have waited meanwhile: after some seconds in which it could
+   * not be looked at, or when partitions were taken over. To be asked every few seconds, also about no keys: a position
+   * that was never seen cannot be seen to have gone back.
    */
   readonly hasReachedKnown: (keys: readonly string[]) => Promise<boolean>;
   /**
@@ -45,6 +48,11 @@ export interface LaneGate {
    * where the log says nothing for 2 s.
    */
   readonly isCaughtUp: (keys: readonly string[]) => Promise<boolean>;
+}
+
+export interface LaneGateOfConsumer extends LaneGate {
+  /** As after a start: for whoever takes partitions over, of which nobody may have applied anything for a while. */
+  readonly beginAnew: () => void;
 }
 
 /** Whoever asks while an answer is on its way gets that one. */
@@ -70,7 +78,7 @@ const lanesBehind = (keys: readonly string[], next: Offsets, ends: Offsets): num
 
 interface LaneGateOptions {
   /** The system's unless said. */
-  readonly clock?: Pick<Clock, 'now' | 'delay'>;
+  readonly clock?: Pick<Clock, 'now' | 'elapsed' | 'delay'>;
   /** Where the projection was seen to stand: by the gate, and by whoever applies batches in this process. */
   readonly seen?: Positions;
 }
@@ -79,13 +87,14 @@ export const createLaneGate = (
   store: Pick<RoomStore, 'readPositions'>,
   log: Pick<EventLog, 'bounds'>,
   { clock = systemClock, seen = new Map() }: LaneGateOptions = {},
-): LaneGate => {
+): LaneGateOfConsumer => {
   /** Per partition, how far the log is known to go. */
   let known: Offsets | undefined;
   /** Lanes that were waited for in vain, and those of them that somebody waits for. */
   const stalled = new Set<number>();
   const waitedFor = new Set<number>();
   let serving: string | undefined;
+  let lookedAtMs = clock.elapsed();
 
   const readNext = async (): Promise<Offsets> => {
     // As it was before: answers overtake each other, and what is applied while they are on their way.
@@ -101,6 +110,9 @@ export const createLaneGate = (
       seen.clear();
       serving = positions[0]?.tables;
     }
+    const nowMs = clock.elapsed();
+    if (nowMs - lookedAtMs > awayAfterMs) known = undefined;
+    lookedAtMs = nowMs;
     noteSeen(seen, positions);
     return new Map(positions.map(({ partition, nextOffset }) => [partition, nextOffset]));
   };
@@ -121,6 +133,9 @@ export const createLaneGate = (
       const next = await readNext();
       known ??= await readEndsForAll();
       return lanesBehind(keys, next, known).length === 0;
+    },
+    beginAnew: () => {
+      known = undefined;
     },
     isCaughtUp: async (keys) => {
       const ends = await readEnds();

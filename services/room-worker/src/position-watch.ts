@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { consumedTopics, partitionName } from '@realtime-service/contracts';
-import type { ConsumeOptions, EventLog, LogConsumer } from '@realtime-service/event-log';
+import { consumedTopics, type LogPartition, partitionName } from '@realtime-service/contracts';
+import type { ConsumeOptions, EventLog, LogConsumer, LogStart } from '@realtime-service/event-log';
 import {
   activeProjection,
   countOpenDeadLetters,
@@ -11,8 +11,9 @@ import {
   readPositions,
 } from '@realtime-service/room-store';
 import type { Logger } from '@realtime-service/telemetry';
-import { type LaneGate, noteSeen, type Positions } from './lane-gate.ts';
+import { type LaneGate, type LaneGateOfConsumer, noteSeen, type Positions } from './lane-gate.ts';
 import type { WorkerMetrics } from './metrics.ts';
+import { startPositions } from './start-positions.ts';
 
 const lookEveryMs = 2_000;
 
@@ -41,6 +42,25 @@ export const notingPositions =
       for (const seen of [seenByWatch, seenByGate]) noteSeen(seen, [{ ...batch, nextOffset: outcome.nextOffset }]);
     return outcome;
   };
+
+/**
+ * Where the database's positions say that what is assigned begins; each is noted as seen. Whoever had it before may
+ * have been gone for a while.
+ */
+export const startsOf = async (
+  {
+    pool,
+    seen,
+    gate,
+  }: Pick<PositionWatchDependencies, 'pool' | 'seen'> & { readonly gate: Pick<LaneGateOfConsumer, 'beginAnew'> },
+  assigned: readonly LogPartition[],
+): Promise<LogStart[]> => {
+  gate.beginAnew();
+  const positions = await readPositions(pool, activeProjection);
+  noteSeen(seen, positions);
+  const names = new Set(assigned.map(partitionName));
+  return startPositions(positions.filter((each) => names.has(partitionName(each))));
+};
 
 /**
  * A restored database stands before where it stood. Where nothing new is written, no batch would tell the consumer.

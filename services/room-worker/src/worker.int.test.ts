@@ -1,7 +1,8 @@
 import { DisconnectReason } from '@livekit/rtc-node';
 import { consumedTopics, type Privilege } from '@realtime-service/contracts';
-import { until } from '@realtime-service/dev-stack';
-import { describeWith } from '@realtime-service/dev-stack/vitest';
+import { startFaultProxy, until } from '@realtime-service/dev-stack';
+import { describeWith, realParts } from '@realtime-service/dev-stack/vitest';
+import type { NewRecord } from '@realtime-service/event-log';
 import {
   isSamePermission,
   type ParticipantPermission,
@@ -13,15 +14,16 @@ import {
 import { activeProjection, readPositions } from '@realtime-service/room-store';
 import { RoomServiceClient } from 'livekit-server-sdk';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { type FakeLivekit, startFakeLivekit } from '../test/fake-livekit.ts';
-import { roomRecord, startProjection, type TestProjection } from '../test/projection.ts';
+import { type FakeLivekit, type FakeParticipant, startFakeLivekit } from '../test/fake-livekit.ts';
+import { type RoomFact, roomRecord, startProjection, type TestProjection } from '../test/projection.ts';
 import { type Client, connect, livekitKey, type RealWorker, startRealWorker, tokenFor } from '../test/real-worker.ts';
 import { partitionCount } from '../test/records.ts';
 import { systemClock } from './clock.ts';
 import { WorkerSettings } from './config.ts';
 import { startEnforcement } from './enforce.ts';
 import { createLaneGate, type Positions } from './lane-gate.ts';
-import { lookAtPositions, startPositionWatch } from './position-watch.ts';
+import { toLivekitRecord } from './livekit-record.ts';
+import { lookAtPositions, startPositionWatch, startsOf } from './position-watch.ts';
 import { startPositions } from './start-positions.ts';
 import { startWorker } from './worker.ts';
 
@@ -363,7 +365,25 @@ describeWith(['postgres', 'livekit'], 'the worker, with a real LiveKit', () => {
   });
 });
 
-describeWith(['postgres'], 'a database that is restored under running workers', () => {
+/** What LiveKit's webhook tells of somebody who has come. */
+const joined = (roomName: string, participant: FakeParticipant): NewRecord =>
+  toLivekitRecord(
+    {
+      id: participant.sid,
+      source: 'livekit',
+      type: 'livekit.participant_joined',
+      roomName,
+      timeMs: undefined,
+      traceparent: undefined,
+    },
+    {
+      event: 'participant_joined',
+      room: { sid: `RM_${roomName}`, name: roomName },
+      participant: { ...participant, joinedAtMs: '1001' },
+    },
+  );
+
+describeWith(['postgres'], 'a database that is restored under running workers, or was away', () => {
   const room = 'room-42';
   const restored = ['log_positions', 'applied_facts', 'members'];
   const speaker = toParticipantPermission(permissionsOf('speaker', null, []));
@@ -404,9 +424,9 @@ describeWith(['postgres'], 'a database that is restored under running workers', 
       restored.map((table) => `delete from ${table}; insert into ${table} table backup_of_${table};`).join(''),
     );
 
-  test('a worker that has applied what is lost throws nobody out', async () => {
+  const startAt = async (url: string): Promise<void> => {
     const settings = WorkerSettings.parse({
-      DATABASE_URL: parts.url,
+      DATABASE_URL: url,
       LIVEKIT_URL: livekit.url,
       LIVEKIT_KEYS: `${livekitKey.apiKey}: ${livekitKey.secret}`,
       WORKER_PORT: '0',
@@ -415,11 +435,52 @@ describeWith(['postgres'], 'a database that is restored under running workers', 
     });
     const worker = await startWorker(settings, parts.logger, new AbortController().signal);
     stops.push(worker.stop);
+  };
+
+  test('a worker that has applied what is lost throws nobody out', async () => {
+    await startAt(parts.url);
     await addAgainSinceBackup();
     await restore();
     await askAboutAnn();
     await answered();
     expect(isLet()).toBe(true);
+  });
+
+  test('nor does one that was away from the database: of the removals told meanwhile it carries out those that hold', async () => {
+    const proxy = await startFaultProxy(realParts(['postgres']).postgres.port);
+    stops.push(proxy.stop);
+    await startAt(Object.assign(new URL(parts.url), { port: String(proxy.port) }).href);
+    const people = ['ann', 'bob'];
+    const members = people.map((userId) => ({ userId, role: 'speaker' }));
+    await parts.tell(roomRecord(['room.created', room, { members }]));
+    for (const identity of people) {
+      const participant = { sid: `PA_${identity}`, identity, attributes: { 'rt.user': identity }, permission: speaker };
+      livekit.put(room, participant);
+      await parts.tell(joined(room, participant));
+    }
+    await answered();
+    await proxy.cut();
+    const cutAtMs = performance.now();
+    await parts.publish(...people.map((userId): RoomFact => ['member.removed', room, { userId }]));
+    const others = Array.from({ length: 500 }, (_, at): RoomFact => ['member.added', room, { userId: `u-${at}` }]);
+    for (let times = 0; times < 20; times += 1) await parts.publish(...others);
+    await parts.publish(['member.added', room, { userId: 'ann', role: 'speaker' }]);
+    await until('it was away for some seconds', () => performance.now() - cutAtMs > 6_000);
+    await proxy.heal();
+    await parts.caughtUp();
+    await until('bob is out', () => livekit.rooms.get(room)?.has('bob') === false);
+    await answered();
+    expect(livekit.callsOf('RemoveParticipant').map(({ body }) => body.identity)).toEqual(['bob']);
+  }, 40_000);
+
+  test('nor does one that takes partitions over: what waits in them comes first', async () => {
+    const { store, pool, log } = parts;
+    const gate = createLaneGate(store, log);
+    expect(await gate.hasReachedKnown([room])).toBe(true);
+    await parts.publish(['room.created', room]);
+    expect(await gate.hasReachedKnown([room])).toBe(true);
+    await startsOf({ pool, seen: new Map(), gate }, []);
+    expect(await gate.hasReachedKnown([room])).toBe(false);
   });
 
   test('is noticed while the log does not answer and the backlog cannot be read; no old number is shown then', async () => {

@@ -1,12 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { allTopics, consumedTopics, type LogPartition, partitionName } from '@realtime-service/contracts';
-import {
-  type EventLog,
-  type LogConsumer,
-  type LogStart,
-  openEventLog,
-  prepareEmbeddedLog,
-} from '@realtime-service/event-log';
+import { allTopics, consumedTopics } from '@realtime-service/contracts';
+import { type EventLog, type LogConsumer, openEventLog, prepareEmbeddedLog } from '@realtime-service/event-log';
 import { createRoomService } from '@realtime-service/livekit';
 import {
   activeProjection,
@@ -19,18 +13,16 @@ import {
   type Pool,
   preparePositions,
   purge,
-  readPositions,
 } from '@realtime-service/room-store';
 import { createOpsServer, type Logger } from '@realtime-service/telemetry';
 import { systemClock } from './clock.ts';
 import type { WorkerSettings } from './config.ts';
 import { startEnforcement } from './enforce.ts';
-import { createLaneGate, noteSeen, type Positions } from './lane-gate.ts';
+import { createLaneGate, type Positions } from './lane-gate.ts';
 import { createWorkerMetrics } from './metrics.ts';
-import { notingPositions, startPositionWatch } from './position-watch.ts';
+import { notingPositions, startPositionWatch, startsOf } from './position-watch.ts';
 import { createProjector } from './project.ts';
 import { startRelay } from './relay.ts';
-import { startPositions } from './start-positions.ts';
 import { startSweep } from './sweep.ts';
 import { createWebhookIntake } from './webhook-intake.ts';
 
@@ -106,14 +98,6 @@ const startPurging = ({ pool, logger }: Dependencies): { readonly stop: () => vo
   return { stop: () => clearInterval(timer) };
 };
 
-/** Where the database's positions say that what is assigned begins; each is noted as seen. */
-const startsOf = async (pool: Pool, assigned: readonly LogPartition[], seen: Positions): Promise<LogStart[]> => {
-  const positions = await readPositions(pool, activeProjection);
-  noteSeen(seen, positions);
-  const names = new Set(assigned.map(partitionName));
-  return startPositions(positions.filter((each) => names.has(partitionName(each))));
-};
-
 /**
  * Builds the room-worker and starts it in order: database, log, intake, projection, enforcement, sweep, relay. Waits
  * for the database and the log, until `ending` says otherwise; LiveKit may be away. Rejects where waiting does not
@@ -173,7 +157,7 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
     group: settings.consumerGroup,
     topics: consumedTopics,
     onBatch: notingPositions(project, seenByWatch, seenByGate),
-    startAt: (assigned) => startsOf(pool, assigned, seenByWatch),
+    startAt: (assigned) => startsOf({ pool, seen: seenByWatch, gate }, assigned),
   });
   const clock = systemClock;
   const { unknownRooms, closingNoticeMs } = settings;
