@@ -51,6 +51,34 @@ describeWith(['postgres'], 'the second set of tables', () => {
     await pool.end();
   });
 
+  test('is not put in place by a process that stands still before the last word: others wait for it for a second', async () => {
+    const { pool, url } = await startDatabase();
+    await prepareRebuild(pool);
+    const single = createPool({ url, maxConnections: 1, applicationName: 'x', onError: () => undefined });
+    const client = await single.connect();
+    const query = client.query.bind(client) as (text: string, values?: unknown[]) => Promise<unknown>;
+    const hasMoved = Promise.withResolvers<void>();
+    const standsStill = Promise.withResolvers<void>();
+    const queryOrStand = async (text: string, values?: unknown[]): Promise<unknown> => {
+      if (text === 'commit') {
+        hasMoved.resolve();
+        await standsStill.promise;
+      }
+      return query(text, values);
+    };
+    Object.assign(client, { query: queryOrStand });
+    client.release();
+    const options = { caughtUp: async () => true, flush: async () => {} };
+    const refused = swapRebuild(single, options).catch((refusal: unknown) => refusal);
+    await hasMoved.promise;
+    const askedAtMs = performance.now();
+    await pool.query('select from rooms');
+    expect(performance.now() - askedAtMs).toBeLessThan(2_000);
+    standsStill.resolve();
+    expect(await refused).toBeInstanceOf(Error);
+    await Promise.all([pool.end(), single.end()]);
+  });
+
   test('belongs to whom the tables belong to, whoever rebuilds: the services keep what they may', async () => {
     const { pool } = await startDatabase();
     const owner = `services_${randomUUID().replaceAll('-', '')}`;

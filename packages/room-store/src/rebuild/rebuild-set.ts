@@ -24,6 +24,8 @@ const servingTables = rebuiltTables.map((name) => `public.${name}`);
 
 /** The longest that a swap keeps the tables from being read before its commit, waiting for them and renaming them. */
 const heldTimeoutMs = 200;
+/** A process that stands still then has its swap undone before those who read give up. */
+const standingStillMs = 1_000;
 
 /** The set was made when the tables were others: it cannot take the place of the tables as they are now. */
 export class RebuildOutdatedError extends Error {
@@ -261,7 +263,9 @@ export const swapRebuild = async (pool: Pool, { caughtUp, flush }: SwapOptions):
     await client.query(`create schema ${retiredSchema}`);
     const { rowCount } = await client.query(markWhatIsLiveSql);
     await flush();
-    await client.query(`set local statement_timeout = ${heldTimeoutMs}`);
+    await client.query(
+      `set local statement_timeout = ${heldTimeoutMs}; set local idle_in_transaction_session_timeout = ${standingStillMs}`,
+    );
     lockedAtMs = performance.now();
     await client.query(moveTablesSql);
     return rowCount ?? 0;
