@@ -41,8 +41,8 @@ export interface Admission {
 /** Longer than the store and LiveKit may take together: what is later comes of a process that stood still. */
 const countsForMs = 5_000;
 
-/** @throws {ProblemError} 503 where a token would rest on what was decided before this process stood still */
-export const assertFresh = ({ askedAtMs }: Admission): void => {
+/** @throws {ProblemError} 503 where a token, or a fact, would rest on what was read before this process stood still */
+export const assertFresh = ({ askedAtMs }: Pick<Admission, 'askedAtMs'>): void => {
   if (performance.now() - askedAtMs > countsForMs)
     throw new ProblemError('store_unavailable', { reason: 'decision_too_old' });
 };

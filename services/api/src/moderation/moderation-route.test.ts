@@ -1,7 +1,7 @@
 import { decodeAtLeast, ModerationAccepted, Problem, topics } from '@realtime-service/contracts';
 import type { NewRecord } from '@realtime-service/event-log';
 import type { PresentPerson } from '@realtime-service/room-store';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { at, type Situation, startTestApi, type TestApi } from '../../test/test-api.ts';
 
 let api: TestApi;
@@ -288,6 +288,21 @@ describe('503: nothing is appended without a fresh decision, or reported without
     await refused(good[action], 503, 'store_unavailable');
     const response = await send(good[action]);
     expect(response.headers['retry-after']).toBe('1');
+  });
+});
+
+describe('503: this process stood still while the facts were on their way', () => {
+  test.each(actions)('%s', async (action) => {
+    given();
+    const answer = Promise.withResolvers<void>();
+    const { asked } = api.facts;
+    api.facts.answer = answer.promise;
+    const sent = refused(good[action], 503, 'store_unavailable');
+    await vi.waitFor(() => expect(api.facts.asked).toBeGreaterThan(asked));
+    const clock = vi.spyOn(performance, 'now').mockReturnValue(performance.now() + 5_001);
+    answer.resolve();
+    await sent.finally(() => clock.mockRestore());
+    expect(api.lines.join()).toContain('decision_too_old');
   });
 });
 

@@ -20,7 +20,7 @@ import { z } from 'zod';
 import type { Caller } from '../authenticate.ts';
 import { appendEvents, toRecord } from '../events/append-events.ts';
 import { assertCurrent } from '../freshness.ts';
-import { allowedBy, fromStore } from '../join/decide-join.ts';
+import { allowedBy, assertFresh, fromStore } from '../join/decide-join.ts';
 import { ProblemError, refuseOtherMethods } from '../problem.ts';
 import { readRequest } from '../read-request.ts';
 import { type RoomsDependencies, roomUrl } from '../rooms/rooms-route.ts';
@@ -134,12 +134,14 @@ const decideOnSession = async (
   { roomId, identity }: { readonly roomId: string; readonly identity: string },
 ): Promise<Decided> => {
   assertCurrent(dependencies.freshness, roomId, userId);
+  const askedAtMs = performance.now();
   const [{ facts, nowMs }, [session = null]] = await fromStore(
     Promise.all([
       dependencies.store.readFacts({ roomId, userId, loginId }),
       dependencies.readPresentPeople(roomId, { identity, limit: 1 }),
     ]),
   );
+  assertFresh({ askedAtMs });
   const moderation: Moderation = { byUserId: userId, loginEndsAtMs, target: session, concerns: 'session' };
   allowedBy(authoriseModeration(facts, moderation, nowMs), nowMs);
   if (session === null) throw new ProblemError('participant_not_found');
@@ -157,6 +159,7 @@ const decideOnRights = async (
 ): Promise<number> => {
   const { roomId } = target;
   assertCurrent(dependencies.freshness, roomId, userId);
+  const askedAtMs = performance.now();
   // Of one snapshot, or of two a moment apart: either may change as well before the fact is appended.
   const [{ facts, nowMs }, { facts: targetFacts }] = await fromStore(
     Promise.all([
@@ -164,6 +167,7 @@ const decideOnRights = async (
       dependencies.store.readFacts({ roomId, userId: target.userId, loginId: null }),
     ]),
   );
+  assertFresh({ askedAtMs });
   const { member } = targetFacts;
   const moderation: Moderation = {
     byUserId: userId,
