@@ -14,6 +14,7 @@ let k2: SigningKey;
 let server: KeyServer;
 let keys: KeySet;
 let nowMs: number;
+let lines: string[];
 
 const header = (kid: string) => ({ alg: 'RS256', kid });
 const seconds = (count: number): void => {
@@ -26,7 +27,8 @@ beforeAll(async () => {
 beforeEach(async () => {
   nowMs = Date.parse('2026-03-01T12:00:00Z');
   server = await startKeyServer(answerKeys(k1.jwk));
-  const logger = createLogger({ service: 'api', destination: { write: () => undefined } });
+  lines = [];
+  const logger = createLogger({ service: 'api', destination: { write: (line) => lines.push(line) } });
   keys = createKeySet({ url: server.url, logger, now: () => nowMs, fetchWithinMs: 300 });
 });
 afterEach(async () => {
@@ -212,6 +214,18 @@ describe('a provider in trouble', () => {
     server.answer = answerKeys(k1.jwk);
     seconds(30);
     expect(await isFound('k1')).toBe(true);
+  });
+
+  test('the log names the address that was asked', async () => {
+    server.answer = (response) => response.writeHead(404).end();
+    await keys.start();
+    expect(lines.map((line) => JSON.parse(line))).toEqual([
+      expect.objectContaining({
+        msg: 'identity keys could not be fetched',
+        url: server.url,
+        err: expect.objectContaining({ message: 'The key address answered 404' }),
+      }),
+    ]);
   });
 
   test('one that does not say what its keys are for has them sign', async () => {

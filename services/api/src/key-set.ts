@@ -110,7 +110,7 @@ export const createKeySet = ({
     try {
       keys = { resolve: await fetchKeys(url, fetchWithinMs), used: new Map(), fetchedAtMs: attemptedAtMs };
     } catch (error) {
-      logger.warn({ err: error, has_keys: current() !== undefined }, 'identity keys could not be fetched');
+      logger.warn({ url, err: error, has_keys: current() !== undefined }, 'identity keys could not be fetched');
     }
   };
 
