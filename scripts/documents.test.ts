@@ -1,8 +1,9 @@
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { trackedFiles } from './tracked-files.ts';
 
 let repository: string;
 beforeEach(() => {
@@ -78,4 +79,11 @@ describe('words', () => {
       expect(check('check-words.ts', { 'src/a.ts': line })).toEqual({ status: 0, faults: [] });
     },
   );
+});
+
+test('pnpm is called by the version that the project runs on: another one fetches that itself, not from every registry', () => {
+  const { packageManager } = JSON.parse(readFileSync('package.json', 'utf8'));
+  const called = trackedFiles('*.md').flatMap((path) => readFileSync(path, 'utf8').match(/\bpnpm@[\d.]*\d/g) ?? []);
+  expect(called.length).toBeGreaterThan(1);
+  expect(new Set(called)).toEqual(new Set([packageManager]));
 });
