@@ -25,6 +25,13 @@ test('the runbook names no metric that is not there', () => {
   expect(named.filter((name) => !known.has(name))).toEqual([]);
 });
 
+test('the runbook has a row for each failure of ours, at the desk and at the gate', () => {
+  const codes = [...page('reference/problems.md').matchAll(/^\| 5\d\d \| `(\w+)`/gm)].map(([, code = '']) => code);
+  expect(codes.length).toBeGreaterThan(2);
+  const rows = page('runbook.md').match(/^\| `realtime_requests_total\{operation=~"join\\\|gate".*$/gm) ?? [];
+  expect(codes.filter((code) => !rows.some((row) => row.split('}')[0]?.includes(code)))).toEqual([]);
+});
+
 test('the runbook asks for no value of a label that nothing counts', () => {
   const matchers = [...page('runbook.md').matchAll(/[{,](?!le=)\w+=~?"([^"]+)"/g)];
   const values = matchers.flatMap(([, value = '']) => value.split('\\|'));
