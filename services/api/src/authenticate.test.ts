@@ -352,6 +352,12 @@ describe('tokens with hundreds of roles', () => {
     expect(response.status).toBe(200);
   });
 
+  test('a token of 16,384 characters is looked at, as the settings say, and no longer one', async () => {
+    const statusOf = async (length: number) =>
+      (await joinOverHttp({ authorization: `Bearer ${'x'.repeat(length)}` })).status;
+    expect([await statusOf(16_384), await statusOf(16_385)]).toEqual([401, 431]);
+  });
+
   test.each([
     ['a token above 16 KiB', async () => ({ authorization: `Bearer ${await api.token(roles(700))}` })],
     ['headers above 32 KiB', async () => ({ cookie: `a=${'b'.repeat(33_000)}` })],

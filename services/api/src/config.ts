@@ -101,7 +101,7 @@ const OwnSettings = z
       ),
     MAX_EVENT_LOOP_DELAY_MS: number(10, 60_000, 250).describe('Above this mean delay requests are shed with 503'),
     MAX_HEADER_BYTES: number(17_408, 65_536, 32_768).describe(
-      'Most bytes of request headers; proxies in front must allow as much',
+      'Most bytes of request headers, of which an access token takes 16,384 at most; proxies in front must allow as much',
     ),
     PROJECTION_MAX_AGE_SECONDS: number(1, 3600, 10).describe(
       'Above this age of its partition a room admits nobody, and a person is admitted nowhere',
