@@ -7,9 +7,20 @@ import { expect, test } from 'vitest';
 import { setForDatabase, startDatabase } from '../../test/given.ts';
 import { createPool, isBusy, type Pool } from '../database/database.ts';
 import { claimMarks, markIdentities, settleMark } from '../marks.ts';
-import { dropRebuild, prepareRebuild, RebuildOutdatedError, rebuiltTables, swapRebuild } from './rebuild-set.ts';
+import {
+  dropRebuild,
+  prepareRebuild,
+  RebuildOutdatedError,
+  rebuiltTables,
+  type SwapOptions,
+  swapRebuild,
+} from './rebuild-set.ts';
 import { beginSnapshot } from './rebuild-verify.ts';
 import { resetTopic } from './reset-topic.ts';
+
+const atOnce: SwapOptions = { caughtUp: async () => true, flush: async () => {} };
+/** A busy machine may take some tries. */
+const swap = (pool: Pool, options = atOnce) => until('it is swapped', () => swapRebuild(pool, options));
 
 describeWith(['postgres'], 'the second set of tables', () => {
   test.each([
@@ -36,17 +47,10 @@ describeWith(['postgres'], 'the second set of tables', () => {
       `create function take_long() returns event_trigger language plpgsql as $$ begin perform pg_sleep(0.05); end $$;
         create event trigger slow on ddl_command_end when tag in ('ALTER TABLE') execute function take_long()`,
     );
-    const swap = () => swapRebuild(pool, { caughtUp: async () => true, flush: async () => {} });
-    expect(isBusy(await swap().catch((error: unknown) => error))).toBe(true);
+    expect(isBusy(await swapRebuild(pool, atOnce).catch((error: unknown) => error))).toBe(true);
     expect((await pool.query('select room_id from rooms')).rows).toEqual([{ room_id: 'stays' }]);
     await pool.query('drop event trigger slow');
-    // A busy machine may take some tries.
-    const trySwap = () =>
-      swap().catch((error: unknown) => {
-        if (!isBusy(error)) throw error;
-        return null;
-      });
-    expect(await until('it is swapped', trySwap)).toMatchObject({ marks: 0 });
+    expect(await swap(pool)).toMatchObject({ marks: 0 });
     expect((await pool.query('select room_id from rooms')).rows).toEqual([]);
     await pool.end();
   });
@@ -85,7 +89,7 @@ describeWith(['postgres'], 'the second set of tables', () => {
     await pool.query(`create role ${owner}`);
     for (const name of rebuiltTables) await pool.query(`alter table ${name} owner to ${owner}`);
     await prepareRebuild(pool);
-    await swapRebuild(pool, { caughtUp: async () => true, flush: async () => {} });
+    await swap(pool);
     const { rows } = await pool.query(
       'select distinct tableowner as owner from pg_tables where tablename = any($1::text[])',
       [rebuiltTables],
@@ -106,7 +110,7 @@ describeWith(['postgres'], 'the second set of tables', () => {
     const flush = async (): Promise<void> => {
       refusal = await addColumn().catch((error: unknown) => error);
     };
-    await swapRebuild(pool, { caughtUp: async () => true, flush });
+    await swap(pool, { ...atOnce, flush });
     expect(isBusy(refusal)).toBe(true);
     await addColumn();
     expect((await pool.query('select topic_of_the_day from rooms')).rows).toEqual([]);
@@ -121,27 +125,30 @@ describeWith(['postgres'], 'the second set of tables', () => {
       `insert into sessions (room_id, room_sid, participant_sid, identity, kind, is_hidden, is_live, joined_at, version, last_fact_at)
         values ('r', 'RM_1', 'PA_1', 'ann', 'STANDARD', false, true, now(), 1, now())`,
     );
-    await markIdentities(pool, 'r', ['ann'], { cause: 'test', causedAtMs: Date.now() });
-    const [mark] = await claimMarks(pool, 1, 60, 'oldest');
-    if (mark === undefined) throw new Error('there was none to claim');
     await prepareRebuild(pool);
     const permissions = { publishSources: [], subscribe: true, publishData: false, hidden: false, moderate: false };
     const rights = { eventId: 'rights', data: { participantSid: 'PA_1', identity: 'ann', permissions } };
     const waits = `select from pg_locks join pg_stat_activity using (pid) where not granted and datname = current_database()`;
     let settling: Promise<unknown> = Promise.resolve();
-    let hasGivenWay = false;
-    const swapped = await swapRebuild(pool, {
-      caughtUp: async () => true,
-      // The swap has asked about all who are inside, and holds these questions.
-      flush: async () => {
-        settling = settleMark(pool, mark, null, rights).catch((error: unknown) => {
-          hasGivenWay = true;
-          return error;
-        });
-        await until('it waits for its question', async () => hasGivenWay || (await pool.query(waits)).rowCount === 1);
-      },
-    });
-    expect(swapped).toMatchObject({ marks: 1 });
+    const trySwap = async () => {
+      await pool.query('truncate marks');
+      await markIdentities(pool, 'r', ['ann'], { cause: 'test', causedAtMs: Date.now() });
+      const [mark] = await claimMarks(pool, 1, 60, 'oldest');
+      if (mark === undefined) throw new Error('there was none to claim');
+      let hasGivenWay = false;
+      return swapRebuild(pool, {
+        ...atOnce,
+        // The swap has asked about all who are inside, and holds these questions.
+        flush: async () => {
+          settling = settleMark(pool, mark, null, rights).catch((error: unknown) => {
+            hasGivenWay = true;
+            return error;
+          });
+          await until('it waits for its question', async () => hasGivenWay || (await pool.query(waits)).rowCount === 1);
+        },
+      }).finally(() => settling);
+    };
+    expect(await until('it is swapped', trySwap)).toMatchObject({ marks: 1 });
     expect(isBusy(await settling)).toBe(true);
     await pool.end();
   });
@@ -153,13 +160,7 @@ describeWith(['postgres'], 'the second set of tables', () => {
         select 'r', 'RM_1', 'PA_' || at, 'p-' || at, 'STANDARD', false, true, now(), 1, now() from generate_series(1, 10000) as at`,
     );
     await prepareRebuild(pool);
-    const options = { caughtUp: async () => true, flush: async () => {} };
-    const swap = () =>
-      swapRebuild(pool, options).catch((error: unknown) => {
-        if (!isBusy(error)) throw error;
-        return null;
-      });
-    expect(await until('it is swapped', swap)).toMatchObject({ marks: 10_000 });
+    expect(await swap(pool)).toMatchObject({ marks: 10_000 });
     const { rows } = await pool.query('select identity from marks order by due_at desc limit 1');
     const last: string = rows[0].identity;
     await markIdentities(pool, 'r', [last], { cause: 'member.removed', causedAtMs: Date.now() });
