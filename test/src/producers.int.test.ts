@@ -245,7 +245,9 @@ describeWith(['postgres', 'kafka'], 'producers', () => {
       await run({ ...python, args: [file] }, { room, users: ['ann'] });
       await kafka.untilCaughtUp();
       expect(await kafka.memberOf(room, 'ann')).toMatchObject({ role: 'host', partition });
-      expect(await kafka.metric('realtime_records_misplaced_total')).toEqual([2]);
+      // Counted after the commit.
+      const misplaced = () => kafka.metric('realtime_records_misplaced_total');
+      await expect.poll(misplaced, { timeout: 10_000 }).toEqual([2]);
     });
   });
 });
