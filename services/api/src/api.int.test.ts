@@ -96,6 +96,7 @@ describeWith(['postgres'], 'the api on a real database', ({ postgres }) => {
     { sub = 'u-7', body, type = 'application/json', traceparent, base = api.url }: Call = {},
   ) => {
     const authorization = `Bearer ${await signToken(key, { sub, scope: 'realtime:publish' })}`;
+    const askedAtMs = performance.now();
     const response = await fetch(`${base}/api/realtime${path}`, {
       method: 'POST',
       headers: {
@@ -105,7 +106,8 @@ describeWith(['postgres'], 'the api on a real database', ({ postgres }) => {
       },
       ...(body !== undefined && { body: JSON.stringify(body) }),
     });
-    return { status: response.status, body: (await response.json()) as Record<string, unknown> };
+    const answered = (await response.json()) as Record<string, unknown>;
+    return { status: response.status, body: answered, tookMs: performance.now() - askedAtMs };
   };
   const join = (room: string, sub?: string, body?: object) =>
     request(`/rooms/${encodeURIComponent(room)}/join`, {
@@ -289,11 +291,12 @@ describeWith(['postgres'], 'the api on a real database', ({ postgres }) => {
       '%s: 503 within three seconds, alive all the time, back by itself',
       async (trouble) => {
         await proxy[trouble]();
-        const startedAtMs = performance.now();
-        const explaining = explain('steady');
+        const askedAtMs = performance.now();
+        const explaining = explain('steady').then((told) => ({ ...told, tookMs: performance.now() - askedAtMs }));
         const answers = await Promise.all(Array.from({ length: 50 }, () => join('steady')));
-        expect(await explaining).toMatchObject({ status: 503, code: 'store_unavailable' });
-        expect(performance.now() - startedAtMs).toBeLessThan(3_000);
+        const explained = await explaining;
+        expect(explained).toMatchObject({ status: 503, code: 'store_unavailable' });
+        expect(Math.max(explained.tookMs, ...answers.map(({ tookMs }) => tookMs))).toBeLessThan(3_000);
         expect(answers.map(({ status, body }) => `${status} ${body.code}`)).toEqual(
           Array(50).fill('503 store_unavailable'),
         );
