@@ -49,11 +49,12 @@ public class ForeignProducer {
     }
   }
 
-  /** A transaction that its producer, gone, never ends: the broker does, 9 s later. */
+  /** A transaction that its producer, gone, never ends: the broker does, 15 s later. Says when it had sent nothing yet. */
   private static void leftOpen() {
-    var producer = producer(Map.of("transactional.id", "left-open", "transaction.timeout.ms", 9_000));
+    var producer = producer(Map.of("transactional.id", "left-open", "transaction.timeout.ms", 15_000));
     producer.initTransactions();
     producer.beginTransaction();
+    System.out.println(System.currentTimeMillis());
     producer.send(record("never", new byte[] {0}));
     producer.flush();
     Runtime.getRuntime().halt(0);
