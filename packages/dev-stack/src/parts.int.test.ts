@@ -277,8 +277,9 @@ describeWith(['zipkin'], 'Zipkin', () => {
     const headers = { 'content-type': 'application/json' };
     const posted = await fetch(`${zipkin.url}/api/v2/spans`, { method: 'POST', headers, body: JSON.stringify([span]) });
     expect(posted.status).toBe(202);
-    const found = await fetch(`${zipkin.url}/api/v2/trace/${span.traceId}`);
-    expect(await found.json()).toMatchObject([span]);
+    // It answers before it has stored.
+    const find = async () => (await fetch(`${zipkin.url}/api/v2/trace/${span.traceId}`)).json();
+    await expect.poll(find, { timeout: 10_000 }).toMatchObject([span]);
   });
 
   test('starts again after a crash, without the spans', async () => {

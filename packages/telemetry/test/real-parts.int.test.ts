@@ -1,7 +1,7 @@
-import { createDatabase, startZipkin, type Zipkin } from '@realtime-service/dev-stack';
+import { createDatabase, startZipkin, until, type Zipkin } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { Kafka, logLevel } from 'kafkajs';
-import { afterAll, beforeAll, expect, it, vi } from 'vitest';
+import { afterAll, beforeAll, expect, it } from 'vitest';
 import { startCollector } from './collector.ts';
 import { startService } from './start-service.ts';
 
@@ -42,15 +42,17 @@ describeWith(['postgres', 'kafka'], 'a service with real parts', ({ postgres, ka
     );
     await service.stop();
 
-    const spans = await vi.waitFor(async () => {
+    const isQuery = ({ name }: ZipkinSpan) => name.startsWith('pg.query');
+    const isServer = ({ kind }: ZipkinSpan) => kind === 'SERVER';
+    // Stored a moment after it was taken, each batch by itself.
+    const spans = await until('all of them are in Zipkin', async () => {
       const stored = await readTraces(zipkin, traceIds);
-      expect(stored.filter((span) => span.name.startsWith('pg.query'))).toHaveLength(20);
-      return stored;
+      return [isQuery, isServer].every((isOfKind) => stored.filter(isOfKind).length >= 20) && stored;
     });
     for (const traceId of traceIds) {
       const trace = spans.filter((span) => span.traceId === traceId);
-      const servers = trace.filter((span) => span.kind === 'SERVER');
-      const queries = trace.filter((span) => span.name.startsWith('pg.query'));
+      const servers = trace.filter(isServer);
+      const queries = trace.filter(isQuery);
       // Zipkin writes names in lower case.
       const name = 'post /rooms/:roomid/join';
       expect(servers).toMatchObject([
