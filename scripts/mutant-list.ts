@@ -431,7 +431,7 @@ export const mutants: readonly Mutant[] = [
     edits: [
       {
         path: 'services/room-worker/src/enforce.ts',
-        from: 'clock.elapsed() > beginUntilMs',
+        from: 'clock.elapsed() > beginUntil.elapsedMs',
         to: 'clock.elapsed() < 0',
       },
     ],

@@ -1,6 +1,7 @@
 export { withDeadline } from './deadline.ts';
 export { createLogger, type Logger } from './logger.ts';
 export { createMetrics, type Metrics } from './metrics.ts';
+export { type Moment, msSince, thisMoment } from './moment.ts';
 export { createOpsServer } from './ops-server.ts';
 export { columns, readSettings, settingsHelp, settingsOf } from './read-settings.ts';
 export { measureRoutes, routeOf, traceRoutes } from './routes.ts';

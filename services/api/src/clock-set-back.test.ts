@@ -53,6 +53,27 @@ test('a partition grows old', async () => {
   expect(freshness.isCurrent('room-42', 'u-7')).toBe(false);
 });
 
+test('a partition that waits when a suspended machine goes on is too old until it is applied', async () => {
+  const partition = partitionOf('room-42', 1);
+  let high = 0n;
+  let nextOffset = 0n;
+  const freshness = createFreshness({
+    bounds: async (topic) => [{ partition, low: 0n, high: topic === topics.roomEvents ? high : 0n }],
+    readPositions: async () => [{ topic: topics.roomEvents, partition, nextOffset, tables: '' }],
+    maxAgeMs: 10_000,
+    logger,
+  });
+  await freshness.look();
+  high = 1n;
+  // The clock that nobody sets has stood still.
+  vi.setSystemTime(Date.now() + 3_600_000);
+  await freshness.look();
+  expect(freshness.isCurrent('room-42', 'u-7')).toBe(false);
+  nextOffset = 1n;
+  await freshness.look();
+  expect(freshness.isCurrent('room-42', 'u-7')).toBe(true);
+});
+
 test('keys are fetched again', async () => {
   const [k1, k2] = await Promise.all([createSigningKey('k1'), createSigningKey('k2')]);
   const server = await startKeyServer(answerKeys(k1.jwk));

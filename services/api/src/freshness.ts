@@ -62,8 +62,8 @@ export const createFreshness = ({
 }: FreshnessOptions): Freshness => {
   const progresses = new Map<string, PartitionProgress>();
   const partitionCounts = new Map<string, number>();
-  /** When a topic's end was read last. */
-  const lookedAtMs = new Map<string, number>();
+  /** When a topic's end was read last, by both clocks: one of them stands still while the machine is suspended. */
+  const lookedAt = new Map<string, { readonly nowMs: number; readonly wallMs: number }>();
   const stopping = new AbortController();
   let isLogKnown: boolean | undefined;
   let looking: Promise<unknown> | undefined;
@@ -100,8 +100,10 @@ export const createFreshness = ({
     const partitions = await bounds(topic);
     const nowMs = now();
     // After a start, or a time in which the log was away or this process stood still.
-    const isFirst = nowMs - (lookedAtMs.get(topic) ?? -Infinity) > maxAgeMs + lookEveryMs;
-    lookedAtMs.set(topic, nowMs);
+    const wallMs = Date.now();
+    const last = lookedAt.get(topic) ?? { nowMs: -Infinity, wallMs };
+    const isFirst = Math.max(nowMs - last.nowMs, wallMs - last.wallMs) > maxAgeMs + lookEveryMs;
+    lookedAt.set(topic, { nowMs, wallMs });
     partitionCounts.set(topic, partitions.length);
     for (const { partition, high } of partitions) {
       const progress = progressOf({ topic, partition });

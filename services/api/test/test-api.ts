@@ -229,10 +229,10 @@ export const startTestApi = async (
 };
 
 /** As if the process had been paused for as long as no answer of LiveKit takes, while a room is made. */
-export const standStill = ({ made }: TestApi): Disposable => {
-  const clock = vi.spyOn(performance, 'now');
+export const standStill = ({ made }: TestApi, by: { now(): number } = performance): Disposable => {
+  const clock = vi.spyOn(by, 'now');
   const making = vi.spyOn(made, 'push').mockImplementation(() => {
-    clock.mockReturnValue(performance.now() + 5_001);
+    clock.mockReturnValue(by.now() + 5_001);
     return 0;
   });
   return {

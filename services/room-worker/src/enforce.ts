@@ -219,13 +219,14 @@ const assertGone = async (
 const disguise: Why = { code: 'kicked', message: 'a track is not of the kind that its source says' };
 
 interface Claim {
-  /** By the clock of durations. */
-  readonly beginUntilMs: number;
+  /** By both clocks: that of durations stands still while the machine is suspended, the other one may be set back. */
+  readonly beginUntil: { readonly elapsedMs: number; readonly nowMs: number };
 }
 interface ClaimedMark extends Mark, Claim {}
 
-const assertInTime = ({ clock }: EnforcementDependencies, { beginUntilMs }: Claim): void => {
-  if (clock.elapsed() > beginUntilMs) throw new Error('the answer was found too late to act on it');
+const assertInTime = ({ clock }: EnforcementDependencies, { beginUntil }: Claim): void => {
+  if (clock.elapsed() > beginUntil.elapsedMs || clock.now() > beginUntil.nowMs)
+    throw new Error('the answer was found too late to act on it');
 };
 
 const remove = async (
@@ -484,19 +485,19 @@ export const startEnforcement = (dependencies: EnforcementDependencies): Enforce
 
   const claim = async (): Promise<void> => {
     await dropExpired(dependencies);
-    const beginUntilMs = clock.elapsed() + beginWithinMs;
+    const beginUntil = { elapsedMs: clock.elapsed() + beginWithinMs, nowMs: clock.now() + beginWithinMs };
     if (free('orders') > 0)
       for (const edge of await store.claimEdges(free('orders'), claimSeconds))
         start(
           'orders',
-          inTrace('enforce order', edge.trace, () => carryOutEdge(dependencies, { ...edge, beginUntilMs })),
+          inTrace('enforce order', edge.trace, () => carryOutEdge(dependencies, { ...edge, beginUntil })),
         );
     if (free('questions') > 0) {
       first = first === 'oldest' ? 'newest' : 'oldest';
       for (const mark of await store.claimMarks(free('questions'), claimSeconds, first))
         start(
           'questions',
-          inTrace('enforce mark', mark.trace, () => answerMark(dependencies, { ...mark, beginUntilMs })),
+          inTrace('enforce mark', mark.trace, () => answerMark(dependencies, { ...mark, beginUntil })),
         );
     }
   };

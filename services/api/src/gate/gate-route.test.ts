@@ -404,9 +404,12 @@ describe('503', () => {
     await expectRefusal(ask(inQuery(signed())), 503, reason);
   });
 
-  test('this process stood still while the room was made', async () => {
+  test.each([
+    ['this process stood still', performance],
+    ['this machine was suspended', Date],
+  ])('%s while the room was made', async (_, by) => {
     given();
-    using _pause = standStill(api);
+    using _pause = standStill(api, by);
     await expectRefusal(ask(inQuery(signed())), 503, 'decision_too_old');
   });
 

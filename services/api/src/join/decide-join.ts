@@ -9,6 +9,7 @@ import {
   type Verdict,
 } from '@realtime-service/room-model';
 import type { FactsAnswer, FactsQuery, SeatAnswer, SeatRequest } from '@realtime-service/room-store';
+import { type Moment, msSince, thisMoment } from '@realtime-service/telemetry';
 import type { Caller } from '../authenticate.ts';
 import { ProblemError } from '../problem.ts';
 import { type AskedJoin, faultsOfChoice } from './join-request.ts';
@@ -34,17 +35,16 @@ export interface Admission {
   readonly identity: string;
   readonly verdict: Allowed;
   readonly isRoomLive: boolean;
-  /** When the facts were asked for, milliseconds by a clock that nobody sets. */
-  readonly askedAtMs: number;
+  /** When the facts were asked for. */
+  readonly askedAt: Moment;
 }
 
 /** Longer than the store and LiveKit may take together: what is later comes of a process that stood still. */
 const countsForMs = 5_000;
 
 /** @throws {ProblemError} 503 where a token, or a fact, would rest on what was read before this process stood still */
-export const assertFresh = ({ askedAtMs }: Pick<Admission, 'askedAtMs'>): void => {
-  if (performance.now() - askedAtMs > countsForMs)
-    throw new ProblemError('store_unavailable', { reason: 'decision_too_old' });
+export const assertFresh = ({ askedAt }: Pick<Admission, 'askedAt'>): void => {
+  if (msSince(askedAt) > countsForMs) throw new ProblemError('store_unavailable', { reason: 'decision_too_old' });
 };
 
 const roomFullRetryAfterSeconds = 5;
@@ -79,7 +79,7 @@ export const decideEntry = async (
   check?: (admission: Admission) => void,
 ): Promise<Admission> => {
   const { roomId, userId, deviceId, takeOver, loginEndsAtMs } = entrant;
-  const askedAtMs = performance.now();
+  const askedAt = thisMoment();
   const first = await fromStore(store.readFacts(entrant));
   const { facts, isRoomLive } = first;
   const identity = identityOf(facts.room ?? unknownRoom(roomId), userId, deviceId);
@@ -88,18 +88,18 @@ export const decideEntry = async (
   const verdict = allowedBy(decide(first), first.nowMs);
   // Nobody is allowed into a room that is not there.
   const room = facts.room as RoomFacts;
-  const admission = { room, identity, verdict, isRoomLive, askedAtMs };
+  const admission = { room, identity, verdict, isRoomLive, askedAt };
   check?.(admission);
   if (!needsSeat(room)) return admission;
 
-  const askedAgainAtMs = performance.now();
+  const askedAgainAt = thisMoment();
   const seated = await fromStore(store.takeSeat({ ...entrant, identity }, decide));
   const { answer } = seated;
   const taken = {
     ...admission,
     room: answer.facts.room as RoomFacts,
     verdict: allowedBy(seated.verdict, answer.nowMs),
-    askedAtMs: askedAgainAtMs,
+    askedAt: askedAgainAt,
   };
   check?.(taken);
   return taken;

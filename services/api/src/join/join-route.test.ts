@@ -480,6 +480,11 @@ describe('503: no token without a fresh decision', () => {
       await expectTryAgain('store_unavailable');
     },
   );
+  test('this machine was suspended while the room was made: only the time of day shows it', async () => {
+    given({ isRoomLive: true });
+    using _pause = standStill(api, Date);
+    await expectTryAgain('store_unavailable');
+  });
 });
 
 test('reasons are counted, and no id is a label', async () => {

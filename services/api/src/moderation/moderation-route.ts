@@ -14,7 +14,7 @@ import {
 import type { EventLog } from '@realtime-service/event-log';
 import { authoriseModeration, type Moderation } from '@realtime-service/room-model';
 import type { PresentPerson } from '@realtime-service/room-store';
-import type { Logger } from '@realtime-service/telemetry';
+import { type Logger, thisMoment } from '@realtime-service/telemetry';
 import type { FastifyInstance, FastifyReply, onRequestHookHandler } from 'fastify';
 import { z } from 'zod';
 import type { Caller } from '../authenticate.ts';
@@ -134,14 +134,14 @@ const decideOnSession = async (
   { roomId, identity }: { readonly roomId: string; readonly identity: string },
 ): Promise<Decided> => {
   assertCurrent(dependencies.freshness, roomId, userId);
-  const askedAtMs = performance.now();
+  const askedAt = thisMoment();
   const [{ facts, nowMs }, [session = null]] = await fromStore(
     Promise.all([
       dependencies.store.readFacts({ roomId, userId, loginId }),
       dependencies.readPresentPeople(roomId, { identity, limit: 1 }),
     ]),
   );
-  assertFresh({ askedAtMs });
+  assertFresh({ askedAt });
   const moderation: Moderation = { byUserId: userId, loginEndsAtMs, target: session, concerns: 'session' };
   allowedBy(authoriseModeration(facts, moderation, nowMs), nowMs);
   if (session === null) throw new ProblemError('participant_not_found');
@@ -159,7 +159,7 @@ const decideOnRights = async (
 ): Promise<number> => {
   const { roomId } = target;
   assertCurrent(dependencies.freshness, roomId, userId);
-  const askedAtMs = performance.now();
+  const askedAt = thisMoment();
   // Of one snapshot, or of two a moment apart: either may change as well before the fact is appended.
   const [{ facts, nowMs }, { facts: targetFacts }] = await fromStore(
     Promise.all([
@@ -167,7 +167,7 @@ const decideOnRights = async (
       dependencies.store.readFacts({ roomId, userId: target.userId, loginId: null }),
     ]),
   );
-  assertFresh({ askedAtMs });
+  assertFresh({ askedAt });
   const { member } = targetFacts;
   const moderation: Moderation = {
     byUserId: userId,
