@@ -1,5 +1,6 @@
 export { withDeadline } from './deadline.ts';
 export { createLogger, type Logger } from './logger.ts';
+export { messageOf } from './message-of.ts';
 export { createMetrics, type Metrics } from './metrics.ts';
 export { type Moment, msSince, thisMoment } from './moment.ts';
 export { createOpsServer } from './ops-server.ts';

@@ -139,6 +139,14 @@ describe('createLogger', () => {
     ]);
   });
 
+  it('when no address of a name answers, then what each of them said is told', () => {
+    const { logger, lines } = given();
+    const errors = ['connect ECONNREFUSED 127.0.0.1:1', 'connect ECONNREFUSED ::1:1'].map((text) => new Error(text));
+    logger.warn({ err: new Error('LiveKit did not answer', { cause: new AggregateError(errors) }) }, 'sweep failed');
+    const message = 'connect ECONNREFUSED 127.0.0.1:1; connect ECONNREFUSED ::1:1';
+    expect(lines).toMatchObject([{ err: { cause: { type: 'AggregateError', message } } }]);
+  });
+
   it('when an error quotes a token, then message, stack and causes are scrubbed', () => {
     const { logger, lines } = given();
     logger.error({ err: new Error(`refused ${jwt}`, { cause: new TypeError(`because of ${jwt}`) }) }, 'removal failed');

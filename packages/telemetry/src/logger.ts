@@ -1,6 +1,7 @@
 import { trace } from '@opentelemetry/api';
 import { type DestinationStream, type Logger, destination as openDestination, pino } from 'pino';
 import { readTelemetryConfig } from './config.ts';
+import { messageOf } from './message-of.ts';
 import { pathOf } from './probes.ts';
 import { scrubLines } from './scrub.ts';
 
@@ -106,7 +107,7 @@ function serializeError(error: unknown, depth = 0): SerializedError {
   if (!(error instanceof Error)) return { type: typeof error, message: String(error) };
   return {
     type: error.name,
-    message: error.message,
+    message: messageOf(error),
     ...('code' in error && { code: error.code }),
     ...(error.stack !== undefined && { stack: error.stack }),
     ...(error.cause !== undefined && depth < 5 && { cause: serializeError(error.cause, depth + 1) }),

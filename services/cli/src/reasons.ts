@@ -1,4 +1,5 @@
 import { isSchemaMissing } from '@realtime-service/room-store';
+import { messageOf } from '@realtime-service/telemetry';
 
 const noLogHere = 'there is no log in this database; where it is kept in Kafka, KAFKA_BROKERS must say so';
 
@@ -6,6 +7,6 @@ const noLogHere = 'there is no log in this database; where it is kept in Kafka, 
 export const reasonsOf = (error: unknown): string => {
   const reasons = new Set<string>();
   for (let each: unknown = error; each instanceof Error; each = each.cause)
-    reasons.add(isSchemaMissing(each) ? noLogHere : each.message || each.name);
+    reasons.add(isSchemaMissing(each) ? noLogHere : messageOf(each) || each.name);
   return [...reasons].join(': ') || String(error);
 };

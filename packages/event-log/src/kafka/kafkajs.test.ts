@@ -1,8 +1,9 @@
+import { once } from 'node:events';
 import { createRequire } from 'node:module';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { UndecodableBatchError } from './codecs.ts';
 import { createKafkaLog } from './kafka-log.ts';
-import { kafkajs } from './kafkajs.ts';
+import { kafkajs, openSocket } from './kafkajs.ts';
 
 const require = createRequire(import.meta.url);
 
@@ -110,6 +111,13 @@ it.each([false, true])('a broker is found by an address of IPv6, with TLS: %s', 
   const log = createKafkaLog({ brokers: ['[::1]:1'], clientId: 'test', tls, writeLog: () => undefined });
   const error = await log.bounds('t').catch(({ cause }: Error) => cause);
   expect(error).toHaveProperty('message', expect.stringMatching(/connect \w+ ::1:1\b/));
+});
+
+it('of a broker with several addresses, what each of them said is told', async () => {
+  const socket = openSocket({ host: '127.0.0.1', port: 1, ssl: {}, onConnect: () => undefined });
+  const failed = once(socket, 'error');
+  socket.destroy(new AggregateError([new Error('refused'), new Error('unreachable')]));
+  expect(await failed).toMatchObject([{ message: 'refused; unreachable' }]);
 });
 
 it.each(['GZIP', 'Snappy', 'LZ4', 'ZSTD'] as const)(

@@ -136,8 +136,15 @@ export const withoutColons = (broker: string): string =>
   broker.replace(/^\[.+\]/, (address) => address.replaceAll(':', '-'));
 
 const openAsPublished: ISocketFactory = require('kafkajs/src/network/socketFactory.js')();
-export const openSocket: ISocketFactory = ({ host, ...rest }) =>
-  openAsPublished({ ...rest, host: host.startsWith('[') ? host.slice(1, -1).replaceAll('-', ':') : host });
+export const openSocket: ISocketFactory = ({ host, ...rest }) => {
+  const address = host.startsWith('[') ? host.slice(1, -1).replaceAll('-', ':') : host;
+  const socket = openAsPublished({ ...rest, host: address });
+  // An error about a name with several addresses says nothing by itself, and kafkajs passes on only what it says.
+  socket.prependListener('error', (error) => {
+    if (error instanceof AggregateError) error.message ||= error.errors.map((each: Error) => each.message).join('; ');
+  });
+  return socket;
+};
 
 const { CompressionCodecs, CompressionTypes } = kafkajs;
 CompressionCodecs[CompressionTypes.GZIP] = () => ({ decompress: decompressGzip });
