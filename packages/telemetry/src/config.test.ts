@@ -24,6 +24,7 @@ describe('readTelemetryConfig', () => {
     [{ OTEL_EXPORTER_OTLP_ENDPOINT: 'http://collector:4318' }, true],
     [{ OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: 'http://collector:4318/v1/traces' }, true],
     [{ OTEL_TRACES_EXPORTER: 'zipkin' }, true],
+    [{ OTEL_TRACES_EXPORTER: 'none\n' }, false],
     [{ OTEL_TRACES_EXPORTER: 'none', OTEL_EXPORTER_OTLP_ENDPOINT: 'http://collector:4318' }, false],
   ])('given %o, then exporting is %s', (env, isExporting) => {
     expect(readTelemetryConfig(env, script).isExporting).toBe(isExporting);
@@ -32,6 +33,7 @@ describe('readTelemetryConfig', () => {
   it.each([
     [{}, { isParentBased: true, root: 'always_on', ratio: 1 }],
     [{ OTEL_TRACES_SAMPLER: 'always_off' }, { isParentBased: false, root: 'always_off', ratio: 1 }],
+    [{ OTEL_TRACES_SAMPLER: 'always_off\n' }, { isParentBased: false, root: 'always_off', ratio: 1 }],
     [
       { OTEL_TRACES_SAMPLER: 'parentbased_traceidratio', OTEL_TRACES_SAMPLER_ARG: '0.1' },
       { isParentBased: true, root: 'traceidratio', ratio: 0.1 },

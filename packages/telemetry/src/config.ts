@@ -17,7 +17,9 @@ export type TelemetryConfig = {
   sampler: { isParentBased: boolean; root: 'always_on' | 'always_off' | 'traceidratio'; ratio: number };
 };
 
-export function readTelemetryConfig(env: Environment = process.env, script = process.argv[1]): TelemetryConfig {
+/** Blanks around a value are no part of it, as in our own settings. */
+export function readTelemetryConfig(given: Environment = process.env, script = process.argv[1]): TelemetryConfig {
+  const env = Object.fromEntries(Object.entries(given).map(([name, value]) => [name, value?.trim()]));
   const [, attribute] = /(?:^|,)\s*service\.name=([^,]+)/.exec(env['OTEL_RESOURCE_ATTRIBUTES'] ?? '') ?? [];
   return {
     serviceName: env['OTEL_SERVICE_NAME'] || attribute?.trim() || packageNameOf(script) || 'unknown_service',
