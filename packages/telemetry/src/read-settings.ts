@@ -76,11 +76,26 @@ export const columns = (rows: readonly (readonly [string, string])[]): string =>
 export const settingsHelp = (schema: Schema): string =>
   `Settings, from the environment:\n${columns(settingLines(schema))}`;
 
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/**
+ * Values that stand in quotes, as `docker run --env-file` hands them on: a guard that asks for `production` would see
+ * none.
+ */
+const quotedIn = (environment: Environment, schema: Schema): string[] =>
+  settingsOf(schema)
+    .map(({ name }) => name)
+    .filter((name) => /^(["']).*\1$/s.test(environment[name] ?? ''));
+
 /** All faults of an environment, one a line; values are not quoted, as they may be secrets. */
-const describeFaults = (error: z.ZodError): string =>
-  [...new Set(error.issues.map(({ path, message }) => `  ${path.join('.') || 'settings'}: ${plain(message)}`))].join(
-    '\n',
-  );
+const describeFaults = (error: z.ZodError | undefined, quoted: readonly string[]): string => {
+  const others = error?.issues.filter(({ path }) => !quoted.includes(path.join('.'))) ?? [];
+  const lines = [
+    ...quoted.map((name) => `  ${name}: must not stand in quotes`),
+    ...others.map(({ path, message }) => `  ${path.join('.') || 'settings'}: ${plain(message)}`),
+  ];
+  return [...new Set(lines)].join('\n');
+};
 
 const plain = (message: string): string => (message.endsWith('received undefined') ? 'must be set' : message);
 
@@ -97,9 +112,10 @@ export const readSettings = <T extends z.ZodType>(service: string, summary: stri
   const trimmed = Object.entries(process.env).map(([name, value]) => [name, value?.trim()]);
   const environment = Object.fromEntries(trimmed.filter(([, value]) => value !== ''));
   const settings = schema.safeParse(environment);
-  if (settings.success) return settings.data;
+  const quoted = quotedIn(environment, schema);
+  if (settings.success && quoted.length === 0) return settings.data;
   process.stderr.write(
-    `${service} cannot start, its settings are wrong:\n${describeFaults(settings.error)}\nSee --help for all settings.\n`,
+    `${service} cannot start, its settings are wrong:\n${describeFaults(settings.error, quoted)}\nSee --help for all settings.\n`,
   );
   process.exit(2);
 };

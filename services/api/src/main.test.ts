@@ -43,6 +43,13 @@ describe('the process', () => {
     expect(output.stderr).not.toContain('LOG_LEVEL');
   });
 
+  test('takes no value in quotes, which a guard would not know', async () => {
+    const { output, ended } = startProcess({ ...environment, NODE_ENV: '"production"', API_PORT: "'8080'" });
+    expect(await ended).toBe(2);
+    expect(output.stderr).toContain('\n  NODE_ENV: must not stand in quotes\n');
+    expect(output.stderr.match(/API_PORT.*/g)).toEqual(['API_PORT: must not stand in quotes']);
+  });
+
   test('listens with nothing that it depends on, and ends in order when told to', async () => {
     const { child, output, ended, listening } = startProcess(alone);
     const { url, ops } = await listening;
