@@ -87,6 +87,9 @@ const quotedIn = (environment: Environment, schema: Schema): string[] =>
     .map(({ name }) => name)
     .filter((name) => /^(["']).*\1$/s.test(environment[name] ?? ''));
 
+/** What Kubernetes tells all pods of a Service named `api` is in `API_PORT`, too. */
+const isServiceLink = (value: string | undefined): boolean => /^(?:tcp|udp|sctp):\/\//.test(value ?? '');
+
 /** All faults of an environment, one a line; values are not quoted, as they may be secrets. */
 const describeFaults = (error: z.ZodError | undefined, quoted: readonly string[]): string => {
   const others = error?.issues.filter(({ path }) => !quoted.includes(path.join('.'))) ?? [];
@@ -102,7 +105,7 @@ const plain = (message: string): string => (message.endsWith('received undefined
 /**
  * A service's settings from the environment. Ends the process: with the list of settings for `--help`, and with all
  * faults named at once where one is missing or wrong. Blanks around a value are no part of it: a secret from a file
- * brings the end of its line along. What is empty then counts as unset.
+ * brings the end of its line along. What is empty then counts as unset, as does a link to a Service.
  */
 export const readSettings = <T extends z.ZodType>(service: string, summary: string, schema: T): z.output<T> => {
   if (process.argv.includes('--help')) {
@@ -110,7 +113,7 @@ export const readSettings = <T extends z.ZodType>(service: string, summary: stri
     process.exit(0);
   }
   const trimmed = Object.entries(process.env).map(([name, value]) => [name, value?.trim()]);
-  const environment = Object.fromEntries(trimmed.filter(([, value]) => value !== ''));
+  const environment = Object.fromEntries(trimmed.filter(([, value]) => value !== '' && !isServiceLink(value)));
   const settings = schema.safeParse(environment);
   const quoted = quotedIn(environment, schema);
   if (settings.success && quoted.length === 0) return settings.data;

@@ -43,6 +43,14 @@ describe('the process', () => {
     expect(output.stderr).not.toContain('LOG_LEVEL');
   });
 
+  test('takes no notice of what Kubernetes says of a Service by the name of a setting', async () => {
+    const links = { API_PORT: 'tcp://10.96.0.5:8080', API_OPS_PORT: 'tcp://[fd00::5]:8081' };
+    const { output, ended } = startProcess({ ...environment, ...links, DATABASE_URL: 'tcp://10.96.0.5:8080' });
+    expect(await ended).toBe(2);
+    expect(output.stderr).toContain('\n  DATABASE_URL: must be set\n');
+    expect(output.stderr).not.toContain('PORT');
+  });
+
   test('takes no value in quotes, which a guard would not know', async () => {
     const { output, ended } = startProcess({ ...environment, NODE_ENV: '"production"', API_PORT: "'8080'" });
     expect(await ended).toBe(2);
