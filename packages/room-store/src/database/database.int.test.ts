@@ -262,6 +262,12 @@ describeWith(['postgres'], 'a migration', () => {
     },
   );
 
+  test('writes nothing where all are applied: an api may start while the database takes no writes, as when it is full', async () => {
+    await migrate(url);
+    await pool.query(setForDatabase('default_transaction_read_only', 'on'));
+    expect(await migrate(url)).toEqual([]);
+  });
+
   test('makes no table where another schema than public comes first', async () => {
     const empty = await createDatabase(realParts(['postgres']).postgres.url);
     const atIt = createPool({ url: empty, maxConnections: 1, applicationName: 'x', onError: () => undefined });

@@ -24,6 +24,17 @@ const assertFit = async (client: pg.Client): Promise<void> => {
   if (encoding !== 'UTF8') throw new Error(`the database must have the encoding UTF8, and has ${encoding}`);
 };
 
+/** Those of these files that are not applied yet, as far as can be said without a lock. */
+const missingOf = async (client: pg.Client, files: readonly string[]): Promise<readonly string[]> => {
+  const table = await client.query(
+    `select from pg_tables where schemaname = 'public' and tablename = 'schema_migrations'`,
+  );
+  if (table.rowCount === 0) return files;
+  const { rows } = await client.query<{ name: string }>('select name from schema_migrations');
+  const applied = new Set(rows.map(({ name }) => name));
+  return files.filter((file) => !applied.has(file));
+};
+
 /** One process at a time. Another one may migrate for long: it is asked for, not waited for within a statement. */
 const begin = async (client: pg.Client, signal: AbortSignal | undefined): Promise<void> => {
   const lock = `select pg_try_advisory_xact_lock(hashtextextended('realtime-service.migrate', 0)) as is_ours`;
@@ -40,7 +51,8 @@ const begin = async (client: pg.Client, signal: AbortSignal | undefined): Promis
  * Brings the schema up to date, each migration in a transaction of its own, under a lock that ends with it. Several
  * processes may start at once. Where somebody reads a table for long that a migration alters, such as a dump, it fails
  * ({@link isBusy}) and is to be tried again a little later. `directUrl` must lead past any pooler in transaction mode.
- * Aborted, it ends at once and rejects; what was under way is rolled back.
+ * Aborted, it ends at once and rejects; what was under way is rolled back. Where all are applied nothing is written,
+ * and nobody waited for: an api may start while the database takes no writes.
  */
 export const migrate = async (directUrl: string, signal?: AbortSignal): Promise<readonly string[]> => {
   const files = (await readdir(folder)).filter((name) => name.endsWith('.sql')).sort();
@@ -59,7 +71,7 @@ export const migrate = async (directUrl: string, signal?: AbortSignal): Promise<
   const applied: string[] = [];
   try {
     await assertFit(client);
-    for (const file of files) {
+    for (const file of await missingOf(client, files)) {
       signal?.throwIfAborted();
       await begin(client, signal);
       // A database or a role may have a limit for statements: an index that takes longer would never be built.
