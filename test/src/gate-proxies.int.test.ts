@@ -469,6 +469,24 @@ for (const { name, parts, start } of doors) {
       await expect.poll(() => ask('/rtc?access_token=a.b.c'), { timeout: 10_000 }).toMatchObject({ status: 200 });
     });
 
+    test.skipIf(name !== 'nginx')('nor for long after both of two apis were down', async () => {
+      const other = await startUpstream('api', () => 204);
+      const apis = [api, other];
+      const ports = apis.map((each) => (each.address() as AddressInfo).port);
+      // What the file says of its one server is said of the other.
+      const two = await start({ api: `${addressOf(api)}; server ${addressOf(other)}`, livekit: addressOf(livekit) });
+      const askTwo = () => fetch(`http://127.0.0.1:${two.port}/rtc?access_token=a.b.c`).then(({ status }) => status);
+      expect(await askTwo()).toBe(200);
+      for (const each of apis) each.closeAllConnections();
+      await Promise.all(apis.map((each) => once(each.close(), 'close')));
+      expect(await askTwo()).toBe(503);
+      await Promise.all(apis.map((each, at) => once(each.listen(ports[at], '127.0.0.1'), 'listening')));
+      await expect.poll(askTwo, { timeout: 4_000 }).toBe(200);
+      await two.stop();
+      other.closeAllConnections();
+      other.close();
+    });
+
     test('a client of a LiveKit that is down may try again', async () => {
       const { port } = livekit.address() as AddressInfo;
       livekit.closeAllConnections();
