@@ -49,7 +49,7 @@ public class ForeignProducer {
     }
   }
 
-  /** A transaction that its producer, gone, never ends: the broker does, 15 s later. Says when it had sent nothing yet. */
+  /** A transaction that its producer never ends: the broker does, 15 s later. Says when it had sent nothing yet. */
   private static void leftOpen() {
     var producer = producer(Map.of("transactional.id", "left-open", "transaction.timeout.ms", 15_000));
     producer.initTransactions();
