@@ -1,7 +1,10 @@
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { createDatabase, type FaultProxy, startFaultProxy, startPgbouncer, until } from '@realtime-service/dev-stack';
 import { describeWith, realParts } from '@realtime-service/dev-stack/vitest';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
@@ -451,6 +454,42 @@ describeWith(['postgres'], 'a connection that is kept for long', () => {
     then();
     await listener.stop();
   };
+});
+
+describeWith(['postgres'], 'a certificate that cannot be read any more', () => {
+  let url: string;
+  let certificate: string;
+
+  beforeEach(async () => {
+    certificate = join(await mkdtemp(join(tmpdir(), 'certificate-')), 'ca.pem');
+    await writeFile(certificate, '');
+    const direct = await createDatabase(realParts(['postgres']).postgres.url);
+    url = `${direct}?sslrootcert=${certificate}&sslmode=disable`;
+  });
+
+  test('is told to whoever waits for a connection, and to who comes later, until it is there', async () => {
+    const pool = createPool({ url, maxConnections: 1, applicationName: 'test', onError: () => undefined });
+    const client = await pool.connect();
+    const waiting = pool.query('select 1');
+    await rm(certificate);
+    client.release(true);
+    await expect(waiting).rejects.toMatchObject({ code: 'ENOENT' });
+    await expect(pool.query('select 1')).rejects.toMatchObject({ code: 'ENOENT' });
+    await writeFile(certificate, '');
+    expect((await pool.query('select 1')).rowCount).toBe(1);
+    await pool.end();
+  });
+
+  test('is told to whoever listens, until it is there', async () => {
+    await rm(certificate);
+    const connected = Promise.withResolvers<void>();
+    const failed = Promise.withResolvers<Error>();
+    const listener = listen(url, 'channel', connected.resolve, failed.resolve);
+    expect(await failed.promise).toMatchObject({ code: 'ENOENT' });
+    await writeFile(certificate, '');
+    await connected.promise;
+    listener.stop();
+  });
 });
 
 describeWith(['postgres'], 'data that PostgreSQL refuses', () => {

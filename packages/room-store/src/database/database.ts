@@ -34,6 +34,27 @@ interface Greeted {
   readonly processID: number;
 }
 
+/** A method of pg's pools that its types lack: opens a connection for somebody who waits for one. */
+interface Opening {
+  newClient(waiting: { readonly callback: (error: unknown) => void }): void;
+}
+
+/**
+ * pg reads the certificates that a URL names anew for each connection. One that cannot be read would end the process
+ * where a connection is opened for who has waited; so it is that one's failure.
+ */
+const failForWhoWaits = (pool: object): void => {
+  const opening = pool as Opening;
+  const { newClient } = opening;
+  opening.newClient = (waiting) => {
+    try {
+      newClient.call(pool, waiting);
+    } catch (error) {
+      waiting.callback(error);
+    }
+  };
+};
+
 /**
  * A pooler says another process than the one that works. Behind one in transaction mode the next transaction may be in
  * another session, where a statement's name means nothing.
@@ -96,6 +117,7 @@ export const createPool = (options: DatabaseOptions): Pool => {
       if (client.isDirect) await client.query(`${planOnce} ${asStatementsExpect}`);
     },
   });
+  failForWhoWaits(pool);
   pool.on('error', options.onError);
   // The pool listens while a connection is idle. One that dies in somebody's hands, or on the way there, would end the
   // process; whoever has it learns of it by the next query.

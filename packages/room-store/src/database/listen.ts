@@ -22,18 +22,20 @@ export const listen = (
   let isStopped = false;
 
   const connect = async (): Promise<void> => {
-    const connecting = new pg.Client({ connectionString: directUrl, connectionTimeoutMillis: 2_000, ...keptAlive });
-    client = connecting;
-    connecting.on('error', onError);
-    connecting.on('end', retry);
-    connecting.on('notification', onNotification);
+    let connecting: pg.Client | undefined;
     try {
+      // Reads the certificates that the URL names.
+      connecting = new pg.Client({ connectionString: directUrl, connectionTimeoutMillis: 2_000, ...keptAlive });
+      client = connecting;
+      connecting.on('error', onError);
+      connecting.on('end', retry);
+      connecting.on('notification', onNotification);
       await connecting.connect();
       await connecting.query(`listen ${channel}`);
       onNotification();
     } catch (error) {
       onError(error as Error);
-      await connecting.end().catch(onError);
+      await connecting?.end().catch(onError);
       retry();
     }
   };
