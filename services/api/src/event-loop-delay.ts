@@ -17,9 +17,12 @@ export const watchEventLoop = (): EventLoopWatch => {
   const histogram = monitorEventLoopDelay({ resolution: resolutionMs });
   histogram.enable();
   let delayMs = 0;
+  let lookedAtMs = performance.now();
   const timer = setInterval(() => {
+    const nowMs = performance.now();
     // Without a single sample it stood still.
-    delayMs = histogram.count === 0 ? Infinity : Math.max(0, histogram.mean / 1e6 - resolutionMs);
+    delayMs = histogram.count === 0 ? nowMs - lookedAtMs : Math.max(0, histogram.mean / 1e6 - resolutionMs);
+    lookedAtMs = nowMs;
     histogram.reset();
   }, lookEveryMs);
   timer.unref();
