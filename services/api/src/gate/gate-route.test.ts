@@ -362,23 +362,29 @@ describe('403', () => {
   );
 
   test.each([
-    ['names nobody', { attributes: undefined }],
-    ['names somebody whose identity this is not', { sub: 'u-8' }],
-    ['names no device, for a device’s identity', { sub: 'u-7:phone' }],
-    ['names another device', { sub: 'u-7:phone', attributes: { [attributes.user]: 'u-7', [attributes.device]: 'tv' } }],
-    ['names an empty user', { attributes: { [attributes.user]: '' }, kind: 'agent' }],
-    ['is of a kind that may not', { kind: 'sip', attributes: undefined }],
+    ['names nobody', 'rt.user', { attributes: undefined }],
+    ['names somebody whose identity this is not', 'sub', { sub: 'u-8' }],
+    ['names no device, for a device’s identity', 'sub', { sub: 'u-7:phone' }],
+    [
+      'names another device',
+      'sub',
+      { sub: 'u-7:phone', attributes: { [attributes.user]: 'u-7', [attributes.device]: 'tv' } },
+    ],
+    ['names an empty user', 'rt.user', { attributes: { [attributes.user]: '' }, kind: 'agent' }],
+    ['is of a kind that may not', 'rt.user', { kind: 'sip', attributes: undefined }],
     [
       'names a device that the desk never names',
+      'rt.device',
       { attributes: { [attributes.user]: 'u-7', [attributes.device]: 'a b' } },
     ],
     [
       'names a login that the desk never names',
+      'rt.login',
       { attributes: { [attributes.user]: 'u-7', [attributes.login]: 'x'.repeat(256) } },
     ],
-  ])('a token that %s', async (_name, claims) => {
+  ])('a token that %s', async (_name, unfit, claims) => {
     given();
-    await expectRefusal(ask(inQuery(signed({ claims }))), 403, 'nobody');
+    await expectRefusal(ask(inQuery(signed({ claims }))), 403, `nobody ${unfit}`);
   });
 
   test('a person’s token that claims to be an agent’s is a person’s', async () => {

@@ -2,6 +2,7 @@ import { DeviceId, LoginEnd, LoginId, UserId } from '@realtime-service/contracts
 import { attributes, isIdentityOf, loginEndOf } from '@realtime-service/room-model';
 import { z } from 'zod';
 import { ProblemError } from '../problem.ts';
+import { unfitOf } from '../unfit.ts';
 import type { LivekitClaims } from './verify-livekit-token.ts';
 
 /** Who stands at LiveKit's door, as a signed token says: a person whom the desk let in, or a machine. */
@@ -40,7 +41,8 @@ export const readVisitor = (token: string, claims: LivekitClaims, machineKinds: 
   const isMachine = claims.attributes[attributes.user] === undefined && machineKinds.includes(kind);
   if (isMachine) return { ...visitor, person: null };
   const person = Person.safeParse(claims.attributes);
-  if (!person.success) throw new ProblemError('forbidden', { reason: 'nobody', cause: person.error });
-  if (!isIdentityOf(claims.sub, person.data)) throw new ProblemError('forbidden', { reason: 'nobody' });
+  if (!person.success)
+    throw new ProblemError('forbidden', { reason: 'nobody', unfit: unfitOf(person.error), cause: person.error });
+  if (!isIdentityOf(claims.sub, person.data)) throw new ProblemError('forbidden', { reason: 'nobody', unfit: ['sub'] });
   return { ...visitor, person: person.data };
 };
