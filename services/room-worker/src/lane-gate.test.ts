@@ -23,11 +23,13 @@ const given = (
   {
     delay = async () => {},
     elapsed = () => 0,
+    now = () => 0,
     arrival = async () => {},
     seen = new Map(),
   }: {
     delay?: () => Promise<void>;
     elapsed?: () => number;
+    now?: () => number;
     arrival?: () => Promise<void>;
     seen?: Positions;
   } = {},
@@ -53,7 +55,7 @@ const given = (
     },
   };
   const log = { bounds: async () => at.high.map((high, partition) => ({ partition, low: 0n, high: BigInt(high) })) };
-  return createLaneGate(store, log, { clock: { now: () => 0, elapsed, delay }, seen });
+  return createLaneGate(store, log, { clock: { now, elapsed, delay }, seen });
 };
 
 /** A lane of 500 records a second that is applied `behindMs` later. */
@@ -117,17 +119,19 @@ describe('what is known', () => {
     expect(await gate.isCaughtUp([room])).toBe(false);
   });
 
-  it.each([
-    ['partitions were taken over', 0, (gate: LaneGateOfConsumer) => gate.beginAnew()],
-    ['the database could not be looked at for some seconds', 6_000, () => {}],
-  ])('is the end of the log anew after %s: facts may have waited meanwhile', async (_, passesMs, happens) => {
-    let nowMs = 0;
+  it.each<[string, readonly ('elapsed' | 'now')[], (gate: LaneGateOfConsumer) => void]>([
+    ['partitions were taken over', [], (gate: LaneGateOfConsumer) => gate.beginAnew()],
+    ['the database could not be looked at for some seconds', ['elapsed', 'now'], () => {}],
+    ['the clock was set back meanwhile', ['elapsed'], () => {}],
+    ['the machine was suspended, which the time of day alone shows', ['now'], () => {}],
+  ])('is the end of the log anew after %s: facts may have waited meanwhile', async (_, passing, happens) => {
+    const ms = { elapsed: 0, now: 0 };
     const at = { high: lanes(5, 0), next: lanes(5, 0) };
-    const gate = given(at, { elapsed: () => nowMs });
+    const gate = given(at, { elapsed: () => ms.elapsed, now: () => ms.now });
     expect(await gate.hasReachedKnown([room])).toBe(true);
     at.high = lanes(900, 0);
     happens(gate);
-    nowMs += passesMs;
+    for (const clock of passing) ms[clock] += 6_000;
     for (const next of [5, 899]) {
       at.next = lanes(next, 0);
       expect(await gate.hasReachedKnown([room])).toBe(false);

@@ -9,7 +9,7 @@ const patienceMs = 500;
 const lookEveryMs = 50;
 /** A silent log must hold nobody's turn up for as long as its own client is patient. */
 const endsWithinMs = 2_000;
-/** Positions are looked at every two seconds: the database was away, or this process stood still. */
+/** Positions are looked at every two seconds: the database was away, or this process or its machine stood still. */
 const awayAfterMs = 5_000;
 
 /** The log did not say how far it goes, so nothing that rests on it can be decided. */
@@ -94,7 +94,8 @@ export const createLaneGate = (
   const stalled = new Set<number>();
   const waitedFor = new Set<number>();
   let serving: string | undefined;
-  let lookedAtMs = clock.elapsed();
+  /** By both clocks: that of durations stands still while the machine is suspended. */
+  let lookedAt = { elapsedMs: clock.elapsed(), nowMs: clock.now() };
 
   const readNext = async (): Promise<Offsets> => {
     // As it was before: answers overtake each other, and what is applied while they are on their way.
@@ -110,9 +111,9 @@ export const createLaneGate = (
       seen.clear();
       serving = positions[0]?.tables;
     }
-    const nowMs = clock.elapsed();
-    if (nowMs - lookedAtMs > awayAfterMs) known = undefined;
-    lookedAtMs = nowMs;
+    const at = { elapsedMs: clock.elapsed(), nowMs: clock.now() };
+    if (Math.max(at.elapsedMs - lookedAt.elapsedMs, at.nowMs - lookedAt.nowMs) > awayAfterMs) known = undefined;
+    lookedAt = at;
     noteSeen(seen, positions);
     return new Map(positions.map(({ partition, nextOffset }) => [partition, nextOffset]));
   };
