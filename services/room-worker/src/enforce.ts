@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { isDisguised, type Notice } from '@realtime-service/contracts';
+import { LogUnavailableError } from '@realtime-service/event-log';
 import { type ListedParticipant, LivekitError, type RoomService } from '@realtime-service/livekit';
 import {
   type Allowed,
@@ -29,7 +30,7 @@ import type {
 } from '@realtime-service/room-store';
 import { type Logger, linkActiveSpan, withRemoteParent, withSpan } from '@realtime-service/telemetry';
 import type { Clock } from './clock.ts';
-import { type LaneGate, LogUnavailableError } from './lane-gate.ts';
+import type { LaneGate } from './lane-gate.ts';
 import type { WorkerMetrics } from './metrics.ts';
 import { notify } from './notify.ts';
 

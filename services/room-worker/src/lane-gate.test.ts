@@ -1,14 +1,7 @@
 import { topics } from '@realtime-service/contracts';
-import { partitionOf } from '@realtime-service/event-log';
+import { LogUnavailableError, partitionOf } from '@realtime-service/event-log';
 import { describe, expect, it, vi } from 'vitest';
-import {
-  createLaneGate,
-  type LaneGate,
-  type LaneGateOfConsumer,
-  LogUnavailableError,
-  noteSeen,
-  type Positions,
-} from './lane-gate.ts';
+import { createLaneGate, type LaneGate, type LaneGateOfConsumer, noteSeen, type Positions } from './lane-gate.ts';
 
 const count = 2;
 const room = 'room-42';

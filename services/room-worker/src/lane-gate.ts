@@ -1,5 +1,5 @@
 import { partitionName, topics } from '@realtime-service/contracts';
-import { type EventLog, partitionOf } from '@realtime-service/event-log';
+import { type EventLog, LogUnavailableError, partitionOf } from '@realtime-service/event-log';
 import type { PartitionPosition, RoomStore } from '@realtime-service/room-store';
 import { withDeadline } from '@realtime-service/telemetry';
 import { type Clock, systemClock } from './clock.ts';
@@ -11,11 +11,6 @@ const lookEveryMs = 50;
 const endsWithinMs = 2_000;
 /** Positions are looked at every two seconds: the database was away, or this process or its machine stood still. */
 const awayAfterMs = 5_000;
-
-/** The log did not say how far it goes, so nothing that rests on it can be decided. */
-export class LogUnavailableError extends Error {
-  override readonly name = 'LogUnavailableError';
-}
 
 /** Positions by {@link partitionName}. */
 export type Positions = Map<string, bigint>;
