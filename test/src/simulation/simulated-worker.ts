@@ -8,7 +8,6 @@ import {
   createLaneGate,
   createProjector,
   createWorkerMetrics,
-  type LaneGate,
   noteSeen,
   noticeRestore,
   notingPositions,
@@ -65,7 +64,7 @@ export class SimulatedWorker implements SimulatedProcess {
   #sweeps = 0;
   #lastSweep = beforeAnySweep;
   readonly #seenByWatch: Positions = new Map();
-  readonly #gate: LaneGate;
+  readonly #gate: ReturnType<typeof createLaneGate>;
   readonly #project: (batch: LogBatch) => Promise<BatchOutcome>;
   readonly #enforcement: ReturnType<typeof startEnforcement>;
 
@@ -122,7 +121,10 @@ export class SimulatedWorker implements SimulatedProcess {
   assign(isMine: (lane: Lane) => boolean): void {
     for (const lane of this.lanes) {
       const isAssigned = isMine(lane);
-      if (isAssigned && !lane.isAssigned) lane.position = null;
+      if (isAssigned && !lane.isAssigned) {
+        lane.position = null;
+        this.#gate.beginAnew();
+      }
       lane.isAssigned = isAssigned;
     }
   }
