@@ -18,12 +18,14 @@ const given = (
     elapsed = () => 0,
     now = () => 0,
     arrival = async () => {},
+    ends = async () => {},
     seen = new Map(),
   }: {
     delay?: () => Promise<void>;
     elapsed?: () => number;
     now?: () => number;
     arrival?: () => Promise<void>;
+    ends?: () => Promise<void>;
     seen?: Positions;
   } = {},
 ) => {
@@ -47,8 +49,13 @@ const given = (
       return [...positions, ...others];
     },
   };
-  const log = { bounds: async () => at.high.map((high, partition) => ({ partition, low: 0n, high: BigInt(high) })) };
-  return createLaneGate(store, log, { clock: { now, elapsed, delay }, seen });
+  const bounds = vi.fn(async () => {
+    const answer = at.high.map((high, partition) => ({ partition, low: 0n, high: BigInt(high) }));
+    await ends();
+    return answer;
+  });
+  const gate = createLaneGate(store, { bounds }, { clock: { now, elapsed, delay }, seen });
+  return { ...gate, asked: () => bounds.mock.calls.length };
 };
 
 /** A lane of 500 records a second that is applied `behindMs` later. */
@@ -112,19 +119,19 @@ describe('what is known', () => {
     expect(await gate.isCaughtUp([room])).toBe(false);
   });
 
-  it.each<[string, readonly ('elapsed' | 'now')[], (gate: LaneGateOfConsumer) => void]>([
-    ['partitions were taken over', [], (gate: LaneGateOfConsumer) => gate.beginAnew()],
-    ['the database could not be looked at for some seconds', ['elapsed', 'now'], () => {}],
-    ['the clock was set back meanwhile', ['elapsed'], () => {}],
-    ['the machine was suspended, which the time of day alone shows', ['now'], () => {}],
-  ])('is the end of the log anew after %s: facts may have waited meanwhile', async (_, passing, happens) => {
-    const ms = { elapsed: 0, now: 0 };
+  it.each([
+    ['partitions were taken over', {}, (gate: LaneGateOfConsumer) => gate.beginAnew()],
+    ['the database could not be looked at for some seconds', { elapsed: 6_000, now: 6_000 }, () => {}],
+    ['the machine was suspended', { now: 6_000 }, () => {}],
+    ['some seconds in which the clock was set back', { elapsed: 6_000, now: -60_000 }, () => {}],
+  ])('is the end of the log anew after %s: facts may have waited meanwhile', async (_, passed, happens) => {
+    const times = { elapsed: 0, now: 0 };
     const at = { high: lanes(5, 0), next: lanes(5, 0) };
-    const gate = given(at, { elapsed: () => ms.elapsed, now: () => ms.now });
+    const gate = given(at, { elapsed: () => times.elapsed, now: () => times.now });
     expect(await gate.hasReachedKnown([room])).toBe(true);
     at.high = lanes(900, 0);
     happens(gate);
-    for (const clock of passing) ms[clock] += 6_000;
+    Object.assign(times, passed);
     for (const next of [5, 899]) {
       at.next = lanes(next, 0);
       expect(await gate.hasReachedKnown([room])).toBe(false);
@@ -132,6 +139,22 @@ describe('what is known', () => {
     at.high = lanes(950, 0);
     at.next = lanes(900, 0);
     expect(await gate.hasReachedKnown([room])).toBe(true);
+  });
+
+  it.each([
+    ['it is about to act on absence', (gate: LaneGate) => gate.isCaughtUp([room])],
+    ['it looks for the first time', (gate: LaneGate) => gate.hasReachedKnown([room])],
+  ])('is no end of the log that was asked for before partitions were taken over, also where %s', async (_, ask) => {
+    const at = { high: lanes(5, 0), next: lanes(5, 0) };
+    const answer = Promise.withResolvers<void>();
+    const gate = given(at, { ends: () => answer.promise });
+    const before = ask(gate);
+    await vi.waitFor(() => expect(gate.asked()).toBe(1));
+    gate.beginAnew();
+    at.high = lanes(900, 0);
+    answer.resolve();
+    await before;
+    expect(await gate.hasReachedKnown([room])).toBe(false);
   });
 
   it('is not reached by a database that was restored, until it has caught up again', async () => {

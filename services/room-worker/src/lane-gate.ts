@@ -46,7 +46,10 @@ export interface LaneGate {
 }
 
 export interface LaneGateOfConsumer extends LaneGate {
-  /** As after a start: for whoever takes partitions over, of which nobody may have applied anything for a while. */
+  /**
+   * As after a start: when partitions are assigned, to this worker or to others, of which nobody may have applied
+   * anything for a while.
+   */
   readonly beginAnew: () => void;
 }
 
@@ -63,6 +66,12 @@ const oneForAll = <T>(read: () => Promise<T>): (() => Promise<T>) => {
 
 /** Of one topic, by partition. */
 type Offsets = ReadonlyMap<number, bigint>;
+
+/** How far the log is known to go. Forgotten as a whole: what is being asked then may have been answered before. */
+interface Knowledge {
+  ends: Offsets | undefined;
+  readonly ask: () => Promise<Offsets>;
+}
 
 const isBehind = (lane: number, next: Offsets, ends: Offsets): boolean =>
   (next.get(lane) ?? -1n) < (ends.get(lane) ?? 0n);
@@ -83,14 +92,13 @@ export const createLaneGate = (
   log: Pick<EventLog, 'bounds'>,
   { clock = systemClock, seen = new Map() }: LaneGateOptions = {},
 ): LaneGateOfConsumer => {
-  /** Per partition, how far the log is known to go. */
-  let known: Offsets | undefined;
   /** Lanes that were waited for in vain, and those of them that somebody waits for. */
   const stalled = new Set<number>();
   const waitedFor = new Set<number>();
   let serving: string | undefined;
   /** By both clocks: that of durations stands still while the machine is suspended. */
-  let lookedAt = { elapsedMs: clock.elapsed(), nowMs: clock.now() };
+  const timesNow = (): number[] => [clock.elapsed(), clock.now()];
+  let lookedAt = timesNow();
 
   const readNext = async (): Promise<Offsets> => {
     // As it was before: answers overtake each other, and what is applied while they are on their way.
@@ -102,13 +110,13 @@ export const createLaneGate = (
       (each) => each.tables !== serving || each.nextOffset < (before.get(partitionName(each)) ?? 0n),
     );
     if (isAnew) {
-      known = undefined;
+      forget();
       seen.clear();
       serving = positions[0]?.tables;
     }
-    const at = { elapsedMs: clock.elapsed(), nowMs: clock.now() };
-    if (Math.max(at.elapsedMs - lookedAt.elapsedMs, at.nowMs - lookedAt.nowMs) > awayAfterMs) known = undefined;
-    lookedAt = at;
+    const times = timesNow();
+    if (times.some((ms, at) => ms - (lookedAt[at] ?? 0) > awayAfterMs)) forget();
+    lookedAt = times;
     noteSeen(seen, positions);
     return new Map(positions.map(({ partition, nextOffset }) => [partition, nextOffset]));
   };
@@ -120,27 +128,31 @@ export const createLaneGate = (
     return new Map(bounds.map(({ partition, high }) => [partition, high]));
   };
 
-  /** For those who wait, and for those who begin with nothing known. */
+  const knowNothing = (): Knowledge => ({ ends: undefined, ask: oneForAll(readEnds) });
+  let known = knowNothing();
+  const forget = (): void => {
+    known = knowNothing();
+  };
+
   const readNextForAll = oneForAll(readNext);
-  const readEndsForAll = oneForAll(readEnds);
 
   return {
     hasReachedKnown: async (keys) => {
       const next = await readNext();
-      known ??= await readEndsForAll();
-      return lanesBehind(keys, next, known).length === 0;
+      const current = known;
+      current.ends ??= await current.ask();
+      return lanesBehind(keys, next, current.ends).length === 0;
     },
-    beginAnew: () => {
-      known = undefined;
-    },
+    beginAnew: forget,
     isCaughtUp: async (keys) => {
+      const current = known;
       const ends = await readEnds();
       const next = await readNext();
-      known ??= ends;
+      current.ends ??= ends;
       for (const lane of stalled) if (!isBehind(lane, next, ends)) stalled.delete(lane);
       const lanesLeft = (at: Offsets): number[] => [
         ...lanesBehind(keys, at, ends),
-        ...[...ends.keys()].filter((lane) => isBehind(lane, at, known ?? ends) && isBehind(lane, at, ends)),
+        ...[...ends.keys()].filter((lane) => isBehind(lane, at, known.ends ?? ends) && isBehind(lane, at, ends)),
       ];
       const lanes = lanesLeft(next);
       if (lanes.some((lane) => waitedFor.has(lane))) return false;
