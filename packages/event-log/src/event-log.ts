@@ -72,9 +72,10 @@ export interface ConsumeOptions {
   /** Never throws for a bad record; a throw is treated as `stop`. Called for one batch of a partition at a time. */
   readonly onBatch: (batch: LogBatch) => Promise<BatchOutcome>;
   /**
-   * Asked after each (re)assignment where to go on; a partition that is missing in the answer starts where the log
-   * believes that the group was (Kafka's committed offset, else the first record). Without it a group whose committed
-   * offset is ahead of the database would notice only with the next record. A throw is retried each second.
+   * Asked after each (re)assignment where to go on, also where nothing is assigned; a partition that is missing in the
+   * answer starts where the log believes that the group was (Kafka's committed offset, else the first record). Without
+   * it a group whose committed offset is ahead of the database would notice only with the next record. A throw is
+   * retried each second.
    */
   readonly startAt?: (assigned: readonly LogPartition[]) => Promise<readonly LogStart[]>;
   /** Partitions handled at once; fewer than there are lets a slow one delay others. Default 32. */

@@ -1,7 +1,7 @@
 import { type LogPartition, type LogPosition, partitionName } from '@realtime-service/contracts';
 import type { Consumer, EachBatchPayload } from 'kafkajs';
 import { beginningsOf } from '../beginnings.ts';
-import type { BatchOutcome, ConsumeOptions, LogBatch, PartitionBounds, WriteLog } from '../event-log.ts';
+import type { BatchOutcome, ConsumeOptions, LogBatch, LogStart, PartitionBounds, WriteLog } from '../event-log.ts';
 import { assertInside, LogUnavailableError, OffsetOutOfRangeError } from '../event-log.ts';
 import { toError } from '../to-error.ts';
 import { rest } from '../within.ts';
@@ -67,12 +67,18 @@ export function createAssignment(dependencies: AssignmentDependencies): Assignme
     return positioned;
   }
 
+  /** Who has none is asked as well, to hear of the assignment, and is ready whatever keeps `startAt` from answering. */
+  async function askStarts(): Promise<readonly LogStart[]> {
+    const asked = options.startAt?.(partitions);
+    if (partitions.length > 0) return (await asked) ?? [];
+    asked?.catch(() => undefined);
+    return [];
+  }
+
   async function seekBeginnings(): Promise<boolean> {
     while (isCurrent()) {
       try {
-        // Who has none is ready, whatever keeps `startAt` from answering.
-        const starts = partitions.length === 0 ? [] : await options.startAt?.(partitions);
-        const beginnings = await beginningsOf(starts ?? [], bounds);
+        const beginnings = await beginningsOf(await askStarts(), bounds);
         if (!isCurrent()) break;
         beginnings.forEach(seek);
         return true;

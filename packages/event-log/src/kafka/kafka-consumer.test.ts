@@ -112,6 +112,14 @@ describe('consumeKafka', () => {
 
   const startAt = async () => [{ topic: 't', partition: 0, offset: 0n }];
 
+  it('asks startAt also where nothing is assigned, which tells that others may have taken partitions over', async () => {
+    const startAtNone = vi.fn(() => Promise.reject(new Error('the database is away')));
+    const { running } = given({ startAt: startAtNone });
+    const member = await running(0);
+    member.join();
+    expect(startAtNone.mock.calls).toEqual([[[]]]);
+  });
+
   it('goes on with a partition that another assignment had left alone', async () => {
     const { assigned, handed, finish } = given({ startAt });
     const member = await assigned(0);
