@@ -12,7 +12,6 @@ import {
   PartitionCountChangedError,
   type Pool,
   preparePositions,
-  purge,
 } from '@realtime-service/room-store';
 import { createOpsServer, type Logger } from '@realtime-service/telemetry';
 import { systemClock } from './clock.ts';
@@ -22,6 +21,7 @@ import { createLaneGate, type Positions } from './lane-gate.ts';
 import { createWorkerMetrics } from './metrics.ts';
 import { notingPositions, startPositionWatch, startsOf } from './position-watch.ts';
 import { createProjector } from './project.ts';
+import { startPurging } from './purging.ts';
 import { startRelay } from './relay.ts';
 import { startSweep } from './sweep.ts';
 import { createWebhookIntake } from './webhook-intake.ts';
@@ -30,8 +30,6 @@ import { createWebhookIntake } from './webhook-intake.ts';
 const fewestConnections = 4;
 const livekitTimeoutMs = 2_000;
 const retryStartMs = 500;
-/** So often that a worker that is restarted every hour purges, too. */
-const purgeEveryMs = 600_000;
 
 export interface Worker {
   readonly opsUrl: string;
@@ -86,16 +84,6 @@ const prepare = async (
   await untilReady('database', logger, prepareDatabase, ending);
   await untilReady('log', logger, preparePartitions, ending);
   return partitionCounts;
-};
-
-const startPurging = ({ pool, logger }: Dependencies): { readonly stop: () => void } => {
-  const once = (): Promise<void> =>
-    purge(pool).then(
-      (purged) => logger.info({ ...purged }, 'purged'),
-      (error: unknown) => logger.warn({ err: error }, 'purge failed'),
-    );
-  const timer = setInterval(once, purgeEveryMs);
-  return { stop: () => clearInterval(timer) };
 };
 
 /**
@@ -178,7 +166,7 @@ export const startWorker = async (settings: WorkerSettings, logger: Logger, endi
     metrics,
     logger,
   });
-  const purging = startPurging({ pool, log, logger });
+  const purging = startPurging({ pool, logger });
   logger.info({ intake: intakeUrl, ops: opsUrl, log: settings.log.kind }, 'room-worker is up');
 
   return {
