@@ -431,8 +431,8 @@ export const mutants: readonly Mutant[] = [
     edits: [
       {
         path: 'services/room-worker/src/enforce.ts',
-        from: 'clock.elapsed() > beginUntil.elapsedMs',
-        to: 'clock.elapsed() < 0',
+        from: 'msSince(claimedAt, clock) > beginWithinMs',
+        to: 'msSince(claimedAt, clock) < 0',
       },
     ],
     caughtBy: {

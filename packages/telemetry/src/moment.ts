@@ -1,14 +1,22 @@
-/** A moment by both clocks: by one that nobody sets, and by the time of day. */
-export interface Moment {
-  readonly steadyMs: number;
-  readonly wallMs: number;
+/** Both clocks of a process, in milliseconds: one for durations, that nobody sets, and the time of day. */
+interface Clocks {
+  readonly elapsed: () => number;
+  readonly now: () => number;
 }
 
-export const thisMoment = (): Moment => ({ steadyMs: performance.now(), wallMs: Date.now() });
+const systemClocks: Clocks = { elapsed: () => performance.now(), now: () => Date.now() };
+
+/** A moment by both clocks. */
+export interface Moment {
+  readonly elapsedMs: number;
+  readonly nowMs: number;
+}
+
+export const thisMoment = ({ elapsed, now }: Clocks = systemClocks): Moment => ({ elapsedMs: elapsed(), nowMs: now() });
 
 /**
- * Milliseconds since then, by the clock that shows more of them: one stands still while the machine is
- * suspended, and the other one may be set back.
+ * Milliseconds since then, by the clock that shows more of them: that of durations stands still while the machine is
+ * suspended, and the time of day may be set back.
  */
-export const msSince = ({ steadyMs, wallMs }: Moment): number =>
-  Math.max(performance.now() - steadyMs, Date.now() - wallMs);
+export const msSince = ({ elapsedMs, nowMs }: Moment, { elapsed, now }: Clocks = systemClocks): number =>
+  Math.max(elapsed() - elapsedMs, now() - nowMs);

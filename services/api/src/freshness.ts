@@ -8,7 +8,7 @@ import {
 } from '@realtime-service/contracts';
 import { type EventLog, partitionOf } from '@realtime-service/event-log';
 import type { PartitionPosition } from '@realtime-service/room-store';
-import { type Logger, withDeadline } from '@realtime-service/telemetry';
+import { type Logger, type Moment, msSince, thisMoment, withDeadline } from '@realtime-service/telemetry';
 import { type PartitionFreshness, PartitionProgress } from './partition-progress.ts';
 import { ProblemError } from './problem.ts';
 
@@ -62,8 +62,9 @@ export const createFreshness = ({
 }: FreshnessOptions): Freshness => {
   const progresses = new Map<string, PartitionProgress>();
   const partitionCounts = new Map<string, number>();
-  /** When a topic's end was read last, by both clocks: one of them stands still while the machine is suspended. */
-  const lookedAt = new Map<string, { readonly nowMs: number; readonly wallMs: number }>();
+  const clocks = { elapsed: now, now: () => Date.now() };
+  /** When a topic's end was read last. */
+  const lookedAt = new Map<string, Moment>();
   const stopping = new AbortController();
   let isLogKnown: boolean | undefined;
   let looking: Promise<unknown> | undefined;
@@ -100,10 +101,9 @@ export const createFreshness = ({
     const partitions = await bounds(topic);
     const nowMs = now();
     // After a start, or a time in which the log was away or this process stood still.
-    const wallMs = Date.now();
-    const last = lookedAt.get(topic) ?? { nowMs: -Infinity, wallMs };
-    const isFirst = Math.max(nowMs - last.nowMs, wallMs - last.wallMs) > maxAgeMs + lookEveryMs;
-    lookedAt.set(topic, { nowMs, wallMs });
+    const last = lookedAt.get(topic);
+    const isFirst = last === undefined || msSince(last, clocks) > maxAgeMs + lookEveryMs;
+    lookedAt.set(topic, thisMoment(clocks));
     partitionCounts.set(topic, partitions.length);
     for (const { partition, high } of partitions) {
       const progress = progressOf({ topic, partition });

@@ -28,7 +28,15 @@ import type {
   RoomStore,
   SessionOwner,
 } from '@realtime-service/room-store';
-import { type Logger, linkActiveSpan, withRemoteParent, withSpan } from '@realtime-service/telemetry';
+import {
+  type Logger,
+  linkActiveSpan,
+  type Moment,
+  msSince,
+  thisMoment,
+  withRemoteParent,
+  withSpan,
+} from '@realtime-service/telemetry';
 import type { Clock } from './clock.ts';
 import type { LaneGate } from './lane-gate.ts';
 import type { WorkerMetrics } from './metrics.ts';
@@ -220,14 +228,12 @@ const assertGone = async (
 const disguise: Why = { code: 'kicked', message: 'a track is not of the kind that its source says' };
 
 interface Claim {
-  /** By both clocks: that of durations stands still while the machine is suspended, the other one may be set back. */
-  readonly beginUntil: { readonly elapsedMs: number; readonly nowMs: number };
+  readonly claimedAt: Moment;
 }
 interface ClaimedMark extends Mark, Claim {}
 
-const assertInTime = ({ clock }: EnforcementDependencies, { beginUntil }: Claim): void => {
-  if (clock.elapsed() > beginUntil.elapsedMs || clock.now() > beginUntil.nowMs)
-    throw new Error('the answer was found too late to act on it');
+const assertInTime = ({ clock }: EnforcementDependencies, { claimedAt }: Claim): void => {
+  if (msSince(claimedAt, clock) > beginWithinMs) throw new Error('the answer was found too late to act on it');
 };
 
 const remove = async (
@@ -486,19 +492,19 @@ export const startEnforcement = (dependencies: EnforcementDependencies): Enforce
 
   const claim = async (): Promise<void> => {
     await dropExpired(dependencies);
-    const beginUntil = { elapsedMs: clock.elapsed() + beginWithinMs, nowMs: clock.now() + beginWithinMs };
+    const claimedAt = thisMoment(clock);
     if (free('orders') > 0)
       for (const edge of await store.claimEdges(free('orders'), claimSeconds))
         start(
           'orders',
-          inTrace('enforce order', edge.trace, () => carryOutEdge(dependencies, { ...edge, beginUntil })),
+          inTrace('enforce order', edge.trace, () => carryOutEdge(dependencies, { ...edge, claimedAt })),
         );
     if (free('questions') > 0) {
       first = first === 'oldest' ? 'newest' : 'oldest';
       for (const mark of await store.claimMarks(free('questions'), claimSeconds, first))
         start(
           'questions',
-          inTrace('enforce mark', mark.trace, () => answerMark(dependencies, { ...mark, beginUntil })),
+          inTrace('enforce mark', mark.trace, () => answerMark(dependencies, { ...mark, claimedAt })),
         );
     }
   };

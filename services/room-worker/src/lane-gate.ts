@@ -1,7 +1,7 @@
 import { partitionName, topics } from '@realtime-service/contracts';
 import { type EventLog, LogUnavailableError, partitionOf } from '@realtime-service/event-log';
 import type { PartitionPosition, RoomStore } from '@realtime-service/room-store';
-import { withDeadline } from '@realtime-service/telemetry';
+import { msSince, thisMoment, withDeadline } from '@realtime-service/telemetry';
 import { type Clock, systemClock } from './clock.ts';
 
 /** How long the lanes may take to the end of the log, and how often they are looked at meanwhile. */
@@ -96,9 +96,7 @@ export const createLaneGate = (
   const stalled = new Set<number>();
   const waitedFor = new Set<number>();
   let serving: string | undefined;
-  /** By both clocks: that of durations stands still while the machine is suspended. */
-  const timesNow = (): number[] => [clock.elapsed(), clock.now()];
-  let lookedAt = timesNow();
+  let lookedAt = thisMoment(clock);
 
   const readNext = async (): Promise<Offsets> => {
     // As it was before: answers overtake each other, and what is applied while they are on their way.
@@ -114,9 +112,8 @@ export const createLaneGate = (
       seen.clear();
       serving = positions[0]?.tables;
     }
-    const times = timesNow();
-    if (times.some((ms, at) => ms - (lookedAt[at] ?? 0) > awayAfterMs)) forget();
-    lookedAt = times;
+    if (msSince(lookedAt, clock) > awayAfterMs) forget();
+    lookedAt = thisMoment(clock);
     noteSeen(seen, positions);
     return new Map(positions.map(({ partition, nextOffset }) => [partition, nextOffset]));
   };
