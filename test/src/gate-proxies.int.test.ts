@@ -510,7 +510,6 @@ for (const { name, parts, start } of doors) {
   });
 }
 
-/** Answers as told, says what it was asked, and echoes after an upgrade. */
 /** What comes back of what was said, whole: Caddy may pass the first byte on by itself. */
 function echoOf(socket: Socket, said: string): Promise<string> {
   const { promise, resolve } = Promise.withResolvers<string>();
@@ -524,6 +523,7 @@ function echoOf(socket: Socket, said: string): Promise<string> {
   return promise.finally(() => socket.off('data', hear));
 }
 
+/** Answers as told, says what it was asked, and echoes after an upgrade. */
 async function startUpstream(upstream: string, answer: (seen: Seen) => number | 'hang' | 'end'): Promise<Server> {
   const server = createServer({ maxHeaderSize: 32_768 }, (incoming, response) => {
     const answerTo = (body: string): void => {
