@@ -2,7 +2,7 @@ import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { authorise, identityOf } from '@realtime-service/room-model';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { countingPages, startDatabase } from '../test/given.ts';
+import { countingPages, fill, startDatabase } from '../test/given.ts';
 import type { FactsAnswer, Pool } from './index.ts';
 import { createSeatTaker, readSeats } from './leases.ts';
 
@@ -12,7 +12,9 @@ describeWith(['postgres'], 'seats in a room with a long history', () => {
   beforeAll(async () => {
     ({ pool } = await startDatabase());
     // Many came and went, one of them without end, who has a token again; and two left a minute ago, one by own will.
-    await pool.query(`
+    await fill(
+      pool,
+      `
       insert into sessions (room_id, room_sid, participant_sid, identity, user_id, kind, is_hidden, is_live, joined_at,
           version, end_reason, ended_at, last_fact_at)
         select 'r', 'RM_' || at % 3, 'PA_' || at, who, who, 'STANDARD', false, false, ended_at - interval '1 second',
@@ -24,7 +26,8 @@ describeWith(['postgres'], 'seats in a room with a long history', () => {
         select 'r', 'RM_0', 'PA_' || name, name, name, 'STANDARD', false, false, now() - interval '1 hour', 1, reason,
             now() - interval '1 minute', now()
           from (values ('ann', 'CONNECTION_ABORTED'), ('bob', 'CLIENT_INITIATED')) as who (name, reason);
-      insert into seat_leases (room_id, identity, user_id, expires_at) values ('r', 'u-0', 'u-0', now() + interval '1 minute')`);
+      insert into seat_leases (room_id, identity, user_id, expires_at) values ('r', 'u-0', 'u-0', now() + interval '1 minute')`,
+    );
   });
   afterAll(() => pool.end());
 
@@ -127,7 +130,8 @@ describeWith(['postgres'], 'many questions at once', () => {
 
   test('two hundred ask about a room of thousands in little more time than one', async () => {
     const { roomId, ask } = await openRoom(1, { mode: 'multi' });
-    await pool.query(
+    await fill(
+      pool,
       `insert into sessions (room_id, room_sid, participant_sid, identity, user_id, kind, is_hidden, is_live, joined_at, version, last_fact_at)
         select $1, 'RM', 'PA_u-' || at, 'u-' || at, 'u-' || at, 'STANDARD', false, true, now(), 0, now() from generate_series(1, 20000) as at`,
       [roomId],

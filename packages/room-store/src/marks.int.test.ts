@@ -1,7 +1,7 @@
 import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, beforeEach, expect, test, vi } from 'vitest';
-import { chunkOf, countingPages, isLockAwaited, joined, livekitRecord, startDatabase } from '../test/given.ts';
+import { chunkOf, countingPages, fill, isLockAwaited, joined, livekitRecord, startDatabase } from '../test/given.ts';
 import {
   type Announcement,
   applyChunk,
@@ -113,7 +113,8 @@ describeWith(['postgres'], 'marks', () => {
   });
 
   test('those that are kept for a later time are not read by whoever looks for due ones', async () => {
-    await pool.query(
+    await fill(
+      pool,
       `insert into marks (room_id, identity, cause, caused_at, due_at)
         select 'r', n, 'kept', now(), now() + interval '10 minutes' + random() * interval '30 minutes'
           from generate_series(1, 20000) as n`,

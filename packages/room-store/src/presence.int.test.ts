@@ -6,6 +6,7 @@ import {
   chunkOf,
   countingPages,
   created,
+  fill,
   joined,
   livekitRecord,
   removed,
@@ -86,8 +87,11 @@ describeWith(['postgres'], 'who is inside, as members see it', () => {
     'of all rooms that ever were live, those that are: %s',
     async (upkeep) => {
       await pool.query('truncate room_lives');
-      await pool.query(`insert into room_lives (room_id, room_sid, created_at, is_live)
-      select 'room ' || at, 'RM', now(), at > 29999 from generate_series(1, 30000) as at`);
+      await fill(
+        pool,
+        `insert into room_lives (room_id, room_sid, created_at, is_live)
+      select 'room ' || at, 'RM', now(), at > 29999 from generate_series(1, 30000) as at`,
+      );
       await pool.query(upkeep);
       const { result, pages } = await countingPages(pool, readLiveRoomIds);
       expect(result).toEqual(['room 30000']);

@@ -1,7 +1,7 @@
 import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { countingPages, isLockAwaited, startDatabase } from '../test/given.ts';
+import { countingPages, fill, isLockAwaited, startDatabase } from '../test/given.ts';
 import { activeProjection, inTransaction, type Pool, purge, purgeFacts } from './index.ts';
 
 describeWith(['postgres'], 'purging', () => {
@@ -52,7 +52,8 @@ describeWith(['postgres'], 'purging', () => {
       [activeProjection],
     );
     const addFacts = (name: string, from: string, count: number) =>
-      pool.query(
+      fill(
+        pool,
         `insert into applied_facts select case n % 2 when 0 then 't' else 'u' end, n / 2 % 12, convert_to($1 || n, 'UTF8'),
             $2::timestamptz + make_interval(secs => n * 86400.0 / $3) from generate_series(1, $3::int) as n`,
         [name, from, count],
@@ -79,7 +80,8 @@ describeWith(['postgres'], 'purging', () => {
       [activeProjection],
     );
     const backlog = 160_000;
-    await pool.query(
+    await fill(
+      pool,
       `insert into applied_facts select 't', n % 12, convert_to(n::text, 'UTF8'), '2019-12-01'::timestamptz + make_interval(secs => n)
         from generate_series(1, $1::int) as n`,
       [backlog],
@@ -99,7 +101,8 @@ describeWith(['postgres'], 'purging', () => {
   test('looks at sessions that are old enough, whatever the days hold, and takes any number of them', async () => {
     await pool.query('truncate applied_facts, log_positions, sessions');
     const addSessions = (name: string, days: number, count: number) =>
-      pool.query(
+      fill(
+        pool,
         `insert into sessions (room_id, room_sid, participant_sid, identity, kind, is_hidden, is_live, joined_at, version, ended_at, last_fact_at)
           select 'r-' || at % 100, 'RM', $1 || at, 'ann', 'STANDARD', false, false, now(), 1, now(), now() - make_interval(days => $2)
             from generate_series(1, $3::int) as at`,

@@ -1,6 +1,6 @@
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { added, chunkOf, countingPages, created, roomRecord, startDatabase } from '../test/given.ts';
+import { added, chunkOf, countingPages, created, fill, roomRecord, startDatabase } from '../test/given.ts';
 import { applyChunk, createPostgresStore, type Pool } from './index.ts';
 import { readFacts } from './read-facts.ts';
 
@@ -26,7 +26,8 @@ describeWith(['postgres'], 'the facts that a decision rests on', () => {
   });
 
   const addDoubts = async (from: number, to: number): Promise<void> => {
-    await pool.query(
+    await fill(
+      pool,
       `insert into suspects (scope, room_id, user_id, is_healed, event_id, topic, "partition", "offset", fact_at,
           cause_topic, cause_partition, cause_offset)
         select 'header', 'r', '', false, 'e', 't', 0, n, now(), 't', 0, n from generate_series($1::int, $2) as n`,

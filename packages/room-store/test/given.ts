@@ -18,6 +18,13 @@ export const startDatabase = async (): Promise<{ pool: Pool; url: string }> => {
   return { pool, url };
 };
 
+/** Writes what a long history has left, however long that takes: the pool's own statements have a limit. */
+export const fill = (pool: Pool, text: string, values: readonly unknown[] = []): Promise<pg.QueryResult> =>
+  inTransaction(pool, async (client) => {
+    await client.query('set local statement_timeout = 0');
+    return client.query(text, [...values]);
+  });
+
 /** Makes a setting the default of the database, for connections that are made from then on. */
 export const setForDatabase = (name: string, value: string): string =>
   `do $$ begin execute format($set$alter database %I set ${name} = ${value}$set$, current_database()); end $$`;

@@ -1,7 +1,7 @@
 import type { LivekitFact, RoomEvent } from '@realtime-service/contracts';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { added, countingPages, joined, livekitRecord, roomRecord, startDatabase } from '../../test/given.ts';
+import { added, countingPages, fill, joined, livekitRecord, roomRecord, startDatabase } from '../../test/given.ts';
 import { presenceContract } from '../../test/presence-contract.ts';
 import { lifeTable, load, sessionTable } from '../database/rows.ts';
 import { createPostgresStore, inTransaction, type Pool } from '../index.ts';
@@ -53,12 +53,15 @@ describeWith(['postgres'], 'presence in PostgreSQL', () => {
 
     beforeAll(async () => {
       // Three lives of a room, each with a third of the stays, somebody else who is inside, and as much in other rooms.
-      await pool.query(`truncate sessions; insert into sessions (room_id, room_sid, participant_sid, identity, kind, is_hidden, is_live,
+      await fill(
+        pool,
+        `truncate sessions; insert into sessions (room_id, room_sid, participant_sid, identity, kind, is_hidden, is_live,
           joined_at, version, end_reason, ended_at, last_fact_at)
         select room_id, 'RM_' || at % 3, 'PA_' || at, identity, 'STANDARD', false, at = 0,
             now() - interval '1 hour' + at * interval '10 milliseconds', 1, case when at > 0 then 'CLIENT_INITIATED' end, now(), now()
           from generate_series(0, 100000) as at, lateral (
-            select case when at <= 50000 then 'r' else 'r-' || at end as room_id, case at when 0 then 'ann' else 'mallory' end as identity) as stay`);
+            select case when at <= 50000 then 'r' else 'r-' || at end as room_id, case at when 0 then 'ann' else 'mallory' end as identity) as stay`,
+      );
       await pool.query(maintenance);
     });
 

@@ -4,7 +4,7 @@ import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import pg from 'pg';
 import { expect, test } from 'vitest';
-import { setForDatabase, startDatabase } from '../../test/given.ts';
+import { fill, setForDatabase, startDatabase } from '../../test/given.ts';
 import { createPool, isBusy, type Pool } from '../database/database.ts';
 import { claimMarks, markIdentities, settleMark } from '../marks.ts';
 import {
@@ -155,7 +155,8 @@ describeWith(['postgres'], 'the second set of tables', () => {
 
   test('has thousands who are inside looked at one after the other, and first whoever is removed meanwhile', async () => {
     const { pool } = await startDatabase();
-    await pool.query(
+    await fill(
+      pool,
       `insert into sessions (room_id, room_sid, participant_sid, identity, kind, is_hidden, is_live, joined_at, version, last_fact_at)
         select 'r', 'RM_1', 'PA_' || at, 'p-' || at, 'STANDARD', false, true, now(), 1, now() from generate_series(1, 10000) as at`,
     );
