@@ -38,7 +38,7 @@ export const recordingOf = (pool: Pool): { readonly pool: Pool; readonly chunks:
     let statements: Statement[] = [];
     const query = async (given: string | Statement, givenValues: readonly unknown[] = []) => {
       const { text, values: sent = [] } = typeof given === 'string' ? { text: given, values: givenValues } : given;
-      const values = sent.map((value) => (value instanceof ArrayParameter ? value.items : value));
+      const values = sent.map((value) => (value instanceof ArrayParameter ? asDriverTakes(value) : value));
       if (marksInsert.test(text)) {
         const result = await client.query<MarkRow>(`${text} returning ${returnedMark}`, [...values]);
         if (result.rows.length > 0) statements.push(markStatement(result.rows));
@@ -59,6 +59,10 @@ export const recordingOf = (pool: Pool): { readonly pool: Pool; readonly chunks:
     chunks,
   };
 };
+
+/** As a program would give them to the driver, which writes them as text. */
+const asDriverTakes = ({ items, type }: ArrayParameter): readonly unknown[] =>
+  type === 'bytea' ? items.map((item) => (typeof item === 'string' ? Buffer.from(item, 'hex') : item)) : items;
 
 const bound = <T extends object>(target: T, name: string | symbol): unknown => {
   const value: unknown = Reflect.get(target, name);

@@ -26,13 +26,17 @@ const toCamel = (key: string): string =>
 export const camelKeys = (value: unknown, depth = 4): unknown => {
   if (depth === 0 || value === null || typeof value !== 'object') return value;
   if (Array.isArray(value)) return value.map((inner) => camelKeys(inner, depth - 1));
-  const camel: Record<string, unknown> = { ...value };
+  // Most writers use our names already, and a copy of everything would be a good part of a record's cost.
+  let camel: Record<string, unknown> | undefined;
   for (const [key, inner] of Object.entries(value)) {
     const name = toCamel(key);
+    const read = key === 'attributes' ? inner : camelKeys(inner, depth - 1);
+    if (name === key && read === inner) continue;
+    camel ??= { ...value };
     if (name !== key) delete camel[key];
-    camel[name] = key === 'attributes' ? inner : camelKeys(inner, depth - 1);
+    camel[name] = read;
   }
-  return camel;
+  return camel ?? value;
 };
 
 const AttributeText = boundedText(65_536);

@@ -1,11 +1,11 @@
 export * from './apply/apply-chunk.ts';
 export * from './apply/chunk.ts';
 export * from './apply/repeats.ts';
+export { ArrayParameter } from './database/array-parameter.ts';
 export * from './database/database.ts';
 export * from './database/listen.ts';
 export * from './database/migrate.ts';
 export * from './database/settings.ts';
-export { ArrayParameter } from './database/statement.ts';
 export { settledFrom } from './dead-letters/dead-letters.ts';
 export * from './dead-letters/find-dead-letters.ts';
 export * from './dead-letters/relay-queue.ts';

@@ -3,7 +3,7 @@ import { loadTouched } from './apply/load-touched.ts';
 import type { Touched } from './apply/touched.ts';
 import { writeChunk } from './apply/write-chunk.ts';
 import { type Client, inTransaction, type Pool } from './database/database.ts';
-import { send, toBytea } from './database/statement.ts';
+import { send } from './database/statement.ts';
 import { readDeadLetters } from './dead-letters/dead-letters.ts';
 import { holdDuty, releaseDuty } from './duties.ts';
 import {
@@ -47,7 +47,7 @@ const knownFacts = async (
     client,
     `select encode(fact_key, 'hex') as fact_key, recorded_at from applied_facts
       where topic = $1 and "partition" = $2 and fact_key = any($3::bytea[])`,
-    [at.topic, at.partition, factKeys.map(toBytea)],
+    [at.topic, at.partition, factKeys],
   );
   return rows.map((row) => ({ factKey: row.fact_key, recordedAtMs: row.recorded_at.getTime() }));
 };

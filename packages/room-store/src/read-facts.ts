@@ -9,8 +9,8 @@ import {
 } from '@realtime-service/room-model';
 import pg from 'pg';
 import { type BatchOptions, createBatcher } from './batch.ts';
-import { assertPrimary, type Pool, preparedAs } from './database/database.ts';
-import { ArrayParameter } from './database/statement.ts';
+import { assertPrimary, type Pool } from './database/database.ts';
+import { toQuery } from './database/statement.ts';
 
 /** Whose facts, about which room. */
 export interface FactsQuery {
@@ -152,9 +152,7 @@ export const readFacts = async (
     queries.map(({ loginId }) => loginId),
   ];
   const { rows } = await database.query<FactsRow>({
-    ...preparedAs('facts', database),
-    text: factsSql,
-    values: columns.map((column) => new ArrayParameter(column)),
+    ...toQuery(factsSql, columns, database),
     types,
   });
   assertPrimary(rows[0]?.is_replica);

@@ -11,7 +11,7 @@ import {
   upsert,
   userTable,
 } from '../database/rows.ts';
-import { send, toBytea } from '../database/statement.ts';
+import { send } from '../database/statement.ts';
 import { settleDeadLetters } from '../dead-letters/dead-letters.ts';
 import { raisedAgainSql } from '../marks.ts';
 import type { ChunkRecord } from './chunk.ts';
@@ -31,12 +31,7 @@ const writeFacts = async (
     `insert into applied_facts (topic, "partition", fact_key, recorded_at)
       select $1, $2, fact_key, recorded_at from unnest($3::bytea[], $4::timestamptz[]) as fact (fact_key, recorded_at)
         ${unknown ? '' : 'on conflict (topic, "partition", fact_key) do update set recorded_at = excluded.recorded_at'}`,
-    [
-      topic,
-      partition,
-      [...facts.keys()].map(toBytea),
-      rows.map(({ recordedAtMs }) => new Date(recordedAtMs).toISOString()),
-    ],
+    [topic, partition, [...facts.keys()], rows.map(({ recordedAtMs }) => new Date(recordedAtMs))],
   );
 };
 

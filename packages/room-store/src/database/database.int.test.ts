@@ -23,7 +23,6 @@ import {
 } from './database.ts';
 import { listen } from './listen.ts';
 import { migrate } from './migrate.ts';
-import { ArrayParameter } from './statement.ts';
 
 const maxConnections = 5;
 
@@ -137,7 +136,7 @@ describeWith(['postgres'], 'C28: a pool whose connections', () => {
     const { rows } = await pool.query(
       `select timestamptz '2026-02-03T04:05:06.789Z' as at, ($1::text[])[1] is null as "isNull",
         quote_ident('id') as name, current_setting('transaction_isolation') as isolation`,
-      [new ArrayParameter([null])],
+      [[null]],
     );
     expect(rows).toEqual([
       { at: new Date('2026-02-03T04:05:06.789Z'), isNull: true, name: 'id', isolation: 'read committed' },

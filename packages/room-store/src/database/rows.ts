@@ -49,8 +49,8 @@ const table = <T>(description: TableDescription<T>): Table<T> => {
 };
 
 /** What no clock shows is kept at the edge of what can be written. */
-const iso = (ms: number | null): string | null =>
-  ms === null ? null : new Date(Math.min(Math.max(ms, firstInstantMs), lastInstantMs)).toISOString();
+const instant = (ms: number | null): Date | null =>
+  ms === null ? null : new Date(Math.min(Math.max(ms, firstInstantMs), lastInstantMs));
 const ms = (value: unknown): number => (value as Date).getTime();
 const msOrNull = (value: unknown): number | null => (value === null ? null : ms(value));
 const column = <T>(name: string, type: string, value: (row: T) => unknown): Column<T> => ({ name, type, value });
@@ -59,8 +59,8 @@ const originColumns: readonly Column<{ readonly origin: Origin | null }>[] = [
   column('event_id', 'text', ({ origin }) => origin?.eventId ?? null),
   column('topic', 'text', ({ origin }) => origin?.topic ?? null),
   column('"partition"', 'int', ({ origin }) => origin?.partition ?? null),
-  column('"offset"', 'bigint', ({ origin }) => origin?.offset.toString() ?? null),
-  column('fact_at', 'timestamptz', ({ origin }) => iso(origin?.timeMs ?? null)),
+  column('"offset"', 'bigint', ({ origin }) => origin?.offset ?? null),
+  column('fact_at', 'timestamptz', ({ origin }) => instant(origin?.timeMs ?? null)),
   column('sequence', 'numeric', ({ origin }) => origin?.sequence?.toString() ?? null),
 ];
 
@@ -122,8 +122,8 @@ export const roomTable = table<RoomHeader>({
     column('name', 'text', (row) => row.name),
     column('access', 'text', (row) => row.access),
     column('default_role', 'text', (row) => row.defaultRole),
-    column('opens_at', 'timestamptz', (row) => iso(row.opensAtMs)),
-    column('closes_at', 'timestamptz', (row) => iso(row.closesAtMs)),
+    column('opens_at', 'timestamptz', (row) => instant(row.opensAtMs)),
+    column('closes_at', 'timestamptz', (row) => instant(row.closesAtMs)),
     column('max_participants', 'int', (row) => row.maxParticipants),
     column('device_policy', 'jsonb', (row) => JSON.stringify(row.devicePolicy)),
     column('settings', 'jsonb', (row) => JSON.stringify(row.settings)),
@@ -184,7 +184,7 @@ export const banTable = table<Ban>({
     column('room_id', 'opaque_id', (row) => row.roomId),
     column('user_id', 'opaque_id', (row) => row.userId),
     column('privilege', 'text', (row) => row.privilege),
-    column('until', 'timestamptz', (row) => iso(row.untilMs)),
+    column('until', 'timestamptz', (row) => instant(row.untilMs)),
     column('is_lifted', 'boolean', (row) => row.isLifted),
     column('reason', 'text', (row) => row.reason),
     ...originColumns,
@@ -232,7 +232,7 @@ export const suspectTable = table<Suspect>({
   columns: [
     column('cause_topic', 'text', ({ cause }) => cause.topic),
     column('cause_partition', 'int', ({ cause }) => cause.partition),
-    column('cause_offset', 'bigint', ({ cause }) => cause.offset.toString()),
+    column('cause_offset', 'bigint', ({ cause }) => cause.offset),
     column('scope', 'text', (row) => row.scope),
     column('room_id', 'opaque_id', (row) => row.roomId),
     column('user_id', 'opaque_id', (row) => row.userId),
@@ -261,9 +261,9 @@ export const lifeTable = table<RoomLife>({
   columns: [
     column('room_id', 'opaque_id', (row) => row.roomId),
     column('room_sid', 'text', (row) => row.roomSid),
-    column('created_at', 'timestamptz', (row) => iso(row.createdAtMs)),
+    column('created_at', 'timestamptz', (row) => instant(row.createdAtMs)),
     column('is_live', 'boolean', (row) => row.isLive),
-    column('last_fact_at', 'timestamptz', (row) => iso(row.lastFactAtMs)),
+    column('last_fact_at', 'timestamptz', (row) => instant(row.lastFactAtMs)),
   ],
   read: (row) => ({
     roomId: row.room_id as string,
@@ -289,12 +289,12 @@ export const sessionTable = table<Session>({
     column('kind', 'text', (row) => row.kind),
     column('is_hidden', 'boolean', (row) => row.isHidden),
     column('is_live', 'boolean', (row) => row.isLive),
-    column('joined_at', 'timestamptz', (row) => iso(row.joinedAtMs)),
+    column('joined_at', 'timestamptz', (row) => instant(row.joinedAtMs)),
     column('version', 'bigint', (row) => row.version),
     column('end_reason', 'text', (row) => row.endReason),
-    column('ended_at', 'timestamptz', (row) => iso(row.endedAtMs)),
+    column('ended_at', 'timestamptz', (row) => instant(row.endedAtMs)),
     column('is_end_told', 'boolean', (row) => row.isEndTold),
-    column('last_fact_at', 'timestamptz', (row) => iso(row.lastFactAtMs)),
+    column('last_fact_at', 'timestamptz', (row) => instant(row.lastFactAtMs)),
   ],
   read: (row) => ({
     roomId: row.room_id as string,

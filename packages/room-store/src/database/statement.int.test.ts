@@ -1,8 +1,10 @@
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { startDatabase } from '../../test/given.ts';
-import { inTransaction, type Pool } from '../index.ts';
+import { inTransaction, isUnstorable, type Pool } from '../index.ts';
 import { send } from './statement.ts';
+
+const toDate = (text: string): Date => new Date(text);
 
 describeWith(['postgres'], 'statements', () => {
   let pool: Pool;
@@ -19,11 +21,17 @@ describeWith(['postgres'], 'statements', () => {
         'text',
         ['line\nbreak', 'tab\t', 'bell\u0007', 'delete\u007f', '\\n', '\\\\n', '\\u0041', 'é', '👩‍🚀', '\u2028'],
       ],
-      ['int', [1, -1, null, 0]],
+      ['text', ['x'.repeat(50_000), 'é'.repeat(50_000), '👩‍🚀'.repeat(20_000)]],
+      ['opaque_id', ['room', null, '', 'é', '👩‍🚀']],
+      ['int', [1, -1, null, 0, 2 ** 31 - 1, -(2 ** 31)]],
+      ['bigint', ['0', '-1', null, '9223372036854775807', '-9223372036854775808']],
+      ['numeric', ['9'.repeat(39), null, '0']],
       ['boolean', [true, false, null]],
-      ['jsonb', ['{"a": "b\\n\\"c\\""}', null, '[]']],
-      ['bytea', [Buffer.from([0, 255, 92, 34]), Buffer.alloc(0), null]],
-      ['timestamptz', [new Date(0), new Date('9999-12-31T23:59:59.999Z'), null]],
+      ['jsonb', ['{"a": "b\\n\\"c\\""}', null, '[]', '"é"']],
+      ['bytea', [Buffer.from([0, 255, 92, 34]), Buffer.alloc(0), null, Buffer.alloc(3_000_000, 1)]],
+      ['timestamptz', [new Date(0), null, ...['0001-01-01T00:00:00.000Z', '1999-12-31T23:59:59.999Z'].map(toDate)]],
+      ['timestamptz', ['2026-02-03T04:05:06.789Z', '9999-12-31T23:59:59.999Z'].map(toDate)],
+      ['text', [null, null]],
       ['text', []],
     ])('%s[] %j', async (type, items) => {
       const { rows } = await inTransaction(pool, (client) =>
@@ -36,6 +44,29 @@ describeWith(['postgres'], 'statements', () => {
       const wanted = type === 'jsonb' ? items.map((item) => (item === null ? null : JSON.parse(String(item)))) : items;
       expect(rows.map(({ value }) => value)).toEqual(wanted);
     });
+  });
+
+  test('columns of bytes and of numbers of 64 bits may be given in other ways, too', async () => {
+    const { rows } = await inTransaction(pool, (client) =>
+      send(client, 'select * from unnest($1::bytea[], $2::bigint[]) as c (bytes, number)', [
+        ['00ff5c22', ''],
+        [2n ** 63n - 1n, -1],
+      ]),
+    );
+    expect(rows).toEqual([
+      { bytes: Buffer.from([0, 255, 92, 34]), number: '9223372036854775807' },
+      { bytes: Buffer.alloc(0), number: '-1' },
+    ]);
+  });
+
+  test.each([
+    ['text', 'a\0b'],
+    ['jsonb', '"\\u0000"'],
+    ['jsonb', '{'],
+  ])('a column of %s with %j is refused as what can never be stored', async (type, item) => {
+    const sent = inTransaction(pool, (client) => send(client, `select $1::${type}[]`, [[item]]));
+    expect(isUnstorable(await sent.catch((error: unknown) => error))).toBe(true);
+    await expect(sent).rejects.toThrow();
   });
 
   test('are kept prepared', async () => {
