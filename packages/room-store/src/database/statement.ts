@@ -2,7 +2,7 @@ import type pg from 'pg';
 import { ArrayParameter } from './array-parameter.ts';
 import { type Client, preparedAs, statementTimeoutMs } from './database.ts';
 
-/** A statement's text as it is sent, its name where it is kept, and the types of those of its values that are columns. */
+/** A statement's text as it is sent, its name where it is kept, and what those of its values are that are columns. */
 interface Statement {
   readonly name: string;
   readonly text: string;
