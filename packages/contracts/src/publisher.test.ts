@@ -130,6 +130,25 @@ describe('order and positions', () => {
     ]);
   });
 
+  it('several requests, where those of a room are more than a broker takes at once; a record that is larger goes alone', async () => {
+    const producer = recorder();
+    const members = Array.from({ length: 3_000 }, (_, n) => ({ userId: `u-${n}`, role: 'host' as const }));
+    const displayName = '\u{1f3a5}'.repeat(128);
+    const added = members.map(
+      (data): OutgoingRoomEvent => ({ type: 'member.added', subject: 'a1', data: { ...data, displayName } }),
+    );
+    const whole = members.map((data) => ({ ...data, displayName }));
+    const created: OutgoingRoomEvent = { type: 'room.created', subject: 'a1', data: { members: whole } };
+    const { ids, atLeast } = await new RoomEventPublisher({ producer, source: '/s' }).publish([created, ...added]);
+    expect(producer.sent.flatMap(({ messages }) => messages.map(({ headers }) => headers.ce_id))).toEqual(ids);
+    const [alone, ...others] = producer.sent.map(({ messages }) => Buffer.byteLength(JSON.stringify(messages)));
+    expect(producer.sent[0]?.messages).toHaveLength(1);
+    expect(alone).toBeGreaterThan(1_000_000);
+    expect(others.length).toBeGreaterThan(1);
+    for (const bytes of others) expect(bytes).toBeLessThan(600_000);
+    expect(decodeAtLeast(atLeast ?? '')).toEqual([{ topic: topics.roomEvents, partition: 1, offset: 3_100n }]);
+  });
+
   it.each([
     ['nothing', undefined],
     ['no offset', [{ partition: 1, errorCode: 0 }]],

@@ -70,6 +70,31 @@ export class InvalidRoomEventsError extends Error {
 /** kafkajs answers the offset of the first record of each partition. */
 const ProducerAnswer = z.array(z.object({ partition: PartitionNumber, baseOffset: LogOffset })).length(1);
 
+/** A broker takes 1 MiB at once (`message.max.bytes`), with headers that instrumentations of the client may add. */
+const maxRequestBytes = 500_000;
+/** Of a record: its lengths and its time. */
+const overheadBytes = 64;
+const utf8 = new TextEncoder();
+
+const bytesOf = ({ key, value, headers }: ProducerMessage): number =>
+  overheadBytes + utf8.encode([key, value, ...Object.entries(headers).flat()].join('')).length;
+
+/** In their order. A record that is larger goes alone: the topic may take it. */
+const toRequests = (messages: readonly ProducerMessage[]): ProducerMessage[][] => {
+  const requests: ProducerMessage[][] = [];
+  let bytes = Number.POSITIVE_INFINITY;
+  for (const message of messages) {
+    const ownBytes = bytesOf(message);
+    bytes += ownBytes;
+    if (bytes > maxRequestBytes) {
+      requests.push([]);
+      bytes = ownBytes;
+    }
+    requests.at(-1)?.push(message);
+  }
+  return requests;
+};
+
 const AttributesButSubject = CloudEventContext.omit({ subject: true });
 
 /** Faults of the attributes but `subject`, which the reading checks by the type. */
@@ -125,16 +150,17 @@ export class RoomEventPublisher {
   }
 
   /**
-   * Sends one request per room (or user), one after the other, so that the events of a room stay in order and the
-   * position of each is known. Not atomic: after a rejection some rooms' events may stand, and publishing all of them
-   * again *with the same ids* is safe.
+   * Sends requests of one room (or user) each, one after the other, so that the events of a room stay in order and the
+   * position of each is known. Not atomic: after a rejection some events may stand, and publishing all of them again
+   * *with the same ids* is safe.
    * @throws {InvalidRoomEventsError} before anything is sent
    * @throws whatever the producer throws
    */
   async publish(events: OutgoingRoomEvent | readonly OutgoingRoomEvent[]): Promise<PublishedRoomEvents> {
     const messages = this.toMessages([events].flat());
     const positions: (LogPosition | undefined)[] = [];
-    for (const ofOneKey of Map.groupBy(messages, ({ key }) => key).values()) positions.push(await this.#send(ofOneKey));
+    const requests = [...Map.groupBy(messages, ({ key }) => key).values()].flatMap(toRequests);
+    for (const request of requests) positions.push(await this.#send(request));
     const known = positions.filter((position) => position !== undefined);
     return {
       ids: messages.map(({ headers }) => headers.ce_id as string),
