@@ -127,3 +127,46 @@ it.each(['GZIP', 'Snappy', 'LZ4', 'ZSTD'] as const)(
     await expect(codec.decompress(Buffer.alloc(10, 0xff))).rejects.toThrow(UndecodableBatchError);
   },
 );
+
+it('a `send` succeeds without a partition whose leader moved to a broker that had answered: producers are told so', async () => {
+  const createSend = require('kafkajs/src/producer/sendMessages.js');
+  const { createErrorFromCode } = require('kafkajs/src/protocol/error.js');
+  const notLeader = 6;
+  const known = { 0: 'one', 1: 'other' };
+  const written: number[] = [];
+  const brokers = ['one', 'other'].map((nodeId) => ({
+    nodeId,
+    produce: async ({ topicData }: { topicData: { topic: string; partitions: { partition: number }[] }[] }) => {
+      if (nodeId === 'other') throw createErrorFromCode(notLeader);
+      const topics = topicData.map(({ topic, partitions }) => ({ topicName: topic, partitions }));
+      written.push(...topics.flatMap(({ partitions }) => partitions.map(({ partition }) => partition)));
+      return { topics };
+    },
+  }));
+  const send = createSend({
+    logger: { debug: () => undefined, error: () => undefined },
+    partitioner: ({ message }: { message: { key: string } }) => Number(message.key),
+    retrier: require('kafkajs/src/retry/index.js')({ initialRetryTime: 1, retries: 5 }),
+    eosManager: {
+      acquireBrokerLock: async () => undefined,
+      releaseBrokerLock: async () => undefined,
+      isTransactional: () => false,
+      getSequence: () => 0,
+      updateSequence: () => undefined,
+      getProducerId: () => -1,
+      getProducerEpoch: () => 0,
+    },
+    cluster: {
+      isConnected: () => true,
+      addMultipleTargetTopics: async () => undefined,
+      refreshMetadataIfNecessary: async () => undefined,
+      refreshMetadata: async () => Object.assign(known, { 1: 'one' }),
+      findTopicPartitionMetadata: () => [0, 1].map((partitionId) => ({ partitionId })),
+      findLeaderForPartitions: () => Object.groupBy([0, 1], (partition) => known[partition as 0 | 1]),
+      findBroker: async (asked: { nodeId: string }) => brokers.find(({ nodeId }) => nodeId === asked.nodeId),
+    },
+  });
+  const messages = ['0', '1'].map((key) => ({ key, value: key }));
+  expect(await send({ acks: -1, timeout: 100, topicMessages: [{ topic: 't', messages }] })).toHaveLength(1);
+  expect(written).toEqual([0]);
+});
