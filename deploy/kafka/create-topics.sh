@@ -22,3 +22,9 @@ create realtime.room-events.v1-dlt "$(days 30)"
 create realtime.livekit-webhooks.v1 "$(days 7)"
 create realtime.livekit-webhooks.v1-dlt "$(days 30)"
 create realtime.presence.v1 "$(days 7)"
+
+# Where there was none yet, the first producer's record may have made it, with the brokers' defaults.
+kafka-topics.sh --bootstrap-server "$bootstrap" --describe --topic realtime.room-events.v1 | grep -q retention.ms=-1 || {
+  echo 'realtime.room-events.v1 is there already, and drops facts: it must have retention.ms=-1' >&2
+  exit 1
+}

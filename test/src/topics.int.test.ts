@@ -84,6 +84,21 @@ describeWith(['kafka'], 'create-topics.sh', () => {
     }
   });
 
+  test('fails where a topic is there that drops facts, as one that a record has made', {
+    timeout: 90_000,
+  }, async () => {
+    expect(create()).toMatchObject({ status: 0 });
+    const admin = new kafkajs.Kafka({ brokers: [...broker.brokers], logLevel: kafkajs.logLevel.NOTHING }).admin();
+    await admin.connect();
+    const topic = { type: kafkajs.ConfigResourceTypes.TOPIC, name: topics.roomEvents };
+    const configEntries = [{ name: 'retention.ms', value: String(7 * dayMs) }];
+    await admin.alterConfigs({ validateOnly: false, resources: [{ ...topic, configEntries }] });
+    await admin.disconnect();
+    const { status, stderr } = create();
+    expect(status).toBe(1);
+    expect(stderr).toContain('it must have retention.ms=-1');
+  });
+
   test('fails when there is no broker', async () => {
     await broker.stop();
     const { status } = spawnSync('sh', [script, 'not-a-broker'], {

@@ -18,6 +18,8 @@ const isTransactional = transactional === 'true';
 const producer = new Kafka({ brokers: brokers.split(','), logLevel: logLevel.ERROR }).producer({
   // kafkajs' default since version 2, and murmur2 as Java has it; without it kafkajs warns.
   createPartitioner: Partitioners.DefaultPartitioner,
+  // A topic that a record makes keeps it for a week.
+  allowAutoTopicCreation: false,
   // Not `idempotent`: as kafkajs has it, that loses what was acknowledged when a connection breaks.
   // The default timeout is a minute: so long the partition would be held up by what a crash left open.
   ...(isTransactional
