@@ -10,10 +10,12 @@ import { jsonSchemas } from '../scripts/json-schema.ts';
 import { openApi } from '../scripts/openapi.ts';
 import { eventsReference } from '../scripts/reference.ts';
 import {
+  fromHttpBinary,
   presenceEventTypes,
   presenceSource,
   problemCodes,
   problemStatus,
+  readRoomEvent,
   roomEventTypes,
   topics,
 } from '../src/index.ts';
@@ -100,6 +102,20 @@ describe('OpenAPI', () => {
       ...[...route.problems, ...commonProblems].map((code) => problemStatus[code]),
     ];
     expect(Object.keys(operation?.responses ?? {})).toEqual([...new Set(statuses)].sort().map(String));
+  });
+
+  it('takes what the event route takes in binary mode: long subjects as they are encoded, and no body without data', () => {
+    const event = { specversion: '1.0', id: '1', source: '/s', type: 'room.locked', subject: '\u00e9'.repeat(128) };
+    const attributes = Object.entries(event).map(([name, text]) => [`ce-${name}`, encodeURIComponent(text)] as const);
+    const headers = Object.fromEntries(attributes);
+    expect(readRoomEvent(fromHttpBinary(headers, undefined)).kind).toBe('event');
+    type Operation = { parameters: { name: string; schema: object }[]; requestBody: object };
+    const { '/api/realtime/events': path } = document.paths as { '/api/realtime/events': { post: Operation } };
+    const { parameters, requestBody } = path.post;
+    const ajv = new Ajv2020({ strict: false });
+    for (const { name, schema } of parameters)
+      if (headers[name] !== undefined) expect(ajv.validate(schema, headers[name]), name).toBe(true);
+    expect(requestBody).toMatchObject({ required: false });
   });
 
   it('shows an example of every problem that fits the schema of problems', () => {
