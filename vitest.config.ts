@@ -28,6 +28,8 @@ export default defineConfig({
           name: 'unit',
           include: [`${folders}/**/*.test.ts`],
           exclude: [...neverTests, ...integrationTests, ...wholeServiceTests, ...timedTests, ...simulations],
+          // Some start a process of their own, which takes seconds where others have the processor.
+          testTimeout: 20_000,
         },
       },
       {
