@@ -372,6 +372,25 @@ describeWith(['postgres'], 'the api on a real database', ({ postgres }) => {
     await second.stop();
   });
 
+  test.each([
+    ['of a room', 'rooms', 'closing_reason'],
+    ['of how far the log was applied', 'log_positions', 'last_offset'],
+  ])('nor while it lacks what a join asks for %s', async (_, table, column) => {
+    const DATABASE_URL = await createDatabase(postgres.url);
+    await migrate(DATABASE_URL);
+    const other = createPool({ url: DATABASE_URL, maxConnections: 1, applicationName: 'x', onError: () => undefined });
+    await other.query(`alter table ${table} rename ${column} to not_yet`);
+    const told: string[] = [];
+    const telling = createLogger({ service: 'api', destination: { write: (line) => void told.push(line) } });
+    const second = await startApi(ApiSettings.parse({ ...variables, DATABASE_URL, MIGRATE: 'false' }), telling);
+    const readiness = async () => (await fetch(`${second.opsUrl}/readyz`)).status;
+    await expect.poll(() => told.join(), polling).toContain('the schema could not be prepared yet');
+    expect(await readiness()).toBe(503);
+    await other.query(`alter table ${table} rename not_yet to ${column}`);
+    await expect.poll(readiness, polling).toBe(200);
+    await Promise.all([second.stop(), other.end()]);
+  });
+
   test('a connection that never finishes its request is ended', async () => {
     const raw = await rawRequest(api.url, 'POST /api/realtime/rooms/room-42/join HTTP/1.1\r\nHost: x\r\n');
     expect(readAnswer(raw).status).toBe(400);

@@ -197,7 +197,11 @@ const prepareSchema = ({ migrates, database, log }: ApiSettings, pool: Pool, log
   const prepare = async (): Promise<void> => {
     if (migrates) await bringUpToDate();
     // Refused until somebody else has: every join asks so.
-    else await readFacts(pool, [{ roomId: '', userId: '', loginId: null }]);
+    else
+      await Promise.all([
+        readFacts(pool, [{ roomId: '', userId: '', loginId: null }]),
+        readPositions(pool, activeProjection),
+      ]);
     isReady = true;
   };
 
