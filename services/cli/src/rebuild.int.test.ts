@@ -423,6 +423,21 @@ describeWith(['postgres'], 'realtime rebuild', () => {
       expect(stderr).toContain('it is another log. To have it read anew: realtime reset realtime.room-events.v1');
     });
 
+    test.each(['rebuild', 'verify'])('%s refuses tables from before, and leaves nothing behind', async (command) => {
+      await database.append([binary({ id: 'c', type: 'room.created', subject: 'room', data: {} })]);
+      await database.caughtUp();
+      await database.pool.query('alter table rooms rename decided to not_yet');
+      expect(await runRealtime({ DATABASE_URL: database.url }, command)).toMatchObject({
+        code: 1,
+        stdout: '',
+        stderr: expect.stringMatching(
+          /(?:^|\n)The database has not the tables of this version: start the room-worker once\n$/,
+        ),
+      });
+      const { rows } = await database.pool.query(`select to_regnamespace('realtime_rebuild') as left_behind`);
+      expect(rows).toEqual([{ left_behind: null }]);
+    });
+
     test('refuses a database that no worker has worked on', async () => {
       await database.pool.query('delete from log_positions');
       const { code, stderr } = await rebuild();

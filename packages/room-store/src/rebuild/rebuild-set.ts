@@ -1,6 +1,7 @@
 import { topics } from '@realtime-service/contracts';
 import { LogReplacedError } from '../apply/apply-chunk.ts';
 import { type Client, inTransaction, type Pool } from '../database/database.ts';
+import { banTable, endedLoginTable, memberTable, roomTable, userTable } from '../database/rows.ts';
 import { raisedAgainSql } from '../marks.ts';
 import { activeProjection } from '../positions.ts';
 import { marksChannel } from '../postgres-store.ts';
@@ -132,6 +133,9 @@ const createTableSql = (name: string): string => `
  * @throws {RebuildOutdatedError} {@link DependentsError}
  */
 export const prepareRebuild = async (pool: Pool): Promise<'new' | 'resumed'> => {
+  // Else whatever fills the set would find out, and leave it behind.
+  for (const { selectSql } of [roomTable, memberTable, userTable, endedLoginTable, banTable])
+    await pool.query(`${selectSql} limit 0`);
   // Left by one that ended between its swap and its cleaning up.
   await pool.query(`drop schema if exists ${retiredSchema} cascade`);
   await assertNothingRests(pool);

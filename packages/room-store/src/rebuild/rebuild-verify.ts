@@ -183,7 +183,7 @@ export class Comparison {
     const topicHasIt = `topic = $1 and "partition" < $2`;
     const gatherStrays = async <T>(table: Table<T>): Promise<void> => {
       // Without an event a row is only a lock.
-      const sql = `select * from ${table.name} where event_id is not null and not (${topicHasIt})`;
+      const sql = `${table.selectSql} where event_id is not null and not (${topicHasIt})`;
       for await (const row of scan(this.#client, sql, [topic, partitionCount]))
         this.#leaveUnclaimed(table, fieldsOf(table, table.read(row)));
     };
@@ -220,7 +220,7 @@ export class Comparison {
       const fields = fieldsOf(table, row);
       folded.set(JSON.stringify(keyOfFields(table, fields)), fields);
     }
-    const sql = `select * from ${table.name} where topic = $1 and "partition" = $2`;
+    const sql = `${table.selectSql} where topic = $1 and "partition" = $2`;
     for await (const row of scan(this.#client, sql, [topic, partition])) {
       const read = table.read(row);
       if (!isCompared(read)) continue;
@@ -237,7 +237,7 @@ export class Comparison {
       const key = keyOfFields(table, expected);
       const where = table.key.map((name, place) => `${name} = $${place + 1}`).join(' and ');
       const { rows: found } = await this.#client.query(
-        `select * from ${table.name} where ${where} and event_id is not null`,
+        `${table.selectSql} where ${where} and event_id is not null`,
         key,
       );
       this.#claimed.add(`${table.name} ${id}`);
