@@ -396,6 +396,15 @@ describe('429', () => {
   });
 });
 
+test('each answer closes its connection: none is kept by a provider, to be closed by us as it tells the next', async () => {
+  const answers = [await send(await logoutToken()), await send(await logoutToken({ aud: 'billing' }))];
+  api.failing.log = true;
+  answers.push(await send(await logoutToken()), await api.app.inject({ url: path }));
+  expect(answers.map(({ statusCode, headers }) => [statusCode, headers.connection])).toEqual(
+    [200, 400, 503, 405].map((status) => [status, 'close']),
+  );
+});
+
 test('tokens that have done their work are remembered for as long as they count, and no longer', () => {
   let nowMs = 0;
   const done = createReplayGuard(() => nowMs);

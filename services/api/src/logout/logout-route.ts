@@ -37,6 +37,8 @@ export const registerLogout = async (
 
   // Forms are no other route's.
   await root.register(async (app) => {
+    // A provider tells once, and not again by a new connection where a kept one has just been closed by an ending api.
+    app.addHook('onRequest', async (_request, reply) => void reply.header('connection', 'close'));
     app.removeAllContentTypeParsers();
     app.addContentTypeParser(
       'application/x-www-form-urlencoded',
