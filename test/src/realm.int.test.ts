@@ -1,5 +1,5 @@
 /** A real Keycloak and the dev issuer read one realm file: what clients and services get is the same from both. */
-import { type Issuer, startIssuer } from '@realtime-service/dev-stack';
+import { type Issuer, keycloakAdmin, startIssuer } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { createRemoteJWKSet, decodeJwt, jwtVerify } from 'jose';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -69,6 +69,24 @@ describeWith(['keycloak'], 'the realm in Keycloak', ({ keycloak }) => {
       const token = await claims(keycloak.issuer, service(client));
       expect(token).toMatchObject({ typ: 'Bearer', azp: client, aud: 'realtime-service', scope });
       expect(token.sub).toEqual(expect.any(String));
+    });
+
+    test('that say for whom and whose they are to a client with lightweight ones, too', async () => {
+      const client = {
+        ...{ id: '70000000-0000-4000-8000-000000000001', clientId: 'lightweight' },
+        ...{ publicClient: true, directAccessGrantsEnabled: true },
+        attributes: { 'client.use.lightweight.access.token.enabled': 'true' },
+        defaultClientScopes: ['basic', 'profile', 'realtime-service'],
+      };
+      const clients = '/realms/dev/clients';
+      await keycloakAdmin(keycloak.url, clients, { method: 'POST', body: JSON.stringify(client) });
+      try {
+        const token = await claims(keycloak.issuer, user('ann', client.clientId));
+        expect(token).toMatchObject({ aud: 'realtime-service', sub: 'a0000000-0000-4000-8000-000000000001' });
+        expect(token).not.toHaveProperty('preferred_username');
+      } finally {
+        await keycloakAdmin(keycloak.url, `${clients}/${client.id}`, { method: 'DELETE' });
+      }
     });
 
     test('that name no audience to a client without the mapper', async () => {
