@@ -140,6 +140,18 @@ describe('for certain', () => {
     expect(server.requests()).toBe(1);
   });
 
+  test('a new key is waited for, though the issuer takes longer than callers wait', async () => {
+    expect(await isFound('k1')).toBe(true);
+    const asked = Promise.withResolvers<Parameters<KeyServer['answer']>[0]>();
+    server.answer = asked.resolve;
+    seconds(30);
+    const found = keys.findForCertain(header('k2'));
+    // A caller's token with that key, whose wait is over first.
+    expect(await keys.find(header('k2'))).toBeUndefined();
+    answerKeys(k1.jwk, k2.jwk)(await asked.promise);
+    expect(await found).toBeDefined();
+  });
+
   test('nothing is, while the issuer does not answer', async () => {
     expect(await isFound('k1')).toBe(true);
     server.answer = (response) => response.writeHead(503).end();

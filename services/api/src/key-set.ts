@@ -148,19 +148,23 @@ export const createKeySet = ({
     timer.unref();
   };
 
-  const find = async (header: KeyHeader): Promise<PublicKey | undefined> => {
+  const findAfter = async (
+    waitFor: (fetch: Promise<void>) => Promise<void>,
+    header: KeyHeader,
+  ): Promise<PublicKey | undefined> => {
     const known = await lookUp(header);
     if (known !== undefined) return known;
-    await orGoOn(tryRefresh());
+    await waitFor(tryRefresh());
     if (current() === undefined) throw new ProblemError('store_unavailable', { reason: 'no_keys' });
     return lookUp(header);
   };
 
   return {
-    find,
+    find: (header) => findAfter(orGoOn, header),
     findForCertain: async (header) => {
       const cameAtMs = now();
-      const found = await find(header);
+      // Who asks so does not ask again: for as long as the fetch takes.
+      const found = await findAfter((fetch) => fetch, header);
       if (found !== undefined || (keys !== undefined && keys.fetchedAtMs >= cameAtMs)) return found;
       const retryAfterSeconds = (attemptedAtMs + fetchSpacingMs - now()) / 1000;
       throw new ProblemError('store_unavailable', { reason: 'key_not_known_yet', retryAfterSeconds });
