@@ -9,15 +9,17 @@ import { decodeJwt } from 'jose';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
 const realm = 'told';
+const redirectUri = 'http://127.0.0.1:8000/';
 const json = (body: unknown): RequestInit => ({ method: 'POST', body: JSON.stringify(body) });
 
 describeWith(['keycloak'], 'Keycloak tells of a logout', ({ keycloak }) => {
-  /** The `sid` of each logout token that came. */
-  const told: unknown[] = [];
+  /** Client and `sid` of each logout token that came. */
+  const told: string[] = [];
   const listener = createServer(async (request, response) => {
     let form = '';
     for await (const chunk of request) form += chunk;
-    told.push(decodeJwt(new URLSearchParams(form).get('logout_token') ?? '')['sid']);
+    const { aud, sid } = decodeJwt(new URLSearchParams(form).get('logout_token') ?? '');
+    told.push(`${aud} ${sid}`);
     response.end();
   });
   const endpoint = `${keycloak.url}/realms/${realm}/protocol/openid-connect`;
@@ -33,31 +35,74 @@ describeWith(['keycloak'], 'Keycloak tells of a logout', ({ keycloak }) => {
       'backchannel.logout.url': `http://127.0.0.1:${(listener.address() as AddressInfo).port}/`,
       'backchannel.logout.session.required': 'true',
     };
-    const app = { clientId: 'app', publicClient: true, directAccessGrantsEnabled: true, attributes };
-    await admin('', json({ realm, enabled: true, sslRequired: 'none', clients: [app] }));
+    const client = { publicClient: true, directAccessGrantsEnabled: true, redirectUris: [redirectUri], attributes };
+    const clients = [
+      { ...client, clientId: 'app' },
+      { ...client, clientId: 'asking', consentRequired: true },
+      { ...client, clientId: 'brief', attributes: { ...attributes, 'client.session.max.lifespan': '1' } },
+    ];
+    await admin('', json({ realm, enabled: true, sslRequired: 'none', clients }));
   });
   afterAll(async () => {
     await admin(`/${realm}`, { method: 'DELETE' });
     listener.close();
   });
 
-  /** A person who has logged in, for offline use or not. */
-  const logIn = async (scope: string) => {
+  const makePerson = async (): Promise<string> => {
     const name = randomUUID();
     const names = { username: name, email: `${name}@example.com`, firstName: 'A', lastName: 'B', emailVerified: true };
     const credentials = [{ type: 'password', value: name }];
     await admin(`/${realm}/users`, json({ ...names, enabled: true, credentials }));
-    const form = { grant_type: 'password', client_id: 'app', username: name, password: name, scope };
-    const response = await fetch(`${endpoint}/token`, { method: 'POST', body: new URLSearchParams(form) });
-    const { access_token = '', refresh_token = '' } = (await response.json()) as Record<string, string>;
+    return name;
+  };
+  const postForm = (path: string, form: Record<string, string>): Promise<Response> =>
+    fetch(`${endpoint}/${path}`, { method: 'POST', body: new URLSearchParams({ client_id: 'app', ...form }) });
+
+  const tokensFor = async (form: Record<string, string>) => {
+    const answer = (await (await postForm('token', form)).json()) as Record<string, string>;
+    const { access_token = '', refresh_token = '' } = answer;
     const { sub = '', sid } = decodeJwt(access_token);
     return { user: `/${realm}/users/${sub}`, session: `/${realm}/sessions/${sid}`, sid, refreshToken: refresh_token };
+  };
+  /** A person who has logged in, for offline use or not. */
+  const logIn = async (scope: string) => {
+    const name = await makePerson();
+    return tokensFor({ grant_type: 'password', username: name, password: name, scope });
+  };
+
+  /** A person's browser, which logs in at one client after the other: by form, then by its cookies. */
+  const openBrowser = async () => {
+    const name = await makePerson();
+    const cookies = new Map<string, string>();
+    const visit = async (url: string, init: RequestInit = {}) => {
+      const headers = { cookie: [...cookies].map((pair) => pair.join('=')).join('; ') };
+      const response = await fetch(new URL(url, keycloak.url), { ...init, headers, redirect: 'manual' });
+      for (const line of response.headers.getSetCookie()) {
+        const [, key = '', value = ''] = /^([^=]+)=([^;]*)/.exec(line) ?? [];
+        cookies.set(key, value);
+      }
+      return { location: response.headers.get('location'), page: await response.text() };
+    };
+    return async (client_id: string) => {
+      const asked = new URLSearchParams({
+        client_id,
+        response_type: 'code',
+        scope: 'openid',
+        redirect_uri: redirectUri,
+      });
+      let { location, page } = await visit(`${endpoint}/auth?${asked}`);
+      for (let step = 0; step < 6 && !location?.startsWith(redirectUri); step += 1) {
+        const action = /action="([^"]+)"/.exec(page)?.[1]?.replaceAll('&amp;', '&') ?? '';
+        const body = new URLSearchParams({ username: name, password: name, accept: 'Yes' });
+        ({ location, page } = await (location === null ? visit(action, { method: 'POST', body }) : visit(location)));
+      }
+      const code = new URL(location ?? '').searchParams.get('code') ?? '';
+      return tokensFor({ grant_type: 'authorization_code', client_id, code, redirect_uri: redirectUri });
+    };
   };
   type Login = Awaited<ReturnType<typeof logIn>>;
   type End = (login: Login) => Promise<unknown>;
 
-  const postForm = (path: string, form: Record<string, string>): Promise<Response> =>
-    fetch(`${endpoint}/${path}`, { method: 'POST', body: new URLSearchParams({ client_id: 'app', ...form }) });
   const byTheApp: End = ({ refreshToken }) => postForm('logout', { refresh_token: refreshToken });
   const byRevokedToken: End = ({ refreshToken }) => postForm('revoke', { token: refreshToken });
   const signOut: End = ({ session }) => admin(session, { method: 'DELETE' });
@@ -84,7 +129,7 @@ describeWith(['keycloak'], 'Keycloak tells of a logout', ({ keycloak }) => {
   ])('when %s', async (_, scope, end) => {
     const login = await logIn(scope);
     await end(login);
-    await until('Keycloak has told', () => Promise.resolve(told.includes(login.sid)));
+    await until('Keycloak has told', () => Promise.resolve(told.includes(`app ${login.sid}`)));
   });
 
   test.each<[string, string, End]>([
@@ -101,14 +146,36 @@ describeWith(['keycloak'], 'Keycloak tells of a logout', ({ keycloak }) => {
     // Keycloak tells within the request that ends a session: what it tells of afterwards comes later.
     const last = await logIn('openid');
     await signOut(last);
-    await until('Keycloak has told', () => Promise.resolve(told.includes(last.sid)));
-    expect(told).not.toContain(login.sid);
+    await until('Keycloak has told', () => Promise.resolve(told.includes(`app ${last.sid}`)));
+    expect(told).not.toContain(`app ${login.sid}`);
   });
 
   test('once: a session that is over is not there to be ended again', async () => {
     const login = await logIn('openid');
     await signOut(login);
     expect(await signOutAgain(login)).toMatchObject({ status: 404 });
-    expect(told.filter((sid) => sid === login.sid)).toHaveLength(1);
+    expect(told.filter((each) => each === `app ${login.sid}`)).toHaveLength(1);
+  });
+
+  const isRefused = async (client_id: string, refresh_token: string): Promise<boolean> =>
+    !(await postForm('token', { grant_type: 'refresh_token', client_id, refresh_token })).ok;
+
+  test('but not to a client whose own session is over before the login is', async () => {
+    const enter = await openBrowser();
+    const [brief, app] = [await enter('brief'), await enter('app')];
+    expect(brief.sid).toBe(app.sid);
+    await until('its session is over', () => isRefused('brief', brief.refreshToken));
+    await signOut(app);
+    await until('Keycloak has told', () => Promise.resolve(told.includes(`app ${app.sid}`)));
+    expect(told).not.toContain(`brief ${app.sid}`);
+  });
+
+  test('also when consent is taken back from a client, and the login goes on', async () => {
+    const enter = await openBrowser();
+    const [asking, app] = [await enter('asking'), await enter('app')];
+    await admin(`${asking.user}/consents/asking`, { method: 'DELETE' });
+    await until('Keycloak has told', () => Promise.resolve(told.includes(`asking ${app.sid}`)));
+    expect(await isRefused('app', app.refreshToken)).toBe(false);
+    expect((await enter('asking')).sid).toBe(app.sid);
   });
 });
