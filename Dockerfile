@@ -27,10 +27,11 @@ RUN node services/api/src/main.ts --help && node services/room-worker/src/main.t
 
 FROM runtime AS api
 EXPOSE 8080 8081
-HEALTHCHECK --interval=5s --start-period=20s CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.API_OPS_PORT || 8081}/livez`).then(({ ok }) => process.exit(ok ? 0 : 1), () => process.exit(1))"]
+# Not by the agent that all share: with NODE_USE_ENV_PROXY that one would ask a proxy to the outside.
+HEALTHCHECK --interval=5s --start-period=20s CMD ["node", "-e", "http.get({ port: process.env.API_OPS_PORT || 8081, host: '127.0.0.1', path: '/livez', agent: false }, ({ statusCode }) => process.exit(statusCode === 200 ? 0 : 1)).on('error', () => process.exit(1))"]
 CMD ["node", "services/api/src/main.ts"]
 
 FROM runtime AS room-worker
 EXPOSE 8090 8091
-HEALTHCHECK --interval=5s --start-period=20s CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.WORKER_OPS_PORT || 8091}/livez`).then(({ ok }) => process.exit(ok ? 0 : 1), () => process.exit(1))"]
+HEALTHCHECK --interval=5s --start-period=20s CMD ["node", "-e", "http.get({ port: process.env.WORKER_OPS_PORT || 8091, host: '127.0.0.1', path: '/livez', agent: false }, ({ statusCode }) => process.exit(statusCode === 200 ? 0 : 1)).on('error', () => process.exit(1))"]
 CMD ["node", "services/room-worker/src/main.ts"]

@@ -184,6 +184,34 @@ test('the images run the main files that are there', () => {
   for (const main of commands) expect(existsSync(join(root, main))).toBe(true);
 });
 
+describe('the health checks of the images', () => {
+  const checks = [...read('Dockerfile').matchAll(/^HEALTHCHECK .*? CMD (\[.+\])$/gm)].map(([, json = '']) => json);
+  const proxied = { NODE_USE_ENV_PROXY: '1', HTTP_PROXY: 'http://127.0.0.1:1' };
+
+  test.each(
+    [
+      [200, 0],
+      [503, 1],
+    ].flatMap(([status, exitCode]) => checks.map((check) => [status, exitCode, check] as const)),
+  )('a service that answers %i: %i, past the proxy to the outside', async (httpStatus = 0, exitCode, check) => {
+    const service = createServer(({ url }, response) => {
+      response.writeHead(url === '/livez' ? httpStatus : 404).end();
+    });
+    service.listen(0, '127.0.0.1');
+    await once(service, 'listening');
+    const { port } = service.address() as AddressInfo;
+    const env = { ...proxied, API_OPS_PORT: String(port), WORKER_OPS_PORT: String(port) };
+    const [, ...args]: string[] = JSON.parse(check);
+    const [code] = await once(spawn(process.execPath, args, { env, stdio: 'ignore' }), 'exit');
+    service.close();
+    expect(code).toBe(exitCode);
+  });
+
+  test('each has one', () => {
+    expect(checks).toHaveLength(2);
+  });
+});
+
 test('the images refuse what is for development alone', () => {
   expect(imageMode).toBe('production');
 });
