@@ -19,6 +19,14 @@ test('a logout that is lost is seen to rise, also the first one', async () => {
     expect(text).toContain(`realtime_requests_total{operation="backchannel_logout",${labels}} 0\n`);
 });
 
+test('a fault of ours is seen to rise, also the first one', async () => {
+  const text = await createApiMetrics().registry.metrics();
+  for (const operation of ['join', 'gate'])
+    expect(text).toContain(
+      `realtime_requests_total{operation="${operation}",outcome="internal",reason="internal"} 0\n`,
+    );
+});
+
 test('no lag is told while the ends of the log are not known', async () => {
   const { registry } = createApiMetrics();
   let isLogKnown = true;

@@ -55,10 +55,12 @@ export const createApiMetrics = () => {
       registers,
     }),
   };
-  // A series that begins at 1 has not risen: an alert would miss the first logout that is lost.
+  // A series that begins at 1 has not risen: an alert would miss the first lost logout, or fault of ours.
   for (const outcome of ['kept', 'lost', 'appended']) metrics.keptRecords.inc({ outcome }, 0);
   for (const [outcome, reason] of logoutsThatEndNothing)
     metrics.requests.inc({ operation: 'backchannel_logout', outcome, reason }, 0);
+  for (const operation of ['join', 'gate'])
+    metrics.requests.inc({ operation, outcome: 'internal', reason: 'internal' }, 0);
   return metrics;
 };
 export type ApiMetrics = ReturnType<typeof createApiMetrics>;
