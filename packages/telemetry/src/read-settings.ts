@@ -118,7 +118,7 @@ export const readSettings = <T extends z.ZodType>(service: string, summary: stri
   const quoted = quotedIn(environment, schema);
   if (settings.success && quoted.length === 0) return settings.data;
   process.stderr.write(
-    `${service} cannot start, its settings are wrong:\n${describeFaults(settings.error, quoted)}\nSee --help for all settings.\n`,
+    `${service} cannot start, its settings are wrong:\n${describeFaults(settings.error, quoted)}\nSee ${service} --help for all settings.\n`,
   );
   process.exit(2);
 };
