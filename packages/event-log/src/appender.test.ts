@@ -1,5 +1,5 @@
 import { describe, expect, it, vi } from 'vitest';
-import { createAppender, createAppenders, type Sender } from './appender.ts';
+import { createAppender, createAppenders, recordBytes, type Sender } from './appender.ts';
 import { LogUnavailableError, maxRecordBytes, type NewRecord, RecordTooLargeError } from './event-log.ts';
 
 const silent = (): void => undefined;
@@ -61,8 +61,9 @@ describe('createAppender', () => {
     const log = createFakeLog();
     const appender = createAppender(log.open, silent);
     const cause = new Error('connection cut');
-    const lost = appender.append([record('lost')], 5_000);
-    const failed = expect(lost).rejects.toThrow(expect.objectContaining({ name: 'LogUnavailableError', cause }));
+    const lost = ['lost', 'lost as well'].map((key) => appender.append([record(key)], 5_000));
+    const refusal = expect.objectContaining({ name: 'LogUnavailableError', cause });
+    const failed = Promise.all(lost.map((append) => expect(append).rejects.toThrow(refusal)));
     const waiting = log.nthSend(0).then(() => appender.append([record('next')], 5_000));
     (await log.nthSend(0)).fail(cause);
     await failed;
@@ -130,8 +131,24 @@ describe('createAppender', () => {
   });
 
   it('treats a missing acknowledgement as a failure', async () => {
-    const appender = createAppender(async () => ({ send: async () => [], close: async () => {} }), silent);
-    await expect(appender.append([record('a')], 5_000)).rejects.toThrow(LogUnavailableError);
+    const sender: Sender = {
+      send: async () => [{ topic: 't', partition: 0, offset: 0n }],
+      close: async () => Promise.reject(new Error('broken as well')),
+    };
+    const appender = createAppender(async () => sender, silent);
+    await expect(appender.append([record('a'), record('b')], 5_000)).rejects.toThrow(LogUnavailableError);
+  });
+
+  it('names what failed last to those who wait in vain, unless it has gone well since', async () => {
+    const log = createFakeLog();
+    const appender = createAppender(log.open, silent);
+    const cause = new Error('connection cut');
+    const failed = expect(appender.append([record('failed')], 5_000)).rejects.toMatchObject({ cause });
+    (await log.nthSend(0)).fail(cause);
+    await failed;
+    await expect(appender.append([record('late')], 20)).rejects.toMatchObject({ cause });
+    (await log.nthSend(1)).finish();
+    await expect(appender.append([record('late again')], 20)).rejects.toMatchObject({ cause: undefined });
   });
 
   it('starts again for an append made the moment after the last one ended', async () => {
@@ -196,6 +213,16 @@ describe('createAppender', () => {
     ]);
   });
 
+  it('sends them before what waited behind them, so that an append keeps its order', async () => {
+    const log = createFakeLog();
+    const appender = createAppender(log.open, silent);
+    const append = appender.append([record('a'), record('b'), record('c', maxRecordBytes - 100)], 5_000);
+    (await log.nthSend(0)).fail(new RecordTooLargeError('the topic takes less'));
+    for (const n of [1, 2, 3]) (await log.nthSend(n)).finish();
+    await append;
+    expect(log.sends.map(({ keys }) => keys.join(' '))).toEqual(['a b', 'a', 'b', 'c']);
+  });
+
   it('never writes what follows a record that is too large in one append', async () => {
     const log = createFakeLog();
     const appender = createAppender(log.open, silent);
@@ -224,6 +251,13 @@ describe('createAppender', () => {
     expect(log.written).toEqual(['sent']);
     expect(log.counts()).toEqual({ opened: 1, closed: 1 });
   });
+});
+
+it('of a record, key, value and headers count by their bytes', () => {
+  const empty: NewRecord = { topic: 't', key: null, value: null, headers: {} };
+  const full: NewRecord = { topic: 't', key: 'é', value: Buffer.alloc(30), headers: { name: 'é€' } };
+  expect(recordBytes(empty)).toBe(64);
+  expect(recordBytes(full)).toBe(64 + 2 + 30 + 4 + 5);
 });
 
 describe('createAppenders', () => {

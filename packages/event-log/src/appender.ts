@@ -140,7 +140,6 @@ export function createAppender(open: () => Promise<Sender>, writeLog: WriteLog):
     for (const { call } of pending.records) call.refuse(new LogUnavailableError('The log is being closed'));
     await draining;
     await sender?.close();
-    sender = undefined;
   }
 
   return { append, close };
