@@ -159,6 +159,16 @@ describe('a process that has just started', () => {
 });
 
 describe('a database that has gone back', () => {
+  test('knows too little of everybody while the log has not told yet which partition anybody is in', async () => {
+    isLogAway = true;
+    await second({ applied: 500n });
+    expect(freshness.isCurrent(ours, theirUser)).toBe(true);
+    await second({ applied: 490n });
+    expect(freshness.isCurrent(ours, theirUser)).toBe(false);
+    await second({ applied: 500n });
+    expect(freshness.isCurrent(ours, theirUser)).toBe(true);
+  });
+
   test('knows too little at once, until what had been applied is applied again', async () => {
     await second({ high: 500n, applied: 500n });
     await second({ applied: 490n });
@@ -325,12 +335,34 @@ describe('a log that is away', () => {
     expect(freshness.isCurrent(ours, theirUser)).toBe(true);
   });
 
+  test('for no longer than the limit leaves nothing unknown', async () => {
+    await second({ high: 5n, applied: 5n });
+    isLogAway = true;
+    await secondsPass(10);
+    isLogAway = false;
+    await second({ high: 6n });
+    expect(freshness.isCurrent(ours, theirUser)).toBe(true);
+  });
+
   test('is known again when it is back', async () => {
     isLogAway = true;
     await second();
     isLogAway = false;
     await second();
     expect(freshness.isLogKnown()).toBe(true);
+  });
+});
+
+describe('a database that is away', () => {
+  test('is asked again, and does not hide what is found to wait meanwhile', async () => {
+    await second();
+    databaseAnswers = Promise.reject(new Error('the database is away'));
+    await second({ high: 1n });
+    await secondsPass(11);
+    expect(freshness.isCurrent(ours, theirUser)).toBe(false);
+    databaseAnswers = Promise.resolve();
+    await second({ applied: 1n });
+    expect(freshness.isCurrent(ours, theirUser)).toBe(true);
   });
 });
 
@@ -371,18 +403,28 @@ describe('waiting for a position', () => {
     expect(await waiting).toBe(false);
   });
 
-  test('costs one query at a time, by however many', async () => {
-    applied = 6n;
-    expect(await Promise.all(Array.from({ length: 50 }, () => freshness.reaches([position(5n)])))).toEqual(
-      Array(50).fill(true),
-    );
+  test('costs one query at a time, by however many, whenever they come', async () => {
+    const first = freshness.reaches([position(5n)]);
+    // The query has been answered, and the next one is not due yet.
+    await new Promise((resolve) => setImmediate(resolve));
+    const others = Array.from({ length: 50 }, () => freshness.reaches([position(5n)]));
     expect(reads).toBe(1);
+    applied = 6n;
+    expect(await Promise.all([first, ...others])).toEqual(Array(51).fill(true));
+    expect(reads).toBe(2);
   });
 });
 
 describe('a topic that was grown', () => {
   /** Its facts go to a new partition now; those from before may stand in partition 3. */
   const moved = keyOf('room', (before, now) => before === 3 && now !== 3);
+
+  test('is none where nothing of it was ever applied', async () => {
+    projectedCount = 0;
+    await second({ high: 5n });
+    expect(freshness.isCurrent(ours, theirUser)).toBe(false);
+    expect(freshness.isCurrent(theirs, theirUser)).toBe(true);
+  });
 
   test('has nobody decided on where any partition is too old, until the new count is confirmed and that is applied', async () => {
     await second({ high: 5n, applied: 5n });

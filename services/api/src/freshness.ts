@@ -20,8 +20,8 @@ const firstLookWithinMs = 2_000;
 export interface Freshness {
   /**
    * False while the room's partition or the person's is older than the limit, or is behind where a first look found the
-   * log to end: at all, or for longer than that. While a topic was grown and that is not confirmed, where any partition
-   * is. What is not known is no reason to refuse.
+   * log to end: at all, or for longer than that. Where any partition is, while a topic was grown and that is not
+   * confirmed, and before the log has told how many there are. What else is not known is no reason to refuse.
    */
   readonly isCurrent: (roomId: string, userId: string) => boolean;
   /** Waits up to a second until the projection has applied these positions. False when it has not. */
@@ -165,11 +165,12 @@ export const createFreshness = ({
   return {
     isCurrent: (roomId, userId) => {
       const nowMs = now();
-      const isTooOld = (progress: PartitionProgress): boolean => progress.isTooOld(nowMs);
+      const isTooOld = (progress: PartitionProgress): boolean =>
+        progress.topic === topics.roomEvents && progress.isTooOld(nowMs);
       // Partitions are worked out only where they can matter: every join asks.
       if (!progresses.values().some(isTooOld)) return true;
       if (isGrown()) return false;
-      return [roomId, userId].map(progressOfKey).every((progress) => progress === undefined || !isTooOld(progress));
+      return [roomId, userId].map(progressOfKey).every((progress) => progress !== undefined && !isTooOld(progress));
     },
     reaches: async (positions) => {
       const deadlineMs = now() + waitAtMostMs;
@@ -188,7 +189,7 @@ export const createFreshness = ({
     start: async () => {
       const first = look();
       // Apart, so that a log which takes its time does not make what has been applied look old.
-      looking ??= first.then(() => Promise.all([repeat(readHighs), repeat(readApplied)]));
+      looking = first.then(() => Promise.all([repeat(readHighs), repeat(readApplied)]));
       await withDeadline(first, firstLookWithinMs).catch(() => {});
     },
     stop: async () => {

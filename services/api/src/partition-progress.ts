@@ -37,6 +37,10 @@ export class PartitionProgress {
     this.#maxAgeMs = maxAgeMs;
   }
 
+  get topic(): string {
+    return this.#at.topic;
+  }
+
   /** Whether the projection has a place for it: not while its topic was grown, and that is not confirmed. */
   get isProjected(): boolean {
     return this.#isProjected;
