@@ -25,6 +25,13 @@ describeWith(['postgres'], 'positions', () => {
     await prepare(3);
   });
 
+  test('are those of one topic and one projection: others may have another count', async () => {
+    await preparePositions(pool, projection, topics.livekitWebhooks, 4);
+    await preparePositions(pool, 'other', topics.roomEvents, 5);
+    await prepare(3);
+    expect(await partitions()).toEqual([0, 1, 2]);
+  });
+
   test('are made with one count where two are found at once', async () => {
     const found = [3, 5];
     const outcomes = await Promise.allSettled(found.map(prepare));
