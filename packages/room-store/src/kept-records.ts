@@ -48,7 +48,6 @@ export const releaseRecords = async (
       'select kept_id, topic, key, value, headers from kept_records order by kept_id limit $1',
       [limit],
     );
-    if (rows.length === 0) return 0;
     await append(rows.map(({ kept_id: _, ...record }) => record));
     await client.query('delete from kept_records where kept_id = any($1::bigint[])', [
       rows.map(({ kept_id }) => kept_id),

@@ -14,7 +14,8 @@ import { afterAll, beforeAll, beforeEach, expect, test, vi } from 'vitest';
 import { createApiMetrics } from '../metrics.ts';
 import { startKeptSender } from './send-kept.ts';
 
-const logger = createLogger({ service: 'api', destination: { write: () => undefined } });
+const told: string[] = [];
+const logger = createLogger({ service: 'api', destination: { write: (line) => void told.push(JSON.parse(line).msg) } });
 const polling = { timeout: 10_000, interval: 20 };
 
 const recordOf = (id: string): KeptRecord => ({
@@ -64,6 +65,7 @@ describeWith(['postgres'], 'records that the log did not take', ({ postgres }) =
     await vi.waitFor(() => expect(refused).toBe(1), polling);
     await first.stop();
     expect([await countKept(), await waiting()]).toEqual([3, 3]);
+    expect(told).toEqual(['kept records could not be appended yet']);
 
     // The next start of the service.
     isAway = false;
@@ -73,6 +75,8 @@ describeWith(['postgres'], 'records that the log did not take', ({ postgres }) =
     await second.stop();
     expect(await countKept()).toBe(0);
     expect(appended.map(idOf)).toEqual(many);
+    const counted = { labels: { outcome: 'appended' }, value: many.length };
+    expect((await metrics.keptRecords.get()).values).toContainEqual(counted);
     expect(appended[0]).toEqual(recordOf('l-0'));
   });
 
@@ -90,6 +94,10 @@ describeWith(['postgres'], 'records that the log did not take', ({ postgres }) =
 
   test('are sent by one process at a time, so that their order holds', async () => {
     await keep(['l-1', 'l-2']);
+    // Behind the other, where the table is read as it lies.
+    await pool.query(
+      'update kept_records set kept_at = kept_at where kept_id = (select min(kept_id) from kept_records)',
+    );
     const appended: string[] = [];
     const isThere = Promise.withResolvers<void>();
     const mayEnd = Promise.withResolvers<void>();

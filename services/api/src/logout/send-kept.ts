@@ -34,7 +34,6 @@ export const startKeptSender = ({
         await append(records, appendWithinMs);
       });
       metrics.keptRecords.inc({ outcome: 'appended' }, sent);
-      metrics.keptRecordsWaiting.dec(sent);
       if (sent > 0) logger.info({ records: sent }, 'kept records were appended');
       return sent;
     } catch (error) {
