@@ -18,6 +18,7 @@ function createFakeMember() {
   const { events, ...rest } = real.consumer({ groupId: 'g' });
   const listeners = new Map<string, (event: never) => void>();
   const paused = new Set<number>();
+  const seeks: string[] = [];
   let running: ConsumerRunConfig | undefined;
 
   const whileRunning = (act: () => void): void => {
@@ -46,7 +47,7 @@ function createFakeMember() {
     },
     pause: (topics) => whileRunning(() => partitionsOf(topics).forEach((each) => void paused.add(each))),
     resume: (topics) => whileRunning(() => partitionsOf(topics).forEach((each) => void paused.delete(each))),
-    seek: () => whileRunning(() => undefined),
+    seek: ({ offset }) => whileRunning(() => void seeks.push(offset)),
     commitOffsets: async () => undefined,
     disconnect: async () => stop(),
   };
@@ -56,6 +57,8 @@ function createFakeMember() {
     stop,
     crash: () => tell(events.CRASH, { error: new kafkajs.KafkaJSConnectionError('Connection error: ECONNREFUSED') }),
     join: (...partitions: number[]) => tell(events.GROUP_JOIN, { memberAssignment: { t: partitions } }),
+    answer: () => tell(events.REQUEST, { apiName: 'Heartbeat' }),
+    seeks,
     isPaused: (partition: number) => paused.has(partition),
     isRunning: () => running !== undefined,
     /** Resolves when kafkajs would ask for more. */
@@ -113,11 +116,37 @@ describe('consumeKafka', () => {
   const startAt = async () => [{ topic: 't', partition: 0, offset: 0n }];
 
   it('asks startAt also where nothing is assigned, which tells that others may have taken partitions over', async () => {
-    const startAtNone = vi.fn(() => Promise.reject(new Error('the database is away')));
+    const asked: unknown[] = [];
+    // No `vi.fn`, which would look after its rejection.
+    const startAtNone = (assigned: unknown) => {
+      asked.push(assigned);
+      return Promise.reject(new Error('the database is away'));
+    };
     const { running } = given({ startAt: startAtNone });
     const member = await running(0);
     member.join();
-    expect(startAtNone.mock.calls).toEqual([[[]]]);
+    member.answer();
+    await vi.waitFor(() => expect(consumer.isReady()).toBe(true), patience);
+    expect(asked).toEqual([[]]);
+  });
+
+  it('begins where the newest assignment is told to, whatever older ones hear later', async () => {
+    const answers = [99n, 5n, 7n].map((offset) => ({ offset, ...Promise.withResolvers<void>() }));
+    const asked = answers.values();
+    const { running } = given({
+      startAt: async () => {
+        const { offset, promise } = asked.next().value ?? { offset: 0n };
+        await promise;
+        return [{ topic: 't', partition: 0, offset }];
+      },
+    });
+    const member = await running(0);
+    for (const { resolve } of answers) {
+      member.join(0);
+      resolve();
+    }
+    await untilPaused(member, false);
+    expect(member.seeks).toEqual(['7']);
   });
 
   it('goes on with a partition that another assignment had left alone', async () => {
