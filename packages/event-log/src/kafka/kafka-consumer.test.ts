@@ -3,7 +3,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import type { Consumer, ConsumerRunConfig } from 'kafkajs';
 import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest';
-import type { BatchOutcome, ConsumeOptions, LogConsumer } from '../event-log.ts';
+import type { BatchOutcome, ConsumeOptions, LogBatch, LogConsumer } from '../event-log.ts';
 import { consumeKafka } from './kafka-consumer.ts';
 import { kafkajs } from './kafkajs.ts';
 
@@ -274,7 +274,8 @@ describe('consumeKafka', () => {
     await expect(consumer.done).rejects.toThrow('The Kafka consumer has been silent for three session timeouts');
   });
 
-  it('does not end because this process stood still, but when it has then heard nothing for as long', async () => {
+  /** Time that passes as the test says. */
+  function givenTime() {
     let nowMs = 0;
     vi.spyOn(performance, 'now').mockImplementation(() => nowMs);
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
@@ -282,23 +283,54 @@ describe('consumeKafka', () => {
       vi.restoreAllMocks();
       vi.useRealTimers();
     });
+    const standStill = (seconds: number): void => {
+      nowMs += seconds * 1_000;
+    };
+    const goOn = async (seconds: number, eachSecond = () => {}): Promise<void> => {
+      for (let second = 0; second < seconds; second += 1) {
+        standStill(1);
+        eachSecond();
+        await vi.advanceTimersByTimeAsync(1_000);
+      }
+    };
+    return { goOn, standStill };
+  }
+
+  it('does not end because this process stood still, but when it has then heard nothing for as long', async () => {
+    const { goOn, standStill } = givenTime();
     const { assigned } = given({ startAt });
     const member = await assigned(0);
     const ended = vi.fn();
     consumer.done.catch(ended);
-    const goOn = async (seconds: number): Promise<void> => {
-      for (let second = 0; second < seconds; second += 1) {
-        nowMs += 1_000;
-        await vi.advanceTimersByTimeAsync(1_000);
-      }
-    };
-
     await member.bring(0, '0');
     await goOn(3);
-    nowMs += 60_000;
+    standStill(60);
     await goOn(29);
     expect(ended).not.toHaveBeenCalled();
     await goOn(3);
     expect(ended).toHaveBeenCalled();
+  });
+
+  it('does not end while a handler that takes long shows that it lives, but when it no longer does', async () => {
+    const { goOn } = givenTime();
+    let batch: LogBatch | undefined;
+    const onBatch = (taken: LogBatch): Promise<BatchOutcome> => {
+      batch = taken;
+      return new Promise(() => {});
+    };
+    const { assigned } = given({ startAt, onBatch });
+    const member = await assigned(0);
+    const ended = vi.fn();
+    consumer.done.catch(ended);
+    await member.bring(0, '0');
+    await goOn(40, () => {
+      member.answer();
+      void batch?.heartbeat();
+    });
+    expect(ended).not.toHaveBeenCalled();
+    await goOn(32, member.answer);
+    expect(ended).toHaveBeenCalledWith(
+      expect.objectContaining({ message: expect.stringContaining('partition 0 of t') }),
+    );
   });
 });
