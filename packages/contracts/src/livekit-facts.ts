@@ -31,7 +31,7 @@ export const camelKeys = (value: unknown, depth = 4): unknown => {
   for (const [key, inner] of Object.entries(value)) {
     const name = toCamel(key);
     const read = key === 'attributes' ? inner : camelKeys(inner, depth - 1);
-    if (name === key && read === inner) continue;
+    if (camel === undefined && name === key && read === inner) continue;
     camel ??= { ...value };
     if (name !== key) delete camel[key];
     camel[name] = read;
