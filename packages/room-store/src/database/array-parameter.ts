@@ -1,6 +1,6 @@
 /**
- * Writes an item's bytes into `scratch` at a place that has room for them, and answers how many they are. What the type
- * cannot hold is an error of the caller.
+ * Writes an item's bytes into `scratch` at a place that has room for them, and answers how many they are. Throws at a
+ * number that the type cannot hold.
  */
 type Write = (item: unknown, at: number) => number;
 
@@ -114,9 +114,15 @@ export class ArrayParameter {
     this.type = type;
   }
 
-  /** Asked for by the driver. */
+  /** Asked for by the driver. If this threw, the statement would stay unusable on its connection. */
   toPostgres(): Buffer | string {
     const type = binaryTypes.get(this.type);
-    return type === undefined ? toText(this.items) : toBinary(this.items, type);
+    if (type === undefined) return toText(this.items);
+    try {
+      return toBinary(this.items, type);
+    } catch {
+      // PostgreSQL refuses it as what can never be stored.
+      return toText(this.items);
+    }
   }
 }

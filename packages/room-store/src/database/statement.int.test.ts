@@ -63,11 +63,19 @@ describeWith(['postgres'], 'statements', () => {
     ['text', 'a\0b'],
     ['jsonb', '"\\u0000"'],
     ['jsonb', '{'],
-  ])('a column of %s with %j is refused as what can never be stored', async (type, item) => {
-    const sent = inTransaction(pool, (client) => send(client, `select $1::${type}[]`, [[item]]));
-    expect(isUnstorable(await sent.catch((error: unknown) => error))).toBe(true);
-    await expect(sent).rejects.toThrow();
-  });
+    ['int', 2 ** 31],
+    ['bigint', '9223372036854775808'],
+  ])(
+    'a column of %s with %j is refused as what can never be stored, and the connection goes on',
+    async (type, item) => {
+      const column = (items: readonly unknown[]) =>
+        inTransaction(pool, (client) => send(client, `select $1::${type}[]`, [items]));
+      const sent = column([item]);
+      expect(isUnstorable(await sent.catch((error: unknown) => error))).toBe(true);
+      await expect(sent).rejects.toThrow();
+      await expect(column([null])).resolves.toMatchObject({ rowCount: 1 });
+    },
+  );
 
   test('are kept prepared', async () => {
     const count = await inTransaction(pool, async (client) => {
