@@ -23,8 +23,12 @@ create realtime.livekit-webhooks.v1 "$(days 7)"
 create realtime.livekit-webhooks.v1-dlt "$(days 30)"
 create realtime.presence.v1 "$(days 7)"
 
-# Where there was none yet, the first producer's record may have made it, with the brokers' defaults.
-kafka-topics.sh --bootstrap-server "$bootstrap" --describe --topic realtime.room-events.v1 | grep -q retention.ms=-1 || {
-  echo 'realtime.room-events.v1 is there already, and drops facts: it must have retention.ms=-1' >&2
+# Where there was none yet, the first producer's record may have made it, with the brokers' defaults;
+# what they are otherwise than Kafka's is told, too.
+told=$(kafka-topics.sh --bootstrap-server "$bootstrap" --describe --topic realtime.room-events.v1)
+drops='[[:space:],](cleanup.policy=(delete,)?compact|retention.bytes=[0-9])'
+if ! echo "$told" | grep -q '[[:space:],]retention.ms=-1' || echo "$told" | grep -Eq "$drops"; then
+  echo 'realtime.room-events.v1 is there already, and drops facts: it must have' \
+    'retention.ms=-1, retention.bytes=-1 and cleanup.policy=delete' >&2
   exit 1
-}
+fi
