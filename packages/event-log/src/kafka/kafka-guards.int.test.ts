@@ -230,6 +230,29 @@ describeWith(['kafka'], 'the Kafka adapter', () => {
       await untilReady(consumer);
     });
 
+    it('reads on once a coordinator is there again, long before the session of who could not leave it has expired', async () => {
+      const topic = await broker.createTopic(1);
+      const anew = Promise.withResolvers<void>();
+      const patient = createKafkaLog({
+        brokers: broker.brokers,
+        clientId: 'patient',
+        sessionTimeoutMs: 120_000,
+        writeLog: (_level, message) => {
+          if (message === 'the Kafka consumer starts anew') anew.resolve();
+        },
+      });
+      onTestFinished(() => patient.close());
+      const recorder = createRecorder();
+      const consumer = patient.consume({ group: 'patient', topics: [topic], onBatch: recorder.onBatch });
+      consumers.push(consumer);
+      await untilReady(consumer);
+      await broker.kafka.kill();
+      await anew.promise;
+      await broker.kafka.start();
+      await log.append([recordOf(topic, 'after')], 20_000);
+      await vi.waitFor(() => expect(recorder.keys()).toEqual(['after']), patience);
+    });
+
     it('consumes as soon as there is a broker and a topic', async () => {
       const recorder = createRecorder();
       await broker.proxy.cut();

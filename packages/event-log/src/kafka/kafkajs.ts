@@ -1,5 +1,5 @@
 /**
- * kafkajs 2.2.4 with codecs registered and five of its methods mended. The library is frozen, so the version is
+ * kafkajs 2.2.4 with codecs registered and seven of its methods mended. The library is frozen, so the version is
  * pinned exactly; `kafkajs.test.ts` and the interoperability tests fail when a mend no longer fits.
  */
 import { createRequire } from 'node:module';
@@ -22,7 +22,11 @@ interface RequestQueue {
 }
 
 interface GroupMember {
+  readonly groupId: string;
   lastRequest: number;
+  memberId: string | null;
+  joinAndSync(): Promise<void>;
+  leave(): Promise<void>;
   heartbeat(options: { readonly interval: number }): Promise<void>;
 }
 
@@ -69,12 +73,44 @@ RequestQueue.prototype.scheduleCheckPendingRequests = function schedule(): void 
   }, waitMs);
 };
 
-const { heartbeat } = ConsumerGroup.prototype;
+const { heartbeat, joinAndSync, leave } = ConsumerGroup.prototype;
 // As published none is sent until a clock that was set back is where it was: the group goes on without this member,
 // which goes on reading.
 ConsumerGroup.prototype.heartbeat = function beat(options): Promise<void> {
   this.lastRequest = Math.min(this.lastRequest, Date.now());
   return heartbeat.call(this, options);
+};
+
+/** Of each group the members that could not leave it, nor go on. */
+const leftBehind = new Map<string, Set<string>>();
+
+async function leavingBehind(group: GroupMember, work: () => Promise<void>): Promise<void> {
+  const { groupId, memberId: before } = group;
+  const ids = leftBehind.get(groupId) ?? new Set();
+  leftBehind.set(groupId, ids);
+  try {
+    await work();
+    if (before !== null) ids.delete(before);
+  } catch (error) {
+    if (group.memberId !== null) ids.add(group.memberId);
+    throw error;
+  }
+}
+
+// As published a consumer whose coordinator is gone joins anew as another member, and the whole group waits until the
+// session of the one before has expired, which the next coordinator counts from its own beginning. So it goes on as the
+// member that it was; a coordinator that does not know that one gives it a new id.
+ConsumerGroup.prototype.leave = function leaveOrRemember(): Promise<void> {
+  return leavingBehind(this, () => leave.call(this));
+};
+ConsumerGroup.prototype.joinAndSync = function joinAsBefore(): Promise<void> {
+  const ids = leftBehind.get(this.groupId);
+  const [id] = ids ?? [];
+  if (this.memberId === null && id !== undefined) {
+    ids?.delete(id);
+    this.memberId = id;
+  }
+  return leavingBehind(this, () => joinAndSync.call(this));
 };
 
 // As published a batch without a visible record (markers, aborted transactions) counts as empty and never reaches
