@@ -10,7 +10,7 @@ import {
   RecordTooLargeError,
   recordBytes,
 } from '@realtime-service/event-log';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { roomRecord, startProjection, type TestProjection } from '../test/projection.ts';
 import { toLivekitRecord } from './livekit-record.ts';
 import { startRelay } from './relay.ts';
@@ -171,14 +171,15 @@ describeWith(['postgres'], 'the relay', () => {
   });
 
   describe('the duty', () => {
+    const counting = (name: string, sent: string[]): EventLog => ({
+      ...parts.log,
+      append: (records, timeoutMs) => {
+        sent.push(name);
+        return parts.log.append(records, timeoutMs);
+      },
+    });
+
     test("is one's at a time, and another's at once after its release", async () => {
-      const counting = (name: string, sent: string[]): EventLog => ({
-        ...parts.log,
-        append: (records, timeoutMs) => {
-          sent.push(name);
-          return parts.log.append(records, timeoutMs);
-        },
-      });
       const sent: string[] = [];
       const first = start(counting('first', sent));
       await until('the first has the duty', async () => (await parts.pool.query('select from duties')).rowCount === 1);
@@ -194,6 +195,34 @@ describeWith(['postgres'], 'the relay', () => {
       expect(sent.at(-1)).toBe('second');
       await second.stop();
       expect((await parts.pool.query('select from duties')).rowCount).toBe(0);
+    });
+
+    test("is asked for again after a third of its time, and whoever finds it another's publishes no more", async () => {
+      const sent: string[] = [];
+      const relay = start(counting('first', sent));
+      await until('it has the duty', async () => (await parts.pool.query('select from duties')).rowCount === 1);
+      await parts.pool.query(
+        `update duties set holder = 'another', held_until = clock_timestamp() + interval '15 seconds'`,
+      );
+      const queries = vi.spyOn(parts.pool, 'query');
+      const now = performance.now.bind(performance);
+      const clock = vi.spyOn(performance, 'now').mockImplementation(() => now() + 5_001);
+      const answers = () =>
+        queries.mock.settledResults.filter(
+          ({ type }, at) => type === 'fulfilled' && String(queries.mock.calls[at]?.[0]).includes('into duties'),
+        ).length;
+      try {
+        await until('it was told that another has it', () => answers() > 0);
+        await parts.append(...aCall('one'));
+        await parts.caughtUp();
+        const before = answers();
+        await until('it has asked again', () => answers() > before + consumedTopics.length + 1);
+        expect(sent).toEqual([]);
+      } finally {
+        clock.mockRestore();
+        queries.mockRestore();
+        await relay.stop();
+      }
     });
   });
 
