@@ -47,7 +47,20 @@ describeWith(['postgres'], 'marks', () => {
     await raising.query('commit');
     raising.release();
     await settling;
-    expect(await claimOne()).toMatchObject({ identity: 'ann', generation: mark.generation + 1n });
+    expect(await claimOne()).toMatchObject({ identity: 'ann', generation: mark.generation + 1n, causedAtMs: 1_000 });
+  });
+
+  test('one that is kept for later waits since it was raised again', async () => {
+    await raise();
+    await settleMark(pool, await claimOne(), soonMs);
+    await raise('ann', 2_000);
+    expect(await claimOne()).toMatchObject({ causedAtMs: 2_000 });
+  });
+
+  test('its own trace is not that of somebody who raised it meanwhile', async () => {
+    await raise();
+    await pool.query(`update marks set trace = 'its own'`);
+    expect(await settleMark(pool, await claimOne(), soonMs)).toBeNull();
   });
 
   test('one that was claimed before the clock was set back by an hour is answered when it is raised again', async () => {
@@ -82,6 +95,33 @@ describeWith(['postgres'], 'marks', () => {
     });
     await announce();
     expect((await pool.query('select type from outbox')).rows).toEqual([{ type: 'participant.left' }]);
+  });
+
+  test('rights are not announced by whoever comes while another claims the question', async () => {
+    await applyChunk(
+      createPostgresStore(pool),
+      chunkOf([livekitRecord(0, joined('claimed', 'ann'), { partition: 1 })]),
+    );
+    await pool.query('truncate marks, outbox');
+    await markIdentities(pool, 'claimed', ['ann'], { cause: 'test', causedAtMs: 1_000 });
+    const mark = await claimOne();
+    const permissions = { publishSources: [], subscribe: true, publishData: false, hidden: false, moderate: false };
+    const data: Announcement['data'] = { participantSid: 'PA_ann', identity: 'ann', permissions };
+    const claiming = await pool.connect();
+    await claiming.query(`begin; update marks set locked_until = locked_until + interval '1 minute'`);
+    let isOver = false;
+    // On a busy machine its wait may be over before it is seen, which announces nothing either.
+    const settling = settleMark(pool, mark, null, { eventId: 'rights-2', data })
+      .catch((error: Error) => expect(error.message).toContain('lock timeout'))
+      .finally(() => {
+        isOver = true;
+      });
+    await until('the announcement waits for the claim', () => isOver || isLockAwaited(pool));
+    await claiming.query('commit');
+    claiming.release();
+    await settling;
+    expect((await pool.query('select from outbox')).rowCount).toBe(0);
+    expect(await pool.query('select from marks where locked_until is not null')).toMatchObject({ rowCount: 1 });
   });
 
   test('they are claimed from either end of those that are due', async () => {
