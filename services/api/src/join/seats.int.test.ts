@@ -222,6 +222,8 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
     ['by a lost connection, 119 s ago', 'not_listed', 119, 200, 409],
     ['by a lost connection, 121 s ago', 'CONNECTION_ABORTED', 121, 200, 200],
     ['by removal, and is a member again', 'PARTICIPANT_REMOVED', 5, 200, 200],
+    ['with the room, which was deleted', 'ROOM_DELETED', 5, 200, 200],
+    ['with the room, which was closed', 'ROOM_CLOSED', 5, 200, 200],
   ])('C21: 9 of 10 are inside, a new member, and u-7 who left 5 s ago, %s', async (...row) => {
     const [how, reason, seconds, ofTheirs, ofOthers] = row;
     const room = `left-${how.replaceAll(/\W/g, '-')}`;
@@ -349,16 +351,21 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
       expect(await statusOf('reserved', 'b')).toBe(409);
     });
 
-    test("also where LiveKit's clock is behind by less than a second", async () => {
-      await addRoom('clocks', 1, ['a', 'b']);
-      expect(await statusOf('clocks', 'a')).toBe(200);
-      await enter('clocks', 'a', { left: ['CLIENT_INITIATED', 0] });
+    test.each([
+      [900, 200],
+      [1_100, 409],
+    ])("also where LiveKit's clock is behind by less than a second: by %i ms", async (behindMs, ofOthers) => {
+      const room = `clocks-${behindMs}`;
+      await addRoom(room, 1, ['a', 'b']);
+      expect(await statusOf(room, 'a')).toBe(200);
+      await enter(room, 'a', { left: ['CLIENT_INITIATED', 0] });
       await pool.query(
-        `update sessions set joined_at = granted_at - interval '900 milliseconds' from seat_leases where sessions.room_id = 'clocks'
-          and seat_leases.room_id = 'clocks'`,
+        `update sessions set joined_at = granted_at - make_interval(secs => $2::float8 / 1000) from seat_leases
+          where sessions.room_id = $1 and seat_leases.room_id = $1`,
+        [room, behindMs],
       );
-      await passSeconds('clocks', 16);
-      expect(await statusOf('clocks', 'b')).toBe(200);
+      await passSeconds(room, 16);
+      expect(await statusOf(room, 'b')).toBe(ofOthers);
     });
 
     test('a stay that was over before the token was given does not use it', async () => {
@@ -377,6 +384,13 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
       expect(await statusOf('kicked', 'a')).toBe(200);
       await enter('kicked', 'a', { left: ['PARTICIPANT_REMOVED', 0] });
       expect(await statusOf('kicked', 'b')).toBe(200);
+    });
+
+    test('a guest whom we did not admit and who is removed leaves no seat taken, either', async () => {
+      await addRoom('guest', 1, ['a']);
+      await addStay('guest', { identity: 'guest', left: ['PARTICIPANT_REMOVED', 5] });
+      await pool.query(`update sessions set user_id = null where room_id = 'guest'`);
+      expect(await statusOf('guest', 'a')).toBe(200);
     });
 
     test('but for whoever is inside, who needs no other for a reconnect', async () => {
@@ -535,6 +549,22 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
         expect(await statusOf('policy-replaced', 'b')).toBe(409);
         expect(await statusOf('policy-replaced', 'a', on('phone'))).toBe(409);
         expect(await statusOf('policy-replaced', 'a', on('desk'))).toBe(200);
+      });
+
+      test.each<[string, object, number | null]>([
+        ['single_newest, full', { mode: 'single_newest' }, 1],
+        ['single_oldest, beside another device', { mode: 'single_oldest' }, null],
+      ])('nor does one by a token of before, which may still be used: %s', async (how, now, limit) => {
+        const room = `token-${how.replaceAll(/\W/g, '-')}`;
+        await addRoom(room, limit ?? 3, ['a'], multi);
+        expect(await statusOf(room, 'a', on('phone'))).toBe(200);
+        if (limit === null) await addStay(room, { user: 'a', identity: 'a:desk', device: 'desk' });
+        await pool.query('update rooms set device_policy = $2, max_participants = $3 where room_id = $1', [
+          room,
+          now,
+          limit,
+        ]);
+        expect(await statusOf(room, 'a', on('phone'))).toBe(409);
       });
 
       test('a device inside twice is one device, and two seats', async () => {
