@@ -92,6 +92,32 @@ describeWith(['postgres'], 'many questions at once', () => {
   const single: Policy = { mode: 'single_oldest' };
   const bob: Wish = { userId: 'bob', deviceId: null, takeOver: false };
 
+  test("a person's own identity is told neither twice nor as another's, inside and with a token", async () => {
+    const { roomId } = await openRoom(2, single);
+    await pool.query(
+      `insert into seat_leases (room_id, identity, user_id, device_id, expires_at)
+        values ($1, 'ann', 'ann', 'tab', now() + interval '1 minute')`,
+      [roomId],
+    );
+    const asking = { roomId, userId: 'ann', loginId: null, identity: 'ann', deviceId: 'tab' };
+    const client = await pool.connect();
+    const told = await readSeats(client, asking).finally(() => client.release());
+    expect(told).toEqual({
+      takenByOthers: 0,
+      ownOtherDevices: 0,
+      ownUnusedTokens: 0,
+      isHeld: true,
+      isReserved: true,
+    });
+  });
+
+  test('whose seat cannot be written is let in by none', async () => {
+    const { roomId } = await openRoom(2, single);
+    const take = createSeatTaker(pool, { deadlineMs: 10_000, leaseSeconds: Number.NaN });
+    const asking = { roomId, userId: 'bob', loginId: null, identity: 'bob', deviceId: null };
+    await expect(take(asking, decideEntry(false))).rejects.toThrow('interval');
+  });
+
   test('the same one is read twice at most, however often it was asked', async () => {
     const { ask, readLeases } = await openRoom(2, { mode: 'multi' });
     const answers = await Promise.all(Array.from({ length: 119 }, () => ask(bob)));
