@@ -344,6 +344,15 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
       expect(await statusOf('used', 'b')).toBe(200);
     });
 
+    test('also the next one of a holder who came and went', async () => {
+      await addRoom('used-and-next', 1, ['a', 'b']);
+      expect(await statusOf('used-and-next', 'a')).toBe(200);
+      await enter('used-and-next', 'a', { left: ['CLIENT_INITIATED', 0] });
+      await passSeconds('used-and-next', 16);
+      expect(await statusOf('used-and-next', 'a')).toBe(200);
+      expect(await statusOf('used-and-next', 'b')).toBe(409);
+    });
+
     test('in its room: whoever enters another has not used it', async () => {
       await addRoom('reserved', 1, ['a', 'b']);
       expect(await statusOf('reserved', 'a')).toBe(200);
@@ -458,6 +467,12 @@ describeWith(['postgres'], 'seats', ({ postgres }) => {
       // Not connected yet, and asked again without the wish, as the door does.
       expect(await statusOf('oldest', 'a', on(second))).toBe(200);
       expect(await statusOf('oldest', 'a', on(first))).toBe(409);
+    });
+
+    test('single_oldest: one without an id keeps its place before one that has one', async () => {
+      await addRoom('oldest-null', null, ['a'], { mode: 'single_oldest' });
+      await addStay('oldest-null', { user: 'a' });
+      expect((await join('oldest-null', 'a', on('phone'))).code).toBe('device_conflict');
     });
 
     test('single_newest: nobody is counted', async () => {
