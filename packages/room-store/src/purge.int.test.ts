@@ -15,7 +15,8 @@ describeWith(['postgres'], 'purging', () => {
   test("drops identities a week older than their partition's newest record, and leases that are over", async () => {
     await pool.query(
       `insert into log_positions (projection, topic, "partition", next_offset, partition_count, newest_recorded_at)
-        values ($1, 't', 0, 3, 2, '2020-01-10T00:00:00Z'), ($1, 't', 1, 1, 2, '2019-01-01T00:00:00Z')`,
+        values ($1, 't', 0, 3, 2, '2020-01-10T00:00:00Z'), ($1, 't', 1, 1, 2, '2019-01-01T00:00:00Z'),
+          ('of a rebuild', 't', 1, 9, 2, '2020-01-10T00:00:00Z')`,
       [activeProjection],
     );
     await pool.query(`insert into applied_facts (topic, "partition", fact_key, recorded_at) values
@@ -23,7 +24,7 @@ describeWith(['postgres'], 'purging', () => {
       ('t', 1, 'newest here', '2019-01-01T00:00:00Z')`);
     await pool.query(`insert into seat_leases (room_id, identity, user_id, expires_at) values
       ('r', 'ann', 'ann', now() - interval '1 second'), ('r', 'bob', 'bob', now() + interval '1 minute'),
-      ('r', 'bob', 'another', now() - interval '1 second')`);
+      ('r', 'ann:desk', 'ann', now() + interval '1 minute'), ('r', 'bob', 'another', now() - interval '1 second')`);
     const sessionRow = (sid: string, isLive: boolean, ended: string | null, fact: string) =>
       pool.query(
         `insert into sessions (room_id, room_sid, participant_sid, identity, kind, is_hidden, is_live, joined_at, version, ended_at, last_fact_at)
@@ -40,8 +41,11 @@ describeWith(['postgres'], 'purging', () => {
     expect(facts.map(({ name }) => name)).toEqual(['kept', 'new', 'newest here']);
     const { rows: sessions } = await pool.query('select participant_sid as sid from sessions order by 1');
     expect(sessions.map(({ sid }) => sid)).toEqual(['PA_live', 'PA_recent']);
-    const { rows: leases } = await pool.query('select identity, user_id from seat_leases');
-    expect(leases).toEqual([{ identity: 'bob', user_id: 'bob' }]);
+    const { rows: leases } = await pool.query('select identity, user_id from seat_leases order by identity');
+    expect(leases).toEqual([
+      { identity: 'ann:desk', user_id: 'ann' },
+      { identity: 'bob', user_id: 'bob' },
+    ]);
   });
 
   test('looks at what is old enough, whatever a week holds, and takes any number of it', async () => {
