@@ -14,6 +14,7 @@ import {
   startDatabase,
 } from '../test/given.ts';
 import { applyChunk, createPostgresStore, type Pool, readLiveRoomIds, readPresentPeople } from './index.ts';
+import { readLiveRooms } from './presence.ts';
 
 describeWith(['postgres'], 'who is inside, as members see it', () => {
   let pool: Pool;
@@ -98,4 +99,19 @@ describeWith(['postgres'], 'who is inside, as members see it', () => {
       expect(pages).toBeLessThan(20);
     },
   );
+
+  test('for a sweep: rooms that are live, and who is inside by their own life, not by one before', async () => {
+    await pool.query('truncate room_lives, sessions');
+    await pool.query(`insert into room_lives (room_id, room_sid, created_at, is_live) values
+      ('here', 'RM_now', now(), true), ('empty', 'RM', now(), true), ('over', 'RM', now(), false)`);
+    await pool.query(`insert into sessions (room_id, room_sid, participant_sid, identity, kind, is_hidden, is_live,
+        joined_at, version, last_fact_at)
+      select 'here', room_sid, 'PA_' || room_sid, 'ann', 'STANDARD', false, true, now(), 1, now()
+        from unnest(array['RM_now', 'RM_before']) as room_sid`);
+    const rooms = await readLiveRooms(pool, ['here', 'empty', 'over', 'unknown']);
+    expect(rooms.sort((a, b) => a.roomId.localeCompare(b.roomId))).toMatchObject([
+      { roomId: 'empty', sessions: [] },
+      { roomId: 'here', roomSid: 'RM_now', sessions: [{ participantSid: 'PA_RM_now' }] },
+    ]);
+  });
 });
