@@ -60,9 +60,15 @@ export const recordingOf = (pool: Pool): { readonly pool: Pool; readonly chunks:
   };
 };
 
-/** As a program would give them to the driver, which writes them as text. */
+/** As the driver, which writes them as text, takes them most cheaply. */
 const asDriverTakes = ({ items, type }: ArrayParameter): readonly unknown[] =>
-  type === 'bytea' ? items.map((item) => (typeof item === 'string' ? Buffer.from(item, 'hex') : item)) : items;
+  items.map((item) => toCheapest(item, type));
+
+const toCheapest = (item: unknown, type: string): unknown => {
+  if (type === 'bytea' && typeof item === 'string') return Buffer.from(item, 'hex');
+  if (item instanceof Date) return item.toISOString();
+  return typeof item === 'bigint' ? item.toString() : item;
+};
 
 const bound = <T extends object>(target: T, name: string | symbol): unknown => {
   const value: unknown = Reflect.get(target, name);
