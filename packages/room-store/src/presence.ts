@@ -1,6 +1,7 @@
 import type { MemberFacts, RoomLife, Session } from '@realtime-service/room-model';
-import { type Pool, preparedAs } from './database/database.ts';
+import type { Pool } from './database/database.ts';
 import { isSeenSql } from './database/rows.ts';
+import { toQuery } from './database/statement.ts';
 
 /** A room that is believed to be live in LiveKit, and who is in it, as far as a sweep compares it. */
 export interface LiveRoom extends Pick<RoomLife, 'roomId' | 'roomSid'> {
@@ -28,17 +29,19 @@ interface LiveRow extends Pick<LiveRoom, 'roomId' | 'roomSid'> {
  * sessions, not through all that a long life has seen.
  */
 export const readLiveRooms = async (pool: Pool, roomIds: readonly string[]): Promise<LiveRoom[]> => {
-  const { rows } = await pool.query<LiveRow>({
-    ...preparedAs('live rooms', pool),
-    text: `
+  const { rows } = await pool.query<LiveRow>(
+    toQuery(
+      `
       select l.room_id as "roomId", l.room_sid as "roomSid",
         case when s.room_sid = l.room_sid then s.participant_sid end as "participantSid",
         s.is_hidden as "isHidden",
         (extract(epoch from s.last_fact_at) * 1000)::float8 as "lastFactAtMs"
       from room_lives l left join sessions s on s.room_id = l.room_id and s.is_live
       where l.is_live and l.room_id = any($1::opaque_id[])`,
-    values: [roomIds],
-  });
+      [roomIds],
+      pool,
+    ),
+  );
   const rooms = new Map<string, LiveRoom & { readonly sessions: LiveRoom['sessions'][number][] }>();
   for (const { roomId, roomSid, participantSid, ...session } of rows) {
     const room = rooms.get(roomId) ?? { roomId, roomSid, sessions: [] };
@@ -90,9 +93,9 @@ export const readPresentPeople = async (
   roomId: string,
   { identity, limit }: { readonly identity: string | null; readonly limit: number },
 ): Promise<PresentPerson[]> => {
-  const { rows } = await pool.query<PresentRow>({
-    ...preparedAs('present people', pool),
-    text: `
+  const { rows } = await pool.query<PresentRow>(
+    toQuery(
+      `
       select s.identity, s.participant_sid, s.user_id, s.joined_at,
         m.user_id is not null as has_member, m.role, m.display_name, m.permissions, m.is_removed
       from sessions s left join members m on m.room_id = s.room_id and m.user_id = s.user_id
@@ -100,8 +103,10 @@ export const readPresentPeople = async (
         and ($2::opaque_id is null or (s.identity = $2 and s.joined_at =
           (select max(joined_at) from sessions where room_id = $1 and identity = $2 and is_live)))
       order by s.joined_at, s.participant_sid limit $3`,
-    values: [roomId, identity, limit],
-  });
+      [roomId, identity, limit],
+      pool,
+    ),
+  );
   return rows.map((row) => ({
     identity: row.identity,
     participantSid: row.participant_sid,

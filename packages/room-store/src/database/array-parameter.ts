@@ -79,15 +79,18 @@ const headerBytes = 20;
 const lengthBytes = 4;
 /** Of types that have one length. */
 const maxFixedBytes = 8;
+/** Of what is not there. */
+const nullSize = -1;
+
+const isNull = (item: unknown): boolean => item === null || item === undefined;
 
 const toBinary = (items: readonly unknown[], { oid, write }: BinaryType): Buffer => {
   let at = headerBytes;
   for (const item of items) {
     reserve(at + lengthBytes + maxFixedBytes);
-    const isNull = item === null || item === undefined;
-    const size = isNull ? 0 : write(item, at + lengthBytes);
-    scratch.writeInt32BE(isNull ? -1 : size, at);
-    at += lengthBytes + size;
+    const size = isNull(item) ? nullSize : write(item, at + lengthBytes);
+    scratch.writeInt32BE(size, at);
+    at += lengthBytes + Math.max(size, 0);
   }
   // Dimensions, whether there may be nulls, what the items are; how many, and the number of the first.
   for (const [place, value] of [1, 1, oid, items.length, 1].entries()) scratch.writeInt32BE(value, 4 * place);
@@ -98,7 +101,7 @@ const quoted = (item: unknown): string => `"${String(item).replace(/["\\]/g, '\\
 
 /** For other types, of which PostgreSQL reads the text. */
 const toText = (items: readonly unknown[]): string =>
-  `{${items.map((item) => (item === null || item === undefined ? 'null' : quoted(item))).join(',')}}`;
+  `{${items.map((item) => (isNull(item) ? 'null' : quoted(item))).join(',')}}`;
 
 /**
  * A column of values, to be unnested: an array of one of PostgreSQL's types in its binary format (array_recv in its

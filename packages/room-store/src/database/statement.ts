@@ -34,11 +34,7 @@ const statementOf = (given: string): Statement => {
  * What is sent for a statement, kept prepared where that is safe. Columns are given as arrays. The text must be a
  * constant, or one of few, and says of each column's parameter what it is (`$1::text[]`).
  */
-export const toQuery = (
-  given: string,
-  values: readonly unknown[],
-  database: object,
-): pg.QueryConfig & { readonly text: string } => {
+export const toQuery = (given: string, values: readonly unknown[], database: object): pg.QueryConfig => {
   const { name, text, columnTypes } = statementOf(given);
   const toParameter = (value: unknown, at: number): unknown =>
     Array.isArray(value) ? new ArrayParameter(value, columnTypes[at] ?? '') : value;
