@@ -94,6 +94,13 @@ export const createWorkerMetrics = () => {
       help: 'How long the oldest question has waited: since it is due, or since its fact where it was tried in vain',
       registers,
     }),
+    /** `outcome` is `completed` or `failed`. */
+    sweeps: new Counter({
+      name: 'realtime_sweeps',
+      help: 'Comparisons of what is believed with what LiveKit lists, by outcome; one worker at a time makes them',
+      labelNames: ['outcome'],
+      registers,
+    }),
     sweepDifferences: new Counter({
       name: 'realtime_sweep_differences',
       help: 'Rooms whose presence differed from LiveKit on two looks',
@@ -112,9 +119,10 @@ export const createWorkerMetrics = () => {
     }),
   };
   // A series that begins at 1 has not risen: an alert would miss the first order that expires, unknown room or stranger
-  // that is left as it is, or misplaced record.
+  // that is left as it is, failed sweep, or misplaced record.
   for (const reason of ['kick', 'mute']) metrics.answers.inc({ action: 'expired', reason }, 0);
   for (const reason of ['unknown_room', 'not_ours']) metrics.answers.inc({ action: 'observed', reason }, 0);
+  for (const outcome of ['completed', 'failed']) metrics.sweeps.inc({ outcome }, 0);
   for (const topic of consumedTopics) metrics.misplaced.inc({ topic }, 0);
   return metrics;
 };

@@ -663,6 +663,11 @@ describeWith(['postgres'], 'the sweep', () => {
     laterMs = 80_000;
     await until('it counts from then on', () => revived.length > 0);
     await sweeping.stop();
+    const { values } = await parts.metrics.sweeps.get();
+    const { completed, failed } = Object.fromEntries(values.map(({ labels, value }) => [labels.outcome, value]));
+    expect(failed).toBe(elsewhere === undefined ? 1 : 0);
+    // The last may have been cut short by the stop.
+    expect([turn - 2, turn - 1]).toContain(completed);
   });
 
   test('many differences at once are looked at a third time, told, and repaired all the same', async () => {

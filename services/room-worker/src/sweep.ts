@@ -372,7 +372,7 @@ export const sweepOnce = async (dependencies: SweepDependencies): Promise<Swept>
 export const startSweep = (
   settings: Omit<SweepDependencies, 'signal' | 'turn' | 'before'> & { readonly intervalMs: number },
 ): { readonly stop: () => Promise<void> } => {
-  const { store, clock, intervalMs, logger } = settings;
+  const { store, clock, intervalMs, metrics, logger } = settings;
   const holder = randomUUID();
   const stopping = new AbortController();
   const { signal } = stopping;
@@ -394,6 +394,7 @@ export const startSweep = (
       turn = turn === undefined ? Math.floor(clock.now() / intervalMs) : turn + 1;
       const dependencies = { ...settings, signal, turn, before };
       before = await withSpan('sweep', { isRoot: true }, () => sweepOnce(dependencies));
+      metrics.sweeps.inc({ outcome: 'completed' });
     } finally {
       clearInterval(keeping);
     }
@@ -411,7 +412,9 @@ export const startSweep = (
       } catch (error) {
         // Rooms count as silent by what was asked without a gap.
         before = { ...beforeAnySweep, leftAt: before.leftAt };
-        if (!signal.aborted) logger.warn({ err: error }, 'sweep failed');
+        if (signal.aborted) break;
+        metrics.sweeps.inc({ outcome: 'failed' });
+        logger.warn({ err: error }, 'sweep failed');
       }
       // From start to start: what a look has just missed waits for the next one, and no longer.
       const restMs = intervalMs - (clock.now() - startedAtMs);
