@@ -80,6 +80,27 @@ describeWith(['postgres'], 'records that the log did not take', ({ postgres }) =
     expect(appended[0]).toEqual(recordOf('l-0'));
   });
 
+  test('are told by no number while nobody can count them', async () => {
+    await keep(['l-1']);
+    const metrics = createApiMetrics();
+    const append = async () => Promise.reject(new LogUnavailableError('the log is away'));
+    const values = async () => (await metrics.keptRecordsWaiting.get()).values.map(({ value }) => value);
+    let isAway = false;
+    const unreachable = Object.assign(Object.create(pool) as Pool, {
+      query: (...args: Parameters<Pool['query']>) => {
+        if (isAway) throw new Error('the database is away');
+        return pool.query(...args);
+      },
+    });
+    const sender = startKeptSender({ pool: unreachable, append, metrics, logger });
+    await vi.waitFor(async () => expect(await values()).toEqual([1]), polling);
+    isAway = true;
+    await vi.waitFor(async () => expect(await values()).toEqual([]), polling);
+    isAway = false;
+    await vi.waitFor(async () => expect(await values()).toEqual([1]), polling);
+    await sender.stop();
+  });
+
   test('are sent again when the process dies between the append and the commit', async () => {
     await keep(['l-1', 'l-2']);
     const appended: string[] = [];

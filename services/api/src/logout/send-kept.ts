@@ -26,8 +26,9 @@ export const startKeptSender = ({
   const stopping = new AbortController();
 
   const send = async (): Promise<number> => {
+    let waiting: number | undefined;
     try {
-      const waiting = await countKeptRecords(pool);
+      waiting = await countKeptRecords(pool);
       metrics.keptRecordsWaiting.set(waiting);
       if (waiting === 0) return 0;
       const sent = await releaseRecords(pool, batchSize, async (records) => {
@@ -37,6 +38,8 @@ export const startKeptSender = ({
       if (sent > 0) logger.info({ records: sent }, 'kept records were appended');
       return sent;
     } catch (error) {
+      // The last number would say that all is well.
+      if (waiting === undefined) metrics.keptRecordsWaiting.remove({});
       // Before the first migration there is nothing to send.
       if (!isSchemaMissing(error)) logger.warn({ err: error }, 'kept records could not be appended yet');
       return 0;
