@@ -235,6 +235,12 @@ const hostile: readonly Row[] = [
     ['an offline token', 'token_type', claims({ typ: 'Offline' })],
     ['a logout token', 'token_type', claims({ typ: 'Logout' })],
     ['typ in other case', 'token_type', claims({ typ: 'bearer' })],
+    [
+      'a token bound to a certificate',
+      'token_type',
+      claims({ cnf: { 'x5t#S256': 'bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2' } }),
+    ],
+    ['a token bound to nobody knows what', 'token_type', claims({ cnf: null })],
     ['no typ', 'claims typ', claims({ typ: undefined })],
     ['typ as a list', 'claims typ', claims({ typ: ['Bearer'] })],
 

@@ -86,6 +86,8 @@ const Claims = z.object({
   aud: z.union([Text, z.array(Text)]).optional(),
   azp: Text.optional(),
   typ: Text,
+  /** What only its owner's certificate or key may present it with (RFC 7800): nobody here can see which was. */
+  cnf: z.unknown().optional(),
   exp: NumericDate,
   iat: NumericDate,
   nbf: NumericDate.optional(),
@@ -100,7 +102,7 @@ type OidcSettings = ApiSettings['oidc'];
 /** What is still open: issuer, algorithm, signature, `exp` and `nbf` have been checked. */
 const refusalOf = (claims: Claims, oidc: OidcSettings, nowMs: number): RefusalReason | undefined => {
   const audiences = [claims.aud ?? []].flat();
-  if (claims.typ !== 'Bearer') return 'token_type';
+  if (claims.typ !== 'Bearer' || claims.cnf !== undefined) return 'token_type';
   if (audiences.length === 0) return 'no_audience';
   if (!audiences.includes(oidc.audience)) return 'audience';
   if (oidc.authorisedParties !== undefined && !oidc.authorisedParties.includes(claims.azp ?? ''))
