@@ -164,8 +164,9 @@ describeWith(['postgres'], 'what changes by time alone', ({ postgres }) => {
     const isOpen = 'due_at <= clock.clock_timestamp() or locked_until is not null';
     await until('all is answered', async () => (await pool.query(`select from marks where ${isOpen}`)).rowCount === 0);
     await enforcement.stop();
+    // Whoever was removed is asked about in vain, since nobody tells that they have left.
     const { rows } = await witness.query<{ room_id: string; at: Date }>(
-      'select room_id, min(due_at) as at from marks group by room_id',
+      'select room_id, min(due_at) as at from marks where attempts = 0 group by room_id',
     );
     await witness.query(`delete from sessions where is_live`);
     const kept = new Map(rows.map((row) => [row.room_id, row.at.toISOString()]));

@@ -18,7 +18,7 @@ import {
   settleMark,
 } from './marks.ts';
 import { activeProjection, type PositionColumns, readPositions, toPosition } from './positions.ts';
-import { readLiveRoomIds, readLiveRooms, readSessionOwner } from './presence.ts';
+import { isInside, readLiveRoomIds, readLiveRooms, readSessionOwner } from './presence.ts';
 import { readFacts } from './read-facts.ts';
 import type { ChunkTransaction, KnownFact, PositionNow, ProjectedPosition, RoomStore } from './store.ts';
 
@@ -115,6 +115,7 @@ export const createPostgresStore = (pool: Pool): RoomStore => ({
   readLiveRoomIds: () => readLiveRoomIds(pool),
   readLiveRooms: (roomIds) => readLiveRooms(pool, roomIds),
   readSessionOwner: (session) => readSessionOwner(pool, session),
+  isInside: (session) => isInside(pool, session),
   holdDuty: (name, holder, seconds) => holdDuty(pool, name, holder, seconds),
   releaseDuty: (name, holder) => releaseDuty(pool, name, holder),
   claimMarks: (limit, claimSeconds, first) => claimMarks(pool, limit, claimSeconds, first),

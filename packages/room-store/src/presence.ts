@@ -67,6 +67,18 @@ export const readSessionOwner = async (
   return rows[0] ?? null;
 };
 
+/** Whether somebody is believed to be inside by this identity. */
+export const isInside = async (
+  pool: Pool,
+  { roomId, identity }: Pick<Session, 'roomId' | 'identity'>,
+): Promise<boolean> => {
+  const { rowCount } = await pool.query(
+    'select from sessions where room_id = $1 and identity = $2 and is_live limit 1',
+    [roomId, identity],
+  );
+  return rowCount === 1;
+};
+
 /** Somebody inside, as members see it. */
 export interface PresentPerson extends Pick<Session, 'identity' | 'participantSid' | 'userId' | 'joinedAtMs'> {
   readonly member: MemberFacts | null;

@@ -94,6 +94,8 @@ export interface RoomStore extends ChunkStore, MarkStore {
   readonly readSessionOwner: (
     session: Pick<Session, 'roomId' | 'identity' | 'participantSid'>,
   ) => Promise<SessionOwner | null>;
+  /** Whether somebody is believed to be inside by this identity. */
+  readonly isInside: (session: Pick<Session, 'roomId' | 'identity'>) => Promise<boolean>;
   /** Takes or keeps a duty that only one process may have; not renewed, it is lost after `seconds`. */
   readonly holdDuty: (name: string, holder: string, seconds: number) => Promise<boolean>;
   readonly releaseDuty: (name: string, holder: string) => Promise<void>;

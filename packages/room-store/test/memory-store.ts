@@ -225,6 +225,12 @@ export class MemoryDatabase {
           const { userId, deviceId, loginId } = session;
           return { userId, deviceId, loginId };
         }),
+      isInside: ({ roomId, identity }) =>
+        statement('isInside', () =>
+          [...this.tables.sessions.values()].some(
+            (session) => session.isLive && session.roomId === roomId && session.identity === identity,
+          ),
+        ),
       holdDuty: (name, holder, seconds) =>
         statement('holdDuty', () => {
           const held = this.tables.duties.get(name);

@@ -735,6 +735,18 @@ export const storeContract = (open: () => StoreUnderTest): void => {
     expect(await ownerOf('bob', 'PA_bob')).toBeNull();
   });
 
+  test('by which identities somebody is inside', async () => {
+    await apply([
+      livekitRecord(0, joined('r', 'ann')),
+      livekitRecord(1, joined('r', 'bob')),
+      livekitRecord(2, { ...joined('r', 'bob'), type: 'participant_left' }),
+    ]);
+    const isInside = (roomId: string, identity: string) => open().store.isInside({ roomId, identity });
+    expect(await isInside('r', 'ann')).toBe(true);
+    expect(await isInside('r', 'bob')).toBe(false);
+    expect(await isInside('other', 'ann')).toBe(false);
+  });
+
   test('a duty has one holder, until it is given back or expires', async () => {
     const { store } = open();
     expect(await store.holdDuty('sweep', 'a', 60)).toBe(true);

@@ -62,6 +62,26 @@ describeWith(['postgres'], 'enforcing', () => {
   };
 
   let told = 0;
+  const tell = (event: string, roomId: string, participant: { sid: string; identity: string }): Promise<unknown> => {
+    told += 1;
+    const data = {
+      event,
+      room: { sid: `RM_${roomId}`, name: roomId },
+      participant: { ...participant, joinedAtMs: String(1_000 + told) },
+    };
+    const about = {
+      id: `w-${told}`,
+      source: 'livekit',
+      type: `livekit.${event}`,
+      roomName: roomId,
+      timeMs: undefined,
+      traceparent: undefined,
+    } as const;
+    return parts.append(toLivekitRecord(about, data));
+  };
+  /** LiveKit says that somebody is not inside any more. */
+  const tellLeft = (userId: string): Promise<unknown> =>
+    tell('participant_left', room, { sid: `PA_${userId}`, identity: userId });
   /** Somebody is inside, and LiveKit says so. */
   const enter = async (
     roomId: string,
@@ -76,7 +96,6 @@ describeWith(['postgres'], 'enforcing', () => {
       device?: string;
     } = {},
   ): Promise<void> => {
-    told += 1;
     const { sid = `PA_${userId}`, identity = userId, permission = speaker, kind, login, loginEnd, device } = changes;
     const attributes = {
       'rt.user': userId,
@@ -92,24 +111,7 @@ describeWith(['postgres'], 'enforcing', () => {
       ...(kind === undefined ? {} : { kind }),
     };
     livekit.put(roomId, participant);
-    const data = {
-      event: 'participant_joined',
-      room: { sid: `RM_${roomId}`, name: roomId },
-      participant: { ...participant, joinedAtMs: String(1_000 + told) },
-    };
-    await parts.append(
-      toLivekitRecord(
-        {
-          id: `w-${told}`,
-          source: 'livekit',
-          type: 'livekit.participant_joined',
-          roomName: roomId,
-          timeMs: undefined,
-          traceparent: undefined,
-        },
-        data,
-      ),
-    );
+    await tell('participant_joined', roomId, participant);
   };
   const inside = (roomId = room): string[] => [...(livekit.rooms.get(roomId)?.keys() ?? [])].sort();
   const marks = async (): Promise<number> => (await parts.pool.query('select count(*)::int as n from marks')).rows[0].n;
@@ -368,6 +370,7 @@ describeWith(['postgres'], 'enforcing', () => {
       await parts.publish(['member.removed', room, { userId: 'u-7' }]);
       await until('u-7 is out', () => !inside().includes('u-7'));
       expect(await marks()).toBe(1);
+      await tellLeft('u-7');
       await next();
       await answered();
       expect(livekit.callsOf('RemoveParticipant')).toHaveLength(1);
@@ -682,6 +685,36 @@ describeWith(['postgres'], 'enforcing', () => {
   });
 
   describe('a mark is a question', () => {
+    test('about somebody who is believed to be inside stays while LiveKit does not find them', async () => {
+      await aCall();
+      start();
+      await answered();
+      const people = livekit.rooms.get(room) ?? new Map();
+      livekit.rooms.delete(room);
+      await parts.publish(['member.removed', room, { userId: 'u-7' }]);
+      const asked = livekit.callsOf('ListRooms').length;
+      await until('it was asked about again', () => livekit.callsOf('ListRooms').length > asked + 2);
+      expect(await marks()).toBe(1);
+      livekit.rooms.set(room, people);
+      await until('u-7 is out', () => !inside().includes('u-7'));
+      await answered();
+      expect(await answers()).not.toHaveProperty('absent');
+      expect(inside()).toEqual(['bob']);
+    });
+
+    test('about somebody who is believed to be inside goes as soon as LiveKit tells of the end', async () => {
+      await aCall();
+      start();
+      await answered();
+      livekit.rooms.delete(room);
+      await parts.publish(['member.removed', room, { userId: 'u-7' }]);
+      await parts.caughtUp();
+      expect(await marks()).toBe(1);
+      await tellLeft('u-7');
+      await answered();
+      expect(await answers()).toMatchObject({ absent: 1 });
+    });
+
     test('raised while it is being answered, it is answered again, by the newer facts', async () => {
       await aCall();
       start();
@@ -745,6 +778,10 @@ describeWith(['postgres'], 'enforcing', () => {
         ],
       });
       start();
+      if (isOut) {
+        await until('u-7 is out', () => !inside().includes('u-7'));
+        await tellLeft('u-7');
+      }
       await answered();
       expect(inside()).toEqual(isOut ? ['bob'] : ['bob', 'u-7']);
       const notice = { type: 'removed', code: 'kicked', reason: 'a track is not of the kind that its source says' };
@@ -945,6 +982,8 @@ describeWith(['postgres'], 'enforcing', () => {
         ['marks', 64],
       ]);
       release();
+      await until('they are out', () => inside().length === 40);
+      for (const each of people.slice(0, 40)) await tellLeft(each);
       await answered();
     });
 
@@ -1173,6 +1212,7 @@ describeWith(['postgres'], 'enforcing', () => {
       await parts.publish(['room.created', room, { members: [{ userId: 'u-7', role: 'speaker' }] }]);
       await enter(room, 'u-7');
       livekit.rooms.delete(room);
+      await tellLeft('u-7');
       await parts.publish(
         ['room.created', 'never-live'],
         ['room.closed', 'never-live'],

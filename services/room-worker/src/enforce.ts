@@ -78,7 +78,14 @@ interface Settled {
 }
 
 /** What came of a question. */
-type Answer = Settled | { readonly kind: 'later'; readonly delayMs: number };
+type Answer = Settled | Later;
+
+interface Later {
+  readonly kind: 'later';
+  readonly delayMs: number;
+  /** Whether this was a try: the next one is made later then. */
+  readonly isTry: boolean;
+}
 
 const settled = (action: string, reason = '', askAgainAtMs: number | null = null): Settled => ({
   kind: 'settled',
@@ -114,7 +121,7 @@ const readOne = async (
   return answer;
 };
 
-const later: Answer = { kind: 'later', delayMs: notCaughtUpRetryMs };
+const later: Answer = { kind: 'later', delayMs: notCaughtUpRetryMs, isTry: false };
 
 /** The next moment at which a schedule has something to do: to tell of the end, and then to bring it about. */
 const nextMoment = (closesAtMs: number, closingNoticeMs: number, nowMs: number): number => {
@@ -332,6 +339,16 @@ const enforce = async (
 };
 
 /**
+ * LiveKit finds nobody by this identity. Where two of its nodes have the room, either of them answers; and what their
+ * store has lost is not found for a while. So somebody who is believed to be inside is asked about again, until a
+ * webhook or the sweep says otherwise.
+ */
+const answerAbsent = async ({ store, clock }: EnforcementDependencies, mark: ClaimedMark): Promise<Answer> => {
+  if (!(await store.isInside(mark))) return settled('absent');
+  return { kind: 'later', delayMs: retryDelayMs(mark.attempts, clock), isTry: true };
+};
+
+/**
  * Makes LiveKit agree about one identity. LiveKit's state is read before the facts: its calls name an identity, not a
  * session, and whoever was rightfully added again meanwhile must be judged by the newer facts.
  */
@@ -339,7 +356,7 @@ const answerIdentity = async (dependencies: EnforcementDependencies, mark: Claim
   const { store, livekit, gate } = dependencies;
   const { roomId, identity } = mark;
   const listed = await livekit.getParticipant(roomId, identity);
-  if (listed === null) return settled('absent');
+  if (listed === null) return answerAbsent(dependencies, mark);
   if (!isPerson(listed)) return settled('not_a_person', listed.kind);
   const present = await ownedBy(dependencies, roomId, listed);
   const { userId, deviceId, loginId } = present.owner;
@@ -376,7 +393,7 @@ const answerMark = async (dependencies: EnforcementDependencies, mark: ClaimedMa
   try {
     const answer = await (mark.identity === '' ? answerRoom(dependencies, mark) : answerIdentity(dependencies, mark));
     if (answer.kind === 'later') {
-      await store.postponeMark(mark, answer.delayMs, mark.attempts - 1);
+      await store.postponeMark(mark, answer.delayMs, mark.attempts - (answer.isTry ? 0 : 1));
       return;
     }
     const { action, reason, askAgainAtMs, announcement } = answer;
