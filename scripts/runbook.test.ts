@@ -41,7 +41,7 @@ test('the runbook asks for no value of a label that nothing counts', () => {
 
 /** What is typed, a metric, or what PostgreSQL says. */
 const isOthers = (text: string): boolean =>
-  /^(?:--|(?:realtime|npm|select|update|drop|kafka-transactions|canceling|cached)\b)|\{/.test(text);
+  /^(?:--|(?:realtime|npm|select|update|drop|kafka-transactions|redis-cli|canceling|cached)\b)|\{/.test(text);
 
 test('what the runbook quotes is what the programs say', () => {
   const quoted = [...page('runbook.md').matchAll(/`([^`\n]+)`/g)].map(([, text = '']) => text);
