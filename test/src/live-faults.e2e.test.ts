@@ -93,6 +93,13 @@ describeWith(['postgres', 'kafka', 'livekit'], 'with people inside', () => {
         .filter((at) => roomOf(at) === roomOf(room))
         .map((at) => ({ userId: userOf(at), role: 'speaker' as const }));
       await system.publish({ type: 'room.created', subject: roomOf(room), data: { members } });
+      // Whoever applies the log anew meets chunks of it in which all of them are removed.
+      await system.publish({ type: 'room.created', subject: roomOf(room), data: { members: [] } });
+      for (let chunk = 0; chunk < 6; chunk += 1)
+        await system.publish(
+          ...Array.from({ length: 500 }, () => ({ type: 'room.unlocked' as const, subject: roomOf(room) })),
+        );
+      await system.publish({ type: 'room.created', subject: roomOf(room), data: { members } });
       await system.rooms.createRoom(roomOf(room), { emptyTimeoutSeconds: 300, departureTimeoutSeconds: 300 });
     }
     await caughtUp();
@@ -183,6 +190,21 @@ describeWith(['postgres', 'kafka', 'livekit'], 'with people inside', () => {
       expect(after).toEqual(snapshotOf(await foldLog(brokers())));
       expect(thrownOut).toEqual([]);
     }, 180_000);
+
+    test('of before any fact, under a worker that starts: it reads through times in which nobody was a member, and throws nobody out', async () => {
+      const before = snapshotOf(await readProjection(system.pool));
+      await system.worker.kill();
+      await asSuperuser(async (client) => {
+        await client.query(`drop database ${name()} with (force)`);
+        await client.query(`create database ${name()}`);
+      });
+      await system.worker.start();
+      await caughtUp();
+      expect(snapshotOf(await readProjection(system.pool))).toEqual(before);
+      await presenceIsFound();
+      expect(await removals()).toBe(0);
+      expect(thrownOut).toEqual([]);
+    }, 120_000);
   });
 
   describe.each([
