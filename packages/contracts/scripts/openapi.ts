@@ -22,6 +22,7 @@ const problemExample = (code: ProblemCode): JsonObject => ({
     title: problemTitle[code],
     status: problemStatus[code],
     code,
+    detail: problemAdvice[code],
     trace_id: exampleTraceId,
     ...(code === 'invalid_request' ? { errors: [{ path: '/device_id', message: 'Invalid string' }] } : {}),
     ...(code === 'room_not_open' ? { opens_at: '2026-03-01T12:00:00Z' } : {}),

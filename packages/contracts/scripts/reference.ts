@@ -164,8 +164,8 @@ export const problemsReference = (): string =>
   [
     '# Problems',
     generated,
-    `Every error is an RFC 9457 document, \`application/problem+json\`, with \`type\`, \`title\`, \`status\`, \`code\` and
-\`trace_id\`; \`errors\` names the first hundred faults by path on 400 and 422, and \`opens_at\` says when on
+    `Every error is an RFC 9457 document, \`application/problem+json\`, with \`type\`, \`title\`, \`status\`, \`code\`,
+\`detail\` and \`trace_id\`; \`errors\` names the first hundred faults by path on 400 and 422, and \`opens_at\` says when on
 \`room_not_open\`. The list of codes is closed. The \`type\` of a code is \`${problemType('banned').replace('banned', '<code>')}\`.`,
     table(
       ['status', 'code', 'title', 'what a client can do', 'header'],

@@ -29,7 +29,10 @@ export const presenceEventData = {
   'participant.left': session.extend({ reason: z.string() }).meta({
     description: "A session ended by itself, or is not seen by others any more (`hidden`); else `reason` is LiveKit's.",
   }),
-  'participant.removed': session.extend({ reason: z.string() }).meta({ description: 'A session was ended by us.' }),
+  'participant.removed': session.extend({ reason: z.string() }).meta({
+    description:
+      "A session was ended by us; `reason` is LiveKit's word for that, `PARTICIPANT_REMOVED`, whatever the cause.",
+  }),
   'participant.permissions_applied': session.extend({ permissions: JoinPermissions }).meta({
     description:
       'LiveKit enforces these permissions on a live session that others see, from now on. Not told of those that its token brought.',

@@ -116,7 +116,7 @@ export const Problem = z
     title: z.string(),
     status: z.int(),
     code: z.enum(problemCodes),
-    detail: z.string().optional(),
+    detail: z.string(),
     trace_id: z.string(),
     errors: z.array(ProblemFault).optional(),
     opens_at: z.string().optional(),

@@ -71,6 +71,10 @@ describe("the events' reference", () => {
     expect(exampleOf(`presence-events/${type}`)).toMatchObject({ source: presenceSource });
   });
 
+  it('shows participant.removed with the one reason that it has', () => {
+    expect(exampleOf('presence-events/participant.removed')).toMatchObject({ data: { reason: 'PARTICIPANT_REMOVED' } });
+  });
+
   it('leads to the value whose fields an event has, and marks what may be left out of one', () => {
     expect(reference).toContain('Fields: those of [MemberData](#memberdata).');
     expect(reference).toContain('{ mode: `multi`, max?: integer from 1 to 100 }');
