@@ -246,9 +246,8 @@ export const routes: readonly Route[] = [
     headers: {
       'X-Original-URI': z
         .string()
-        .max(32_768)
         .describe(
-          'What the client asked of LiveKit, as it was sent; set by the proxy alone. The name is configurable.',
+          'What the client asked of LiveKit, as it was sent; set by the proxy alone. The name is configurable. With all other headers it must fit the `MAX_HEADER_BYTES` of the api.',
         ),
     },
     answer: {

@@ -9,6 +9,7 @@ import { copyDependencies } from './maven.ts';
 import { PartAbsent, type Report } from './part.ts';
 import { type Command, runCommand } from './process-part.ts';
 import { findProgram } from './programs.ts';
+import { pythonLibraries } from './python-libraries.ts';
 
 const examples = fileURLToPath(new URL('../../../docs/producers', import.meta.url));
 
@@ -33,13 +34,8 @@ export async function prepareJavaProducers(report: Report): Promise<Command> {
 export async function preparePython(report: Report): Promise<Command> {
   const [python] = await programs('Python producers', ['python3', 'pip3']);
   const requirements = join(examples, 'python', 'requirements.txt');
-  const version = (await runCommand({ command: python, args: ['--version'] })).trim().replace(' ', '-').toLowerCase();
-  const libraries = await cached(await nameOf(`${version}-producers`, [requirements]), report, async (directory) => {
-    report('fetching the libraries of the Python producer (5 MB), once …');
-    const quietly = ['--quiet', '--disable-pip-version-check', '--root-user-action=ignore'];
-    const args = ['-m', 'pip', 'install', ...quietly, '--target', directory, '-r', requirements];
-    await orAbsent('Python producers', runCommand({ command: python, args }));
-  });
+  const name = await nameOf('producers', [requirements]);
+  const libraries = await orAbsent('Python producers', pythonLibraries(python, name, ['-r', requirements], report));
   return { command: python, args: [], env: { PYTHONPATH: libraries } };
 }
 
@@ -67,9 +63,9 @@ async function programs<const Names extends readonly string[]>(
 }
 
 /** What cannot be fetched is absent; what cannot be compiled is a fault of ours. */
-async function orAbsent(part: string, fetching: Promise<unknown>): Promise<void> {
+async function orAbsent<T>(part: string, fetching: Promise<T>): Promise<T> {
   try {
-    await fetching;
+    return await fetching;
   } catch (cause) {
     throw absent(part, 'its libraries could not be fetched.', cause);
   }

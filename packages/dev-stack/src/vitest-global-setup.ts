@@ -9,6 +9,7 @@ import { PartAbsent } from './part.ts';
 import { startPostgres } from './postgres.ts';
 import { prepareGoProducer, prepareJavaProducers, preparePython } from './producers.ts';
 import { findProgram } from './programs.ts';
+import { prepareSchemathesis } from './schemathesis.ts';
 import type { RealPartName, RealParts, StartedPart, StartedParts } from './vitest.ts';
 import { startZipkin } from './zipkin.ts';
 
@@ -64,6 +65,7 @@ const starters: Starters = {
   java: () => prepareJavaProducers(report),
   python: () => preparePython(report),
   go: () => prepareGoProducer(report),
+  schemathesis: () => prepareSchemathesis(report),
 };
 
 /** Each project of the tests loads this file anew; what one has started serves all. */

@@ -21,6 +21,7 @@ export interface RealParts {
   readonly java: Command;
   readonly python: Command;
   readonly go: Command;
+  readonly schemathesis: Command;
 }
 
 export type RealPartName = keyof RealParts;
