@@ -12,6 +12,7 @@ export interface RoomFact {
   readonly text: string;
   /** Whether it may overtake facts of its entity, which then carry versions. */
   readonly canBeLate: boolean;
+  readonly isUnreadable?: boolean;
 }
 
 /** Whom an order is about. */
@@ -35,7 +36,7 @@ export class FactSource {
   }
 
   next(nowMs: number): RoomFact {
-    if (this.#random.isLikely(0.02)) return this.#unreadable(nowMs);
+    if (this.#random.isLikely(0.03)) return this.#unreadable(nowMs);
     const [type, subject, entity, data] = this.#pick(nowMs);
     return this.fact(type, subject, entity, data, nowMs);
   }
@@ -125,6 +126,11 @@ export class FactSource {
     const userId = this.#random.pick(userIds);
     const fact = this.fact('member.removed', roomId, 'unreadable', { userId }, nowMs);
     const value = Buffer.from(this.#random.isLikely(0.5) ? '{"userId":' : JSON.stringify({ userId, reason: 7 }));
-    return { ...fact, record: { ...fact.record, value }, text: `an unreadable removal in ${roomId}` };
+    return {
+      ...fact,
+      record: { ...fact.record, value },
+      text: `an unreadable removal in ${roomId}`,
+      isUnreadable: true,
+    };
   }
 }

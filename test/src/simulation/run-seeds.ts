@@ -1,3 +1,4 @@
+import type { ChunkTransaction } from '@realtime-service/room-store';
 import { roomIds, userIds } from './room-facts.ts';
 import { type Outcome, simulate } from './simulate.ts';
 
@@ -20,19 +21,20 @@ export interface Summary {
 /** More would say the same. */
 const maxFailures = 3;
 
-/** The awaits of the apply path; a crash before and after each must have been tried. */
-const applyStatements = [
-  'begin',
-  'lockPosition',
-  'knownFacts',
-  'lock',
-  'load',
-  'write',
-  'advance',
-  'commit',
-  'notifyMarks',
-];
-export const applyPoints = applyStatements.flatMap((name) => [`before ${name}`, `after ${name}`]);
+/** The awaits of the apply path: all that its port has. A crash before and after each must have been tried. */
+const applyStatements: Readonly<Record<keyof ChunkTransaction | 'begin' | 'commit' | 'notifyMarks', true>> = {
+  begin: true,
+  readDeadLetters: true,
+  lockPosition: true,
+  knownFacts: true,
+  lock: true,
+  load: true,
+  write: true,
+  advance: true,
+  commit: true,
+  notifyMarks: true,
+};
+export const applyPoints = Object.keys(applyStatements).flatMap((name) => [`before ${name}`, `after ${name}`]);
 
 /** `onFailure` is told of each as soon as it has been made short. */
 export const runSeeds = async (

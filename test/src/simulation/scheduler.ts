@@ -72,6 +72,10 @@ export class Scheduler {
     return !this.#waiting.some(({ process }) => !process.isPaused);
   }
 
+  isWaitingAt(process: SimulatedProcess, point: string): boolean {
+    return this.#waiting.some((turn) => turn.process === process && turn.point === point);
+  }
+
   /** Lets one of those who wait go on, and everything that follows run to its next wait. */
   async turn(): Promise<void> {
     const ready = this.#waiting.filter(({ process }) => !process.isPaused);

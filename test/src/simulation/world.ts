@@ -1,5 +1,5 @@
 import { decideEntry } from '@realtime-service/api';
-import { consumedTopics, topics } from '@realtime-service/contracts';
+import { consumedTopics, type LogPosition, topics } from '@realtime-service/contracts';
 import type { ListedParticipant } from '@realtime-service/livekit';
 import { attributes, identityOf, isSamePermission, keyOf, toParticipantPermission } from '@realtime-service/room-model';
 import { snapshotOf } from '@realtime-service/room-model/snapshot';
@@ -62,6 +62,7 @@ export class World {
   readonly #tokens: Token[] = [];
   readonly #published: RoomFact[] = [];
   readonly #late: RoomFact[] = [];
+  readonly #letters: { readonly about: string; readonly position: LogPosition }[] = [];
   readonly #backups: Backup[] = [];
   /** What the tables must equal now; after a restore it is older than what was once applied. */
   #believed: Truth;
@@ -119,7 +120,7 @@ export class World {
     [3, () => this.#leave()],
     [3, () => this.#kick()],
     [2, () => this.#mute()],
-    [1, () => this.#settle()],
+    [5, () => this.#settle()],
     [18, () => this.#deliverWebhook()],
     [10, () => this.#passTime()],
     [3, () => this.#sweep()],
@@ -145,7 +146,10 @@ export class World {
     }
     if (this.actions % 40 === 0) this.#backups.push(this.#database.backup());
     const turns = this.#random.below(18);
-    for (let turn = 0; turn < turns && this.violation === null; turn += 1) await this.scheduler.turn();
+    for (let turn = 0; turn < turns && this.violation === null; turn += 1) {
+      await this.scheduler.turn();
+      this.#killAtRareAwait();
+    }
   }
 
   /** Faults end; then, within a bounded time, everything is as the log says, and stays so. */
@@ -203,7 +207,9 @@ export class World {
       return;
     }
     this.#published.push(fact);
-    const { partition, offset } = this.#log.append(fact.record);
+    const { topic, partition, offset } = this.#log.append(fact.record);
+    if (fact.isUnreadable)
+      this.#letters.push({ about: String(fact.record.key), position: { topic, partition, offset } });
     this.#tell(`published ${partition}/${offset}: ${fact.text}`);
     if (this.#random.isLikely(0.3))
       for (const late of this.#late.splice(0, 1)) this.#publish({ ...late, canBeLate: false });
@@ -291,12 +297,11 @@ export class World {
     this.#publish(this.#facts.mute(inside.roomId, { ...inside.participant, trackSid: track.sid }, nowMs));
   }
 
-  /** An operator looks at the dead letters that there are. */
+  /** An operator settles a record that nobody can read: by the time that this is applied, it is a dead letter. */
   #settle(): void {
-    const letters = [...this.#database.tables.deadLetters.values()];
-    if (letters.length === 0) return;
-    const letter = this.#random.pick(letters);
-    this.#publish(this.#facts.settled(String(letter.key), letter, this.scheduler.nowMs));
+    if (this.#letters.length === 0) return;
+    const { about, position } = this.#random.pick(this.#letters);
+    this.#publish(this.#facts.settled(about, position, this.scheduler.nowMs));
   }
 
   #deliverWebhook(): void {
@@ -335,8 +340,22 @@ export class World {
   }
 
   #kill(): void {
-    if (this.#workers.length === 0) return;
-    const worker = this.#random.pick(this.#workers);
+    if (this.#workers.length > 0) this.#killOne(this.#random.pick(this.#workers));
+  }
+
+  /** Chance alone would hardly ever meet a worker there; and fewer get past a statement than come to it. */
+  #killAtRareAwait(): void {
+    for (const [point, share] of [
+      ['before readDeadLetters', 0.2],
+      ['after readDeadLetters', 0.5],
+      ['before notifyMarks', 0.02],
+    ] as const) {
+      const rare = this.#workers.find((worker) => this.scheduler.isWaitingAt(worker, point));
+      if (rare !== undefined && this.#random.isLikely(share)) this.#killOne(rare);
+    }
+  }
+
+  #killOne(worker: SimulatedWorker): void {
     const points = this.scheduler.kill(worker);
     worker.loseConnections();
     this.#workers.splice(this.#workers.indexOf(worker), 1);
