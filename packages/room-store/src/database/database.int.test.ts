@@ -555,6 +555,16 @@ describeWith(['postgres'], 'a transaction', () => {
     await other.end();
   });
 
+  test('that is refused while the database takes no writes goes through once it takes them', async () => {
+    await pool.query(setForDatabase('default_transaction_read_only', 'on'));
+    const later = createPool({ url, maxConnections: 1, applicationName: 'x', onError: () => undefined });
+    const write = () => inTransaction(later, (client) => client.query('insert into held default values'));
+    await expect(write()).rejects.toMatchObject({ code: '25006' });
+    await pool.query(setForDatabase('default_transaction_read_only', 'off'));
+    expect(await write()).toMatchObject({ rowCount: 1 });
+    await later.end();
+  });
+
   test('whose statement takes long is refused by PostgreSQL, which works on it no longer', async () => {
     const refused = inTransaction(pool, (client) => client.query('select pg_sleep(20)'));
     await expect(refused).rejects.toMatchObject({ code: '57014' });

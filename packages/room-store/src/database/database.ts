@@ -187,6 +187,7 @@ export const inTransaction = async <T>(pool: Pool, work: (client: Client) => Pro
     await client.query('commit');
     return result;
   } catch (error) {
+    isBroken = isReadOnly(error);
     await client.query('rollback').catch(() => {
       isBroken = true;
     });
@@ -201,6 +202,12 @@ export const unlimitedTransactionSql = `select set_config(name, '0', true) from 
 
 /** PostgreSQL's own code of an error; empty where the error is none of its own. */
 const sqlStateOf = (error: unknown): string => (error instanceof pg.DatabaseError ? (error.code ?? '') : '');
+
+/**
+ * SQLSTATE 25006: a session keeps the `default_transaction_read_only` that its role or database had when it began, and
+ * a pooler's the server that it led to. The next one may be allowed to write.
+ */
+const isReadOnly = (error: unknown): boolean => sqlStateOf(error) === '25006';
 
 /** SQLSTATE 57014: the statement was cancelled, by our own timeout as a rule. Less work may go through. */
 export const isCancelled = (error: unknown): boolean => sqlStateOf(error) === '57014';
