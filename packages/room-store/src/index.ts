@@ -18,7 +18,7 @@ export * from './positions.ts';
 export * from './postgres-store.ts';
 export * from './presence.ts';
 export * from './purge.ts';
-export { createFactsReader, type FactsAnswer, type FactsQuery, readFacts } from './read-facts.ts';
+export { createFactsReader, type FactsAnswer, type FactsQuery, type NoteStanding, readFacts } from './read-facts.ts';
 export * from './read-provenance.ts';
 export * from './rebuild/confirm-partitions.ts';
 export * from './rebuild/rebuild-set.ts';

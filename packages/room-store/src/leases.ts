@@ -8,7 +8,7 @@ import {
 import { type BatchOptions, createBatcher } from './batch.ts';
 import { type Client, inTransaction, type Pool } from './database/database.ts';
 import { isSeenSql } from './database/rows.ts';
-import { type FactsAnswer, type FactsQuery, readFacts } from './read-facts.ts';
+import { type FactsAnswer, type FactsQuery, type NoteStanding, readFacts } from './read-facts.ts';
 
 /** Who asks for a seat, or about one. */
 export interface SeatRequest extends FactsQuery {
@@ -19,6 +19,8 @@ export interface SeatRequest extends FactsQuery {
 export interface SeatOptions extends BatchOptions {
   /** How long a token holds a seat that it does not use: its life, LiveKit's leeway, and a margin. */
   readonly leaseSeconds: number;
+  /** Asked before facts are read, for who is to be told where they stood. */
+  readonly compare?: () => NoteStanding;
 }
 
 /** What was decided, and the facts that it rests on. */
@@ -241,7 +243,7 @@ const takesSeat = ({ hidden }: Permissions): boolean => !hidden;
 const decideWithSeats = (
   pool: Pool,
   questions: readonly SeatQuestion[],
-  leaseSeconds: number,
+  { leaseSeconds, compare }: Pick<SeatOptions, 'leaseSeconds' | 'compare'>,
 ): Promise<(SeatAnswer | undefined)[]> =>
   inTransaction(pool, async (client) => {
     await lockRooms(
@@ -252,7 +254,7 @@ const decideWithSeats = (
     for (let round = 0; round < maxRounds && answers.size < questions.length; round += 1) {
       const left = questions.filter((question) => !answers.has(question));
       const requests = left.map(({ request }) => request);
-      const [facts, rows] = await Promise.all([readFacts(client, requests), countSeats(client, requests)]);
+      const [facts, rows] = await Promise.all([readFacts(client, requests, compare?.()), countSeats(client, requests)]);
       const { decided, granted } = decideInOrder(left, facts, rows);
       await grantLeases(client, granted, leaseSeconds);
       for (const [question, answer] of decided) answers.set(question, answer);
@@ -263,10 +265,10 @@ const decideWithSeats = (
 /** Decides with seats for whoever asks, many at once in one transaction: the rooms' locks let one through at a time. */
 export const createSeatTaker = (
   pool: Pool,
-  { leaseSeconds, ...options }: SeatOptions,
+  options: SeatOptions,
 ): ((request: SeatRequest, decide: Decide) => Promise<SeatAnswer>) => {
   const take = createBatcher<SeatQuestion, SeatAnswer>(
-    (questions) => decideWithSeats(pool, questions, leaseSeconds),
+    (questions) => decideWithSeats(pool, questions, options),
     options,
   );
   return (request, decide) => take({ request, decide });

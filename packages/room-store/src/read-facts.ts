@@ -1,3 +1,4 @@
+import { topics } from '@realtime-service/contracts';
 import {
   type BanFacts,
   type Facts,
@@ -11,6 +12,7 @@ import pg from 'pg';
 import { type BatchOptions, createBatcher } from './batch.ts';
 import { assertPrimary, type Pool } from './database/database.ts';
 import { toQuery } from './database/statement.ts';
+import { activeProjection } from './positions.ts';
 
 /** Whose facts, about which room. */
 export interface FactsQuery {
@@ -43,6 +45,13 @@ const doubtsAtMost = 1_000;
 /** Sessions (`s`) that count: live ones, and those that ended a moment ago. */
 export const isRecentSql = `(s.is_live or s.ended_at > statement_timestamp() - interval '${recentlyLeftMs} milliseconds')`;
 
+/** How far the partitions of the room events are applied, in their order; once for all who ask. */
+const standingSql = `case when q.at = 1 then (select array_agg(next_offset order by "partition")
+      from log_positions where projection = '${activeProjection}' and topic = '${topics.roomEvents}') end`;
+
+/** Told how far the partitions of the room events were applied where facts were read. */
+export type NoteStanding = (nextOffsets: readonly bigint[]) => void;
+
 const epochMs = (column: string): string => `extract(epoch from ${column})::float8 * 1000`;
 
 /**
@@ -50,7 +59,7 @@ const epochMs = (column: string): string => `extract(epoch from ${column})::floa
  * is told as `RoomFacts`, in one column: many ask about the same one.
  */
 const factsSql = `
-  select pg_is_in_recovery() as is_replica, ${epochMs('statement_timestamp()')} as now_ms,
+  select pg_is_in_recovery() as is_replica, ${epochMs('statement_timestamp()')} as now_ms, ${standingSql} as standing,
     case when r.state is not null then json_build_object('roomId', r.room_id, 'state', r.state, 'name', r.name,
       'access', r.access, 'defaultRole', r.default_role, 'opensAtMs', ${epochMs('r.opens_at')}, 'closesAtMs', ${epochMs('r.closes_at')},
       'maxParticipants', r.max_participants, 'devicePolicy', r.device_policy, 'settings', r.settings,
@@ -77,6 +86,8 @@ const factsSql = `
 interface FactsRow {
   readonly is_replica: boolean;
   readonly now_ms: number;
+  /** Null but in the first row, and before anything was applied. */
+  readonly standing: readonly string[] | null;
   readonly room: RoomFacts | null;
   readonly role: MemberFacts['role'];
   readonly display_name: string | null;
@@ -145,6 +156,7 @@ const types: pg.CustomTypesConfig = {
 export const readFacts = async (
   database: Pick<Pool, 'query'>,
   queries: readonly FactsQuery[],
+  noteStanding: NoteStanding = () => {},
 ): Promise<FactsAnswer[]> => {
   const columns = [
     queries.map(({ roomId }) => roomId),
@@ -156,6 +168,7 @@ export const readFacts = async (
     types,
   });
   assertPrimary(rows[0]?.is_replica);
+  noteStanding((rows[0]?.standing ?? []).map(BigInt));
   return rows.map(answerOf);
 };
 

@@ -1,13 +1,13 @@
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { consumedTopics, EventsAccepted, JoinResponse, ReadinessView, topics } from '@realtime-service/contracts';
-import { createDatabase, type FaultProxy, startFaultProxy } from '@realtime-service/dev-stack';
+import { createDatabase, type FaultProxy, startFaultProxy, until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
 import { partitionOf } from '@realtime-service/event-log';
 import { activeProjection, createPool, migrate, type Pool, preparePositions } from '@realtime-service/room-store';
 import { createLogger } from '@realtime-service/telemetry';
 import { decodeJwt } from 'jose';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { startProcess } from '../test/api-process.ts';
 import {
   answerKeys,
@@ -264,6 +264,51 @@ describeWith(['postgres'], 'the api on a real database', ({ postgres }) => {
       );
       await catchUp();
       await expect.poll(() => joinStatusOf(room), polling).toBe(200);
+    });
+  });
+
+  describe('a database that has gone back, as where a standby took over', () => {
+    const goBack = (room: string) =>
+      pool.query('update log_positions set next_offset = 0 where topic = $1 and "partition" = $2', [
+        topics.roomEvents,
+        partitionOf(room, partitionCount),
+      ]);
+    /** A room with a member, and a fact of it that the api knows to be applied. */
+    const addKnown = async (room: string, maxParticipants: number | null) => {
+      await addRoom(room, maxParticipants);
+      await addMember(room, 'u-7');
+      const atLeast = await publish(room);
+      await catchUp();
+      await expect.poll(async () => (await join(room, 'u-7', { at_least: atLeast })).status, polling).toBe(200);
+    };
+    const stale = { status: 503, body: { code: 'projection_stale' } };
+    afterEach(async () => {
+      await catchUp();
+      await expect.poll(() => joinStatusOf('elsewhere'), polling).toBe(200);
+    });
+    beforeAll(async () => {
+      await addRoom('elsewhere');
+      await addMember('elsewhere', 'u-7');
+    });
+
+    test('admits nobody to the rooms that it knows less of, not even the first who asks', async () => {
+      await addKnown('gone-back', null);
+      await goBack('gone-back');
+      expect(await join('gone-back')).toMatchObject(stale);
+      expect(await joinStatusOf('elsewhere')).toBe(200);
+    });
+
+    test('nor whoever has asked before, and is given a seat after it', async () => {
+      await addKnown('gone-back-seats', 10);
+      const holder = await pool.connect();
+      await holder.query(`begin; select pg_advisory_xact_lock(hashtextextended('gone-back-seats', 1))`);
+      const waiting = join('gone-back-seats');
+      const waits = `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`;
+      await until('it waits for the lock', async () => (await pool.query(waits)).rowCount === 1);
+      await goBack('gone-back-seats');
+      await holder.query('commit');
+      holder.release();
+      expect(await waiting).toMatchObject(stale);
     });
   });
 

@@ -21,7 +21,8 @@ import type { FastifyInstance } from 'fastify';
 import { type ApiDependencies, createApp } from './app.ts';
 import type { ApiSettings } from './config.ts';
 import { registerExplain } from './explain/explain-route.ts';
-import { createFreshness } from './freshness.ts';
+import { assertCurrent, createFreshness } from './freshness.ts';
+import type { EntryStore } from './join/decide-join.ts';
 import { createRoomMaker } from './join/make-room.ts';
 import { createTokenSigner } from './join/sign-token.ts';
 import { createKeySet } from './key-set.ts';
@@ -104,6 +105,28 @@ const createOps = (settings: ApiSettings, parts: Parts): FastifyInstance => {
   return ops;
 };
 
+/** Where entries get their facts: none that were read where less is applied than was seen before. */
+const entryStoreOf = ({ pool, freshness }: Parts, leaseSeconds: number): EntryStore => {
+  const { compare, isCurrent } = freshness;
+  const ask = createFactsReader((queries) => readFacts(pool, queries, compare()), { deadlineMs: storeDeadlineMs });
+  const take = createSeatTaker(pool, { deadlineMs: storeDeadlineMs, leaseSeconds, compare });
+  return {
+    readFacts: async (query) => {
+      const { roomId, userId } = query;
+      // About whom a moderator asks, older facts do.
+      const wasCurrent = isCurrent(roomId, userId);
+      const answer = await ask(query);
+      if (wasCurrent) assertCurrent(freshness, roomId, userId);
+      return answer;
+    },
+    takeSeat: async (request, decide) => {
+      const answer = await take(request, decide);
+      assertCurrent(freshness, request.roomId, request.userId);
+      return answer;
+    },
+  };
+};
+
 const dependenciesOf = (settings: ApiSettings, parts: Parts): ApiDependencies => {
   const { pool, log, rooms, keys, freshness, metrics, logger } = parts;
   const { livekit, makesRooms, tokenTtlSeconds } = settings;
@@ -112,13 +135,7 @@ const dependenciesOf = (settings: ApiSettings, parts: Parts): ApiDependencies =>
     settings,
     keys,
     watch: watchSettings,
-    store: {
-      readFacts: createFactsReader((queries) => readFacts(pool, queries), { deadlineMs: storeDeadlineMs }),
-      takeSeat: createSeatTaker(pool, {
-        deadlineMs: storeDeadlineMs,
-        leaseSeconds: tokenTtlSeconds + leaseBeyondTokenSeconds,
-      }),
-    },
+    store: entryStoreOf(parts, tokenTtlSeconds + leaseBeyondTokenSeconds),
     freshness,
     makeRoom: makesRooms ? createRoomMaker({ createRoom, tokenTtlSeconds }) : async () => {},
     makeRoomAtDoor: createRoomMaker({ createRoom, tokenTtlSeconds, coalesceMs: doorCoalesceMs }),

@@ -181,6 +181,30 @@ describe('a database that has gone back', () => {
     expect(ofOurs()).toMatchObject({ lag: 1n, ageMs: 1_000 });
   });
 
+  describe('since the last look, as a reading of facts tells', () => {
+    const standingAt = (nextOffset: bigint): bigint[] =>
+      Array.from({ length: partitionCount }, (_, partition) => (partition === 3 ? nextOffset : 0n));
+    beforeEach(() => second({ high: 500n, applied: 500n }));
+
+    test('knows too little from then on, until what had been applied is applied again', async () => {
+      freshness.compare()(standingAt(490n));
+      expect(freshness.isCurrent(ours, theirUser)).toBe(false);
+      expect(freshness.isCurrent(theirs, ourUser)).toBe(false);
+      expect(freshness.isCurrent(theirs, theirUser)).toBe(true);
+      await second({ applied: 499n });
+      expect(freshness.isCurrent(ours, theirUser)).toBe(false);
+      await second({ applied: 500n });
+      expect(freshness.isCurrent(ours, theirUser)).toBe(true);
+    });
+
+    test('is none where facts were asked for before a look that overtook their answer', async () => {
+      const note = freshness.compare();
+      await second({ high: 510n, applied: 510n });
+      note(standingAt(505n));
+      expect(freshness.isCurrent(ours, theirUser)).toBe(true);
+    });
+  });
+
   test('is none where positions are asked for while an answer is on its way: they are asked for once', async () => {
     const answer = Promise.withResolvers<void>();
     databaseAnswers = answer.promise;

@@ -7,7 +7,7 @@ import {
   topics,
 } from '@realtime-service/contracts';
 import { type EventLog, partitionOf } from '@realtime-service/event-log';
-import type { PartitionPosition } from '@realtime-service/room-store';
+import type { NoteStanding, PartitionPosition } from '@realtime-service/room-store';
 import { type Logger, type Moment, msSince, thisMoment, withDeadline } from '@realtime-service/telemetry';
 import { type PartitionFreshness, PartitionProgress } from './partition-progress.ts';
 import { ProblemError } from './problem.ts';
@@ -24,6 +24,11 @@ export interface Freshness {
    * confirmed, and before the log has told how many there are. What else is not known is no reason to refuse.
    */
   readonly isCurrent: (roomId: string, userId: string) => boolean;
+  /**
+   * Asked before facts are read, and told where those stood. What stands before where it was seen to stand by then has
+   * gone back, as by a standby that took over: it is too old at once, not only from the next look on.
+   */
+  readonly compare: () => NoteStanding;
   /** Waits up to a second until the projection has applied these positions. False when it has not. */
   readonly reaches: (positions: readonly LogPosition[]) => Promise<boolean>;
   readonly partitions: () => PartitionFreshness[];
@@ -96,8 +101,11 @@ export const createFreshness = ({
     return reading;
   };
 
+  const appliedOfEach = (): Map<PartitionProgress, bigint> =>
+    new Map(progresses.values().map((progress) => [progress, progress.applied]));
+
   const readHigh = async (topic: string): Promise<void> => {
-    const appliedBefore = new Map(progresses.values().map((progress) => [progress, progress.applied]));
+    const appliedBefore = appliedOfEach();
     const partitions = await bounds(topic);
     const nowMs = now();
     // After a start, or a time in which the log was away or this process stood still.
@@ -171,6 +179,15 @@ export const createFreshness = ({
       if (!progresses.values().some(isTooOld)) return true;
       if (isGrown()) return false;
       return [roomId, userId].map(progressOfKey).every((progress) => progress !== undefined && !isTooOld(progress));
+    },
+    compare: () => {
+      const before = appliedOfEach();
+      return (nextOffsets) => {
+        for (const [partition, nextOffset] of nextOffsets.entries()) {
+          const progress = progressOf({ topic: topics.roomEvents, partition });
+          if (nextOffset < (before.get(progress) ?? 0n)) progress.noteApplied(nextOffset, now());
+        }
+      };
     },
     reaches: async (positions) => {
       const deadlineMs = now() + waitAtMostMs;

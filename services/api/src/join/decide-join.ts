@@ -49,9 +49,10 @@ export const assertFresh = ({ askedAt }: Pick<Admission, 'askedAt'>): void => {
 
 const roomFullRetryAfterSeconds = 5;
 
-/** @throws {ProblemError} 503 when the store fails or does not answer in time */
+/** @throws {ProblemError} 503 when the store fails, does not answer in time, or has gone back */
 export const fromStore = <T>(work: Promise<T>): Promise<T> =>
   work.catch((cause: unknown) => {
+    if (cause instanceof ProblemError) throw cause;
     throw new ProblemError('store_unavailable', { cause });
   });
 
