@@ -14,6 +14,7 @@ import {
   readMarkBacklog,
   settleMark,
 } from './index.ts';
+import { type ClaimedEdge, claimEdges, postponeEdge, settleEdge } from './marks.ts';
 
 describeWith(['postgres'], 'marks', () => {
   let pool: Pool;
@@ -166,5 +167,39 @@ describeWith(['postgres'], 'marks', () => {
     expect(backlog.pages).toBeLessThan(60);
     const claim = await countingPages(pool, (client) => claimMarks(client, 64, 60, 'oldest'));
     expect(claim.pages).toBeLessThan(60);
+  });
+});
+
+describeWith(['postgres'], 'an order', () => {
+  let pool: Pool;
+  beforeAll(async () => {
+    ({ pool } = await startDatabase());
+  });
+  afterAll(() => pool.end());
+  beforeEach(() => pool.query('truncate edges'));
+
+  /** As its id is given where a standby takes over that never got the order before it. */
+  const give = (sid: string) =>
+    pool.query(
+      `insert into edges (edge_id, kind, room_id, identity, participant_sid, requested_by, expires_at)
+        overriding system value values (33, 'kick', 'r', 'ann', $1, 'host', now() + interval '1 minute')`,
+      [sid],
+    );
+  const claimOne = async (): Promise<ClaimedEdge> => {
+    const [edge] = await claimEdges(pool, 1, 60);
+    if (edge === undefined) throw new Error('there was none to claim');
+    return edge;
+  };
+
+  test.each([
+    ['carried out', (edge: ClaimedEdge) => settleEdge(pool, edge)],
+    ['put back', (edge: ClaimedEdge) => postponeEdge(pool, edge, 60_000)],
+  ])('one that was lost and is %s leaves another one that has its id now as it is', async (_, settle) => {
+    await give('PA_lost');
+    const lost = await claimOne();
+    await pool.query('delete from edges');
+    await give('PA_other');
+    await settle(lost);
+    expect(await claimOne()).toMatchObject({ participantSid: 'PA_other' });
   });
 });

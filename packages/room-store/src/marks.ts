@@ -286,14 +286,23 @@ export const claimEdges = async (pool: Pool, limit: number, claimSeconds: number
   }));
 };
 
+/** After a failover that has lost the last of them, their ids are given anew. */
+const isThisEdge = 'edge_id = $1 and kind = $2 and participant_sid = $3 and track_sid is not distinct from $4::text';
+const idOf = ({ edgeId, kind, participantSid, trackSid }: ClaimedEdge): unknown[] => [
+  edgeId.toString(),
+  kind,
+  participantSid,
+  trackSid,
+];
+
 export const settleEdge = async (pool: Pool, edge: ClaimedEdge): Promise<void> => {
-  await pool.query('delete from edges where edge_id = $1', [edge.edgeId.toString()]);
+  await pool.query(`delete from edges where ${isThisEdge}`, idOf(edge));
 };
 
 /** Puts an order back that could not be carried out, to be taken again after `delayMs` unless it expires before. */
 export const postponeEdge = async (pool: Pool, edge: ClaimedEdge, delayMs: number): Promise<void> => {
   await pool.query(
-    'update edges set locked_until = clock_timestamp() + make_interval(secs => $2::float8 / 1000) where edge_id = $1',
-    [edge.edgeId.toString(), delayMs],
+    `update edges set locked_until = clock_timestamp() + make_interval(secs => $5::float8 / 1000) where ${isThisEdge}`,
+    [...idOf(edge), delayMs],
   );
 };
