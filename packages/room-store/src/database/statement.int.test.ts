@@ -1,7 +1,8 @@
-import { describeWith } from '@realtime-service/dev-stack/vitest';
+import { createDatabase, startFaultProxy } from '@realtime-service/dev-stack';
+import { describeWith, realParts } from '@realtime-service/dev-stack/vitest';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { startDatabase } from '../../test/given.ts';
-import { inTransaction, isUnstorable, type Pool } from '../index.ts';
+import { createPool, inTransaction, isUnstorable, type Pool } from '../index.ts';
 import { send } from './statement.ts';
 
 const toDate = (text: string): Date => new Date(text);
@@ -99,4 +100,21 @@ describeWith(['postgres'], 'statements', () => {
     await expect(order).rejects.toThrow('division by zero');
     expect((await pool.query('select * from duties')).rows).toEqual([]);
   });
+
+  test('that nobody answers any more are given up long before a consumer takes whoever waits for dead, after 30 s', async () => {
+    const { postgres } = realParts(['postgres']);
+    const proxy = await startFaultProxy(postgres.port);
+    const url = Object.assign(new URL(await createDatabase(postgres.url)), { port: String(proxy.port) }).href;
+    const silent = createPool({ url, maxConnections: 1, applicationName: 'x', onError: () => undefined });
+    let sentAtMs = 0;
+    const given = inTransaction(silent, async (client) => {
+      await send(client, 'select 1', []);
+      proxy.stall();
+      sentAtMs = performance.now();
+      await send(client, 'select 2', []);
+    });
+    await expect(given).rejects.toThrow('Query read timeout');
+    expect(performance.now() - sentAtMs).toBeLessThan(18_000);
+    await Promise.all([silent.end(), proxy.stop()]);
+  }, 40_000);
 });

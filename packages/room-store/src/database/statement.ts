@@ -41,8 +41,11 @@ export const toQuery = (given: string, values: readonly unknown[], database: obj
   return { ...preparedAs(name, database), text, values: values.map(toParameter) };
 };
 
-/** Statements wait for those that were sent before them; each of those has the server's own limit. */
-const answerTimeoutMs = 6 * statementTimeoutMs;
+/**
+ * Statements wait for those that were sent before them; each of those has the server's own limit. Where the server has
+ * vanished nobody keeps it: a consumer takes who applies a batch for dead after 30 s, and ends the process.
+ */
+const answerTimeoutMs = 3 * statementTimeoutMs;
 
 /** Sends a statement by {@link toQuery}. */
 export const send = <R extends pg.QueryResultRow>(
