@@ -45,6 +45,23 @@ test('every fault is named at once', () => {
   expect(faulty(wrong).sort()).toEqual(Object.keys(wrong).sort());
 });
 
+describe('where the database is', () => {
+  const messagesOf = (url: string) => read({ DATABASE_URL: url }).error?.issues.map(({ message }) => message);
+  test.each([
+    'postgres://u:p@a,b/db?target_session_attrs=read-write',
+    'postgres://u:p@a:5432,b:5432/db',
+    'postgres://a,b',
+  ])('%s names several hosts, and the message says so', (url) => {
+    expect(messagesOf(url)).toEqual(['must name one host, by which the primary of the day is found']);
+  });
+  test.each(['postgres://u:p,q@a:5432/db', 'postgres://a/db?options=-c%20search_path=a,b', 'postgresql://a/d,b'])(
+    '%s names one',
+    (url) => {
+      expect(messagesOf(url)).toBeUndefined();
+    },
+  );
+});
+
 test('a key that is wrong is not quoted', () => {
   expect(JSON.stringify(read({ LIVEKIT_KEYS: 'key secret-without-colon' }).error?.issues)).not.toContain(
     'secret-without-colon',

@@ -85,8 +85,8 @@ const planOnce = [
  * What our statements and what is read of their answers rest on, where a server, a database or a role may have other
  * defaults: how times, arrays and definitions are written, and that a statement which waited for another goes on with
  * what that has changed, also where it is a transaction of its own. And the server gives up before we do: it does not
- * see that nobody hears a statement any more which waits for a lock or for a standby, and those who come again with new
- * connections would use up all that it has.
+ * see that nobody hears a statement any more which waits for a lock, and those who come again with new connections
+ * would use up all that it has. What waits for a standby ends by no limit.
  */
 const asStatementsExpect = [
   'datestyle = iso',

@@ -1,9 +1,20 @@
 import { z } from 'zod';
 
-const postgresUrl = z.url({
-  protocol: /^postgres(?:ql)?$/,
-  error: ({ input }) => (input === undefined ? 'must be set' : 'must be a postgres:// URL'),
-});
+const oneHost = 'must name one host, by which the primary of the day is found';
+
+/** As libpq takes them, and the driver does not. */
+const hasSeveralHosts = (text: unknown): boolean =>
+  /^[^:]*:\/\/(?:[^/?#]*@)?[^/?#@]*,[^/?#@]*(?:[/?#]|$)/.test(String(text));
+
+const postgresUrl = z
+  .url({
+    protocol: /^postgres(?:ql)?$/,
+    error: ({ input }) => {
+      if (input === undefined) return 'must be set';
+      return hasSeveralHosts(input) ? oneHost : 'must be a postgres:// URL';
+    },
+  })
+  .refine((text) => !(URL.canParse(text) && hasSeveralHosts(text)), oneHost);
 
 /** The settings by which both services know the database; a service combines it with its own by `.and()`. */
 export const DatabaseSettings = z
