@@ -1547,6 +1547,28 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(parts.lines.filter((line) => line.includes('order has found nobody'))).toHaveLength(1);
     });
 
+    test('a kick of somebody whom LiveKit does not find, though they are believed to be inside, is tried again', async () => {
+      await aCall();
+      const people = livekit.rooms.get(room) ?? new Map();
+      livekit.rooms.delete(room);
+      start();
+      await parts.publish(kick('PA_u-7'));
+      await until('it was tried', async () => (await errors('unavailable')) > 0);
+      livekit.rooms.set(room, people);
+      await until('u-7 is out', () => inside().join() === 'bob');
+      await answered();
+      expect(await answers()).not.toHaveProperty('absent kick');
+    });
+
+    test('a kick of somebody who has left meanwhile finds nobody', async () => {
+      await aCall();
+      livekit.rooms.get(room)?.delete('u-7');
+      await parts.publish(kick('PA_u-7'));
+      await tellLeft('u-7');
+      start();
+      await until('it is counted', async () => (await answers())['absent kick'] === 1);
+    });
+
     test('a kick that has expired does nothing', async () => {
       await aCall();
       await parts.publish(kick('PA_u-7'));

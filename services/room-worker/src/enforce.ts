@@ -421,9 +421,11 @@ const answerMark = async (dependencies: EnforcementDependencies, mark: ClaimedMa
 
 /** Carries out an order that concerns one sid; false where that sid, or its track, is not there any more. */
 const carryOut = async (dependencies: EnforcementDependencies, edge: ClaimedEdge & Claim): Promise<boolean> => {
-  const { livekit } = dependencies;
+  const { livekit, store } = dependencies;
   const { roomId, identity, trackSid, reason } = edge;
   const present = await livekit.getParticipant(roomId, identity);
+  if (present === null && (await store.isInside(edge)))
+    throw new LivekitError('somebody who is believed to be inside was not found', { kind: 'unavailable' });
   // Another may have muted the track since, and the person unmuted it.
   assertInTime(dependencies, edge);
   if (present?.sid !== edge.participantSid) return false;
