@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { createRequire } from 'node:module';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { type AddressInfo, createServer, type Socket } from 'node:net';
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { UndecodableBatchError } from './codecs.ts';
 import { createKafkaLog } from './kafka-log.ts';
 import { kafkajs, openSocket } from './kafkajs.ts';
@@ -105,6 +106,41 @@ describe('the mended heartbeat', () => {
     expect(await beatAt(11, 0, 3)).toBe(2);
     expect(await beatAt(11, 0, 4)).toBe(3);
   });
+});
+
+it('half an answer that a broken connection has left is no part of what the next one brings', async () => {
+  const Connection = require('kafkajs/src/network/connection.js');
+  const answers: ((answer: Buffer, socket: Socket) => void)[] = [
+    (answer, socket) => socket.write(answer.subarray(0, 50), () => setTimeout(() => socket.resetAndDestroy(), 50)),
+    (answer, socket) => socket.write(answer),
+  ];
+  const server = createServer((socket) =>
+    socket.on('data', (asked) => {
+      const answer = Buffer.alloc(100);
+      answer.writeInt32BE(96);
+      asked.copy(answer, 4, 8, 12);
+      answers.shift()?.(answer, socket);
+    }),
+  ).listen(0, '127.0.0.1');
+  onTestFinished(() => void server.close());
+  await once(server, 'listening');
+  const nothing = (): void => undefined;
+  const logger = { debug: nothing, error: nothing, warn: nothing, namespace: () => logger };
+  const { port } = server.address() as AddressInfo;
+  const socketFactory = openSocket;
+  const settings = { host: '127.0.0.1', port, logger, socketFactory, connectionTimeout: 1_000, requestTimeout: 1_000 };
+  const connection = new Connection(settings);
+  onTestFinished(() => connection.disconnect());
+  const Encoder = require('kafkajs/src/protocol/encoder.js');
+  const ask = async (): Promise<string> => {
+    await connection.connect();
+    return connection.send({
+      request: { apiKey: 18, apiVersion: 0, apiName: 'ApiVersions', encode: async () => new Encoder() },
+      response: { decode: async (answer: Buffer) => answer, parse: async (answer: Buffer) => answer.length },
+    });
+  };
+  await expect(ask()).rejects.toThrow('ECONNRESET');
+  expect(await ask()).toBe(92);
 });
 
 it.each([false, true])('a broker is found by an address of IPv6, with TLS: %s', async (tls) => {

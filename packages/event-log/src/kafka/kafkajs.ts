@@ -1,5 +1,5 @@
 /**
- * kafkajs 2.2.4 with codecs registered and seven of its methods mended. The library is frozen, so the version is
+ * kafkajs 2.2.4 with codecs registered and eight of its methods mended. The library is frozen, so the version is
  * pinned exactly; `kafkajs.test.ts` and the interoperability tests fail when a mend no longer fits.
  */
 import { createRequire } from 'node:module';
@@ -49,6 +49,14 @@ interface FetchRequest {
   }[];
 }
 
+interface Connection {
+  chunks: Buffer[];
+  bytesBuffered: number;
+  bytesNeeded: number;
+  isConnected(): boolean;
+  connect(): Promise<unknown>;
+}
+
 interface Broker {
   fetch(request: FetchRequest): Promise<FetchAnswer>;
   listOffsets(request: { readonly isolationLevel?: number; readonly topics: unknown }): Promise<unknown>;
@@ -58,6 +66,7 @@ const require = createRequire(import.meta.url);
 const RequestQueue: { prototype: RequestQueue } = require('kafkajs/src/network/requestQueue/index.js');
 const ConsumerGroup: { prototype: GroupMember } = require('kafkajs/src/consumer/consumerGroup.js');
 const Batch: { prototype: FetchedBatch } = require('kafkajs/src/consumer/batch.js');
+const Connection: { prototype: Connection } = require('kafkajs/src/network/connection.js');
 const Broker: { prototype: Broker } = require('kafkajs/src/broker/index.js');
 
 const checkPendingAfterMs = 10;
@@ -71,6 +80,15 @@ RequestQueue.prototype.scheduleCheckPendingRequests = function schedule(): void 
     this.throttleCheckTimeoutId = null;
     this.checkPendingRequests();
   }, waitMs);
+};
+
+const { connect: open } = Connection.prototype;
+const sizeBytes = 4;
+// As published half an answer that a broken connection has left is taken for the beginning of what the next one brings:
+// no answer is understood from there on, or the process ends.
+Connection.prototype.connect = function openEmpty(): Promise<unknown> {
+  if (!this.isConnected()) Object.assign(this, { chunks: [], bytesBuffered: 0, bytesNeeded: sizeBytes });
+  return open.call(this);
 };
 
 const { heartbeat, joinAndSync, leave } = ConsumerGroup.prototype;
