@@ -106,6 +106,20 @@ describe('the mended heartbeat', () => {
     expect(await beatAt(11, 0, 3)).toBe(2);
     expect(await beatAt(11, 0, 4)).toBe(3);
   });
+
+  it('goes to who coordinates the group by now, where who did so has not answered', async () => {
+    const { KafkaJSConnectionClosedError } = require('kafkajs/src/errors.js');
+    const logger = { namespace: () => undefined };
+    const [frozen, next] = [vi.fn().mockRejectedValue(new KafkaJSConnectionClosedError('overdue')), vi.fn()];
+    const cluster = { findGroupCoordinator: async () => ({ heartbeat: next }) };
+    const group = new ConsumerGroup({ logger, cluster, instrumentationEmitter: { emit: () => undefined } });
+    const coordinator = { heartbeat: frozen };
+    Object.assign(group, { memberId: 'member', coordinator, offsetManager: { coordinator } });
+    await expect(group.heartbeat({ interval: 0 })).rejects.toThrow('overdue');
+    await group.heartbeat({ interval: 0 });
+    expect([frozen, next].map(({ mock }) => mock.calls.length)).toEqual([1, 1]);
+    expect(group.offsetManager.coordinator.heartbeat).toBe(next);
+  });
 });
 
 it('half an answer that a broken connection has left is no part of what the next one brings', async () => {
@@ -141,6 +155,33 @@ it('half an answer that a broken connection has left is no part of what the next
   };
   await expect(ask()).rejects.toThrow('ECONNRESET');
   expect(await ask()).toBe(92);
+});
+
+it('a broker that does not answer in time is disconnected, and none that answers is passed over for it', async () => {
+  const ConnectionPool = require('kafkajs/src/network/connectionPool.js');
+  const BrokerPool = require('kafkajs/src/cluster/brokerPool.js');
+  const destroy = vi.fn();
+  const createBroker = (nodeId: number, answer: () => Promise<void>) => {
+    const connection = { send: answer, rejectRequests: vi.fn(), socket: { destroy } };
+    const connectionPool = Object.create(ConnectionPool.prototype);
+    Object.assign(connectionPool, { pool: [connection], getConnectionByRequest: async () => connection });
+    return { nodeId, connectionPool, isConnected: () => true };
+  };
+  const silent = vi.fn().mockResolvedValueOnce(undefined);
+  silent.mockRejectedValueOnce(new kafkajs.KafkaJSRequestTimeoutError('overdue'));
+  const [frozen, well] = [createBroker(1, silent), createBroker(2, async () => undefined)];
+  await well.connectionPool.send({});
+  await frozen.connectionPool.send({});
+  await expect(frozen.connectionPool.send({})).rejects.toMatchObject({ name: 'KafkaJSConnectionClosedError' });
+  expect(frozen.connectionPool.pool[0].rejectRequests).toHaveBeenCalledOnce();
+  expect(destroy).toHaveBeenCalledOnce();
+
+  const pool = Object.create(BrokerPool.prototype);
+  Object.assign(pool, { brokers: { 1: frozen, 2: well }, connectBroker: async () => undefined });
+  for (let at = 0; at < 20; at += 1) {
+    expect(await pool.findConnectedBroker()).toBe(well);
+    expect(await pool.withBroker(async ({ nodeId }: { nodeId: number }) => nodeId)).toBe(2);
+  }
 });
 
 it.each([false, true])('a broker is found by an address of IPv6, with TLS: %s', async (tls) => {

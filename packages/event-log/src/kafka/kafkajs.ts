@@ -1,8 +1,9 @@
 /**
- * kafkajs 2.2.4 with codecs registered and eight of its methods mended. The library is frozen, so the version is
+ * kafkajs 2.2.4 with codecs registered and twelve of its methods mended. The library is frozen, so the version is
  * pinned exactly; `kafkajs.test.ts` and the interoperability tests fail when a mend no longer fits.
  */
 import { createRequire } from 'node:module';
+import type { Socket } from 'node:net';
 import kafkajs, { type ISocketFactory } from 'kafkajs';
 import {
   decompressGzip,
@@ -28,6 +29,9 @@ interface GroupMember {
   joinAndSync(): Promise<void>;
   leave(): Promise<void>;
   heartbeat(options: { readonly interval: number }): Promise<void>;
+  coordinator: unknown;
+  readonly offsetManager: { coordinator: unknown } | null;
+  readonly cluster: { findGroupCoordinator(group: { readonly groupId: string }): Promise<unknown> };
 }
 
 interface FetchedBatch {
@@ -50,16 +54,39 @@ interface FetchRequest {
 }
 
 interface Connection {
+  readonly socket?: Socket;
   chunks: Buffer[];
   bytesBuffered: number;
   bytesNeeded: number;
   isConnected(): boolean;
   connect(): Promise<unknown>;
+  rejectRequests(error: Error): void;
+}
+
+interface ConnectionPool {
+  readonly host: string;
+  readonly port: number;
+  readonly pool: readonly Connection[];
+  send(request: unknown): Promise<unknown>;
 }
 
 interface Broker {
+  readonly nodeId: number;
+  readonly brokerAddress: string;
+  readonly connectionPool: ConnectionPool;
+  isConnected(): boolean;
+  connect(): Promise<void>;
+  disconnect(): Promise<void>;
   fetch(request: FetchRequest): Promise<FetchAnswer>;
   listOffsets(request: { readonly isolationLevel?: number; readonly topics: unknown }): Promise<unknown>;
+}
+
+type UseBroker = (chosen: { readonly nodeId: number; readonly broker: Broker }) => Promise<unknown>;
+
+interface BrokerPool {
+  readonly brokers: Readonly<Record<string, Broker>>;
+  findConnectedBroker(): Promise<Broker>;
+  withBroker(use: UseBroker): Promise<unknown>;
 }
 
 const require = createRequire(import.meta.url);
@@ -67,7 +94,10 @@ const RequestQueue: { prototype: RequestQueue } = require('kafkajs/src/network/r
 const ConsumerGroup: { prototype: GroupMember } = require('kafkajs/src/consumer/consumerGroup.js');
 const Batch: { prototype: FetchedBatch } = require('kafkajs/src/consumer/batch.js');
 const Connection: { prototype: Connection } = require('kafkajs/src/network/connection.js');
+const ConnectionPool: { prototype: ConnectionPool } = require('kafkajs/src/network/connectionPool.js');
 const Broker: { prototype: Broker } = require('kafkajs/src/broker/index.js');
+const BrokerPool: { prototype: BrokerPool } = require('kafkajs/src/cluster/brokerPool.js');
+const { KafkaJSConnectionClosedError } = require('kafkajs/src/errors.js');
 
 const checkPendingAfterMs = 10;
 
@@ -91,12 +121,61 @@ Connection.prototype.connect = function openEmpty(): Promise<unknown> {
   return open.call(this);
 };
 
+/** Those of brokers that have answered, and of whom no answer has been overdue since. */
+const answering = new WeakSet<ConnectionPool>();
+
+const { send } = ConnectionPool.prototype;
+// As published a broker that keeps its connections and answers nothing is asked again and again, though others lead its
+// partitions by now: who leads is asked anew only where a connection was closed. So it is when an answer is overdue.
+// What comes over it later must not reach the next one.
+ConnectionPool.prototype.send = async function sendOrClose(request): Promise<unknown> {
+  try {
+    const answer = await send.call(this, request);
+    answering.add(this);
+    return answer;
+  } catch (error) {
+    if (!(error instanceof kafkajs.KafkaJSRequestTimeoutError)) throw error;
+    answering.delete(this);
+    const closed = new KafkaJSConnectionClosedError(error.message, { host: this.host, port: this.port });
+    for (const connection of this.pool) {
+      connection.rejectRequests(closed);
+      connection.socket?.destroy();
+    }
+    throw closed;
+  }
+};
+
+const { findConnectedBroker, withBroker } = BrokerPool.prototype;
+const findAnswering = ({ brokers }: BrokerPool): Broker | undefined =>
+  Object.values(brokers).find((broker) => broker.isConnected() && answering.has(broker.connectionPool));
+// As published who leads and who coordinates is asked of any broker that accepts connections. Those that answer come
+// first.
+BrokerPool.prototype.findConnectedBroker = async function findAnsweringFirst(): Promise<Broker> {
+  return findAnswering(this) ?? findConnectedBroker.call(this);
+};
+BrokerPool.prototype.withBroker = async function withAnsweringFirst(use): Promise<unknown> {
+  const broker = findAnswering(this);
+  const answer = broker && (await use({ nodeId: broker.nodeId, broker }).catch(() => null));
+  return answer ?? withBroker.call(this, use);
+};
+
+const isOverdueOrClosed = (error: unknown): error is Error =>
+  error instanceof kafkajs.KafkaJSRequestTimeoutError || error instanceof KafkaJSConnectionClosedError;
+
 const { heartbeat, joinAndSync, leave } = ConsumerGroup.prototype;
 // As published none is sent until a clock that was set back is where it was: the group goes on without this member,
-// which goes on reading.
-ConsumerGroup.prototype.heartbeat = function beat(options): Promise<void> {
+// which goes on reading. And one coordinator is asked until the member ends, whoever coordinates the group by now.
+ConsumerGroup.prototype.heartbeat = async function beat(options): Promise<void> {
   this.lastRequest = Math.min(this.lastRequest, Date.now());
-  return heartbeat.call(this, options);
+  try {
+    await heartbeat.call(this, options);
+  } catch (error) {
+    if (isOverdueOrClosed(error)) {
+      this.coordinator = await this.cluster.findGroupCoordinator(this);
+      if (this.offsetManager !== null) this.offsetManager.coordinator = this.coordinator;
+    }
+    throw error;
+  }
 };
 
 /** Of each group the members that could not leave it, nor go on. */
@@ -138,7 +217,19 @@ Batch.prototype.isEmpty = function isEmpty(): boolean {
   return this.rawMessages.length === 0 && BigInt(this.fetchedOffset) >= BigInt(this.highWatermark);
 };
 
-const { fetch, listOffsets } = Broker.prototype;
+const { connect, fetch, listOffsets } = Broker.prototype;
+// As published a broker that accepts a connection and then answers nothing counts as connected, and no other is tried.
+Broker.prototype.connect = async function connectOrClose(): Promise<void> {
+  try {
+    await connect.call(this);
+  } catch (error) {
+    if (!isOverdueOrClosed(error)) throw error;
+    const notConnected = new kafkajs.KafkaJSConnectionError(error.message, { broker: this.brokerAddress });
+    await this.disconnect();
+    throw notConnected;
+  }
+};
+
 const readUncommitted = 0;
 // As published a partition ends where an open transaction begins, so that whoever has read up to there would take
 // itself for one who knows all that was acknowledged.
