@@ -184,6 +184,20 @@ it('a broker that does not answer in time is disconnected, and none that answers
   }
 });
 
+it('a producer does not wait for a broker that waits for producer ids: another one may have some', async () => {
+  const Broker = require('kafkajs/src/broker/index.js');
+  const { createErrorFromCode } = require('kafkajs/src/protocol/error.js');
+  const loading = 14;
+  const send = vi.fn().mockRejectedValue(createErrorFromCode(loading));
+  const broker = Object.create(Broker.prototype);
+  Object.assign(broker, { brokerAddress: 'one:9092', connectionPool: { send }, lookupRequest: () => () => undefined });
+  const cluster = { refreshMetadataIfNecessary: async () => undefined, findControllerBroker: async () => broker };
+  const logger = { debug: () => undefined };
+  const eosManager = require('kafkajs/src/producer/eosManager/index.js')({ logger, cluster, transactional: false });
+  await expect(eosManager.initProducerId()).rejects.toThrow('one:9092 has no producer id yet');
+  expect(send).toHaveBeenCalledOnce();
+});
+
 it.each([false, true])('a broker is found by an address of IPv6, with TLS: %s', async (tls) => {
   const log = createKafkaLog({ brokers: ['[::1]:1'], clientId: 'test', tls, writeLog: () => undefined });
   const error = await log.bounds('t').catch(({ cause }: Error) => cause);

@@ -1,5 +1,5 @@
 /**
- * kafkajs 2.2.4 with codecs registered and twelve of its methods mended. The library is frozen, so the version is
+ * kafkajs 2.2.4 with codecs registered and thirteen of its methods mended. The library is frozen, so the version is
  * pinned exactly; `kafkajs.test.ts` and the interoperability tests fail when a mend no longer fits.
  */
 import { createRequire } from 'node:module';
@@ -77,6 +77,7 @@ interface Broker {
   isConnected(): boolean;
   connect(): Promise<void>;
   disconnect(): Promise<void>;
+  initProducerId(request: { readonly transactionalId?: string }): Promise<unknown>;
   fetch(request: FetchRequest): Promise<FetchAnswer>;
   listOffsets(request: { readonly isolationLevel?: number; readonly topics: unknown }): Promise<unknown>;
 }
@@ -217,7 +218,7 @@ Batch.prototype.isEmpty = function isEmpty(): boolean {
   return this.rawMessages.length === 0 && BigInt(this.fetchedOffset) >= BigInt(this.highWatermark);
 };
 
-const { connect, fetch, listOffsets } = Broker.prototype;
+const { connect, fetch, initProducerId, listOffsets } = Broker.prototype;
 // As published a broker that accepts a connection and then answers nothing counts as connected, and no other is tried.
 Broker.prototype.connect = async function connectOrClose(): Promise<void> {
   try {
@@ -227,6 +228,19 @@ Broker.prototype.connect = async function connectOrClose(): Promise<void> {
     const notConnected = new kafkajs.KafkaJSConnectionError(error.message, { broker: this.brokerAddress });
     await this.disconnect();
     throw notConnected;
+  }
+};
+
+// As published a broker that waits for new producer ids, of a controller that is frozen maybe, is asked again and again
+// for 13 s. Any will do: who is refused at once connects anew, and asks another one.
+Broker.prototype.initProducerId = async function initOrRefuse(request): Promise<unknown> {
+  try {
+    return await initProducerId.call(this, request);
+  } catch (error) {
+    const isWaiting = error instanceof kafkajs.KafkaJSProtocolError && error.type === 'GROUP_LOAD_IN_PROGRESS';
+    if (!isWaiting || request.transactionalId !== undefined) throw error;
+    const refused = new kafkajs.KafkaJSError(`${this.brokerAddress} has no producer id yet`);
+    throw refused;
   }
 };
 
