@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { createRequire } from 'node:module';
-import { type AddressInfo, createServer, type Socket } from 'node:net';
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { UndecodableBatchError } from './codecs.ts';
 import { createKafkaLog } from './kafka-log.ts';
@@ -122,8 +122,31 @@ describe('the mended heartbeat', () => {
   });
 });
 
-it('half an answer that a broken connection has left is no part of what the next one brings', async () => {
+const openConnection = async (server: Server) => {
   const Connection = require('kafkajs/src/network/connection.js');
+  server.listen(0, '127.0.0.1');
+  onTestFinished(() => void server.close());
+  await once(server, 'listening');
+  const nothing = (): void => undefined;
+  const logger = { debug: nothing, error: nothing, warn: nothing, namespace: () => logger };
+  const { port } = server.address() as AddressInfo;
+  const timeouts = { connectionTimeout: 1_000, requestTimeout: 1_000 };
+  const connection = new Connection({ host: '127.0.0.1', port, logger, socketFactory: openSocket, ...timeouts });
+  onTestFinished(() => connection.disconnect());
+  return connection;
+};
+
+it('whoever needs a connection that is being made waits for it: a second one would be left open', async () => {
+  const connection = await openConnection(createServer());
+  const open = vi.spyOn(connection, 'socketFactory');
+  await Promise.all([connection.connect(), connection.connect()]);
+  expect(open).toHaveBeenCalledOnce();
+  await connection.disconnect();
+  await connection.connect();
+  expect(open).toHaveBeenCalledTimes(2);
+});
+
+it('half an answer that a broken connection has left is no part of what the next one brings', async () => {
   const answers: ((answer: Buffer, socket: Socket) => void)[] = [
     (answer, socket) => socket.write(answer.subarray(0, 50), () => setTimeout(() => socket.resetAndDestroy(), 50)),
     (answer, socket) => socket.write(answer),
@@ -135,16 +158,8 @@ it('half an answer that a broken connection has left is no part of what the next
       asked.copy(answer, 4, 8, 12);
       answers.shift()?.(answer, socket);
     }),
-  ).listen(0, '127.0.0.1');
-  onTestFinished(() => void server.close());
-  await once(server, 'listening');
-  const nothing = (): void => undefined;
-  const logger = { debug: nothing, error: nothing, warn: nothing, namespace: () => logger };
-  const { port } = server.address() as AddressInfo;
-  const socketFactory = openSocket;
-  const settings = { host: '127.0.0.1', port, logger, socketFactory, connectionTimeout: 1_000, requestTimeout: 1_000 };
-  const connection = new Connection(settings);
-  onTestFinished(() => connection.disconnect());
+  );
+  const connection = await openConnection(server);
   const Encoder = require('kafkajs/src/protocol/encoder.js');
   const ask = async (): Promise<string> => {
     await connection.connect();

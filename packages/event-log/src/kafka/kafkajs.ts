@@ -115,11 +115,17 @@ RequestQueue.prototype.scheduleCheckPendingRequests = function schedule(): void 
 
 const { connect: open } = Connection.prototype;
 const sizeBytes = 4;
+const opening = new WeakMap<Connection, Promise<unknown>>();
 // As published half an answer that a broken connection has left is taken for the beginning of what the next one brings:
-// no answer is understood from there on, or the process ends.
-Connection.prototype.connect = function openEmpty(): Promise<unknown> {
-  if (!this.isConnected()) Object.assign(this, { chunks: [], bytesBuffered: 0, bytesNeeded: sizeBytes });
-  return open.call(this);
+// no answer is understood from there on, or the process ends. And two who need a connection at once open two: one is
+// left open, and when the broker closes it minutes later, the other is taken for closed.
+Connection.prototype.connect = function openOneEmpty(): Promise<unknown> {
+  if (!opening.has(this) && !this.isConnected()) {
+    Object.assign(this, { chunks: [], bytesBuffered: 0, bytesNeeded: sizeBytes });
+    const opened = open.call(this).finally(() => opening.delete(this));
+    opening.set(this, opened);
+  }
+  return opening.get(this) ?? Promise.resolve(true);
 };
 
 /** Those of brokers that have answered, and of whom no answer has been overdue since. */
