@@ -32,7 +32,7 @@ export async function runService(
     if (ending.signal.aborted) return;
     ending.abort();
     logger.info({ reason }, 'stopping');
-    const deadline = setTimeout(() => {
+    setTimeout(() => {
       logger.error({ after_ms: shutdownMs }, 'did not stop in time');
       process.exit(1);
     }, shutdownMs);
@@ -45,7 +45,6 @@ export async function runService(
       process.exit(1);
     }
     await shutdownTelemetry();
-    clearTimeout(deadline);
     process.exit(exitCode);
   }
 
