@@ -20,6 +20,7 @@ const theirUser = keyOf('user', (partition) => partition !== 3);
 
 let nowMs: number;
 let high: bigint;
+let webhooksHigh: bigint;
 let logCount: number;
 let projectedCount: number;
 let applied: bigint;
@@ -33,6 +34,7 @@ let freshness: Freshness;
 beforeEach(() => {
   nowMs = 1_000_000;
   high = 0n;
+  webhooksHigh = 0n;
   logCount = partitionCount;
   projectedCount = partitionCount;
   applied = 0n;
@@ -48,7 +50,7 @@ beforeEach(() => {
       return Array.from({ length: logCount }, (_, partition) => ({
         partition,
         low: 0n,
-        high: partition === 3 && topic === topics.roomEvents ? high : 0n,
+        high: partition !== 3 ? 0n : topic === topics.roomEvents ? high : webhooksHigh,
       }));
     },
     readPositions: async () => {
@@ -460,6 +462,13 @@ describe('a topic that was grown', () => {
     expect(freshness.isCurrent(theirs, theirUser)).toBe(false);
     projectedCount = logCount;
     await second({ applied: 6n });
+    expect(freshness.isCurrent(moved, theirUser)).toBe(true);
+  });
+
+  test('has nobody refused for what LiveKit told that waits', async () => {
+    logCount = 2 * partitionCount;
+    webhooksHigh = 5n;
+    await second({ high: 5n, applied: 5n });
     expect(freshness.isCurrent(moved, theirUser)).toBe(true);
   });
 });
