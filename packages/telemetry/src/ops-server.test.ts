@@ -1,5 +1,5 @@
 import { Counter } from 'prom-client';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { createLogger } from './logger.ts';
 import { createMetrics } from './metrics.ts';
 import { createOpsServer, type DependencyCheck } from './ops-server.ts';
@@ -55,17 +55,26 @@ describe.each(['/readyz', '/actuator/health/readiness', '/actuator/health'])('GE
 describe('readiness', () => {
   it('tells each dependency with its latency and since when it is so', async () => {
     let isUp = true;
-    const times = ['2026-01-01T10:00:00.000Z', '2026-01-01T10:05:00.000Z'];
+    let elapsedMs = 0;
+    const clock = vi.spyOn(performance, 'now').mockImplementation(() => elapsedMs);
+    onTestFinished(() => clock.mockRestore());
+    const times = ['2026-01-01T10:00:00.000Z', '2026-01-01T10:05:00.000Z', '2026-01-01T10:09:00.000Z'];
+    const check: DependencyCheck = async () => {
+      elapsedMs += 12.34;
+      if (!isUp) await down();
+    };
     const { app, lines } = given({
-      checks: { store: async () => (isUp ? undefined : down()) },
+      checks: { store: check },
       now: () => new Date(times.shift() ?? 'never'),
     });
     const ask = async () => (await app.inject('/readyz')).json().dependencies.store;
-    expect(await ask()).toEqual({ ok: true, latencyMs: expect.any(Number), since: '2026-01-01T10:00:00.000Z' });
+    expect(await ask()).toEqual({ ok: true, latencyMs: 12.3, since: '2026-01-01T10:00:00.000Z' });
     expect(await ask()).toMatchObject({ ok: true, since: '2026-01-01T10:00:00.000Z' });
     isUp = false;
     expect(await ask()).toMatchObject({ ok: false, since: '2026-01-01T10:05:00.000Z' });
     expect(await ask()).toMatchObject({ ok: false, since: '2026-01-01T10:05:00.000Z' });
+    isUp = true;
+    expect(await ask()).toMatchObject({ ok: true, since: '2026-01-01T10:09:00.000Z' });
     expect(lines).toMatchObject([
       {
         level: 'warn',
@@ -73,6 +82,7 @@ describe('readiness', () => {
         err: { message: 'connect postgres://[redacted]@db failed' },
         msg: 'dependency is down',
       },
+      { level: 'info', dependency: 'store', msg: 'dependency is up again' },
     ]);
   });
 

@@ -11,7 +11,7 @@ describe('scrub', () => {
     [`cut short: ${jwt.slice(0, 30)}`, 'cut short: [jwt]'],
     ['encrypted: eyJhbGciOiJSU0EifQ.a.b.c.d', 'encrypted: [jwt]'],
     ['authorization: Bearer 2YotnFZFEjr1zCsicMWpAA', 'authorization: Bearer [redacted]'],
-    ['authorization: basic dXNlcjpwYXNz', 'authorization: basic [redacted]'],
+    ['authorization: basic  dXNlcjpwYXM=', 'authorization: basic [redacted]'],
     ['encrypted with a shared key: eyJhbGciOiJkaXIifQ..a.b.c', 'encrypted with a shared key: [jwt]'],
     ['connect postgres://rt:hunter2@db:5432/rt failed', 'connect postgres://[redacted]@db:5432/rt failed'],
     ['none of http://:a@b, http://c:d@e answers', 'none of http://[redacted]@b, http://[redacted]@e answers'],
@@ -33,16 +33,10 @@ describe('scrubLines', () => {
     [{ req: { headers: { Authorization: ['x', 'y'] } } }],
     [{ a: [{ b: { c: { d: { turnPassword: 'x' } } } }] }],
     [{ streamKey: 'a"b\\', other: 1 }],
-    [
-      {
-        access_token: 'x',
-        accessToken: 'x',
-        participantToken: 'x',
-        apiSecret: 'x',
-        client_secret: 'x',
-        logout_token: 'x',
-      },
-    ],
+    [{ token: 'x', access_token: 'x', refresh_token: 'x', logout_token: 'x', participant_token: 'x', cookie: 'x' }],
+    [{ accessToken: 'x', refreshToken: 'x', logoutToken: 'x', participantToken: 'x', authorization: 'x' }],
+    [{ secret: 'x', api_secret: 'x', client_secret: 'x', turn_password: 'x', stream_key: 'x' }],
+    [{ apiSecret: 'x', clientSecret: 'x', turnPassword: 'x', streamKey: 'x' }],
     [{ user: { password: 'x', email: 'ann@example.test' } }],
   ])('given %j, then no secret and still JSON of the same shape', (value) => {
     const parsed: unknown = JSON.parse(scrubLines(JSON.stringify(value)));
@@ -56,6 +50,15 @@ describe('scrubLines', () => {
       expect(scrubLines(JSON.stringify(value))).toBe(JSON.stringify(value));
     },
   );
+
+  it.each([
+    [`{"token" : "x"}`, '{"token":"[redacted]"}'],
+    [`{"token":"x`, '{"token":"[redacted]"'],
+    [`{"token":"x\\`, '{"token":"[redacted]"'],
+    [`{"token":["x`, '{"token":"[redacted]"'],
+  ])("given others' JSON, cut short too, as %s, then %s", (text, scrubbed) => {
+    expect(scrubLines(text)).toBe(scrubbed);
+  });
 
   it('given several lines, then each as if it were alone', () => {
     const lines = [
