@@ -104,6 +104,21 @@ describe('once started', () => {
       await vi.waitFor(() => expect(server.requests()).toBe(times));
     }
   });
+
+  test.each([
+    ['between two fetches', 0],
+    ['during one', 200],
+  ])('the provider is asked no more after a stop %s', async (_, passed) => {
+    await keys.start();
+    pass(passed);
+    keys.stop();
+    await vi.waitFor(() => expect(keys.ageMs()).toBe(0));
+    await new Promise((resolve) => setImmediate(resolve));
+    pass(200);
+    seconds(1);
+    // It may be asked only where it was not just now.
+    expect(await keys.findForCertain(header('k2'))).toBeUndefined();
+  });
 });
 
 describe('for certain', () => {

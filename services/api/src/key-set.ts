@@ -145,7 +145,6 @@ export const createKeySet = ({
     if (isStopped) return;
     const isGood = keys !== undefined && now() - keys.fetchedAtMs < fetchSpacingMs;
     timer = setTimeout(() => void keepFresh(), isGood ? refreshEveryMs : fetchSpacingMs);
-    timer.unref();
   };
 
   const findAfter = async (
