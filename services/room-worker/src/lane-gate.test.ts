@@ -262,6 +262,41 @@ describe('the end of the log as it is when it is asked about', () => {
     expect(await gate.isCaughtUp([room])).toBe(true);
   });
 
+  it('counts once every lane has come as far where partitions are taken over while it is waited for', async () => {
+    const at = { high: lanes(4, 9), next: lanes(4, 9) };
+    const gate: LaneGateOfConsumer = given(at, {
+      delay: async () => {
+        gate.beginAnew();
+        at.next = lanes(5, 9);
+      },
+    });
+    expect(await gate.hasReachedKnown([room])).toBe(true);
+    at.high = lanes(5, 20);
+    expect(await gate.isCaughtUp([room])).toBe(false);
+  });
+
+  it('is asked for once for all who know nothing, and looked for at once for all who wait', async () => {
+    const at = { high: lanes(4, 5), next: lanes(4, 5) };
+    const delays: (() => void)[] = [];
+    let looks = 0;
+    const gate = given(at, {
+      delay: () => new Promise((resolve) => delays.push(resolve)),
+      arrival: async () => {
+        looks += 1;
+      },
+    });
+    expect(await Promise.all([gate.hasReachedKnown([room]), gate.hasReachedKnown([room])])).toEqual([true, true]);
+    expect(gate.asked()).toBe(1);
+    at.high = lanes(5, 5);
+    const both = [gate.isCaughtUp([room]), gate.isCaughtUp([room])];
+    await vi.waitFor(() => expect(delays).toHaveLength(2));
+    at.next = lanes(5, 5);
+    looks = 0;
+    for (const end of delays) end();
+    expect(await Promise.all(both)).toEqual([true, true]);
+    expect(looks).toBe(1);
+  });
+
   it('is waited for half a second, and no longer', async () => {
     const { gate, nowMs } = busy(2_000);
     const askedAtMs = nowMs();

@@ -149,7 +149,7 @@ export const createLaneGate = (
       for (const lane of stalled) if (!isBehind(lane, next, ends)) stalled.delete(lane);
       const lanesLeft = (at: Offsets): number[] => [
         ...lanesBehind(keys, at, ends),
-        ...[...ends.keys()].filter((lane) => isBehind(lane, at, known.ends ?? ends) && isBehind(lane, at, ends)),
+        ...[...ends.keys()].filter((lane) => isBehind(lane, at, known.ends ?? ends)),
       ];
       const lanes = lanesLeft(next);
       if (lanes.some((lane) => waitedFor.has(lane))) return false;
