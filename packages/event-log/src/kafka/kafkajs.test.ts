@@ -36,16 +36,19 @@ describe('the mended request queue', () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 
-  it('sends what is pending when the throttling is over, and not before', () => {
+  it('sends what is pending whenever a throttling is over, and not before', () => {
     const sent: number[] = [];
     const queue = createQueue(null);
-    queue.maybeThrottle(500);
-    queue.push(request(1, sent));
-    vi.advanceTimersByTime(490);
-    expect(sent).toEqual([]);
-    vi.advanceTimersByTime(20);
-    expect(sent).toEqual([1]);
-    expect(vi.getTimerCount()).toBe(0);
+    for (const before of [0, 2]) {
+      queue.maybeThrottle(500);
+      for (const id of [before + 1, before + 2]) queue.push(request(id, sent));
+      expect(vi.getTimerCount()).toBe(1);
+      vi.advanceTimersByTime(490);
+      expect(sent).toHaveLength(before);
+      vi.advanceTimersByTime(20);
+      expect(sent).toHaveLength(before + 2);
+      expect(vi.getTimerCount()).toBe(0);
+    }
   });
 
   it('sends what is pending when an answer makes room', () => {
