@@ -87,6 +87,55 @@ describe('the mended batch', () => {
   });
 });
 
+describe('the mended fetch', () => {
+  const Broker = require('kafkajs/src/broker/index.js');
+  type Send = (request: { readonly maxWaitTime: number }) => Promise<unknown>;
+  const brokerThat = (send: Send) => {
+    const broker = new Broker({ connectionPool: { send }, logger: { namespace: () => undefined } });
+    return Object.assign(broker, { lookupRequest: () => (request: unknown) => request });
+  };
+  const asked = (topic: string, ...fetchOffsets: string[]) => ({
+    topic,
+    partitions: fetchOffsets.map((fetchOffset, partition) => ({ partition, fetchOffset })),
+  });
+
+  it('leaves out who had no room in the answer, and hides what was aborted', async () => {
+    const aborted = { offset: '5', batchContext: { producerId: '1', inTransaction: true }, isControlRecord: false };
+    const fetched = (partition: number, lastStableOffset: string, ...messages: object[]) => ({
+      ...{ partition, lastStableOffset, messages },
+      abortedTransactions: messages.map(() => ({ producerId: '1', firstOffset: '5' })),
+    });
+    const responses = [
+      { topicName: 't', partitions: [fetched(0, '9'), fetched(1, '5'), fetched(2, '9', aborted)] },
+      { topicName: 'u', partitions: [fetched(0, '9')] },
+    ];
+    const broker = brokerThat(async () => ({ responses }));
+    const answer = await broker.fetch({ topics: [asked('t', '5', '5', '5'), asked('u', '9')] });
+    expect(answer.responses).toMatchObject([
+      { partitions: [{ partition: 1 }, { partition: 2, messages: [{ offset: '5', isControlRecord: true }] }] },
+      { partitions: [{ partition: 0 }] },
+    ]);
+  });
+
+  const unfit = new UndecodableBatchError('It cannot be unpacked');
+  const broken = new kafkajs.KafkaJSConnectionError('Connection error: ECONNRESET');
+  it.each([
+    ['where a batch stands that is unfit', [unfit, null, unfit], /^It .+: partition 1 of t, at offset 7 or behind it$/],
+    ['that one is where none shows alone', [unfit, null, null], /^It cannot be unpacked$/],
+    ['what else happens meanwhile', [unfit, broken], /ECONNRESET$/],
+    ['what else happens', [broken], /ECONNRESET$/],
+  ])('tells %s', async (_, outcomes, message) => {
+    const waitsMs: number[] = [];
+    const broker = brokerThat(async ({ maxWaitTime }) => {
+      const outcome = outcomes[waitsMs.push(maxWaitTime) - 1];
+      if (outcome !== null) throw outcome;
+      return { responses: [] };
+    });
+    await expect(broker.fetch({ maxWaitTime: 500, topics: [asked('t', '5', '7')] })).rejects.toThrow(message);
+    expect(waitsMs).toEqual(outcomes.map((_outcome, at) => (at === 0 ? 500 : 0)));
+  });
+});
+
 describe('the mended heartbeat', () => {
   const ConsumerGroup = require('kafkajs/src/consumer/consumerGroup.js');
 
