@@ -265,6 +265,59 @@ it('a producer does not wait for a broker that waits for producer ids: another o
   expect(send).toHaveBeenCalledOnce();
 });
 
+describe('the mended member of a group', () => {
+  const ConsumerGroup = require('kafkajs/src/consumer/consumerGroup.js');
+
+  /** Members of one group. Its coordinator notes by which ids they join, and gives one to who has none. */
+  const givenGroup = (groupId: string) => {
+    const joinedAs: string[] = [];
+    const group = { isAway: false };
+    const answer = async (): Promise<void> => {
+      if (group.isAway) throw new Error('The coordinator is away');
+    };
+    const coordinator = {
+      joinGroup: async ({ memberId }: { readonly memberId: string }) => {
+        await answer();
+        joinedAs.push(memberId);
+        return { memberId: memberId || `id ${joinedAs.length}` };
+      },
+      syncGroup: async () => ({ memberAssignment: Buffer.alloc(0) }),
+      leaveGroup: answer,
+    };
+    const logger = { namespace: () => logger, debug: () => undefined, info: () => undefined };
+    const createMember = () =>
+      new ConsumerGroup({
+        ...{ groupId, topics: [], topicConfigurations: {}, assigners: [], retry: { retries: 0 }, logger },
+        instrumentationEmitter: { emit: () => undefined },
+        cluster: { committedOffsets: () => ({}), findGroupCoordinator: async () => coordinator },
+      });
+    return { joinedAs, group, createMember };
+  };
+
+  it('goes on as the one before that could not leave, and no other does', async () => {
+    const { joinedAs, group, createMember } = givenGroup('left behind');
+    const before = createMember();
+    await before.joinAndSync();
+    group.isAway = true;
+    await expect(before.leave()).rejects.toThrow('away');
+    await expect(createMember().joinAndSync()).rejects.toThrow('away');
+    group.isAway = false;
+    await Promise.all([createMember().joinAndSync(), createMember().joinAndSync()]);
+    expect(joinedAs).toEqual(['', 'id 1', '']);
+  });
+
+  it('stays who it is, and nobody goes on as one that goes on itself', async () => {
+    const { joinedAs, group, createMember } = givenGroup('goes on');
+    const [first, second] = [createMember(), createMember()];
+    for (const member of [first, second]) await member.joinAndSync();
+    group.isAway = true;
+    await expect(first.joinAndSync()).rejects.toThrow('away');
+    group.isAway = false;
+    for (const member of [second, first, createMember()]) await member.joinAndSync();
+    expect(joinedAs).toEqual(['', '', 'id 2', 'id 1', '']);
+  });
+});
+
 it.each([false, true])('a broker is found by an address of IPv6, with TLS: %s', async (tls) => {
   const log = createKafkaLog({ brokers: ['[::1]:1'], clientId: 'test', tls, writeLog: () => undefined });
   const error = await log.bounds('t').catch(({ cause }: Error) => cause);
