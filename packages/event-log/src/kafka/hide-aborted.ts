@@ -1,6 +1,5 @@
 interface FetchedMessage {
   readonly offset: string;
-  readonly key: Buffer | null;
   isControlRecord: boolean;
   readonly batchContext: { readonly producerId: string; readonly inTransaction: boolean };
 }
@@ -15,8 +14,6 @@ export interface FetchedPartition {
 }
 
 const isUpTo = (offset: string, limit: string): boolean => BigInt(offset) <= BigInt(limit);
-/** A marker's key: two bytes for the version, two for what it says. */
-const isAbort = ({ key }: FetchedMessage): boolean => key?.readInt16BE(2) === 0;
 
 /**
  * Hides the records of aborted transactions as markers are hidden, which keeps their offsets. kafkajs' own filter reads
@@ -34,7 +31,8 @@ export function hideAborted(partition: FetchedPartition): void {
     }
     const { producerId, inTransaction } = message.batchContext;
     if (!message.isControlRecord) message.isControlRecord = inTransaction && aborted.has(producerId);
-    else if (isAbort(message)) aborted.delete(producerId);
+    // A marker: one of a commit ends none that was aborted, for a producer has one at a time.
+    else aborted.delete(producerId);
   }
   partition.abortedTransactions = [];
 }
