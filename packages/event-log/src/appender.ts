@@ -68,7 +68,6 @@ export function createAppender(open: () => Promise<Sender>, writeLog: WriteLog):
   let sender: Sender | undefined;
   let draining: Promise<void> | undefined;
   let lastError: unknown;
-  let isClosed = false;
 
   async function append(records: readonly NewRecord[], timeoutMs: number): Promise<LogPosition[]> {
     const sizes = records.map(recordBytes);
@@ -76,11 +75,9 @@ export function createAppender(open: () => Promise<Sender>, writeLog: WriteLog):
     if (sizes.some((bytes) => bytes > maxRecordBytes)) {
       throw new RecordTooLargeError(`A record is larger than ${maxRecordBytes} bytes`);
     }
-    if (isClosed) throw new LogUnavailableError('The log is closed');
     if (pending.bytes + totalBytes > maxWaitingBytes) {
       throw new LogUnavailableError('Too many records wait for the log', { cause: lastError });
     }
-    if (records.length === 0) return [];
 
     const call = new AppendCall(records.length);
     const deadline = setTimeout(() => {
@@ -136,7 +133,6 @@ export function createAppender(open: () => Promise<Sender>, writeLog: WriteLog):
   }
 
   async function close(): Promise<void> {
-    isClosed = true;
     for (const { call } of pending.records) call.refuse(new LogUnavailableError('The log is being closed'));
     await draining;
     await sender?.close();
