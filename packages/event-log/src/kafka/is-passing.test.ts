@@ -1,5 +1,6 @@
 import { createRequire } from 'node:module';
 import { describe, expect, it } from 'vitest';
+import { UndecodableBatchError } from './codecs.ts';
 import { isPassing } from './is-passing.ts';
 
 const require = createRequire(import.meta.url);
@@ -22,6 +23,13 @@ describe('isPassing', () => {
     ['a membership that is over', wrapped(protocolError('UNKNOWN_MEMBER_ID'))],
     ['a topic that is not there yet', protocolError('UNKNOWN_TOPIC_OR_PARTITION')],
     ['an authentication that was interrupted', protocolError('ILLEGAL_SASL_STATE')],
+    ['a broker that is not there yet', protocolError('BROKER_NOT_AVAILABLE')],
+    ['an error that the broker cannot name', protocolError('UNKNOWN')],
+    ['a generation that is over', protocolError('ILLEGAL_GENERATION')],
+    ['a rebalance', protocolError('REBALANCE_IN_PROGRESS')],
+    ['a connection that others wait for, too', new errors.KafkaJSLockTimeout('Timeout while acquiring lock')],
+    ['an answer that came too late', new errors.KafkaJSTimeout('Timeout')],
+    ['an answer that nobody waits for', new errors.KafkaJSInvariantViolation('Response without match')],
     ['a broker object without a connection', new Error('Broker not connected')],
   ])('is true for %s', (_, error) => {
     expect(isPassing(error)).toBe(true);
@@ -32,6 +40,10 @@ describe('isPassing', () => {
     ['wrong credentials', new errors.KafkaJSSASLAuthenticationError('SASL PLAIN authentication failed')],
     ['an unknown codec', wrapped(new errors.KafkaJSNotImplemented('ZSTD compression not implemented'))],
     ['a batch that cannot be unpacked', wrapped(new Error('Data corruption detected'))],
+    [
+      'one whose cause would pass alone',
+      wrapped(new UndecodableBatchError('x', { cause: new errors.KafkaJSConnectionError('ECONNREFUSED') })),
+    ],
     ['a defect', wrapped(new TypeError('x is not a function'))],
   ])('is false for %s', (_, error) => {
     expect(isPassing(error)).toBe(false);
