@@ -41,10 +41,11 @@ describe('decompressSnappy', () => {
   const claimOf257MiB = '80 80 C0 80 01';
   const claimOf129MiB = '80 80 C0 40';
   it.each([
-    ['a raw block', claimOf257MiB],
-    ['several xerial frames together', `${xerialHeader} 00 00 00 04 ${claimOf129MiB} 00 00 00 04 ${claimOf129MiB}`],
-  ])('makes no room for more than fits, which %s may claim', async (_, bytes) => {
-    await expect(decompressSnappy(hex(bytes))).rejects.toThrow(UndecodableBatchError);
+    ['a raw block', claimOf257MiB, 257],
+    ['several xerial frames', `${xerialHeader} 00 00 00 04 ${claimOf129MiB} 00 00 00 04 ${claimOf129MiB}`, 258],
+  ])('makes no room for more than fits, which %s may claim', async (_, bytes, claimedMiB) => {
+    const cause = expect.objectContaining({ message: `It claims to hold ${claimedMiB * 1024 * 1024} bytes` });
+    await expect(decompressSnappy(hex(bytes))).rejects.toThrow(expect.objectContaining({ cause }));
   });
 });
 
