@@ -1,7 +1,7 @@
-import { createServer } from 'node:http';
+import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { fileURLToPath } from 'node:url';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { LogSettings } from './settings.ts';
 
 const faulty = (env: Record<string, string>): unknown[] =>
@@ -64,8 +64,20 @@ describe('SASL', () => {
   });
 
   describe('oauthbearer', () => {
-    const server = createServer();
+    let server: Server;
+    beforeEach(() => {
+      server = createServer();
+    });
     afterEach(() => void server.close());
+
+    const askForToken = async (): Promise<{ value: string }> => {
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+      const KAFKA_SASL_TOKEN_URL = `http://127.0.0.1:${(server.address() as AddressInfo).port}/token`;
+      const env = { KAFKA_BROKERS, KAFKA_SASL_MECHANISM: 'oauthbearer', KAFKA_SASL_TOKEN_URL, ...account };
+      const { log } = LogSettings.parse(env);
+      if (log.kind !== 'kafka' || log.sasl?.mechanism !== 'oauthbearer') throw new Error('no provider');
+      return log.sasl.oauthBearerProvider();
+    };
 
     test('gets its tokens with the account', async () => {
       const bodies: string[] = [];
@@ -73,13 +85,26 @@ describe('SASL', () => {
         request.on('data', (chunk) => bodies.push(String(chunk)));
         request.on('end', () => response.end(JSON.stringify({ access_token: 'fresh' })));
       });
-      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-      const KAFKA_SASL_TOKEN_URL = `http://127.0.0.1:${(server.address() as AddressInfo).port}/token`;
-      const env = { KAFKA_BROKERS, KAFKA_SASL_MECHANISM: 'oauthbearer', KAFKA_SASL_TOKEN_URL, ...account };
-      const { log } = LogSettings.parse(env);
-      if (log.kind !== 'kafka' || log.sasl?.mechanism !== 'oauthbearer') throw new Error('no provider');
-      expect(await log.sasl.oauthBearerProvider()).toEqual({ value: 'fresh' });
+      expect(await askForToken()).toEqual({ value: 'fresh' });
       expect(bodies).toEqual(['grant_type=client_credentials&client_id=api&client_secret=secret']);
+    });
+
+    test.each([
+      ['a refusal', 401, 'token'],
+      ['no token', 200, ''],
+    ])('takes %s for none', async (_, status, access_token) => {
+      server.on('request', (_request, response) => response.writeHead(status).end(JSON.stringify({ access_token })));
+      await expect(askForToken()).rejects.toThrow();
+    });
+
+    test('gives its account to nobody whom the endpoint names', async () => {
+      const paths: (string | undefined)[] = [];
+      server.on('request', ({ url }, response) => {
+        paths.push(url);
+        response.writeHead(307, { location: '/elsewhere' }).end();
+      });
+      await expect(askForToken()).rejects.toThrow();
+      expect(paths).toEqual(['/token']);
     });
 
     test('needs to know where', () => {
