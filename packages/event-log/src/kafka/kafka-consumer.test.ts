@@ -19,6 +19,8 @@ function createFakeMember() {
   const listeners = new Map<string, (event: never) => void>();
   const paused = new Set<number>();
   const seeks: string[] = [];
+  const lastCalls: string[] = [];
+  const group = { answers: Promise.resolve() };
   let running: ConsumerRunConfig | undefined;
 
   const whileRunning = (act: () => void): void => {
@@ -48,8 +50,20 @@ function createFakeMember() {
     pause: (topics) => whileRunning(() => partitionsOf(topics).forEach((each) => void paused.add(each))),
     resume: (topics) => whileRunning(() => partitionsOf(topics).forEach((each) => void paused.delete(each))),
     seek: ({ offset }) => whileRunning(() => void seeks.push(offset)),
-    commitOffsets: async () => undefined,
-    disconnect: async () => stop(),
+    commitOffsets: async () => {
+      await group.answers;
+      lastCalls.push('shown');
+    },
+    disconnect: async () => {
+      lastCalls.push('gone');
+      stop();
+    },
+  };
+
+  const fetched = async (partition: number, offset: string, messages: object[]): Promise<void> => {
+    const answer = { partition, highWatermark: '9', abortedTransactions: [], messages };
+    const payload = { batch: new Batch('t', offset, answer), heartbeat: async () => undefined };
+    await running?.eachBatch?.(payload as unknown as Parameters<NonNullable<ConsumerRunConfig['eachBatch']>>[0]);
   };
 
   return {
@@ -61,13 +75,13 @@ function createFakeMember() {
     seeks,
     isPaused: (partition: number) => paused.has(partition),
     isRunning: () => running !== undefined,
+    lastCalls,
+    group,
     /** Resolves when kafkajs would ask for more. */
-    bring: async (partition: number, offset: string) => {
-      const messages = [{ offset, timestamp: '0', key: null, value: null, headers: {} }];
-      const fetched = { partition, highWatermark: '9', abortedTransactions: [], messages };
-      const payload = { batch: new Batch('t', offset, fetched), heartbeat: async () => undefined };
-      await running?.eachBatch?.(payload as unknown as Parameters<NonNullable<ConsumerRunConfig['eachBatch']>>[0]);
-    },
+    bring: (partition: number, offset: string) =>
+      fetched(partition, offset, [{ offset, timestamp: '0', key: null, value: null, headers: {} }]),
+    /** By an open transaction. */
+    holdBack: (partition: number) => fetched(partition, '0', []),
   };
 }
 
@@ -295,6 +309,74 @@ describe('consumeKafka', () => {
     };
     return { goOn, standStill };
   }
+
+  it('is ready once it knows where to begin, while the broker answers it', async () => {
+    const { goOn } = givenTime();
+    const began = Promise.withResolvers<void>();
+    const { running } = given({ startAt: () => began.promise.then(startAt) });
+    const member = await running(0);
+    member.answer();
+    expect(consumer.isReady()).toBe(false);
+    member.join(0);
+    await goOn(1);
+    expect(consumer.isReady()).toBe(false);
+    began.resolve();
+    await untilPaused(member, false);
+    expect(consumer.isReady()).toBe(true);
+    await goOn(10);
+    expect(consumer.isReady()).toBe(false);
+    member.answer();
+    expect(consumer.isReady()).toBe(true);
+    member.stop();
+    expect(consumer.isReady()).toBe(false);
+  });
+
+  it('tells what an open transaction has held back for 5 s, until it goes on or is assigned anew', async () => {
+    const { goOn } = givenTime();
+    const { assigned, finish } = given({ startAt });
+    const member = await assigned(0);
+    const heldBackFor = async (seconds: number) => {
+      for (let second = 0; second < seconds; second += 1) {
+        await member.holdBack(0);
+        await goOn(1, member.answer);
+      }
+      return consumer.heldBack();
+    };
+    expect(await heldBackFor(5)).toEqual([]);
+    expect(await heldBackFor(1)).toMatchObject([{ topic: 't', partition: 0 }]);
+    const brought = member.bring(0, '0');
+    expect(consumer.heldBack()).toEqual([]);
+    finish(0);
+    await brought;
+    expect(await heldBackFor(6)).toHaveLength(1);
+    member.join(0);
+    expect(consumer.heldBack()).toEqual([]);
+  });
+
+  it.each([
+    ['what is in hand is done, and what was done is shown', false],
+    ['what was done is shown, and what is in hand is done', true],
+  ])('takes no more once it is to stop, and leaves when %s', async (_, isShownFirst) => {
+    const { assigned, handed, finish } = given({ startAt });
+    const member = await assigned(0);
+    const answer = Promise.withResolvers<void>();
+    member.group.answers = answer.promise;
+    const first = member.bring(0, '0');
+    finish(0);
+    await first;
+    await member.bring(0, '1');
+    const stopped = consumer.stop(5_000);
+    await member.bring(1, '0');
+    expect(handed).toHaveLength(2);
+    const endings = [() => finish(1), answer.resolve];
+    for (const end of isShownFirst ? endings.toReversed() : endings) {
+      await new Promise((resolve) => setImmediate(resolve));
+      expect(member.lastCalls).not.toContain('gone');
+      end();
+    }
+    await stopped;
+    expect(member.lastCalls).toEqual(['shown', 'gone']);
+  });
 
   it('does not end because this process stood still, but when it has then heard nothing for as long', async () => {
     const { goOn, standStill } = givenTime();
