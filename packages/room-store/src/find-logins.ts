@@ -14,7 +14,7 @@ export const findLiveLogins = async (
 ): Promise<readonly Login[]> => {
   const { rows } = await pool.query<{ user_id: string; login_id: string }>(
     `select distinct user_id, login_id from sessions
-      where is_live and user_id is not null and login_id is not null and joined_at <= coalesce($3, 'infinity'::timestamptz)
+      where is_live and joined_at <= coalesce($3, 'infinity'::timestamptz)
         and user_id = coalesce($1, user_id) and login_id = coalesce($2, login_id)`,
     [about.userId ?? null, about.loginId ?? null, joinedBy],
   );
