@@ -174,18 +174,38 @@ describe('the mended heartbeat', () => {
   });
 });
 
-const openConnection = async (server: Server) => {
-  const Connection = require('kafkajs/src/network/connection.js');
+const settingsFor = async (server: Server) => {
   server.listen(0, '127.0.0.1');
   onTestFinished(() => void server.close());
   await once(server, 'listening');
   const nothing = (): void => undefined;
   const logger = { debug: nothing, error: nothing, warn: nothing, namespace: () => logger };
   const { port } = server.address() as AddressInfo;
-  const timeouts = { connectionTimeout: 1_000, requestTimeout: 1_000 };
-  const connection = new Connection({ host: '127.0.0.1', port, logger, socketFactory: openSocket, ...timeouts });
+  const timeouts = { connectionTimeout: 5_000, requestTimeout: 5_000 };
+  return { host: '127.0.0.1', port, logger, socketFactory: openSocket, ...timeouts };
+};
+
+const openConnection = async (server: Server) => {
+  const Connection = require('kafkajs/src/network/connection.js');
+  const connection = new Connection(await settingsFor(server));
   onTestFinished(() => connection.disconnect());
   return connection;
+};
+
+/** An answer of 96 bytes to what was asked. */
+const answerTo = (asked: Buffer): Buffer => {
+  const answer = Buffer.alloc(100);
+  answer.writeInt32BE(96);
+  asked.copy(answer, 4, 8, 12);
+  return answer;
+};
+
+const question = () => {
+  const Encoder = require('kafkajs/src/protocol/encoder.js');
+  return {
+    request: { apiKey: 18, apiVersion: 0, apiName: 'ApiVersions', encode: async () => new Encoder() },
+    response: { decode: async (answer: Buffer) => answer, parse: async (answer: Buffer) => answer.length },
+  };
 };
 
 it('whoever needs a connection that is being made waits for it: a second one would be left open', async () => {
@@ -204,24 +224,31 @@ it('half an answer that a broken connection has left is no part of what the next
     (answer, socket) => socket.write(answer),
   ];
   const server = createServer((socket) =>
-    socket.on('data', (asked) => {
-      const answer = Buffer.alloc(100);
-      answer.writeInt32BE(96);
-      asked.copy(answer, 4, 8, 12);
-      answers.shift()?.(answer, socket);
-    }),
+    socket.on('data', (asked) => void answers.shift()?.(answerTo(asked), socket)),
   );
   const connection = await openConnection(server);
-  const Encoder = require('kafkajs/src/protocol/encoder.js');
   const ask = async (): Promise<string> => {
     await connection.connect();
-    return connection.send({
-      request: { apiKey: 18, apiVersion: 0, apiName: 'ApiVersions', encode: async () => new Encoder() },
-      response: { decode: async (answer: Buffer) => answer, parse: async (answer: Buffer) => answer.length },
-    });
+    return connection.send(question());
   };
   await expect(ask()).rejects.toThrow('ECONNRESET');
   expect(await ask()).toBe(92);
+});
+
+it('a broker whose answer is overdue is asked again over a new connection', async () => {
+  const ConnectionPool = require('kafkajs/src/network/connectionPool.js');
+  let isFrozen = true;
+  const server = createServer((socket) => {
+    socket.on('error', () => undefined);
+    if (isFrozen) socket.resume();
+    else socket.on('data', (asked) => socket.write(answerTo(asked)));
+  });
+  const pool = new ConnectionPool({ ...(await settingsFor(server)), requestTimeout: 100 });
+  onTestFinished(() => pool.destroy());
+  await expect(pool.send(question())).rejects.toMatchObject({ name: 'KafkaJSConnectionClosedError' });
+  isFrozen = false;
+  await vi.waitFor(() => expect(pool.isConnected()).toBe(false));
+  expect(await pool.send({ ...question(), requestTimeout: 5_000 })).toBe(92);
 });
 
 it('a broker that does not answer in time is disconnected, and none that answers is passed over for it', async () => {

@@ -134,7 +134,8 @@ const answering = new WeakSet<ConnectionPool>();
 const { send } = ConnectionPool.prototype;
 // As published a broker that keeps its connections and answers nothing is asked again and again, though others lead its
 // partitions by now: who leads is asked anew only where a connection was closed. So it is when an answer is overdue.
-// What comes over it later must not reach the next one.
+// What comes over it later must not reach the next one. It ends by an error: kafkajs listens to nothing else that tells
+// it of a socket which is destroyed, and would go on writing to that.
 ConnectionPool.prototype.send = async function sendOrClose(request): Promise<unknown> {
   try {
     const answer = await send.call(this, request);
@@ -146,7 +147,7 @@ ConnectionPool.prototype.send = async function sendOrClose(request): Promise<unk
     const closed = new KafkaJSConnectionClosedError(error.message, { host: this.host, port: this.port });
     for (const connection of this.pool) {
       connection.rejectRequests(closed);
-      connection.socket?.destroy();
+      connection.socket?.destroy(closed);
     }
     throw closed;
   }
