@@ -99,6 +99,7 @@ const ConnectionPool: { prototype: ConnectionPool } = require('kafkajs/src/netwo
 const Broker: { prototype: Broker } = require('kafkajs/src/broker/index.js');
 const BrokerPool: { prototype: BrokerPool } = require('kafkajs/src/cluster/brokerPool.js');
 const { KafkaJSConnectionClosedError } = require('kafkajs/src/errors.js');
+const shuffle: <T>(items: readonly T[]) => readonly T[] = require('kafkajs/src/utils/shuffle.js');
 
 const checkPendingAfterMs = 10;
 
@@ -155,9 +156,9 @@ ConnectionPool.prototype.send = async function sendOrClose(request): Promise<unk
 
 const { findConnectedBroker, withBroker } = BrokerPool.prototype;
 const findAnswering = ({ brokers }: BrokerPool): Broker | undefined =>
-  Object.values(brokers).find((broker) => broker.isConnected() && answering.has(broker.connectionPool));
+  shuffle(Object.values(brokers)).find((broker) => broker.isConnected() && answering.has(broker.connectionPool));
 // As published who leads and who coordinates is asked of any broker that accepts connections. Those that answer come
-// first.
+// first, by chance: one that the other brokers cannot reach answers, too, and does not know who has taken over.
 BrokerPool.prototype.findConnectedBroker = async function findAnsweringFirst(): Promise<Broker> {
   return findAnswering(this) ?? findConnectedBroker.call(this);
 };
