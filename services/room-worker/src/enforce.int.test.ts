@@ -113,6 +113,18 @@ describeWith(['postgres'], 'enforcing', () => {
     livekit.put(roomId, participant);
     await tell('participant_joined', roomId, participant);
   };
+  /** Once that is asked, LiveKit finds nobody until `find` is called. */
+  const loseSightAt = (method: string): { readonly isLost: () => boolean; readonly find: () => void } => {
+    const people = livekit.rooms.get(room) ?? new Map();
+    let isLost = false;
+    livekit.fail(method, () => {
+      if (isLost) return undefined;
+      isLost = true;
+      livekit.rooms.delete(room);
+      return { status: 404, body: { code: 'not_found', msg: 'participant does not exist' } };
+    });
+    return { isLost: () => isLost, find: () => void livekit.rooms.set(room, people) };
+  };
   const inside = (roomId = room): string[] => [...(livekit.rooms.get(roomId)?.keys() ?? [])].sort();
   const marks = async (): Promise<number> => (await parts.pool.query('select count(*)::int as n from marks')).rows[0].n;
   const edges = async (): Promise<number> => (await parts.pool.query('select count(*)::int as n from edges')).rows[0].n;
@@ -272,12 +284,13 @@ describeWith(['postgres'], 'enforcing', () => {
           return { status: 404, body: { code: 'not_found', msg: 'participant does not exist' } };
         });
         await parts.publish(['member.removed', room, { userId: 'u-7' }]);
-        await parts.caughtUp();
+        await until('LiveKit was asked', () => livekit.callsOf('RemoveParticipant').length === (isBack ? 2 : 1));
+        if (!isBack) await tellLeft('u-7');
         await answered();
         expect(livekit.callsOf('RemoveParticipant')).toHaveLength(isBack ? 2 : 1);
         expect(await errors('unavailable')).toBe(0);
         await parts.publish(['member.added', room, { userId: 'u-7', role: 'speaker' }]);
-        await enter(room, 'u-7');
+        await enter(room, 'u-7', { sid: 'PA_again' });
         await parts.caughtUp();
         await answered();
       }
@@ -700,6 +713,25 @@ describeWith(['postgres'], 'enforcing', () => {
       await answered();
       expect(await answers()).not.toHaveProperty('absent');
       expect(inside()).toEqual(['bob']);
+    });
+
+    test.each([
+      ['RemoveParticipant', 'member.removed', {}, 'removed member_removed'],
+      ['UpdateParticipant', 'member.updated', { role: 'listener' }, 'permissions_set'],
+    ])('about somebody who is believed to be inside stays where LiveKit lost sight of them before %s', async (method, type, data, answer) => {
+      await aCall();
+      start();
+      await answered();
+      const sight = loseSightAt(method);
+      await parts.publish([type, room, { userId: 'u-7', ...data }]);
+      await until('LiveKit has lost sight of them', sight.isLost);
+      const asked = livekit.callsOf('ListRooms').length;
+      await until('it was asked about again', () => livekit.callsOf('ListRooms').length > asked + 2);
+      expect(await marks()).toBe(1);
+      sight.find();
+      await answered();
+      expect(livekit.callsOf(method)).toHaveLength(2);
+      expect(await answers()).toMatchObject({ [answer]: 1 });
     });
 
     test('about somebody who is believed to be inside goes as soon as LiveKit tells of the end', async () => {
@@ -1560,6 +1592,23 @@ describeWith(['postgres'], 'enforcing', () => {
       expect(await answers()).not.toHaveProperty('absent kick');
     });
 
+    test.each([
+      ['RemoveParticipant', 'participant.kick_requested', {}, 'kick requested'],
+      ['MutePublishedTrack', 'track.mute_requested', { trackSid: 'TR_1' }, 'mute requested'],
+    ])('an order is tried again where LiveKit lost sight of somebody before %s', async (method, type, data, answer) => {
+      await aCall();
+      const u7 = { sid: 'PA_u-7', identity: 'u-7', attributes: { 'rt.user': 'u-7' }, permission: speaker };
+      livekit.put(room, { ...u7, tracks: [{ sid: 'TR_1' }] });
+      start();
+      await answered();
+      const sight = loseSightAt(method);
+      await parts.publish([type, room, { participantSid: 'PA_u-7', identity: 'u-7', by: 'bob', ...data }]);
+      await until('it was tried', async () => (await errors('unavailable')) > 0);
+      sight.find();
+      await until('it is carried out', async () => (await answers())[answer] === 1);
+      expect(livekit.callsOf(method)).toHaveLength(2);
+    });
+
     test('a kick of somebody who has left meanwhile finds nobody', async () => {
       await aCall();
       livekit.rooms.get(room)?.delete('u-7');
@@ -1689,13 +1738,13 @@ describeWith(['postgres'], 'enforcing', () => {
       await aCall();
       const u7 = { sid: 'PA_u-7', identity: 'u-7', attributes: { 'rt.user': 'u-7' }, permission: speaker };
       livekit.put(room, { ...u7, tracks: [{ sid: 'TR_1' }] });
-      livekit.fail('MutePublishedTrack', [
-        { status: 404, body: { code: 'not_found', msg: 'participant does not exist' } },
-      ]);
       start();
+      await answered();
+      const sight = loseSightAt('MutePublishedTrack');
       const data = { participantSid: 'PA_u-7', identity: 'u-7', trackSid: 'TR_1', by: 'bob' };
       await parts.publish(['track.mute_requested', room, data]);
-      await parts.caughtUp();
+      await until('they are gone', sight.isLost);
+      await tellLeft('u-7');
       await answered();
       expect(livekit.notices()).toEqual([]);
       expect(await answers()).toMatchObject({ 'absent mute': 1 });
@@ -1728,6 +1777,7 @@ describeWith(['postgres'], 'enforcing', () => {
     });
     await parts.publish(['member.updated', room, { userId: 'u-7', role: 'listener' }]);
     await until('LiveKit was asked', () => livekit.callsOf('UpdateParticipant').length === 1);
+    await tellLeft('u-7');
     await answered();
     expect(await announced()).toEqual([]);
   });

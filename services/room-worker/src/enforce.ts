@@ -239,21 +239,33 @@ interface Claim {
 }
 interface ClaimedMark extends Mark, Claim {}
 
+/**
+ * LiveKit finds nobody by this identity. Where two of its nodes have the room, either of them answers; and what their
+ * store has lost is not found for a while. So somebody who is believed to be inside is asked about again, until a
+ * webhook or the sweep says otherwise.
+ */
+const answerAbsent = async ({ store, clock }: EnforcementDependencies, mark: ClaimedMark): Promise<Answer> => {
+  if (!(await store.isInside(mark))) return settled('absent');
+  return { kind: 'later', delayMs: retryDelayMs(mark.attempts, clock), isTry: true };
+};
+
 const assertInTime = ({ clock }: EnforcementDependencies, { claimedAt }: Claim): void => {
   if (msSince(claimedAt, clock) > beginWithinMs) throw new Error('the answer was found too late to act on it');
 };
 
+/** False where LiveKit does not find them any more. */
 const remove = async (
   dependencies: EnforcementDependencies,
   claim: Claim,
   whom: Present,
   { code, message }: Why,
-): Promise<void> => {
+): Promise<boolean> => {
   await notify(dependencies, whom, { type: 'removed', code, ...said(message) });
   // A process that stood still meanwhile would remove whoever is here by then.
   assertInTime(dependencies, claim);
   const isRemoved = await dependencies.livekit.removeParticipant(whom.roomId, whom.identity);
   if (!isRemoved) await assertGone(dependencies, whom);
+  return isRemoved;
 };
 
 /** Somebody whom LiveKit lists, and whose session that is. */
@@ -309,7 +321,7 @@ const agree = async (
   assertInTime(dependencies, mark);
   if (!(await livekit.setPermission(mark.roomId, mark.identity, wanted))) {
     await assertGone(dependencies, presentOf(mark, present));
-    return settled('absent');
+    return answerAbsent(dependencies, mark);
   }
   return { ...settled('permissions_set', '', changesAtMs), announcement };
 };
@@ -322,10 +334,13 @@ const enforce = async (
   verdict: Verdict,
 ): Promise<Answer> => {
   assertInTime(dependencies, mark);
+  const putOut = async (reason: string, why: Why): Promise<Answer> => {
+    const isRemoved = await remove(dependencies, mark, presentOf(mark, present), why);
+    return isRemoved ? settled('removed', reason) : answerAbsent(dependencies, mark);
+  };
   if (verdict.kind === 'allow') {
     if (!present.tracks.some(isDisguised)) return agree(dependencies, mark, present, verdict);
-    await remove(dependencies, mark, presentOf(mark, present), disguise);
-    return settled('removed', 'disguised_track');
+    return putOut('disguised_track', disguise);
   }
   const { reason } = verdict;
   // The room's own question ends it, in one call: also for whoever came in just before.
@@ -334,18 +349,7 @@ const enforce = async (
     return settled('asked_room', reason);
   }
   if (reason === 'unknown_room' && dependencies.unknownRooms === 'observe') return settled('observed', reason);
-  await remove(dependencies, mark, presentOf(mark, present), verdict);
-  return settled('removed', reason);
-};
-
-/**
- * LiveKit finds nobody by this identity. Where two of its nodes have the room, either of them answers; and what their
- * store has lost is not found for a while. So somebody who is believed to be inside is asked about again, until a
- * webhook or the sweep says otherwise.
- */
-const answerAbsent = async ({ store, clock }: EnforcementDependencies, mark: ClaimedMark): Promise<Answer> => {
-  if (!(await store.isInside(mark))) return settled('absent');
-  return { kind: 'later', delayMs: retryDelayMs(mark.attempts, clock), isTry: true };
+  return putOut(reason, verdict);
 };
 
 /**
@@ -419,25 +423,32 @@ const answerMark = async (dependencies: EnforcementDependencies, mark: ClaimedMa
   }
 };
 
+/** @throws {LivekitError} where somebody is believed to be inside whom LiveKit does not find, as of a question */
+const assertNotInside = async ({ store }: EnforcementDependencies, edge: ClaimedEdge): Promise<void> => {
+  if (await store.isInside(edge))
+    throw new LivekitError('somebody who is believed to be inside was not found', { kind: 'unavailable' });
+};
+
 /** Carries out an order that concerns one sid; false where that sid, or its track, is not there any more. */
 const carryOut = async (dependencies: EnforcementDependencies, edge: ClaimedEdge & Claim): Promise<boolean> => {
-  const { livekit, store } = dependencies;
+  const { livekit } = dependencies;
   const { roomId, identity, trackSid, reason } = edge;
   const present = await livekit.getParticipant(roomId, identity);
-  if (present === null && (await store.isInside(edge)))
-    throw new LivekitError('somebody who is believed to be inside was not found', { kind: 'unavailable' });
+  if (present === null) await assertNotInside(dependencies, edge);
   // Another may have muted the track since, and the person unmuted it.
   assertInTime(dependencies, edge);
   if (present?.sid !== edge.participantSid) return false;
   if (trackSid === null) {
-    await remove(dependencies, edge, edge, { code: 'kicked', message: reason });
-    observeRemoval(dependencies, edge);
-    return true;
+    const isRemoved = await remove(dependencies, edge, edge, { code: 'kicked', message: reason });
+    if (isRemoved) observeRemoval(dependencies, edge);
+    else await assertNotInside(dependencies, edge);
+    return isRemoved;
   }
-  const isThere = present.tracks.some(({ sid }) => sid === trackSid);
-  if (!isThere || !(await livekit.muteTrack(roomId, identity, trackSid))) return false;
-  await notify(dependencies, edge, { type: 'muted', trackSid, ...said(reason) });
-  return true;
+  if (!present.tracks.some(({ sid }) => sid === trackSid)) return false;
+  const isMuted = await livekit.muteTrack(roomId, identity, trackSid);
+  if (isMuted) await notify(dependencies, edge, { type: 'muted', trackSid, ...said(reason) });
+  else await assertNotInside(dependencies, edge);
+  return isMuted;
 };
 
 const carryOutEdge = async (dependencies: EnforcementDependencies, edge: ClaimedEdge & Claim): Promise<void> => {
