@@ -262,6 +262,14 @@ describe('the end of the log as it is when it is asked about', () => {
     expect(await gate.isCaughtUp([room])).toBe(true);
   });
 
+  it('counts where another lane has come to the end of a log that ends earlier than it was known to', async () => {
+    const at = { high: lanes(5, 9), next: lanes(5, 8) };
+    const gate = given(at);
+    expect(await gate.hasReachedKnown([room])).toBe(true);
+    at.high = lanes(5, 8);
+    expect(await gate.isCaughtUp([room])).toBe(true);
+  });
+
   it('counts once every lane has come as far where partitions are taken over while it is waited for', async () => {
     const at = { high: lanes(4, 9), next: lanes(4, 9) };
     const gate: LaneGateOfConsumer = given(at, {

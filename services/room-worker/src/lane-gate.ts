@@ -147,9 +147,10 @@ export const createLaneGate = (
       const next = await readNext();
       current.ends ??= ends;
       for (const lane of stalled) if (!isBehind(lane, next, ends)) stalled.delete(lane);
+      // A log may end earlier than it was known to: what a broker that failed over has lost is waited for by nobody.
       const lanesLeft = (at: Offsets): number[] => [
         ...lanesBehind(keys, at, ends),
-        ...[...ends.keys()].filter((lane) => isBehind(lane, at, known.ends ?? ends)),
+        ...[...ends.keys()].filter((lane) => isBehind(lane, at, known.ends ?? ends) && isBehind(lane, at, ends)),
       ];
       const lanes = lanesLeft(next);
       if (lanes.some((lane) => waitedFor.has(lane))) return false;
