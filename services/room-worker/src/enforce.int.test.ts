@@ -718,21 +718,24 @@ describeWith(['postgres'], 'enforcing', () => {
     test.each([
       ['RemoveParticipant', 'member.removed', {}, 'removed member_removed'],
       ['UpdateParticipant', 'member.updated', { role: 'listener' }, 'permissions_set'],
-    ])('about somebody who is believed to be inside stays where LiveKit lost sight of them before %s', async (method, type, data, answer) => {
-      await aCall();
-      start();
-      await answered();
-      const sight = loseSightAt(method);
-      await parts.publish([type, room, { userId: 'u-7', ...data }]);
-      await until('LiveKit has lost sight of them', sight.isLost);
-      const asked = livekit.callsOf('ListRooms').length;
-      await until('it was asked about again', () => livekit.callsOf('ListRooms').length > asked + 2);
-      expect(await marks()).toBe(1);
-      sight.find();
-      await answered();
-      expect(livekit.callsOf(method)).toHaveLength(2);
-      expect(await answers()).toMatchObject({ [answer]: 1 });
-    });
+    ])(
+      'about somebody who is believed to be inside stays where LiveKit lost sight of them before %s',
+      async (method, type, data, answer) => {
+        await aCall();
+        start();
+        await answered();
+        const sight = loseSightAt(method);
+        await parts.publish([type, room, { userId: 'u-7', ...data }]);
+        await until('LiveKit has lost sight of them', sight.isLost);
+        const asked = livekit.callsOf('ListRooms').length;
+        await until('it was asked about again', () => livekit.callsOf('ListRooms').length > asked + 2);
+        expect(await marks()).toBe(1);
+        sight.find();
+        await answered();
+        expect(livekit.callsOf(method)).toHaveLength(2);
+        expect(await answers()).toMatchObject({ [answer]: 1 });
+      },
+    );
 
     test('about somebody who is believed to be inside goes as soon as LiveKit tells of the end', async () => {
       await aCall();
