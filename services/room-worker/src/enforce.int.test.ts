@@ -1292,6 +1292,10 @@ describeWith(['postgres'], 'enforcing', () => {
       );
       await parts.caughtUp();
       start({ unknownRooms });
+      if (unknownRooms === 'close') {
+        await until('the room is gone', () => !livekit.rooms.has('stranger-room'));
+        await tell('participant_left', 'stranger-room', { sid: 'PA_u-7', identity: 'u-7' });
+      }
       await answered();
       expect(livekit.rooms.has('stranger-room')).toBe(unknownRooms === 'observe');
       expect(inside('stranger-room')).toEqual(unknownRooms === 'observe' ? ['u-7'] : []);
