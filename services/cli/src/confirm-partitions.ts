@@ -55,14 +55,15 @@ const assertOrdered = ({ topic, known, count }: Grown): void => {
 /** Applies what the partitions from before hold, as a room-worker does, and nothing else. */
 const drainBatch =
   (store: ChunkStore, { topic, known, ends }: Grown) =>
-  async ({ partition, fetchedOffset, nextOffset, records }: LogBatch): Promise<BatchOutcome> => {
+  async ({ partition, fetchedOffset, nextOffset, records, heartbeat }: LogBatch): Promise<BatchOutcome> => {
     const end = ends.get(partition) ?? 0n;
     if (fetchedOffset >= end) return leftAlone(fetchedOffset);
     const isWhole = nextOffset <= end;
     const decoded = records.filter(({ offset }) => offset < end).map((stored) => decodeRecord(stored, known));
-    const stretch = { projection: activeProjection, topic, partition, fetchedOffset, decoded };
+    const at = { projection: activeProjection, topic, partition };
+    const stretch = { ...at, fetchedOffset, nextOffset: isWhole ? nextOffset : end, decoded };
     try {
-      const { result } = await applyDecoded(store, { ...stretch, nextOffset: isWhole ? nextOffset : end });
+      const { result } = await applyDecoded(store, stretch, heartbeat);
       if (isWhole || result.kind === 'behind') return { kind: 'advance', nextOffset: result.nextOffset };
       return leftAlone(end);
     } catch (error) {

@@ -53,20 +53,15 @@ export const createFiller = (dependencies: FillDependencies): ((batch: LogBatch)
   };
 
   /** Answers where the set stands. */
-  const write = async ({ partition, fetchedOffset, records }: LogBatch, nextOffset: bigint): Promise<bigint> => {
+  const write = async (batch: LogBatch, nextOffset: bigint): Promise<bigint> => {
+    const { partition, fetchedOffset, records, heartbeat } = batch;
     const decoded = await asCounted(
       pool,
       records.filter(({ offset }) => offset < nextOffset).map((stored) => decodeRecord(stored, partitionCount)),
     );
     if (!acceptsMisplaced) assertOrdered(decoded);
-    const { result } = await applyDecoded(store, {
-      projection: rebuildProjection,
-      topic: topics.roomEvents,
-      partition,
-      fetchedOffset,
-      nextOffset,
-      decoded,
-    });
+    const at = { projection: rebuildProjection, topic: topics.roomEvents, partition };
+    const { result } = await applyDecoded(store, { ...at, fetchedOffset, nextOffset, decoded }, heartbeat);
     written += 1;
     if (written % batchesPerPurge === 0) await purge(partition);
     return result.nextOffset;

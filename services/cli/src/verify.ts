@@ -39,16 +39,12 @@ const foldPartition = async (
   let misplaced = 0;
   if (end === 0n) return { model, misplaced };
   const folded = Promise.withResolvers<void>();
-  const fold = async ({ records, fetchedOffset, nextOffset }: LogBatch): Promise<void> => {
+  const fold = async ({ records, fetchedOffset, nextOffset, heartbeat }: LogBatch): Promise<void> => {
     const decoded = records.filter(({ offset }) => offset < end).map((stored) => decodeRecord(stored, partitionCount));
     misplaced += decoded.filter(({ isMisplaced }) => isMisplaced).length;
     const at = { projection: activeProjection, topic, partition };
-    await applyDecoded(model.store, {
-      ...at,
-      fetchedOffset,
-      nextOffset: nextOffset < end ? nextOffset : end,
-      decoded: await asCounted(client, decoded),
-    });
+    const stretch = { ...at, fetchedOffset, nextOffset: nextOffset < end ? nextOffset : end };
+    await applyDecoded(model.store, { ...stretch, decoded: await asCounted(client, decoded) }, heartbeat);
     if (model.nextOffset() >= end) folded.resolve();
   };
   const consumer = log.consume({

@@ -252,6 +252,27 @@ describeWith(['postgres'], 'projecting', () => {
       expect((await readProjection(parts.pool)).members.size).toBe(40);
     });
 
+    test('is applied in halves where each statement has time and all together have not', async () => {
+      await parts.pool.query(`create function take_long() returns trigger language plpgsql as
+          $$ begin perform pg_sleep(2.2); return null; end $$;
+        create trigger slow after insert on edges for each statement execute function take_long()`);
+      const kicks = Array.from({ length: 8 }, (_, at) => {
+        const kick = { participantSid: `PA_${at}`, identity: `u-${at}`, by: 'bob' };
+        return roomRecord(['participant.kick_requested', room, kick]);
+      });
+      await parts.append(...kicks);
+      const batch = await readBatch(parts, topics.roomEvents, partition);
+      let heartbeats = 0;
+      const heartbeat = async () => {
+        heartbeats += 1;
+        return true;
+      };
+      expect(await parts.project({ ...batch, heartbeat })).toEqual({ kind: 'advance', nextOffset: 8n });
+      // Before each of two halves at least, and after the whole.
+      expect(heartbeats).toBeGreaterThanOrEqual(3);
+      expect((await parts.pool.query('select from edges')).rowCount).toBe(8);
+    }, 60_000);
+
     test('is tried again where it is one record: that is no dead letter', async () => {
       await takeLongAbove(0);
       await parts.append(...additions(1));

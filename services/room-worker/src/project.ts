@@ -7,7 +7,8 @@ import {
   type ChunkRecord,
   type ChunkResult,
   type ChunkStore,
-  isCancelled,
+  isBusy,
+  isOverdue,
   isUnstorable,
   LogReplacedError,
 } from '@realtime-service/room-store';
@@ -96,29 +97,33 @@ const sum = (left: ChunkCounts, right: ChunkCounts): ChunkCounts => ({
 
 /**
  * Applies a chunk; where its data cannot be stored, in halves, until the one record is found. In halves too where it
- * touches so much that it ran out of time.
+ * touches so much that it ran out of time, or met the locks of others: the server may still be at the attempt that we
+ * have given up. That takes a while: before each half a heartbeat says that it goes on.
  */
-export const applyDecoded = async (store: ChunkStore, stretch: Stretch): Promise<Applied> => {
+export const applyDecoded = async (
+  store: ChunkStore,
+  stretch: Stretch,
+  heartbeat: LogBatch['heartbeat'],
+): Promise<Applied> => {
   const { decoded } = stretch;
   try {
     return await apply(store, stretch);
   } catch (error) {
     const [first] = decoded;
-    const isTooMuch = isCancelled(error) && decoded.length > 1;
+    const isTooMuch = (isBusy(error) || isOverdue(error)) && decoded.length > 1;
     if (first === undefined || !(isUnstorable(error) || isTooMuch)) throw error;
     if (decoded.length === 1) {
       const dead = [{ ...first, record: asUnstorable(first, error) }];
       return apply(store, { ...stretch, decoded: dead });
     }
-    const right = decoded.slice(decoded.length >> 1);
+    const left = decoded.slice(0, decoded.length >> 1);
+    const right = decoded.slice(left.length);
     const middle = (right[0] as Decoded).stored.offset;
-    const lower = await applyDecoded(store, {
-      ...stretch,
-      decoded: decoded.slice(0, -right.length),
-      nextOffset: middle,
-    });
+    await heartbeat();
+    const lower = await applyDecoded(store, { ...stretch, decoded: left, nextOffset: middle }, heartbeat);
     if (lower.result.kind === 'behind') return lower;
-    const upper = await applyDecoded(store, { ...stretch, decoded: right, fetchedOffset: middle });
+    await heartbeat();
+    const upper = await applyDecoded(store, { ...stretch, decoded: right, fetchedOffset: middle }, heartbeat);
     if (upper.result.kind === 'behind') return upper;
     const counts = sum(lower.result.counts, upper.result.counts);
     const result = { ...upper.result, position: lower.result.position, counts };
@@ -177,7 +182,7 @@ export const createProjector = (dependencies: ProjectorDependencies): ((batch: L
     };
     const run = () =>
       withSpan(`project ${topic}`, { attributes, links, isRoot: traces.size !== 1 }, async (span) => {
-        const applied = await applyDecoded(store, stretch);
+        const applied = await applyDecoded(store, stretch, batch.heartbeat);
         const { result } = applied;
         if (result.kind === 'applied')
           for (const [name, count] of Object.entries(result.counts)) span.setAttribute(`rt.${name}`, count);

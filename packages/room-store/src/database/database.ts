@@ -209,10 +209,13 @@ const sqlStateOf = (error: unknown): string => (error instanceof pg.DatabaseErro
  */
 const isReadOnly = (error: unknown): boolean => sqlStateOf(error) === '25006';
 
-/** SQLSTATE 57014: the statement was cancelled, by our own timeout as a rule. Less work may go through. */
-export const isCancelled = (error: unknown): boolean => sqlStateOf(error) === '57014';
+/** pg gave up waiting for an answer, as where the statements before it took long. It has broken the connection off. */
+export const isOverdue = (error: unknown): boolean => error instanceof Error && error.message === 'Query read timeout';
 
-/** SQLSTATE 55P03, 57014, 40P01: others were in the way, for longer than was to be waited. Later it may go through. */
+/**
+ * SQLSTATE 55P03, 57014, 40P01: others were in the way, or it took longer than a statement may. Later, or with less to
+ * do, it may go through.
+ */
 export const isBusy = (error: unknown): boolean => ['55P03', '57014', '40P01'].includes(sqlStateOf(error));
 
 /**
