@@ -1,5 +1,6 @@
 // `npm run mutants`: breaks one guard after the other in a copy of the sources and sees that the named test turns red.
-// A mutant that no longer applies, or that no test catches, is a failure: then the proof itself is broken.
+// A mutant that no longer applies, that no test catches, or whose test is red without it is a failure: then the proof
+// itself is broken.
 import { spawnSync } from 'node:child_process';
 import { cpSync, existsSync, globSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -27,11 +28,11 @@ interface Assertion {
   readonly failureMessages: readonly string[];
 }
 
-/** What the named test says when it fails, or null; whatever else fails does not count. */
-const complaintOf = (copy: string, { file, title, parts }: Mutant['caughtBy']): string | null => {
+/** How the named test ends. */
+const outcomesOf = (copy: string, { file, title, parts }: Mutant['caughtBy']): readonly Assertion[] => {
   const results = join(copy, 'results.json');
   rmSync(results, { force: true });
-  const args = ['run', file, '--reporter=json', `--outputFile=${results}`];
+  const args = ['run', file, '-t', RegExp.escape(title), '--reporter=json', `--outputFile=${results}`];
   spawnSync(process.execPath, [join('node_modules', 'vitest', 'vitest.mjs'), ...args], {
     cwd: copy,
     env: { ...process.env, REAL_PARTS: parts, RACES: '200', DEADLOCK_SECONDS: '1' },
@@ -40,10 +41,20 @@ const complaintOf = (copy: string, { file, title, parts }: Mutant['caughtBy']): 
   const { testResults } = JSON.parse(readFileSync(results, 'utf8')) as {
     testResults: readonly { readonly assertionResults: readonly Assertion[] }[];
   };
-  const named = testResults
+  return testResults
     .flatMap(({ assertionResults }) => assertionResults)
     .filter(({ fullName }) => fullName.includes(title));
-  const failed = named.find(({ status }) => status === 'failed');
+};
+
+const assertPasses = (outcomes: readonly Assertion[]): void => {
+  if (outcomes.length === 0) throw new Error('the test is not there');
+  const other = outcomes.find(({ status }) => status !== 'passed');
+  if (other !== undefined) throw new Error(`without the mutant the test is ${other.status} as well`);
+};
+
+/** What the test says when it fails, or null. */
+const complaintOf = (outcomes: readonly Assertion[]): string | null => {
+  const failed = outcomes.find(({ status }) => status === 'failed');
   return failed === undefined ? null : (failed.failureMessages[0]?.split('\n')[0] ?? '');
 };
 
@@ -53,8 +64,9 @@ const isCaught = (mutant: Mutant): boolean => {
   const intact = new Map<string, string>();
   try {
     for (const { path } of mutant.edits) intact.set(path, readFileSync(join(copy, path), 'utf8'));
+    assertPasses(outcomesOf(copy, mutant.caughtBy));
     applyMutant(copy, mutant);
-    const complaint = complaintOf(copy, mutant.caughtBy);
+    const complaint = complaintOf(outcomesOf(copy, mutant.caughtBy));
     const { file, title } = mutant.caughtBy;
     console.log(`${complaint === null ? 'SURVIVED' : 'caught'}  ${mutant.name}\n    ${file} › ${title}`);
     if (complaint !== null) console.log(`    ${complaint}`);

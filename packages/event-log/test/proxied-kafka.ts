@@ -16,9 +16,9 @@ export async function startProxiedKafka(settings: Readonly<Record<string, string
     proxy,
     brokers,
     client: new kafkajs.Kafka({ brokers, logLevel: kafkajs.logLevel.NOTHING }),
-    createTopic: async (partitions: number): Promise<string> => {
+    createTopic: async (partitions: number, config: Readonly<Record<string, string>> = {}): Promise<string> => {
       topics += 1;
-      await kafka.createTopics([{ topic: `topic-${topics}`, partitions }]);
+      await kafka.createTopics([{ topic: `topic-${topics}`, partitions, config }]);
       return `topic-${topics}`;
     },
     stop: async (): Promise<void> => {

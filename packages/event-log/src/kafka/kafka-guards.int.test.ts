@@ -2,6 +2,7 @@
 import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { runInNewContext } from 'node:vm';
 import { decodeAtLeast, type LogPartition, RoomEventPublisher, topics } from '@realtime-service/contracts';
@@ -33,6 +34,7 @@ describeWith(['kafka'], 'the Kafka adapter', () => {
     broker = await startProxiedKafka({
       'group.min.session.timeout.ms': '1000',
       'transaction.abort.timed.out.transaction.cleanup.interval.ms': '500',
+      'log.cleaner.backoff.ms': '200',
     });
     log = openLog();
     admin = broker.client.admin();
@@ -130,6 +132,33 @@ describeWith(['kafka'], 'the Kafka adapter', () => {
       expect(recorder.keys()).toEqual(['good']);
     }
   });
+
+  it('C14: of a compacted topic on from an offset that was cleaned away, so that no lag stays', async () => {
+    const config = { 'cleanup.policy': 'compact', 'segment.ms': '1', 'min.cleanable.dirty.ratio': '0.01' };
+    const topic = await broker.createTopic(1, config);
+    for (const key of ['a', 'b', 'a', 'a', 'b', 'c']) {
+      await log.append([recordOf(topic, key)], 5_000);
+      // A record is cleaned away once its segment is closed, which the next one does if it is younger.
+      await delay(20);
+    }
+    const readFrom = async (offset: bigint) => {
+      const recorder = createRecorder();
+      recorder.nextOffsets.set(0, offset);
+      const consumer = consume({
+        topics: [topic],
+        group: `compacted-${offset}`,
+        onBatch: recorder.onBatch,
+        startAt: async () => [{ topic, partition: 0, offset }],
+      });
+      await vi.waitFor(() => expect(recorder.nextOffsets.get(0)).toBe(6n), patience);
+      await consumer.stop(5_000);
+      return recorder.applied.map((record) => record.offset);
+    };
+    await vi.waitFor(async () => expect(await readFrom(0n)).toEqual([3n, 4n, 5n]), patience);
+
+    expect(await readFrom(1n)).toEqual([3n, 4n, 5n]);
+    expect(await committed('compacted-1', topic)).toBe(6n);
+  }, 60_000);
 
   it('fetches no more at once than it is told to, but for what one batch of a producer holds', async () => {
     const topic = await broker.createTopic(2);
