@@ -62,12 +62,12 @@ describeWith(['postgres'], 'enforcing', () => {
   };
 
   let told = 0;
-  const tell = (event: string, roomId: string, participant: { sid: string; identity: string }): Promise<unknown> => {
+  const tell = (event: string, roomId: string, participant?: { sid: string; identity: string }): Promise<unknown> => {
     told += 1;
     const data = {
       event,
       room: { sid: `RM_${roomId}`, name: roomId },
-      participant: { ...participant, joinedAtMs: String(1_000 + told) },
+      ...(participant && { participant: { ...participant, joinedAtMs: String(1_000 + told) } }),
     };
     const about = {
       id: `w-${told}`,
@@ -596,8 +596,13 @@ describeWith(['postgres'], 'enforcing', () => {
       await answered();
       const { asked_each: before = 0 } = await answers();
       livekit.rooms.delete(room);
+      const asked = livekit.callsOf('ListRooms').length;
       await close(30_000);
-      await until('the room was asked about', async () => ((await answers())['asked_each'] ?? 0) > before);
+      await until('it was asked about', () => livekit.callsOf('ListRooms').length > asked);
+      expect((await answers())['asked_each']).toBe(before);
+      await tell('room_finished', room);
+      await answered();
+      expect((await answers())['asked_each']).toBe(before + 1);
       expect(livekit.notices()).toEqual([]);
     });
 
@@ -748,6 +753,21 @@ describeWith(['postgres'], 'enforcing', () => {
       await tellLeft('u-7');
       await answered();
       expect(await answers()).toMatchObject({ absent: 1 });
+    });
+
+    test('about a room that is believed to be live stays while LiveKit does not find it', async () => {
+      await aCall();
+      start();
+      await answered();
+      const people = livekit.rooms.get(room) ?? new Map();
+      livekit.rooms.delete(room);
+      await parts.publish(['room.closed', room]);
+      await until('it was asked to end twice', () => livekit.callsOf('DeleteRoom').length > 1);
+      expect(await marks()).toBe(1);
+      livekit.rooms.set(room, people);
+      await until('it is over', () => !livekit.rooms.has(room));
+      await answered();
+      expect(await answers()).toMatchObject({ 'room_deleted room_closed': 1 });
     });
 
     test('raised while it is being answered, it is answered again, by the newer facts', async () => {
@@ -1247,7 +1267,7 @@ describeWith(['postgres'], 'enforcing', () => {
       await parts.publish(['room.created', room, { members: [{ userId: 'u-7', role: 'speaker' }] }]);
       await enter(room, 'u-7');
       livekit.rooms.delete(room);
-      await tellLeft('u-7');
+      await tell('room_finished', room);
       await parts.publish(
         ['room.created', 'never-live'],
         ['room.closed', 'never-live'],

@@ -69,6 +69,11 @@ export interface EnforcementDependencies {
   readonly logger: Logger;
 }
 
+interface Claim {
+  readonly claimedAt: Moment;
+}
+interface ClaimedMark extends Mark, Claim {}
+
 interface Settled {
   readonly kind: 'settled';
   readonly action: string;
@@ -123,6 +128,17 @@ const readOne = async (
 
 const later: Answer = { kind: 'later', delayMs: notCaughtUpRetryMs, isTry: false };
 
+/**
+ * LiveKit does not find whom or what is believed to be there. Where two of its nodes have a room, either of them answers;
+ * and what their store has lost is not found for a while. So it is asked again, until a webhook or the sweep says
+ * otherwise.
+ */
+const notFound = ({ clock }: EnforcementDependencies, { attempts }: Mark): Answer => ({
+  kind: 'later',
+  delayMs: retryDelayMs(attempts, clock),
+  isTry: true,
+});
+
 /** The next moment at which a schedule has something to do: to tell of the end, and then to bring it about. */
 const nextMoment = (closesAtMs: number, closingNoticeMs: number, nowMs: number): number => {
   const noticeAtMs = closesAtMs - closingNoticeMs;
@@ -155,7 +171,8 @@ const endRoom = async (
   if (isRoomLive)
     await notify(dependencies, { roomId }, { type: 'removed', code, ...said(room?.closingReason ?? null) });
   assertInTime(dependencies, mark);
-  return (await livekit.deleteRoom(roomId)) ? settled('room_deleted', end) : settled('absent', end);
+  if (await livekit.deleteRoom(roomId)) return settled('room_deleted', end);
+  return isRoomLive ? notFound(dependencies, mark) : settled('absent', end);
 };
 
 /**
@@ -172,6 +189,7 @@ const askAboutEach = async (
   const { roomId } = mark;
   // Who they are is all that is asked: to read the rest of five thousand holds the process up for a fifth of a second.
   const [listed] = await livekit.listRooms([roomId]);
+  if (listed === undefined && isRoomLive) return notFound(dependencies, mark);
   const participants = listed === undefined ? [] : await livekit.listSids(listed);
   await store.markIdentities(
     roomId,
@@ -234,20 +252,9 @@ const assertGone = async (
 /** No client does so by itself: it gets around what somebody may publish. */
 const disguise: Why = { code: 'kicked', message: 'a track is not of the kind that its source says' };
 
-interface Claim {
-  readonly claimedAt: Moment;
-}
-interface ClaimedMark extends Mark, Claim {}
-
-/**
- * LiveKit finds nobody by this identity. Where two of its nodes have the room, either of them answers; and what their
- * store has lost is not found for a while. So somebody who is believed to be inside is asked about again, until a
- * webhook or the sweep says otherwise.
- */
-const answerAbsent = async ({ store, clock }: EnforcementDependencies, mark: ClaimedMark): Promise<Answer> => {
-  if (!(await store.isInside(mark))) return settled('absent');
-  return { kind: 'later', delayMs: retryDelayMs(mark.attempts, clock), isTry: true };
-};
+/** LiveKit finds nobody by this identity. */
+const answerAbsent = async (dependencies: EnforcementDependencies, mark: ClaimedMark): Promise<Answer> =>
+  (await dependencies.store.isInside(mark)) ? notFound(dependencies, mark) : settled('absent');
 
 const assertInTime = ({ clock }: EnforcementDependencies, { claimedAt }: Claim): void => {
   if (msSince(claimedAt, clock) > beginWithinMs) throw new Error('the answer was found too late to act on it');
