@@ -129,9 +129,9 @@ const readOne = async (
 const later: Answer = { kind: 'later', delayMs: notCaughtUpRetryMs, isTry: false };
 
 /**
- * LiveKit does not find whom or what is believed to be there. Where two of its nodes have a room, either of them answers;
- * and what their store has lost is not found for a while. So it is asked again, until a webhook or the sweep says
- * otherwise.
+ * LiveKit does not find whom or what is believed to be there. Where two of its nodes have a room, either of them
+ * answers; and what their store has lost is not found for a while. So it is asked again, until a webhook or the sweep
+ * says otherwise.
  */
 const notFound = ({ clock }: EnforcementDependencies, { attempts }: Mark): Answer => ({
   kind: 'later',
