@@ -20,7 +20,9 @@ const commands = {
 };
 
 try {
-  const [name, ...args] = process.argv.slice(2);
+  const [name, ...said] = process.argv.slice(2);
+  // pnpm hands on the `--` that npm takes for itself.
+  const args = said[0] === '--' ? said.slice(1) : said;
   if (!Object.hasOwn(commands, name ?? ''))
     throw new Failure('Usage: node scripts/bootstrap.mjs start|test [arguments]');
   await installUnlessCurrent();

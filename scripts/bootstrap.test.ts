@@ -98,6 +98,10 @@ describe('handing over', () => {
     expect(bootstrap('start').status).toBe(7);
   });
 
+  test('leaves out the dashes that pnpm hands on', () => {
+    expect(bootstrap('start', '--', '--reset').stdout).toMatch(/^started --reset$/m);
+  });
+
   test('refuses a command that it does not know', () => {
     expect(bootstrap('stop')).toMatchObject({ status: 1, stderr: expect.stringContaining('start|test') });
     expect(npmCalls()).toEqual([]);

@@ -8,6 +8,9 @@ import { listDeadLetters, showDeadLetter } from './dead-letters.ts';
 import { runCli } from './run-cli.ts';
 
 const { stdin, stdout, stderr } = process;
+const [first, ...more] = process.argv.slice(2);
+// pnpm hands on the `--` that npm takes for itself.
+const args = first === undefined || first === '--' ? more : [first, ...more];
 
 const terminal: Terminal = {
   write: (text) => void stdout.write(text),
@@ -25,7 +28,7 @@ const terminal: Terminal = {
 
 // A reader that has seen enough (`| head`) is no failure where nothing was to be done or judged.
 const reading: readonly string[] = [listDeadLetters.name, showDeadLetter.name];
-const isReading = reading.includes(process.argv.slice(2, 4).join(' '));
+const isReading = reading.includes(args.slice(0, 2).join(' '));
 stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(isReading && error.code === 'EPIPE' ? 0 : 1));
 
 // What is only for people ends nothing where nobody reads it any more, or a full disk does not take it.
@@ -35,7 +38,7 @@ const ending = new AbortController();
 process.once('SIGINT', () => ending.abort());
 process.once('SIGTERM', () => ending.abort());
 
-process.exitCode = await runCli(commands, process.argv.slice(2), {
+process.exitCode = await runCli(commands, args, {
   terminal,
   ending: ending.signal,
   readSettings: () => readSettings('realtime', "Operators' commands.", CliSettings),

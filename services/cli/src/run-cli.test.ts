@@ -145,3 +145,9 @@ test.runIf(existsSync('/dev/full'))('a full disk behind standard error ends no c
   const stdio = ['ignore', 'pipe', openSync('/dev/full', 'w')] as const;
   expect(spawnSync(process.execPath, [main, 'nothing'], { stdio: [...stdio] }).status).toBe(2);
 });
+
+test('the dashes that pnpm hands on say nothing', () => {
+  const main = fileURLToPath(import.meta.resolve('./main.ts'));
+  const { stdout } = spawnSync(process.execPath, [main, '--', 'rebuild', '--help'], { encoding: 'utf8' });
+  expect(stdout).toContain('Usage: realtime rebuild');
+});
