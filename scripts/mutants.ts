@@ -6,9 +6,12 @@ import { cpSync, existsSync, globSync, mkdtempSync, readFileSync, rmSync, symlin
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { readCall } from '../packages/dev-stack/src/read-call.ts';
 import { applyMutant, type Mutant, mutants } from './mutant-list.ts';
 import { trackedFiles } from './tracked-files.ts';
 
+readCall('npm run mutants; there is nothing to say to it', (args) => parseArgs({ args }));
 const root = fileURLToPath(new URL('../', import.meta.url));
 
 /** The sources as they are, with links that lead to each other and not back. */

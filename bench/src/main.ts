@@ -3,6 +3,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { readCall } from '@realtime-service/dev-stack/read-call';
 import type { Benchmark, Report } from './benchmark.ts';
 import { readConditions } from './conditions.ts';
 import { freshness } from './freshness.ts';
@@ -38,18 +39,7 @@ ${Object.entries(benchmarks)
 
   --seconds N   of each measurement, 1 to 120 (for \`worker\` and \`rebuild\`: tens of thousands of records)
   --runs N      rounds, 1 to 50; each measures every side once
-  --json FILE   where the figures go; bench/results/<name>.json by default
-`;
-
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    help: { type: 'boolean' },
-    seconds: { type: 'string' },
-    runs: { type: 'string' },
-    json: { type: 'string' },
-  },
-});
+  --json FILE   where the figures go; bench/results/<name>.json by default`;
 
 const numberOf = (text: string | undefined, fallback: number, max: number): number => {
   const number = text === undefined ? fallback : Number(text);
@@ -57,25 +47,26 @@ const numberOf = (text: string | undefined, fallback: number, max: number): numb
   throw new Error(`${text} is not a whole number from 1 to ${max}`);
 };
 
-const run = async (name: string, { run: measure, defaults }: Benchmark): Promise<void> => {
+const { name, benchmark, effort, file } = readCall(help, (args) => {
+  const { values, positionals } = parseArgs({
+    args,
+    allowPositionals: true,
+    options: { seconds: { type: 'string' }, runs: { type: 'string' }, json: { type: 'string' } },
+  });
+  const [name = '', ...more] = positionals;
+  const benchmark = Object.hasOwn(benchmarks, name) ? benchmarks[name] : undefined;
+  if (benchmark === undefined || more.length > 0) throw new Error('Say the name of one benchmark.');
   const effort = {
-    seconds: numberOf(values.seconds, defaults.seconds, 120),
-    rounds: numberOf(values.runs, defaults.rounds, 50),
+    seconds: numberOf(values.seconds, benchmark.defaults.seconds, 120),
+    rounds: numberOf(values.runs, benchmark.defaults.rounds, 50),
   };
   const file = resolve(values.json ?? fileURLToPath(new URL(`../results/${name}.json`, import.meta.url)));
-  const conditions = readConditions();
-  console.log(`${name}: ${JSON.stringify(conditions)}`);
-  const report: Report = { benchmark: name, conditions, effort, ...(await measure(effort, console.log)) };
-  console.log(`\n${report.lines.join('\n')}`);
-  await mkdir(dirname(file), { recursive: true });
-  await writeFile(file, `${JSON.stringify(report, null, 2)}\n`);
-};
+  return { name, benchmark, effort, file };
+});
 
-const [name = ''] = positionals;
-const benchmark = Object.hasOwn(benchmarks, name) ? benchmarks[name] : undefined;
-if (benchmark === undefined || values.help) {
-  console.log(help);
-  process.exitCode = values.help ? 0 : 2;
-} else {
-  await run(name, benchmark);
-}
+const conditions = readConditions();
+console.log(`${name}: ${JSON.stringify(conditions)}`);
+const report: Report = { benchmark: name, conditions, effort, ...(await benchmark.run(effort, console.log)) };
+console.log(`\n${report.lines.join('\n')}`);
+await mkdir(dirname(file), { recursive: true });
+await writeFile(file, `${JSON.stringify(report, null, 2)}\n`);

@@ -1,32 +1,42 @@
 // `npm run sim`: runs seeds of the simulation, for as long a night as is wanted. Ends with 1 when one of them fails.
 import { parseArgs } from 'node:util';
+import { endWithReader, readCall } from '@realtime-service/dev-stack/read-call';
 import { wholeNumber } from '../whole-number.ts';
 import { runSeeds, tell } from './run-seeds.ts';
 import { simulate } from './simulate.ts';
 
 const number = { type: 'string' } as const;
-const { values } = parseArgs({
-  options: {
-    seeds: { ...number, default: '1000' },
-    from: { ...number, default: '1' },
-    steps: { ...number, default: '200' },
-    seed: number,
-    help: { type: 'boolean' },
+const call = readCall(
+  'npm run sim -- [--seeds 1000] [--from 1] [--steps 200]; one again, with its story: --seed N',
+  (args) => {
+    const { values } = parseArgs({
+      args,
+      options: {
+        seeds: { ...number, default: '1000' },
+        from: { ...number, default: '1' },
+        steps: { ...number, default: '200' },
+        seed: number,
+      },
+    });
+    return {
+      count: wholeNumber('seeds', values.seeds, 1),
+      from: wholeNumber('from', values.from, 0),
+      steps: wholeNumber('steps', values.steps, 1),
+      seed: values.seed === undefined ? null : wholeNumber('seed', values.seed, 0),
+    };
   },
-});
-const steps = wholeNumber('steps', values.steps, 1);
+);
+endWithReader();
+const { steps } = call;
 const startedAtMs = performance.now();
 const write = (text: string): void => void process.stdout.write(`${text}\n`);
 
-if (values.help) {
-  write('npm run sim -- [--seeds 1000] [--from 1] [--steps 200]; one again, with its story: --seed N');
-} else if (values.seed !== undefined) {
-  const outcome = await simulate(wholeNumber('seed', values.seed, 0), steps);
+if (call.seed !== null) {
+  const outcome = await simulate(call.seed, steps);
   write(outcome.violation === null ? [...outcome.story, 'holds'].join('\n') : tell(outcome));
   process.exitCode = outcome.violation === null ? 0 : 1;
 } else {
-  const from = wholeNumber('from', values.from, 0);
-  const count = wholeNumber('seeds', values.seeds, 1);
+  const { from, count } = call;
   const { failures, turns, joins, removals, mutes, crashedAt } = await runSeeds({ from, count, steps }, (failure) =>
     write(`\n${tell(failure)}`),
   );

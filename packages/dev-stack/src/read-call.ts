@@ -1,0 +1,24 @@
+/** What stands behind a script's name. pnpm hands on the `--` that npm takes for itself. */
+const argumentsOf = ([first, ...rest]: readonly string[]): string[] =>
+  first === undefined || first === '--' ? rest : [first, ...rest];
+
+/**
+ * How a script was called. Ends the process with how it is to be called: with 0 where that was asked for, with 2 where
+ * `read` refuses what was said.
+ */
+export const readCall = <Call>(usage: string, read: (args: string[]) => Call): Call => {
+  const args = argumentsOf(process.argv.slice(2));
+  if (args.includes('--help')) {
+    process.stdout.write(`${usage}\n`);
+    process.exit(0);
+  }
+  try {
+    return read(args);
+  } catch (error) {
+    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n${usage}\n`);
+    process.exit(2);
+  }
+};
+
+/** Ends a script whose reader has seen enough (`| head`), without a stack; nobody was told that all holds. */
+export const endWithReader = (): void => void process.stdout.on('error', () => process.exit(1));
