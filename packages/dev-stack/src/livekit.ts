@@ -116,6 +116,12 @@ async function findLivekit(report: Report): Promise<LivekitSource> {
   return { kind: 'program', command: join(built, executable) };
 }
 
+/** Of LiveKit's own settings those go before its file, and the services' and our own have some of these names. */
+function withoutLivekitSettings(): NodeJS.ProcessEnv {
+  const names = Object.keys(process.env).filter((name) => /^(?:LIVEKIT_|REDIS_|(?:NODE_IP|UDP_PORT)$)/.test(name));
+  return Object.fromEntries(names.map((name) => [name, undefined]));
+}
+
 async function startProgram(
   readiness: Readiness & { readonly stopTimeoutMs: number },
   command: string,
@@ -123,7 +129,7 @@ async function startProgram(
 ): Promise<Part> {
   const configFile = join(run, 'livekit.yaml');
   await writeFile(configFile, configuration, { mode: 0o600 });
-  return startProcess({ ...readiness, command, args: ['--config', configFile] });
+  return startProcess({ ...readiness, command, args: ['--config', configFile], env: withoutLivekitSettings() });
 }
 
 async function startImage(

@@ -194,6 +194,16 @@ describeWith(['livekit'], 'LiveKit', () => {
     expect((await rooms.listRooms()).map(({ name }) => name)).not.toContain('elsewhere');
     await other.stop();
   });
+
+  test('goes by its file, whatever the environment says for the services or for another LiveKit', async () => {
+    vi.stubEnv('LIVEKIT_KEYS', `somebody: ${livekitSecret}`);
+    vi.stubEnv('LIVEKIT_PORT', String(livekit.ports.http));
+    vi.stubEnv('REDIS_HOST', '127.0.0.1:1');
+    onTestFinished(() => void vi.unstubAllEnvs());
+    const other = await startLivekit({ keys: { [livekitKey]: livekitSecret }, webhookUrl });
+    onTestFinished(() => other.stop());
+    await new RoomServiceClient(other.apiUrl, livekitKey, livekitSecret).createRoom({ name: 'by its file' });
+  });
 });
 
 describe('LiveKit in a container', () => {
