@@ -2,6 +2,10 @@
 // The tests against real PostgreSQL, Kafka, LiveKit and Keycloak are `npm test`.
 import { spawnSync } from 'node:child_process';
 import { globSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import { readCall } from '../packages/dev-stack/src/read-call.ts';
+
+readCall('npm run check; there is nothing to say to it', (args) => parseArgs({ args }));
 
 const steps = [
   { title: 'Format, lint and import boundaries', args: ['--run', 'lint'] },

@@ -1,4 +1,3 @@
-import { spawnSync } from 'node:child_process';
 import { globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -20,14 +19,4 @@ test.each(mutants)('the mutant "$name" applies, and the test that catches it is 
     rmSync(copy, { recursive: true });
   }
   expect(globSync(mutant.caughtBy.file, { cwd: root })).toHaveLength(1);
-});
-
-test.each(['--help', '--hlep'])('%s runs nothing', (argument) => {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [join(root, 'scripts/mutants.ts'), argument], {
-    encoding: 'utf8',
-  });
-  expect({ status, told: stdout + stderr }).toEqual({
-    status: argument === '--help' ? 0 : 2,
-    told: expect.stringContaining('npm run mutants'),
-  });
 });
