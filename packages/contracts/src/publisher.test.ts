@@ -49,6 +49,24 @@ it('an id that another fact before it has is a fault, since that would count as 
   expect(producer.sent[0]?.messages).toHaveLength(3);
 });
 
+it.each<[string, OutgoingRoomEvent, OutgoingRoomEvent]>([
+  ['type', locked('r1'), { type: 'room.unlocked', subject: 'r1' }],
+  ['room', locked('r1'), locked('r2')],
+  [
+    'data',
+    { type: 'member.removed', subject: 'r1', data: { userId: 'ann' } },
+    { type: 'member.removed', subject: 'r1', data: { userId: 'bob' } },
+  ],
+])('another fact is one that differs in its %s alone', (_, fact, other) => {
+  const publisher = new RoomEventPublisher({ producer: recorder(), ...fixed });
+  expect(() =>
+    publisher.toMessages([
+      { ...fact, id: 'a' },
+      { ...other, id: 'a' },
+    ]),
+  ).toThrow('/1/id');
+});
+
 describe('what is sent', () => {
   it('is the binary mode of the Kafka binding, keyed by the subject', async () => {
     const producer = recorder();
