@@ -57,6 +57,7 @@ describe('the binary mode over HTTP', () => {
     ['a broken escape', 'a%', 'must be percent-encoded UTF-8'],
     ['an escape that is no UTF-8', '%C3', 'must be percent-encoded UTF-8'],
     ['raw bytes beyond ASCII, which Node shows as Latin-1', 'cafÃ©', 'must be percent-encoded'],
+    ['a tab', 'a\tb', 'must be percent-encoded'],
     ['NUL', 'a%00', 'must be well-formed Unicode without NUL'],
   ])('refuses a subject with %s', (_, value, message) => {
     expect(faultsOfReading(() => fromHttpBinary({ ...headers, 'ce-subject': value }, undefined))).toEqual([
@@ -106,6 +107,11 @@ describe('the binary mode of Kafka', () => {
       kind: 'unreadable',
       faults: [{ path: '/datacontenttype', message: 'must be JSON' }],
     });
+  });
+
+  it('takes the content type for what the data are, where their attribute says otherwise', () => {
+    const both = { ...attributes, 'content-type': 'application/json', ce_datacontenttype: 'text/plain' };
+    expect(recordOf(both)).toMatchObject({ kind: 'event' });
   });
 
   it.each([

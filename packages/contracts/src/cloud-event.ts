@@ -100,7 +100,7 @@ export const fromStructured = (value: unknown): CloudEvent => {
 /** Values of `ce-*` headers: printable ASCII, the rest percent-encoded, quoted or not (CloudEvents' HTTP, 3.1.3.2). */
 const HttpHeaderValue = z
   .string()
-  .regex(/^[ -~]*$/, { error: 'must be percent-encoded', abort: true })
+  .regex(/^[ -~]*$/, 'must be percent-encoded')
   .transform((value, context) => {
     const unquoted = /^".*"$/.test(value) ? value.slice(1, -1).replace(/\\(.)/g, '$1') : value;
     try {

@@ -212,6 +212,11 @@ describe('positions', () => {
     );
   });
 
+  it('of two partitions have two names, whatever their topics are called', () => {
+    const names = [partitionName({ topic: 't1', partition: 2 }), partitionName({ topic: 't', partition: 12 })];
+    expect(new Set(names).size).toBe(2);
+  });
+
   it('keep the highest offset of each partition, whatever the order', () => {
     const offsets = fc.array(offset, { minLength: 1, maxLength: 20 });
     fc.assert(
@@ -242,7 +247,10 @@ describe('positions', () => {
     expect(decodeAtLeast(ofJson([['t', [[0, '9223372036854775808']]]]))).toBeUndefined();
     expect(decodeAtLeast(ofJson([['t\0', [[0, '1']]]]))).toBeUndefined();
     expect(decodeAtLeast(ofJson([['t', [[-1, '1']]]]))).toBeUndefined();
+    expect(decodeAtLeast(ofJson([['t', [[0.5, '1']]]]))).toBeUndefined();
     expect(decodeAtLeast(ofJson([['t', [[0, 1]]]]))).toBeUndefined();
+    expect(decodeAtLeast(ofJson([['t', []]]))).toBeUndefined();
+    expect(decodeAtLeast(ofJson([['', [[0, '1']]]]))).toBeUndefined();
     expect(decodeAtLeast(ofJson([]))).toBeUndefined();
     expect(decodeAtLeast('A')).toBeUndefined();
     fc.assert(fc.property(fc.oneof(fc.string(), fc.json().map(ofJson)), (text) => void decodeAtLeast(text)));
