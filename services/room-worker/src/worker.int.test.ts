@@ -1,5 +1,5 @@
 import { DisconnectReason } from '@livekit/rtc-node';
-import { consumedTopics, type Privilege } from '@realtime-service/contracts';
+import { consumedTopics, type Privilege, partitionName } from '@realtime-service/contracts';
 import { startFaultProxy, until } from '@realtime-service/dev-stack';
 import { describeWith, realParts } from '@realtime-service/dev-stack/vitest';
 import type { NewRecord } from '@realtime-service/event-log';
@@ -481,6 +481,20 @@ describeWith(['postgres'], 'a database that is restored under running workers, o
     expect(await gate.hasReachedKnown([room])).toBe(true);
     await startsOf({ pool, seen: new Map(), gate }, []);
     expect(await gate.hasReachedKnown([room])).toBe(false);
+  });
+
+  test('one that takes partitions over begins at the last record that was applied of each, and knows where all stand', async () => {
+    const { pool } = parts;
+    parts.consume();
+    await parts.tell(roomRecord(['room.created', 'room-1']), roomRecord(['room.created', room]));
+    const applied = (await readPositions(pool, activeProjection)).filter(({ nextOffset }) => nextOffset > 0n);
+    expect(applied).toHaveLength(2);
+    const seen: Positions = new Map();
+    const starts = await startsOf({ pool, seen, gate: { beginAnew: () => {} } }, applied.slice(1));
+    expect(starts).toEqual(
+      applied.slice(1).map(({ topic, partition }) => ({ topic, partition, offset: 1n, lastRead: 0n })),
+    );
+    expect(seen).toEqual(new Map(applied.map((each) => [partitionName(each), 1n])));
   });
 
   test('is noticed while the log does not answer and the backlog cannot be read; no old number is shown then', async () => {
