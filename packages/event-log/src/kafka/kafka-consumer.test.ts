@@ -3,7 +3,13 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import type { Consumer, ConsumerRunConfig } from 'kafkajs';
 import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest';
-import type { BatchOutcome, ConsumeOptions, LogBatch, LogConsumer } from '../event-log.ts';
+import {
+  type BatchOutcome,
+  type ConsumeOptions,
+  type LogBatch,
+  type LogConsumer,
+  LogUnavailableError,
+} from '../event-log.ts';
 import { consumeKafka } from './kafka-consumer.ts';
 import { kafkajs } from './kafkajs.ts';
 
@@ -20,7 +26,8 @@ function createFakeMember() {
   const paused = new Set<number>();
   const seeks: string[] = [];
   const lastCalls: string[] = [];
-  const group = { answers: Promise.resolve() };
+  const group = { answers: Promise.resolve(), connects: Promise.resolve(), isLeft: Promise.resolve() };
+  let heartbeat = async (): Promise<void> => undefined;
   let running: ConsumerRunConfig | undefined;
 
   const whileRunning = (act: () => void): void => {
@@ -42,7 +49,7 @@ function createFakeMember() {
       listeners.set(name, listener);
       return () => undefined;
     },
-    connect: async () => undefined,
+    connect: () => group.connects,
     subscribe: async () => undefined,
     run: async (config) => {
       running = config;
@@ -57,12 +64,13 @@ function createFakeMember() {
     disconnect: async () => {
       lastCalls.push('gone');
       stop();
+      await group.isLeft;
     },
   };
 
   const fetched = async (partition: number, offset: string, messages: object[]): Promise<void> => {
     const answer = { partition, highWatermark: '9', abortedTransactions: [], messages };
-    const payload = { batch: new Batch('t', offset, answer), heartbeat: async () => undefined };
+    const payload = { batch: new Batch('t', offset, answer), heartbeat: () => heartbeat() };
     await running?.eachBatch?.(payload as unknown as Parameters<NonNullable<ConsumerRunConfig['eachBatch']>>[0]);
   };
 
@@ -71,12 +79,16 @@ function createFakeMember() {
     stop,
     crash: () => tell(events.CRASH, { error: new kafkajs.KafkaJSConnectionError('Connection error: ECONNREFUSED') }),
     join: (...partitions: number[]) => tell(events.GROUP_JOIN, { memberAssignment: { t: partitions } }),
-    answer: () => tell(events.REQUEST, { apiName: 'Heartbeat' }),
+    answer: (apiName = 'Heartbeat') => tell(events.REQUEST, { apiName }),
+    answerNothing: () => tell(events.REQUEST_TIMEOUT),
     seeks,
     isPaused: (partition: number) => paused.has(partition),
     isRunning: () => running !== undefined,
     lastCalls,
     group,
+    refuseHeartbeats: () => {
+      heartbeat = () => Promise.reject(new kafkajs.KafkaJSError('The group is rebalancing'));
+    },
     /** Resolves when kafkajs would ask for more. */
     bring: (partition: number, offset: string) =>
       fetched(partition, offset, [{ offset, timestamp: '0', key: null, value: null, headers: {} }]),
@@ -92,7 +104,9 @@ describe('consumeKafka', () => {
   const untilPaused = (member: ReturnType<typeof createFakeMember>, isPaused: boolean) =>
     vi.waitFor(() => expect(member.isPaused(0)).toBe(isPaused), patience);
 
-  function given(options: Partial<ConsumeOptions>, sessionTimeoutMs = 10_000) {
+  const boundsOfAll = async () => [{ partition: 0, low: 0n, high: 9n }];
+
+  function given(options: Partial<ConsumeOptions>, { sessionTimeoutMs = 10_000, bounds = boundsOfAll } = {}) {
     const members: ReturnType<typeof createFakeMember>[] = [];
     const handed: PromiseWithResolvers<BatchOutcome>[] = [];
     const createClient = () => ({
@@ -107,7 +121,6 @@ describe('consumeKafka', () => {
       handed.push(outcome);
       return outcome.promise;
     };
-    const bounds = async () => [{ partition: 0, low: 0n, high: 9n }];
     const dependencies = { createClient, bounds, sessionTimeoutMs, writeLog: () => undefined };
     consumer = consumeKafka(dependencies, { group: 'g', topics: ['t'], onBatch, ...options });
     const running = (nth: number) =>
@@ -128,6 +141,15 @@ describe('consumeKafka', () => {
   }
 
   const startAt = async () => [{ topic: 't', partition: 0, offset: 0n }];
+
+  /** Deadlines that come when the test says. */
+  function givenTimeouts() {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    onTestFinished(() => {
+      vi.useRealTimers();
+    });
+    return (ms: number) => vi.advanceTimersByTimeAsync(ms);
+  }
 
   it('asks startAt also where nothing is assigned, which tells that others may have taken partitions over', async () => {
     const asked: unknown[] = [];
@@ -197,6 +219,37 @@ describe('consumeKafka', () => {
     await untilPaused(member, false);
   });
 
+  it('goes on beyond what was fetched only where the log is known to go so far: else the batch comes again', async () => {
+    let isAway = true;
+    const bounds = () => (isAway ? Promise.reject(new LogUnavailableError('The broker is away')) : boundsOfAll());
+    const { assigned, finish } = given({}, { bounds });
+    const member = await assigned(0);
+    const first = member.bring(0, '0');
+    finish(0, 7n);
+    await first;
+    expect(member.seeks).toEqual([]);
+    expect(member.isPaused(0)).toBe(true);
+    isAway = false;
+    await untilPaused(member, false);
+    const again = member.bring(0, '0');
+    finish(1, 7n);
+    await again;
+    expect(member.seeks).toEqual(['7']);
+  });
+
+  it('goes on nowhere by an outcome that was still to be checked when another assignment came', async () => {
+    const answer = Promise.withResolvers<void>();
+    const { assigned, finish } = given({}, { bounds: () => answer.promise.then(boundsOfAll) });
+    const member = await assigned(0);
+    const brought = member.bring(0, '0');
+    finish(0, 7n);
+    await new Promise((resolve) => setImmediate(resolve));
+    member.join(0);
+    answer.resolve();
+    await brought;
+    expect(member.seeks).toEqual([]);
+  });
+
   it('outlives a batch that ends between the stop of its member and the crash', async () => {
     const { running, assigned, finish } = given({ startAt });
     const member = await assigned(0);
@@ -228,22 +281,124 @@ describe('consumeKafka', () => {
   });
 
   it('has no more in hand than concurrency, and leaves a hand to others before it sets one aside', async () => {
+    const passTime = givenTimeouts();
+    const { running, handed, finish } = given({ concurrency: 2 });
+    const member = await running(0);
+    member.join(0, 1, 2, 3);
+    await untilPaused(member, false);
+    const first = member.bring(0, '0');
+    await passTime(250);
+    await first;
+    expect(member.isPaused(0)).toBe(true);
+    const others = [1, 2, 3].map((partition) => member.bring(partition, '0'));
+    await member.bring(0, '0');
+    await passTime(250);
+    expect(handed).toHaveLength(2);
+    finish(0);
+    await passTime(250);
+    expect(handed).toHaveLength(3);
+    expect([1, 2, 3].filter(member.isPaused)).toEqual([]);
+    finish(1);
+    await vi.waitFor(() => expect(handed).toHaveLength(4), patience);
+    finish(2);
+    finish(3);
+    await Promise.all(others);
+  });
+
+  it('hands out nothing that waited for a hand when it was to stop, and leaves when all hands are free', async () => {
     const { running, handed, finish } = given({ concurrency: 2 });
     const member = await running(0);
     member.join(0, 1, 2);
     await untilPaused(member, false);
-    await member.bring(0, '0');
-    expect(member.isPaused(0)).toBe(true);
-    const others = [member.bring(1, '0'), member.bring(2, '0')];
-    await member.bring(0, '0');
-    expect(handed).toHaveLength(2);
-    expect(member.isPaused(1)).toBe(false);
+    const brought = [0, 1, 2].map((partition) => member.bring(partition, '0'));
+    const stopped = consumer.stop(5_000);
     finish(0);
-    await vi.waitFor(() => expect(handed).toHaveLength(3), patience);
-    expect(member.isPaused(1)).toBe(false);
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(member.lastCalls).toEqual([]);
     finish(1);
-    finish(2);
-    await Promise.all(others);
+    await Promise.all([...brought, stopped]);
+    expect(handed).toHaveLength(2);
+    expect(member.lastCalls).toEqual(['gone']);
+  });
+
+  it('is not ready once it is to stop, and gives what is in hand all the time that it may take to', async () => {
+    const passTime = givenTimeouts();
+    const { assigned, finish } = given({ startAt });
+    const member = await assigned(0);
+    member.answer();
+    expect(consumer.isReady()).toBe(true);
+    void member.bring(0, '0');
+    const hasStopped = vi.fn();
+    void consumer.stop(10_000).then(hasStopped);
+    expect(consumer.isReady()).toBe(false);
+    await passTime(9_000);
+    expect(hasStopped).not.toHaveBeenCalled();
+    finish(0);
+    await vi.waitFor(() => expect(hasStopped).toHaveBeenCalled(), patience);
+  });
+
+  it('has stopped in order, whatever becomes of what was in hand', async () => {
+    const { assigned, handed } = given({ startAt });
+    const member = await assigned(0);
+    void member.bring(0, '0');
+    const stopped = consumer.stop(5_000);
+    handed[0]?.resolve({ kind: 'stop', error: new Error('the database is away') });
+    await stopped;
+    await consumer.done;
+  });
+
+  it('ends when the handler of a batch says so, also of one that outlived its assignment', async () => {
+    const { assigned, handed } = given({ startAt });
+    const member = await assigned(0);
+    await member.bring(0, '0');
+    member.join(0);
+    handed[0]?.resolve({ kind: 'stop', error: new Error('this is another log') });
+    await expect(consumer.done).rejects.toThrow('this is another log');
+  });
+
+  it.each<[string, (member: ReturnType<typeof createFakeMember>) => void]>([
+    ['another assignment has come', (member) => member.join(0)],
+    ['the broker refuses the heartbeat', (member) => member.refuseHeartbeats()],
+  ])('tells a handler by its heartbeat that the partition may have gone: %s', async (_, happens) => {
+    const taken = Promise.withResolvers<LogBatch>();
+    const outcome = Promise.withResolvers<BatchOutcome>();
+    const onBatch = (batch: LogBatch): Promise<BatchOutcome> => {
+      taken.resolve(batch);
+      return outcome.promise;
+    };
+    const { assigned } = given({ startAt, onBatch });
+    const member = await assigned(0);
+    const brought = member.bring(0, '0');
+    const { heartbeat } = await taken.promise;
+    expect(await heartbeat()).toBe(true);
+    happens(member);
+    expect(await heartbeat()).toBe(false);
+    outcome.resolve({ kind: 'advance', nextOffset: 1n });
+    await brought;
+  });
+
+  it('starts anew a second after a crash, also where the member that crashed cannot leave', async () => {
+    const passTime = givenTimeouts();
+    const { assigned, running } = given({ startAt });
+    const member = await assigned(0);
+    member.group.isLeft = new Promise(() => {});
+    const crashedAtMs = performance.now();
+    member.crash();
+    await vi.waitFor(() => expect(member.lastCalls).toEqual(['gone']), patience);
+    await passTime(5_000);
+    await running(1);
+    expect(performance.now() - crashedAtMs).toBeGreaterThan(990);
+  });
+
+  it('stops within its deadline, also while no broker takes its connection', async () => {
+    const member = createFakeMember();
+    member.group.connects = new Promise(() => {});
+    const createClient = () => ({ consumer: () => member.consumer });
+    const dependencies = { createClient, bounds: async () => [], sessionTimeoutMs: 10_000, writeLog: () => undefined };
+    const onBatch = () => Promise.reject(new Error('nothing is consumed here'));
+    consumer = consumeKafka(dependencies, { group: 'g', topics: ['t'], onBatch });
+    await consumer.stop(50);
+    await consumer.done;
   });
 
   it('keeps a partition paused until everything is over that it waits for', async () => {
@@ -284,7 +439,7 @@ describe('consumeKafka', () => {
   }, 10_000);
 
   it('ends when the broker has answered nothing for three session timeouts', async () => {
-    given({ startAt }, 100);
+    given({ startAt }, { sessionTimeoutMs: 100 });
     await expect(consumer.done).rejects.toThrow('The Kafka consumer has been silent for three session timeouts');
   });
 
@@ -324,11 +479,32 @@ describe('consumeKafka', () => {
     await untilPaused(member, false);
     expect(consumer.isReady()).toBe(true);
     await goOn(10);
+    member.answer('Metadata');
     expect(consumer.isReady()).toBe(false);
     member.answer();
     expect(consumer.isReady()).toBe(true);
     member.stop();
     expect(consumer.isReady()).toBe(false);
+  });
+
+  it.each([
+    ['before', [0, 1]],
+    ['after', [1, 0]],
+  ])('is ready by its newest assignment alone, where an older one hears where to begin %s it', async (_, order) => {
+    const answers = [0, 1].map(() => Promise.withResolvers<void>());
+    const asked = answers.values();
+    const { running } = given({ startAt: () => Promise.resolve(asked.next().value?.promise).then(startAt) });
+    const member = await running(0);
+    member.answer();
+    member.join(0);
+    member.join(0);
+    for (const at of order) {
+      const wasReady = consumer.isReady();
+      answers[at]?.resolve();
+      await new Promise((resolve) => setImmediate(resolve));
+      expect(consumer.isReady()).toBe(wasReady || at === 1);
+    }
+    expect(member.isPaused(0)).toBe(false);
   });
 
   it('tells what an open transaction has held back for 5 s, until it goes on or is assigned anew', async () => {
@@ -338,7 +514,7 @@ describe('consumeKafka', () => {
     const heldBackFor = async (seconds: number) => {
       for (let second = 0; second < seconds; second += 1) {
         await member.holdBack(0);
-        await goOn(1, member.answer);
+        await goOn(1, () => member.answer());
       }
       return consumer.heldBack();
     };
@@ -393,6 +569,18 @@ describe('consumeKafka', () => {
     expect(ended).toHaveBeenCalled();
   });
 
+  it('does not end while the broker is away, but when nothing is asked any more, also where the looks at it are late', async () => {
+    const { goOn, standStill } = givenTime();
+    const { assigned } = given({ startAt });
+    const member = await assigned(0);
+    const ended = vi.fn();
+    consumer.done.catch(ended);
+    await goOn(40, member.answerNothing);
+    expect(ended).not.toHaveBeenCalled();
+    await goOn(16, () => standStill(1));
+    expect(ended).toHaveBeenCalled();
+  });
+
   it('does not end while a handler that takes long shows that it lives, but when it no longer does', async () => {
     const { goOn } = givenTime();
     let batch: LogBatch | undefined;
@@ -410,7 +598,7 @@ describe('consumeKafka', () => {
       void batch?.heartbeat();
     });
     expect(ended).not.toHaveBeenCalled();
-    await goOn(32, member.answer);
+    await goOn(32, () => member.answer());
     expect(ended).toHaveBeenCalledWith(
       expect.objectContaining({ message: expect.stringContaining('partition 0 of t') }),
     );
