@@ -355,6 +355,7 @@ describe('key and partition', () => {
     ['a key that is no text', Buffer.from([0xff])],
   ])('%s is a mismatch', (_, key) => {
     expect(outcomeOf(decode({ ...removal, key }))).toBe('key_mismatch');
+    expect(outcomeOf(decode({ ...binaryRecord({ subject: '\ufffd' }, { userId: 'u-7' }), key }))).toBe('key_mismatch');
   });
 
   test.each([
@@ -398,6 +399,11 @@ describe('modes and headers', () => {
       origin: binary.record.origin,
     });
     expect(origin.sequence).toBe(7n);
+  });
+
+  test('a version counts to its last digit', () => {
+    const sequence = '900719925474099300000000000000000000001';
+    expect(decode(binaryRecord({ sequence }, { userId: 'u-7' })).record.origin.sequence).toBe(BigInt(sequence));
   });
 
   test('plain JSON that is no CloudEvent is a dead letter', () => {
