@@ -14,7 +14,8 @@ export const takeDuty = async ({ pool, terminal, ending }: Pick<Workplace, 'pool
   const holder = `${hostname()} ${process.pid} ${randomUUID()}`;
   const { hold, release } = createDuty(
     () => holdDuty(pool, duty, holder, dutySeconds),
-    () => releaseDuty(pool, duty, holder),
+    // It ends by itself; what was done is not to be told as a failure.
+    () => releaseDuty(pool, duty, holder).catch(() => undefined),
   );
   const untilMs = performance.now() + (dutySeconds + 1) * 1000;
   let isTold = false;

@@ -227,6 +227,27 @@ describeWith(['postgres'], 'realtime rebuild', () => {
     );
 
     test(
+      'is done where the database goes away right after the swap, and the next one drops what was left behind',
+      async () => {
+        await appendHistory(database, { seed: 16, count: 50 });
+        await database.caughtUp();
+        await database.pool.query(
+          `create function go_away() returns event_trigger language plpgsql as
+              'begin perform pg_terminate_backend(pg_backend_pid()); perform pg_sleep(5); end';
+            create event trigger away on sql_drop when tag in ('DROP SCHEMA') execute function go_away()`,
+        );
+        const { code, stdout, stderr } = await rebuild('--json');
+        expect({ code, stderr }).toEqual({ code: 0, stderr: expect.stringContaining('could not be dropped') });
+        expect(JSON.parse(stdout)).toMatchObject({ events: 50, wasResumed: false });
+        await database.pool.query('drop event trigger away');
+        expect(await rebuild()).toMatchObject({ code: 0 });
+        const { rows } = await database.pool.query(`select from pg_namespace where nspname like 'realtime%'`);
+        expect(rows).toEqual([]);
+      },
+      timeoutMs,
+    );
+
+    test(
       'tells the same repeats, whenever the purge has run',
       async () => {
         const day = (days: number): Date => new Date(Date.UTC(2026, 0, 1) + days * 86_400_000);

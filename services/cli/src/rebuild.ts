@@ -4,6 +4,7 @@ import { topics } from '@realtime-service/contracts';
 import type { EventLog } from '@realtime-service/event-log';
 import {
   activeProjection,
+  cleanUpAfterSwap,
   DependentsError,
   dropRebuild,
   isBusy,
@@ -23,6 +24,7 @@ import { parseNumber } from './arguments.ts';
 import { CommandError, defineCommand, type Terminal, UsageError, type Workplace } from './command.ts';
 import { figure, plural } from './figures.ts';
 import { createProgress, durationOf, type Standing } from './progress.ts';
+import { reasonsOf } from './reasons.ts';
 import { takeDuty } from './rebuild-duty.ts';
 import type { RebuildShare } from './rebuild-thread.ts';
 
@@ -92,12 +94,13 @@ const startThreads = (count: number, share: Omit<RebuildShare, 'index' | 'count'
 
 const rounded = (value: number, digits: number): number => Number(value.toFixed(digits));
 
-const isCaughtUp = async (pool: Pool): Promise<boolean> => {
+/** How many events the tables have, once the set has as many; undefined: not in time. */
+const caughtUpAt = async (pool: Pool): Promise<bigint | undefined> => {
   const untilMs = performance.now() + catchUpWithinMs;
   for (;;) {
     const { done, total } = await readStanding(pool);
-    if (done === total) return true;
-    if (performance.now() > untilMs) return false;
+    if (done === total) return total;
+    if (performance.now() > untilMs) return undefined;
     await delay(10);
   }
 };
@@ -111,16 +114,36 @@ const explained = (error: unknown): unknown => {
   return error;
 };
 
+interface Placed extends Swapped {
+  /** How many events the set was made from. */
+  readonly total: bigint;
+}
+
 /** Tries once to put the set in place. */
-const trySwap = async (pool: Pool, terminal: Terminal, keepDuty: () => Promise<void>): Promise<Swapped | undefined> => {
+const trySwap = async (pool: Pool, terminal: Terminal, keepDuty: () => Promise<void>): Promise<Placed | undefined> => {
+  let total: bigint | undefined;
+  const caughtUp = async (): Promise<boolean> => {
+    total = await caughtUpAt(pool);
+    return total !== undefined;
+  };
   try {
-    return await swapRebuild(pool, { caughtUp: () => isCaughtUp(pool), flush: keepDuty });
+    const swapped = await swapRebuild(pool, { caughtUp, flush: keepDuty });
+    return swapped && total !== undefined ? { ...swapped, total } : undefined;
   } catch (error) {
     if (!isBusy(error)) throw explained(error);
     const users = await readTableUsers(pool);
     terminal.tell(`The tables are in use${users.length > 0 ? ` by ${users.join(', ')}` : ''}; trying again\n`);
     await delay(lookEveryMs * (1 + Math.random()));
     return undefined;
+  }
+};
+
+/** The set is in place by now, whatever becomes of this. */
+const cleanUp = async (pool: Pool, terminal: Terminal): Promise<void> => {
+  try {
+    await cleanUpAfterSwap(pool);
+  } catch (error) {
+    terminal.tell(`The tables that were replaced could not be dropped (${reasonsOf(error)}): the next rebuild does\n`);
   }
 };
 
@@ -133,7 +156,7 @@ interface Filling {
 }
 
 /** Waits until the set has caught up, and swaps; undefined where it was interrupted. */
-const untilSwapped = async ({ pool, terminal, ending, keepDuty, failed }: Filling): Promise<Swapped | undefined> => {
+const untilSwapped = async ({ pool, terminal, ending, keepDuty, failed }: Filling): Promise<Placed | undefined> => {
   const tell = createProgress(terminal);
   let isSettled = false;
   while (!ending.aborted) {
@@ -187,8 +210,9 @@ const rebuild = async (workplace: Workplace, options: RebuildOptions) => {
       const swapped = await untilSwapped({ pool, terminal, ending, keepDuty: keep, failed: threads.failed });
       if (swapped === undefined) return undefined;
       const seconds = (performance.now() - startedAtMs) / 1000;
-      const { total } = await readStanding(pool);
-      return { ...swapped, events: Number(total - begun.done), seconds, wasResumed: state === 'resumed' };
+      await cleanUp(pool, terminal);
+      const { total, ...told } = swapped;
+      return { ...told, events: Number(total - begun.done), seconds, wasResumed: state === 'resumed' };
     } finally {
       await threads.stop();
     }

@@ -128,6 +128,8 @@ const createTableSql = (name: string): string => `
     execute format('alter table ${rebuildSchema}.${name} owner to %s', ${ownerSql(name)});
   end $$;`;
 
+const dropRetired = (pool: Pool): Promise<unknown> => pool.query(`drop schema if exists ${retiredSchema} cascade`);
+
 /**
  * Makes the set, empty, where there is none. Answers whether there was one to go on with.
  * @throws {RebuildOutdatedError} {@link DependentsError}
@@ -137,7 +139,7 @@ export const prepareRebuild = async (pool: Pool): Promise<'new' | 'resumed'> => 
   for (const { selectSql } of [roomTable, memberTable, userTable, endedLoginTable, banTable])
     await pool.query(`${selectSql} limit 0`);
   // Left by one that ended between its swap and its cleaning up.
-  await pool.query(`drop schema if exists ${retiredSchema} cascade`);
+  await dropRetired(pool);
   await assertNothingRests(pool);
   const { rows } = await pool.query<{ count: number | null }>(
     `select (select count(*)::int from pg_class where relnamespace = schema.oid) as count
@@ -276,10 +278,15 @@ export const swapRebuild = async (pool: Pool, { caughtUp, flush }: SwapOptions):
   });
   if (marks === undefined) return undefined;
   const heldMs = performance.now() - lockedAtMs;
-  await pool.query(`notify ${marksChannel}`);
-  await pool.query(`drop schema ${retiredSchema} cascade`);
-  await pool.query(`drop schema ${rebuildSchema}`);
+  // A lost one is made up by the poll.
+  await pool.query(`notify ${marksChannel}`).catch(() => undefined);
   return { marks, heldMs };
+};
+
+/** Drops what a swap has left: the tables that it replaced. Where this fails, the next rebuild begins with it. */
+export const cleanUpAfterSwap = async (pool: Pool): Promise<void> => {
+  await dropRetired(pool);
+  await pool.query(`drop schema if exists ${rebuildSchema}`);
 };
 
 /** Who reads or writes the tables that a swap waits for, for people to read. */
