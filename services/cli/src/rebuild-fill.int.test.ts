@@ -1,7 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type LogPosition, topics } from '@realtime-service/contracts';
+import { until } from '@realtime-service/dev-stack';
 import { describeWith } from '@realtime-service/dev-stack/vitest';
-import { createEmbeddedLog } from '@realtime-service/event-log';
+import { type BatchOutcome, createEmbeddedLog } from '@realtime-service/event-log';
 import {
   activeProjection,
   createPool,
@@ -40,6 +41,14 @@ const rowsOf = async (pool: Pool, schema: string): Promise<string[]> => {
   return lines;
 };
 
+const dependenciesOn = (pool: Pool) => ({
+  pool,
+  partitionCount,
+  acceptsMisplaced: false,
+  readLimits: () => readNextOffsets(pool, activeProjection, topic),
+  purge: (partition: number) => purgeFacts(pool, { projection: rebuildProjection, topic, partition }),
+});
+
 /** Fills in batches of a few records, each of which rests on what those before it have written. */
 const fill = async (
   pool: Pool,
@@ -50,15 +59,7 @@ const fill = async (
   const consumer = log.consume({
     group: 'test',
     topics: [topic],
-    onBatch: createFiller({
-      pool,
-      store: createRebuildStore(pool, isEmpty),
-      partitionCount,
-      acceptsMisplaced: false,
-      isOurs,
-      readLimits: () => readNextOffsets(pool, activeProjection, topic),
-      purge: (partition) => purgeFacts(pool, { projection: rebuildProjection, topic, partition }),
-    }),
+    onBatch: createFiller({ ...dependenciesOn(pool), store: createRebuildStore(pool, isEmpty), isOurs }),
     startAt: async () =>
       [...(await readNextOffsets(pool, rebuildProjection, topic))].map(([partition, offset]) => ({
         topic,
@@ -122,6 +123,40 @@ describeWith(['postgres'], 'filling the second set', () => {
     expect([half.get(2), half.get(3)]).toEqual([0n, 0n]);
     await fill(pool, isEmpty, (partition) => partition >= 2);
     expect(await rowsOf(pool, 'realtime_rebuild')).toEqual(await rowsOf(database.pool, 'public'));
+  });
+
+  test('goes no further than tables that have gone back meanwhile, as where a standby took over', async () => {
+    await writeHistory();
+    await database.stopApplying();
+    const filler = createFiller({
+      ...dependenciesOn(pool),
+      store: createRebuildStore(pool, true),
+      isOurs: (at) => at === 0,
+    });
+    const outcomes: BatchOutcome[] = [];
+    const log = createEmbeddedLog({ pool, writeLog: () => undefined });
+    const consumer = log.consume({
+      group: 'test',
+      topics: [topic],
+      onBatch: async (batch) => {
+        const outcome = await filler(batch);
+        if (batch.partition === 0) outcomes.push(outcome);
+        if (outcomes.length === 1)
+          await pool.query(
+            `update log_positions as active set next_offset = rebuilt.next_offset from log_positions as rebuilt
+              where active.projection = $1 and rebuilt.projection = $2 and active.topic = $3 and rebuilt.topic = $3
+                and active."partition" = 0 and rebuilt."partition" = 0`,
+            [activeProjection, rebuildProjection, topic],
+          );
+        return outcome;
+      },
+      maxBatchRecords: 11,
+    });
+    await until('the next batch was tried', () => outcomes.length >= 3);
+    await consumer.stop(5_000);
+    await log.close();
+    expect(outcomes.slice(0, 3).map(({ kind }) => kind)).toEqual(['advance', 'retry', 'retry']);
+    expect((await readNextOffsets(pool, rebuildProjection, topic)).get(0)).toBe(11n);
   });
 
   test('leaves out what the database refuses, and nothing else', async () => {

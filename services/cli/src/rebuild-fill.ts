@@ -47,9 +47,11 @@ export const createFiller = (dependencies: FillDependencies): ((batch: LogBatch)
   let limits: ReadonlyMap<number, bigint> = new Map();
   let written = 0;
 
+  const knownLimitOf = (partition: number): bigint => limits.get(partition) ?? 0n;
+
   const limitOf = async (partition: number, wanted: bigint): Promise<bigint> => {
-    if ((limits.get(partition) ?? 0n) < wanted) limits = await readLimits();
-    return limits.get(partition) ?? 0n;
+    if (knownLimitOf(partition) < wanted) limits = await readLimits();
+    return knownLimitOf(partition);
   };
 
   /** Answers where the set stands. */
@@ -60,6 +62,9 @@ export const createFiller = (dependencies: FillDependencies): ((batch: LogBatch)
       records.filter(({ offset }) => offset < nextOffset).map((stored) => decodeRecord(stored, partitionCount)),
     );
     if (!acceptsMisplaced) assertOrdered(decoded);
+    // Of tables that have gone back, as where a standby took over, the letters have, too: so they are looked at last.
+    limits = await readLimits();
+    if (knownLimitOf(partition) < nextOffset) return fetchedOffset;
     const at = { projection: rebuildProjection, topic: topics.roomEvents, partition };
     const { result } = await applyDecoded(store, { ...at, fetchedOffset, nextOffset, decoded }, heartbeat);
     written += 1;
