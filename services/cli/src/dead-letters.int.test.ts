@@ -1,5 +1,7 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { readRecord, topics } from '@realtime-service/contracts';
-import { describeWith } from '@realtime-service/dev-stack/vitest';
+import { startFaultProxy, until } from '@realtime-service/dev-stack';
+import { describeWith, realParts } from '@realtime-service/dev-stack/vitest';
 import { type NewRecord, partitionOf } from '@realtime-service/event-log';
 import { createPool } from '@realtime-service/room-store';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -343,6 +345,30 @@ describeWith(['postgres'], 'realtime dead-letters', () => {
   });
 
   describe('what is away', () => {
+    /** A letter that can be read by now is retried, and the database goes away as soon as the log has the action. */
+    const retryAndLose = async (waitSeconds: number) => {
+      await tell(created(), lost('ann'));
+      await parts.pool.query(`update dead_letters set value = '{"userId":"ann","privilege":"join"}'`);
+      const before = await appended();
+      const proxy = await startFaultProxy(realParts(['postgres']).postgres.port);
+      const through = new URL(parts.url);
+      through.port = String(proxy.port);
+      // Nothing is applied meanwhile.
+      const holder = await parts.pool.connect();
+      await holder.query('begin; select from log_positions for update');
+      const retry = ['dead-letters', 'retry', at(1), '--yes', '--wait', `${waitSeconds}`];
+      const ended = runRealtime({ DATABASE_URL: through.href }, ...retry);
+      await until('the log has the action', async () => (await appended()) > before);
+      const { rows } = await parts.pool.query('select clock_timestamp() as then');
+      const looks = `select from pg_stat_activity where datname = current_database()
+        and application_name = 'realtime-cli' and query_start > $1 and query not like 'notify%'`;
+      await until('it knows so', async () => (await parts.pool.query(looks, [rows[0].then])).rowCount !== 0);
+      await proxy.cut();
+      await holder.query('commit');
+      holder.release();
+      return { ended, proxy };
+    };
+
     test('a room-worker: the action stands in the log, and is said not to be applied', async () => {
       await tell(created(), lost('ann'));
       await parts.stop();
@@ -364,6 +390,24 @@ describeWith(['postgres'], 'realtime dead-letters', () => {
         await pool.end();
         parts = await startProjection();
       }
+    });
+
+    test('the database, for a second: what came of the action is found out all the same', async () => {
+      const { ended, proxy } = await retryAndLose(30);
+      await delay(1_000);
+      await proxy.heal();
+      expect(await ended).toEqual({ code: 0, stdout: '', stderr: '1 dead letter retried.\n' });
+      await proxy.stop();
+    });
+
+    test('the database, for longer: it is said what was done, and what is not known', async () => {
+      const { ended } = await retryAndLose(1);
+      expect(await ended).toMatchObject({ code: 1, stdout: '' });
+      expect((await ended).stderr).toMatch(
+        /^Asked to retry 1 dead letter, but the database does not say what came of it \(.*ECONNREFUSED.*\)\n$/,
+      );
+      await parts.caughtUp();
+      expect(await enter('ann')).toBe('banned');
     });
 
     test('the log: nothing is appended, and how far it came is said', async () => {

@@ -14,6 +14,7 @@ import {
   type DeadLetterStatus,
   type DeadLetterSummary,
   findDeadLetters,
+  inTransaction,
   type Pool,
   readNextOffsets,
   settledFrom,
@@ -93,17 +94,37 @@ const append = async (
   return positions;
 };
 
-/** Whether the projection has come beyond these positions in time. */
-const isApplied = async (
-  pool: Pool,
-  positions: readonly LogPosition[],
+interface Sight {
+  /** Whether the projection has come beyond the records of the action. */
+  readonly isApplied: boolean;
+  readonly letters: readonly DeadLetterSummary[];
+}
+
+/** Both as of one moment: a standby that takes over in between may know less of the letters. */
+const look = (pool: Pool, letters: readonly LogPosition[], positions: readonly LogPosition[]): Promise<Sight> =>
+  inTransaction(pool, async (client) => {
+    await client.query('set transaction isolation level repeatable read, read only');
+    const next = await readNextOffsets(client, activeProjection, topics.roomEvents);
+    return {
+      isApplied: positions.every(({ partition, offset }) => (next.get(partition) ?? 0n) > offset),
+      letters: await summariseDeadLetters(client, letters),
+    };
+  });
+
+/** What is to be seen once the projection has come so far, or by then. A database that fails over is back in time. */
+const lookUntilApplied = async (
+  lookOnce: () => Promise<Sight>,
   { waitMs, ending }: { readonly waitMs: number; readonly ending: AbortSignal },
-): Promise<boolean> => {
+): Promise<Sight> => {
   const deadlineMs = performance.now() + waitMs;
   for (;;) {
-    const next = await readNextOffsets(pool, activeProjection, topics.roomEvents);
-    if (positions.every(({ partition, offset }) => (next.get(partition) ?? 0n) > offset)) return true;
-    if (performance.now() > deadlineMs || ending.aborted) return false;
+    const isLast = performance.now() > deadlineMs || ending.aborted;
+    try {
+      const sight = await lookOnce();
+      if (sight.isApplied || isLast) return sight;
+    } catch (error) {
+      if (isLast) throw error;
+    }
     await delay(pollMs, undefined, { signal: ending }).catch(() => {});
   }
 };
@@ -169,13 +190,14 @@ const act = async (
     terminal.tell(`Asked to ${action.verb} ${lettersOf(letters.length)}.\n`);
     return 'done';
   }
-  const isInTime = await isApplied(pool, positions, { waitMs, ending });
-  const after = await summariseDeadLetters(pool, letters);
+  const asked = `Asked to ${action.verb} ${lettersOf(letters.length)}, but`;
+  const lookOnce = (): Promise<Sight> => look(pool, letters, positions);
+  const { isApplied, letters: after } = await lookUntilApplied(lookOnce, { waitMs, ending }).catch((cause: unknown) => {
+    throw new CommandError(`${asked} the database does not say what came of it (${reasonsOf(cause)})`, { cause });
+  });
   if (isJson) for (const letter of after) writeJson(terminal, toJson(letter));
-  if (!isInTime) {
-    terminal.tell(
-      `Asked to ${action.verb} ${lettersOf(letters.length)}, but the room-worker has not come that far yet.\n`,
-    );
+  if (!isApplied) {
+    terminal.tell(`${asked} the room-worker has not come that far yet.\n`);
     return 'failed';
   }
   const left = after.filter(({ status }) => status !== action.becomes);
