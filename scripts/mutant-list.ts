@@ -344,6 +344,21 @@ export const mutants: readonly Mutant[] = [
     },
   },
   {
+    name: 'facts of an older primary acted on',
+    edits: [
+      {
+        path: 'services/room-worker/src/enforce.ts',
+        from: '  if (!(await judged.areFresh())) return later;\n',
+        to: "  if (judged.verdict.kind === 'deny' && !(await gate.hasReachedKnown(keys))) return later;\n",
+      },
+    ],
+    caughtBy: {
+      file: 'services/room-worker/src/enforce.int.test.ts',
+      title: 'by an older primary that answers, too',
+      parts: 'postgres',
+    },
+  },
+  {
     name: 'answers that overtake each other taken for a restore',
     edits: [
       {
@@ -362,12 +377,12 @@ export const mutants: readonly Mutant[] = [
     edits: [
       {
         path: 'services/room-worker/src/enforce.ts',
-        from: 'return (await gate.isCaughtUp([roomId])) ? readOne',
+        from: 'return (await dependencies.gate.isCaughtUp([roomId])) ? readOne',
         to: 'return true ? readOne',
       },
       {
         path: 'services/room-worker/src/enforce.ts',
-        from: "  if (end !== 'room_closed' && !(await gate.hasReachedKnown([roomId]))) return later;\n",
+        from: "  if (end !== 'room_closed' && !(await areFresh())) return later;\n",
         to: '',
       },
     ],

@@ -154,7 +154,7 @@ describeWith(['postgres'], 'what changes by time alone', ({ postgres }) => {
     const enforcement = startEnforcement({
       store,
       livekit: livekit.service,
-      gate: { hasReachedKnown: async () => true, isCaughtUp: async () => true },
+      gate: { hasReachedKnown: async () => true, isCaughtUp: async () => true, compare: () => async () => true },
       clock: systemClock,
       unknownRooms: 'observe',
       closingNoticeMs: 0,

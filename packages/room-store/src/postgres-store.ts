@@ -111,7 +111,7 @@ export const createPostgresStore = (pool: Pool): RoomStore => ({
   transaction: (work) => inTransaction(pool, (client) => work(transactionOf(client))),
   notifyMarks: async () => void (await pool.query(`notify ${marksChannel}`)),
   readPositions: () => readPositions(pool, activeProjection),
-  readFacts: (queries) => readFacts(pool, queries),
+  readFacts: (queries, noteStanding) => readFacts(pool, queries, noteStanding),
   readLiveRoomIds: () => readLiveRoomIds(pool),
   readLiveRooms: (roomIds) => readLiveRooms(pool, roomIds),
   readSessionOwner: (session) => readSessionOwner(pool, session),

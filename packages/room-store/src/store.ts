@@ -6,7 +6,7 @@ import type { Touched } from './apply/touched.ts';
 import type { Announcement, ClaimedEdge, ExpiredEdge, Mark } from './marks.ts';
 import type { AppliedRecord, StoredPosition } from './positions.ts';
 import type { LiveRoom, SessionOwner } from './presence.ts';
-import type { FactsAnswer, FactsQuery } from './read-facts.ts';
+import type { FactsAnswer, FactsQuery, NoteStanding } from './read-facts.ts';
 
 /**
  * The store as the services use it. PostgreSQL is the one that serves; the other, in memory, keeps the same promises
@@ -85,7 +85,7 @@ export interface RoomStore extends ChunkStore, MarkStore {
   /** Where each partition of the tables that serve stands. */
   readonly readPositions: () => Promise<StoredPosition[]>;
   /** Facts of many at once, in the order asked, from one snapshot. */
-  readonly readFacts: (queries: readonly FactsQuery[]) => Promise<FactsAnswer[]>;
+  readonly readFacts: (queries: readonly FactsQuery[], noteStanding?: NoteStanding) => Promise<FactsAnswer[]>;
   /** Which rooms are believed to be live. */
   readonly readLiveRoomIds: () => Promise<string[]>;
   /** Those of these rooms that are believed to be live, and who is in them, from one snapshot. */

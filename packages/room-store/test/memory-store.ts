@@ -1,4 +1,4 @@
-import { type LogPartition, type PresenceEventData, positionName } from '@realtime-service/contracts';
+import { type LogPartition, type PresenceEventData, positionName, topics } from '@realtime-service/contracts';
 import {
   type Ban,
   type BanFacts,
@@ -27,7 +27,7 @@ import {
   type Mark,
   unknownSessionRetryMs,
 } from '../src/marks.ts';
-import type { PartitionPosition } from '../src/positions.ts';
+import { activeProjection, type PartitionPosition } from '../src/positions.ts';
 import type { FactsAnswer, FactsQuery } from '../src/read-facts.ts';
 import type { ChunkTransaction, ProjectedPosition, RoomStore } from '../src/store.ts';
 import { assertOpen, ConnectionLostError, Locks, type Owner } from './memory-locks.ts';
@@ -198,7 +198,11 @@ export class MemoryDatabase {
       },
       notifyMarks: () => statement('notifyMarks', () => this.onNotify()),
       readPositions: () => statement('readPositions', () => [...this.tables.positions.values()]),
-      readFacts: (queries) => statement('readFacts', () => queries.map((query) => this.#answer(query))),
+      readFacts: (queries, noteStanding = () => {}) =>
+        statement('readFacts', () => {
+          noteStanding(this.#standing());
+          return queries.map((query) => this.#answer(query));
+        }),
       readLiveRoomIds: () =>
         statement('readLiveRoomIds', () =>
           [...this.tables.lives.values()].filter(({ isLive }) => isLive).map(({ roomId }) => roomId),
@@ -279,6 +283,13 @@ export class MemoryDatabase {
           if (row !== undefined) this.tables.edges.set(edgeId, { ...row, lockedUntilMs: this.#now() + delayMs });
         }),
     };
+  }
+
+  #standing(): bigint[] {
+    return [...this.tables.positions.values()]
+      .filter(({ projection, topic }) => projection === activeProjection && topic === topics.roomEvents)
+      .sort((left, right) => left.partition - right.partition)
+      .map(({ nextOffset }) => nextOffset);
   }
 
   #begin(mine: Set<Owner>): Owner {

@@ -659,11 +659,14 @@ describeWith(['postgres'], 'enforcing', () => {
       const real = createLaneGate(parts.store, parts.log);
       start({
         gate: {
-          hasReachedKnown: async (keys) => {
-            if (keys.join() === room) questions += 1;
-            return !isOld && real.hasReachedKnown(keys);
+          ...real,
+          compare: () => {
+            const compare = real.compare();
+            return async (keys, standing) => {
+              if (keys.join() === room) questions += 1;
+              return !isOld && compare(keys, standing);
+            };
           },
-          isCaughtUp: real.isCaughtUp,
         },
       });
       await until('the room was asked about twice', () => questions > 1);
@@ -1160,8 +1163,8 @@ describeWith(['postgres'], 'enforcing', () => {
         };
         const acts = ['RemoveParticipant', 'UpdateParticipant', 'DeleteRoom'];
         const acted = (): number => acts.reduce((count, method) => count + livekit.callsOf(method).length, 0);
-        const readFacts: RoomStore['readFacts'] = async (asked) => {
-          const answers = await parts.store.readFacts(asked);
+        const readFacts: RoomStore['readFacts'] = async (...asked) => {
+          const answers = await parts.store.readFacts(...asked);
           pass('facts');
           return answers;
         };
@@ -1345,7 +1348,7 @@ describeWith(['postgres'], 'enforcing', () => {
       const real = createLaneGate(parts.store, parts.log);
       return {
         gate: {
-          hasReachedKnown: real.hasReachedKnown,
+          ...real,
           isCaughtUp: createLaneGate(parts.store, log).isCaughtUp,
         },
         catchUp: () => {
@@ -1413,7 +1416,7 @@ describeWith(['postgres'], 'enforcing', () => {
       const real = createLaneGate(parts.store, parts.log);
       start({
         gate: {
-          hasReachedKnown: real.hasReachedKnown,
+          ...real,
           isCaughtUp: async (keys) => {
             await parts.publish(['member.added', room, { userId: 'late', role: 'speaker' }]);
             await parts.caughtUp();
@@ -1432,7 +1435,7 @@ describeWith(['postgres'], 'enforcing', () => {
       await answered();
       await enforcement?.stop();
       let isRestored = false;
-      const readFacts: RoomStore['readFacts'] = async (asked) => {
+      const readFacts: RoomStore['readFacts'] = async (...asked) => {
         if (!isRestored) {
           isRestored = true;
           await parts.pool.query(`update members set is_removed = true where user_id = 'u-7'`);
@@ -1441,7 +1444,7 @@ describeWith(['postgres'], 'enforcing', () => {
             [topics.roomEvents, partitionOf(room, partitionCount)],
           );
         }
-        return parts.store.readFacts(asked);
+        return parts.store.readFacts(...asked);
       };
       let postponed = 0;
       const postponeMark: RoomStore['postponeMark'] = (...given) => {
@@ -1452,6 +1455,52 @@ describeWith(['postgres'], 'enforcing', () => {
       start({ store: { ...parts.store, readFacts, postponeMark } });
       await until('it was asked about', async () => postponed > 0 || (await marks()) === 0);
       expect(inside()).toEqual(['bob', 'u-7']);
+    });
+
+    test.each([
+      [
+        'nobody is removed',
+        ['member.removed', room, { userId: 'u-7' }],
+        ['member.added', room, { userId: 'u-7', role: 'speaker' }],
+        speaker,
+      ],
+      [
+        'nobody keeps rights that were taken',
+        ['member.updated', room, { userId: 'u-7', role: 'speaker' }],
+        ['member.updated', room, { userId: 'u-7', role: 'listener' }],
+        { canPublish: false },
+      ],
+    ] as const)('%s by an older primary that answers, too', async (_, older, newer, rights) => {
+      await aCall();
+      await parts.publish(older);
+      await parts.caughtUp();
+      const asked = [{ roomId: room, userId: 'u-7', loginId: null }];
+      let stood: readonly bigint[] = [];
+      const stale = await parts.store.readFacts(asked, (nextOffsets) => {
+        stood = nextOffsets;
+      });
+      await parts.publish(newer);
+      await parts.caughtUp();
+      let isOlder = true;
+      const readFacts: RoomStore['readFacts'] = async (queries, noteStanding) => {
+        if (!isOlder || queries[0]?.userId !== 'u-7') return parts.store.readFacts(queries, noteStanding);
+        noteStanding?.(stood);
+        return stale;
+      };
+      let postponed = 0;
+      const postponeMark: RoomStore['postponeMark'] = (...given) => {
+        postponed += 1;
+        return parts.store.postponeMark(...given);
+      };
+      start({ store: { ...parts.store, readFacts, postponeMark } });
+      const isAskedAbout = async () =>
+        (await parts.pool.query(`select from marks where identity = 'u-7'`)).rowCount === 1;
+      await until('it was tried to answer', async () => postponed > 1 || !(await isAskedAbout()));
+      expect(await isAskedAbout()).toBe(true);
+      isOlder = false;
+      await answered();
+      expect(livekit.callsOf('RemoveParticipant')).toEqual([]);
+      expect(livekit.rooms.get(room)?.get('u-7')?.permission).toMatchObject(rights);
     });
 
     test('no room is closed by an older state that came in between the look at the lane and the reading', async () => {
@@ -1503,7 +1552,7 @@ describeWith(['postgres'], 'enforcing', () => {
       start({
         unknownRooms: 'close',
         gate: {
-          hasReachedKnown: real.hasReachedKnown,
+          ...real,
           isCaughtUp: async (keys) => {
             await parts.publish(['room.created', 'new-room', { members: [{ userId: 'u-7', role: 'speaker' }] }]);
             await parts.caughtUp();

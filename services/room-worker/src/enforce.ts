@@ -117,13 +117,23 @@ const failureOf = (error: unknown): LivekitError['kind'] | 'log' | 'store' => {
   return error instanceof LogUnavailableError ? 'log' : 'store';
 };
 
+interface Read extends FactsAnswer {
+  /** By where these facts stood themselves: a failover or a restore may have come in after the look at the lanes. */
+  readonly areFresh: () => Promise<boolean>;
+}
+
 const readOne = async (
-  store: RoomStore,
-  { roomId, userId = '', loginId = null }: { roomId: string; userId?: string; loginId?: string | null },
-): Promise<FactsAnswer> => {
-  const [answer] = await store.readFacts([{ roomId, userId, loginId }]);
+  { store, gate }: EnforcementDependencies,
+  { roomId, userId, loginId = null }: { roomId: string; userId?: string; loginId?: string | null },
+): Promise<Read> => {
+  const compare = gate.compare();
+  let standing: readonly bigint[] = [];
+  const [answer] = await store.readFacts([{ roomId, userId: userId ?? '', loginId }], (nextOffsets) => {
+    standing = nextOffsets;
+  });
   if (answer === undefined) throw new Error('facts were not answered');
-  return answer;
+  const keys = userId === undefined ? [roomId] : [roomId, userId];
+  return { ...answer, areFresh: () => compare(keys, standing) };
 };
 
 const later: Answer = { kind: 'later', delayMs: notCaughtUpRetryMs, isTry: false };
@@ -146,25 +156,25 @@ const nextMoment = (closesAtMs: number, closingNoticeMs: number, nowMs: number):
 };
 
 /** The facts about a room, read when they are fresh enough for what they say; null where they are not yet. */
-const readRoom = async ({ store, gate }: EnforcementDependencies, roomId: string): Promise<FactsAnswer | null> => {
-  const answer = await readOne(store, { roomId });
+const readRoom = async (dependencies: EnforcementDependencies, roomId: string): Promise<Read | null> => {
+  const answer = await readOne(dependencies, { roomId });
   const { room } = answer.facts;
   if (room !== null && endOf(room, answer.nowMs) !== 'schedule_over') return answer;
   // Read again: only what is absent after the lane was seen caught up is absent, and so is that an end was put off.
-  return (await gate.isCaughtUp([roomId])) ? readOne(store, { roomId }) : null;
+  return (await dependencies.gate.isCaughtUp([roomId])) ? readOne(dependencies, { roomId }) : null;
 };
 
 /** Ends a room in one call. */
 const endRoom = async (
   dependencies: EnforcementDependencies,
   mark: ClaimedMark,
-  { facts: { room }, isRoomLive }: FactsAnswer,
+  { facts: { room }, isRoomLive, areFresh }: Read,
   end: 'unknown_room' | 'room_closed' | 'schedule_over',
 ): Promise<Answer> => {
-  const { livekit, gate } = dependencies;
+  const { livekit } = dependencies;
   const { roomId } = mark;
-  // As before a removal; a closed room stays closed.
-  if (end !== 'room_closed' && !(await gate.hasReachedKnown([roomId]))) return later;
+  // A closed room stays closed.
+  if (end !== 'room_closed' && !(await areFresh())) return later;
   assertInTime(dependencies, mark);
   // Also of an end by schedule: one that is moved to now was not told of before.
   const code = end === 'unknown_room' ? 'room_not_found' : 'room_closed';
@@ -372,26 +382,25 @@ const answerIdentity = async (dependencies: EnforcementDependencies, mark: Claim
   const present = await ownedBy(dependencies, roomId, listed);
   const { userId, deviceId, loginId } = present.owner;
   if (userId === null) return settled('observed', 'not_ours');
-  const judge = async (): Promise<Verdict> => {
-    const { facts, nowMs } = await readOne(store, { roomId, userId, loginId });
+  const judge = async () => {
+    const { facts, nowMs, areFresh } = await readOne(dependencies, { roomId, userId, loginId });
     const dueIdentity = facts.room === null ? identity : identityOf(facts.room, userId, deviceId);
     const request = { purpose: 'stay', identity, dueIdentity, loginEndsAtMs: loginEndOf(present) } as const;
     const verdict = authorise(facts, request, nowMs);
     const replaced = verdict.kind === 'allow' ? replacedBy(facts, userId, identity) : [];
     if (replaced.length > 0) await store.markIdentities(roomId, replaced, mark);
-    return verdict;
+    return { verdict, areFresh };
   };
   const keys = [roomId, userId];
   if (!(await gate.hasReachedKnown(keys))) return later;
-  let verdict = await judge();
-  if (verdict.kind === 'deny' && verdict.evidence === 'absence') {
+  let judged = await judge();
+  if (judged.verdict.kind === 'deny' && judged.verdict.evidence === 'absence') {
     if (!(await gate.isCaughtUp(keys))) return later;
     // Judged again: what was applied between the first reading and the sight of the log's end counts.
-    verdict = await judge();
+    judged = await judge();
   }
-  // What was read may be older than what was seen of the lanes, by a failover in between: it stands lower then.
-  if (verdict.kind === 'deny' && !(await gate.hasReachedKnown(keys))) return later;
-  return enforce(dependencies, mark, present, verdict);
+  if (!(await judged.areFresh())) return later;
+  return enforce(dependencies, mark, present, judged.verdict);
 };
 
 const observeRemoval = (

@@ -111,6 +111,40 @@ describe('what is known', () => {
     expect(await gate.hasReachedKnown([room])).toBe(true);
   });
 
+  describe('by facts that were read after a look at the lanes', () => {
+    const standing = (ofRoom: number, other = 0): bigint[] => lanes(ofRoom, other).map(BigInt);
+
+    it('is reached where they stand no lower than was seen by then, whatever is seen meanwhile', async () => {
+      const at = { high: lanes(5, 3), next: lanes(5, 3) };
+      const gate = given(at);
+      expect(await gate.hasReachedKnown([room])).toBe(true);
+      const isReached = gate.compare();
+      at.next = lanes(9, 3);
+      await gate.hasReachedKnown([room]);
+      expect(await isReached([room], standing(5, 3))).toBe(true);
+      expect(await isReached([room], standing(4, 3))).toBe(false);
+      // Another lane tells as well that it was an older state.
+      expect(await isReached([room], standing(9, 2))).toBe(false);
+    });
+
+    it('is not reached by an older database, also where another look has led to that one', async () => {
+      const at = { high: lanes(5, 0), next: lanes(5, 0) };
+      const gate = given(at);
+      await gate.hasReachedKnown([room]);
+      at.high = lanes(7, 0);
+      at.next = lanes(7, 0);
+      expect(await gate.hasReachedKnown([room])).toBe(true);
+      at.next = lanes(6, 0);
+      expect(await gate.hasReachedKnown([room])).toBe(false);
+      expect(await gate.compare()([room], standing(6))).toBe(false);
+      expect(await gate.compare()([room], standing(7))).toBe(true);
+    });
+
+    it('is not reached by an empty one', async () => {
+      expect(await given({ high: lanes(0, 0), next: [] }).compare()([room], [])).toBe(false);
+    });
+  });
+
   it('stays reached while the log grows, where it is looked at every few seconds', async () => {
     const at = { high: lanes(5, 0), next: lanes(5, 0) };
     let passedMs = 0;

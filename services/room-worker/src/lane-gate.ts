@@ -43,6 +43,12 @@ export interface LaneGate {
    * where the log says nothing for 2 s.
    */
   readonly isCaughtUp: (keys: readonly string[]) => Promise<boolean>;
+  /**
+   * Asked before facts are read, and then about these keys and where those facts stood: whether they had reached what
+   * {@link hasReachedKnown} says, and stood no lower than these tables were seen to stand by then. Otherwise they have
+   * gone back since, or another database has answered, such as a primary that a failover has left running.
+   */
+  readonly compare: () => (keys: readonly string[], standing: readonly bigint[]) => Promise<boolean>;
 }
 
 export interface LaneGateOfConsumer extends LaneGate {
@@ -131,16 +137,27 @@ export const createLaneGate = (
     known = knowNothing();
   };
 
+  const knownEnds = async (): Promise<Offsets> => {
+    const current = known;
+    current.ends ??= await current.ask();
+    return current.ends;
+  };
+
   const readNextForAll = oneForAll(readNext);
 
   return {
     hasReachedKnown: async (keys) => {
       const next = await readNext();
-      const current = known;
-      current.ends ??= await current.ask();
-      return lanesBehind(keys, next, current.ends).length === 0;
+      return lanesBehind(keys, next, await knownEnds()).length === 0;
     },
     beginAnew: forget,
+    compare: () => {
+      const seenBefore = new Map(seen);
+      const isLower = (nextOffset: bigint, partition: number): boolean =>
+        nextOffset < (seenBefore.get(partitionName({ topic: topics.roomEvents, partition })) ?? 0n);
+      return async (keys, standing) =>
+        !standing.some(isLower) && lanesBehind(keys, new Map(standing.entries()), await knownEnds()).length === 0;
+    },
     isCaughtUp: async (keys) => {
       const current = known;
       const ends = await readEnds();
