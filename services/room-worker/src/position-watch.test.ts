@@ -82,7 +82,7 @@ test('a topic that was grown ends the worker, also while the database is away', 
     consumergroup: 'group',
     partitionCounts: new Map(consumedTopics.map((topic, at) => [topic, at === 0 ? 3 : 2])),
     seen: new Map(),
-    gate: { hasReachedKnown: async () => true, isCaughtUp: async () => true },
+    gate: { hasReachedKnown: async () => true },
     metrics: createWorkerMetrics(),
     logger,
   });

@@ -25,7 +25,7 @@ export interface PositionWatchDependencies {
   readonly partitionCounts: ReadonlyMap<string, number>;
   /** Where each partition of the database was seen to stand. */
   readonly seen: Positions;
-  readonly gate: LaneGate;
+  readonly gate: Pick<LaneGate, 'hasReachedKnown'>;
   readonly metrics: WorkerMetrics;
   readonly logger: Logger;
 }
