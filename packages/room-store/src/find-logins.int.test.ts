@@ -35,4 +35,18 @@ describeWith(['postgres'], 'logins that are inside', () => {
     expect(await found({ loginId: 'l3' })).toEqual([]);
     expect(await found({ loginId: 'l3' }, null)).toEqual(['ann l3']);
   });
+
+  test.each([
+    [{ userId: 'ann' }, 'user_id'],
+    [{ loginId: 'l1' }, 'login_id'],
+  ])('are found by %o through an index, not by looking through everybody who is inside', async (about, column) => {
+    let plan = '';
+    const query = async (text: string) => {
+      const { rows } = await pool.query<{ 'QUERY PLAN': string }>(`explain (generic_plan) ${text}`);
+      plan = rows.map((row) => row['QUERY PLAN']).join('\n');
+      return { rows: [] };
+    };
+    await findLiveLogins(Object.create(pool, { query: { value: query } }), about, null);
+    expect(plan).toMatch(new RegExp(`Index Cond: .*\\b${column}\\b.* = \\$\\d`));
+  });
 });
