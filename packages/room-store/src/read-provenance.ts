@@ -24,7 +24,14 @@ import {
   userTable,
 } from './database/rows.ts';
 import { readSeats } from './leases.ts';
-import { type FactsAnswer, type FactsQuery, isRecentSql, openDoubtsAbout, readFacts } from './read-facts.ts';
+import {
+  type FactsAnswer,
+  type FactsQuery,
+  isRecentSql,
+  type NoteStanding,
+  openDoubtsAbout,
+  readFacts,
+} from './read-facts.ts';
 
 /** A room that a fact has told of, not only LiveKit or a lock. */
 export interface ToldRoom extends RoomHeader {
@@ -56,13 +63,13 @@ export interface ProvenFacts {
  * Facts about one person in one room and where each comes from, all of one snapshot. For people who ask why: it takes
  * nine statements where a decision takes one. Takes no seat; the transaction can write nothing.
  */
-export const readProvenance = (pool: Pool, query: FactsQuery): Promise<ProvenFacts> =>
+export const readProvenance = (pool: Pool, query: FactsQuery, noteStanding?: NoteStanding): Promise<ProvenFacts> =>
   inTransaction(pool, async (client) => {
     const { roomId, userId, loginId } = query;
     const ofBoth = 'where room_id = $1 and user_id = $2';
     const [, answers, rooms, members, bans, users, logins, suspects, sessions] = await allInOrder([
       client.query('set transaction isolation level repeatable read, read only'),
-      readFacts(client, [query]),
+      readFacts(client, [query], noteStanding),
       load(client, roomTable, 'where room_id = $1', [roomId]),
       load(client, memberTable, ofBoth, [roomId, userId]),
       load(client, banTable, `${ofBoth} order by privilege`, [roomId, userId]),

@@ -298,6 +298,15 @@ describeWith(['postgres'], 'the api on a real database', ({ postgres }) => {
       expect(await joinStatusOf('elsewhere')).toBe(200);
     });
 
+    test('and explains so to whoever asks first', async () => {
+      await addKnown('gone-back-explained', null);
+      await goBack('gone-back-explained');
+      expect(await explain('gone-back-explained')).toMatchObject({
+        join: { status: 503, code: 'projection_stale' },
+        freshness: { isCurrent: false },
+      });
+    });
+
     test('nor whoever has asked before, and is given a seat after it', async () => {
       await addKnown('gone-back-seats', 10);
       const holder = await pool.connect();

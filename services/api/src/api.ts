@@ -98,7 +98,7 @@ const createOps = (settings: ApiSettings, parts: Parts): FastifyInstance => {
     logger,
   });
   registerExplain(ops, {
-    readProvenance: (query) => withStoreDeadline(readProvenance(pool, query)),
+    readProvenance: (query) => withStoreDeadline(readProvenance(pool, query, freshness.compare())),
     freshness,
     logger,
   });
