@@ -421,7 +421,7 @@ describeWith(['postgres'], 'realtime dead-letters', () => {
       );
       expect(away).toMatchObject({ code: 1, stdout: '' });
       expect(away.stderr).toMatch(
-        /^The log cannot be reached \(.+ECONNREFUSED 127\.0\.0\.1:1\): 0 of 1 were appended; the same command goes on\n$/,
+        /^The log cannot be reached \(.+ECONNREFUSED 127\.0\.0\.1:1\): 0 of 1 are known to be appended; the same command goes on\n$/,
       );
       expect(await enter('ann')).toBe('suspect');
     });

@@ -82,7 +82,9 @@ const append = async (
   const positions: LogPosition[] = [];
   for (let at = 0; at < records.length; at += batchSize) {
     const stop = (why: string, cause?: unknown): never => {
-      throw new CommandError(`${why}: ${at} of ${records.length} were appended; the same command goes on`, { cause });
+      throw new CommandError(`${why}: ${at} of ${records.length} are known to be appended; the same command goes on`, {
+        cause,
+      });
     };
     if (ending.aborted) stop('Stopped');
     try {
