@@ -185,6 +185,12 @@ async function addDemo(
 }
 
 function tellChange({ DATABASE_URL }: StartSettings, roomId: string, { code }: JoinProblem): string {
+  if (code === 'projection_stale') {
+    return (
+      `The demo room ${roomId} admits nobody (${code}), while everything else works: a dead letter leaves it in doubt, ` +
+      `or its facts are not applied. See "realtime dead-letters list", and docs/runbook.md.`
+    );
+  }
   const remedy = DATABASE_URL === undefined ? '"npm start -- --reset" brings' : 'an empty database brings';
   return (
     `The demo room ${roomId} was changed since it was made, so ann cannot join it, neither on the demo page nor by hand ` +

@@ -14,12 +14,12 @@ export interface DemoDomain {
   /** Those who can sign in: ann, bob and cleo are members; dan is none before he is let in. */
   readonly people: readonly Person[];
   /**
-   * Publishes the room with its members. Repeats change nothing; so facts that were published since may keep the host
-   * out, and the api's refusal is returned.
+   * Publishes the room with its members. Repeats change nothing; so facts that were published since, or dead letters,
+   * may keep the host out, and the api's refusal is returned.
    */
   createRoom(): Promise<JoinProblem | undefined>;
   removeMember(person: Person): Promise<void>;
-  /** Resolves when the fact is projected, so that the person may join unless the room is closed. */
+  /** Resolves when the fact is projected, so that the person may join unless the room is closed or in doubt. */
   addMember(person: Person): Promise<void>;
 }
 
@@ -78,7 +78,7 @@ export async function createDemoDomain(apiUrl: string, issuer: IssuerClient): Pr
     const outcome = await joinRoom({ apiUrl, roomId, accessToken, body: { at_least: atLeast } });
     if (outcome.kind === 'admitted') return undefined;
     const { problem } = outcome;
-    if (problem.status === 401 || problem.status >= 500) {
+    if (problem.status === 401 || (problem.status >= 500 && problem.code !== 'projection_stale')) {
       throw new Error(`the api answered ann, who asked to join ${roomId}, with ${problem.status}: ${problem.code}`);
     }
     return problem;
