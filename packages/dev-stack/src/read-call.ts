@@ -21,4 +21,9 @@ export const readCall = <Call>(usage: string, read: (args: string[]) => Call): C
 };
 
 /** Ends a script whose reader has seen enough (`| head`), without a stack; nobody was told that all holds. */
-export const endWithReader = (): void => void process.stdout.on('error', () => process.exit(1));
+export const endWithReader = (): void => {
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+    process.exit(1);
+  });
+};

@@ -29,7 +29,10 @@ const terminal: Terminal = {
 // A reader that has seen enough (`| head`) is no failure where nothing was to be done or judged.
 const reading: readonly string[] = [listDeadLetters.name, showDeadLetter.name];
 const isReading = reading.includes(args.slice(0, 2).join(' '));
-stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(isReading && error.code === 'EPIPE' ? 0 : 1));
+stdout.on('error', ({ code, message }: NodeJS.ErrnoException) => {
+  if (code !== 'EPIPE') stderr.write(`Failed: ${message}\n`);
+  process.exit(isReading && code === 'EPIPE' ? 0 : 1);
+});
 
 // What is only for people ends nothing where nobody reads it any more, or a full disk does not take it.
 stderr.on('error', () => undefined);

@@ -146,6 +146,13 @@ test.runIf(existsSync('/dev/full'))('a full disk behind standard error ends no c
   expect(spawnSync(process.execPath, [main, 'nothing'], { stdio: [...stdio] }).status).toBe(2);
 });
 
+test.runIf(existsSync('/dev/full'))('a full disk behind standard output ends a command, and is named', () => {
+  const main = fileURLToPath(import.meta.resolve('./main.ts'));
+  const stdio = ['ignore', openSync('/dev/full', 'w'), 'pipe'] as const;
+  const { status, stderr } = spawnSync(process.execPath, [main, '--help'], { stdio: [...stdio], encoding: 'utf8' });
+  expect({ status, stderr }).toEqual({ status: 1, stderr: expect.stringMatching(/^Failed: .*ENOSPC.*\n$/) });
+});
+
 test('the dashes that pnpm hands on say nothing', () => {
   const main = fileURLToPath(import.meta.resolve('./main.ts'));
   const { stdout } = spawnSync(process.execPath, [main, '--', 'rebuild', '--help'], { encoding: 'utf8' });
