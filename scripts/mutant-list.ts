@@ -117,8 +117,8 @@ export const mutants: readonly Mutant[] = [
     edits: [
       {
         path: 'packages/room-store/src/apply/repeats.ts',
-        from: '    if (appliedAtMs !== undefined && appliedAtMs >= newestMs - factIdentityMs) return false;\n',
-        to: '    if (appliedAtMs !== undefined && appliedAtMs < 0) return false;\n',
+        from: '    if (appliedAtMs !== undefined && appliedAtMs >= newestMs - factIdentityMs) return null;\n',
+        to: '    if (appliedAtMs !== undefined && appliedAtMs < 0) return null;\n',
       },
     ],
     caughtBy: {

@@ -37,6 +37,8 @@ export interface StoreUnderTest {
 
 const disabled = (userId: string): RoomEvent => ({ type: 'user.disabled', subject: userId, data: { userId } });
 
+const day = 24 * 3_600_000;
+
 /** What every store promises. */
 export const storeContract = (open: () => StoreUnderTest): void => {
   beforeEach(() => open().empty());
@@ -80,6 +82,19 @@ export const storeContract = (open: () => StoreUnderTest): void => {
       expect(await members()).toMatchObject([{ userId: 'ann', isRemoved: true }]);
     });
 
+    test('nor does one whose records are dated more than a week before those of others', async () => {
+      const old = (record: ChunkRecord): ChunkRecord => ({ ...record, recordedAtMs: record.recordedAtMs - 8 * day });
+      await apply([
+        roomRecord(0, created('r')),
+        old(roomRecord(1, added('r', 'ann'), { id: 'add' })),
+        roomRecord(2, removed('r', 'ann')),
+      ]);
+      expect(await members()).toMatchObject([{ userId: 'ann', isRemoved: true }]);
+      const result = await apply([old(roomRecord(3, added('r', 'ann'), { id: 'add' }))]);
+      expect(result).toMatchObject({ counts: { applied: 0, repeated: 1 } });
+      expect(await members()).toMatchObject([{ userId: 'ann', isRemoved: true }]);
+    });
+
     test('the same fact twice in one chunk counts once', async () => {
       const result = await apply([
         roomRecord(0, added('r', 'ann'), { id: 'same' }),
@@ -91,7 +106,6 @@ export const storeContract = (open: () => StoreUnderTest): void => {
     });
 
     test('a dead letter counts from its retry on, however old it is', async () => {
-      const day = 24 * 3_600_000;
       const later = (record: ChunkRecord): ChunkRecord => ({
         ...record,
         recordedAtMs: record.recordedAtMs + 10 * day,

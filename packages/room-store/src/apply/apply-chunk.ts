@@ -49,13 +49,18 @@ const lastOf = ({ records }: Chunk, before: AppliedRecord | null): AppliedRecord
 
 /** A dead letter that has become readable counts only where the record that retried it does: the one before it. */
 const withoutRepeats = (records: readonly ChunkRecord[], position: bigint, repeats: Repeats): ChunkRecord[] => {
+  const counted: ChunkRecord[] = [];
   let isAdmitted = false;
-  return records.filter((record) => {
+  for (const record of records) {
     const { origin, factKey, retriedBy } = record;
-    const mayCount = retriedBy === undefined ? origin.offset >= position : isAdmitted;
-    isAdmitted = mayCount && (factKey === null || repeats.admit(factKey, (retriedBy ?? record).recordedAtMs));
-    return isAdmitted;
-  });
+    const { recordedAtMs } = retriedBy ?? record;
+    isAdmitted = retriedBy === undefined ? origin.offset >= position : isAdmitted;
+    if (!isAdmitted) continue;
+    const countsFromMs = factKey === null ? recordedAtMs : repeats.admit(factKey, recordedAtMs);
+    if (countsFromMs === null) isAdmitted = false;
+    else counted.push(countsFromMs === recordedAtMs ? record : { ...record, countsFromMs });
+  }
+  return counted;
 };
 
 const evolve = (set: WorkingSet, record: ChunkRecord, nowMs: number): (RoomChange | PresenceChange)[] => {

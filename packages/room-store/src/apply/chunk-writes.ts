@@ -120,8 +120,8 @@ export class ChunkWrites {
 
   /** Called once per record, after its changes. */
   addRecord(record: ChunkRecord): void {
-    const { retriedBy } = record;
-    this.records.push(retriedBy === undefined ? record : { ...record, recordedAtMs: retriedBy.recordedAtMs });
+    const countsFromMs = record.countsFromMs ?? record.retriedBy?.recordedAtMs;
+    this.records.push(countsFromMs === undefined ? record : { ...record, recordedAtMs: countsFromMs });
     const { content } = record;
     if (content.kind !== 'livekit') return;
     const { fact } = content;

@@ -61,6 +61,8 @@ export interface ChunkRecord {
    * place has decided, and the identity of its fact counts from the retry on.
    */
   readonly retriedBy?: Pick<ChunkRecord, 'recordedAtMs'>;
+  /** From when on the identity of its fact counts, where that is not the record's time: see `repeats.ts`. */
+  readonly countsFromMs?: number;
 }
 
 /** A partition as one projection reads it. */

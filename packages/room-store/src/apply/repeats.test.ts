@@ -4,7 +4,7 @@ import { factIdentityMs, Repeats } from './repeats.ts';
 
 const day = 24 * 3_600_000;
 const tell = (repeats: Repeats, facts: readonly (readonly [string, number])[]): boolean[] =>
-  facts.map(([factKey, recordedAtMs]) => repeats.admit(factKey, recordedAtMs));
+  facts.map(([factKey, recordedAtMs]) => repeats.admit(factKey, recordedAtMs) !== null);
 
 describe('a fact that comes again', () => {
   it.each([
@@ -30,6 +30,20 @@ describe('a fact that comes again', () => {
     ).toEqual([true, true, true]);
   });
 
+  it('is told for a week by the newest record where its own time was over from the beginning', () => {
+    expect(
+      tell(new Repeats(30 * day, []), [
+        ['a', 0],
+        ['a', 0],
+        ['b', 37 * day],
+        ['a', 0],
+        ['b', 37 * day + 1],
+        ['c', 37 * day + 1],
+        ['a', 0],
+      ]),
+    ).toEqual([true, false, true, false, false, true, true]);
+  });
+
   it('does not keep its week going', () => {
     expect(
       tell(new Repeats(0, []), [
@@ -52,11 +66,11 @@ it('is told the same wherever chunks end, and whatever has been purged between t
       let stored = new Map<string, number>();
       const oneByOne = told.map(([factKey, recordedAtMs], at) => {
         const repeats = new Repeats(newestMs, stored);
-        const counts = repeats.admit(factKey, recordedAtMs);
+        const countsFromMs = repeats.admit(factKey, recordedAtMs);
         newestMs = repeats.newestMs;
-        if (counts) stored.set(factKey, recordedAtMs);
+        if (countsFromMs !== null) stored.set(factKey, countsFromMs);
         if (isPurgedAfter[at]) stored = new Map([...stored].filter(([, at]) => at >= newestMs - factIdentityMs));
-        return counts;
+        return countsFromMs !== null;
       });
       expect(oneByOne).toEqual(inOne);
     }),
