@@ -161,6 +161,15 @@ describe('readers', () => {
     );
   });
 
+  it('read webhooks about every room and person that may have a token', () => {
+    const room = { sid: 'RM_1', name: 'r'.repeat(256) };
+    const participant = { sid: 'PA_1', identity: 'i'.repeat(256) };
+    const event = 'participant_joined';
+    expect(readLivekitWebhook({ event, room, participant })).toMatchObject({ fact: { room, participant } });
+    const nobody = { ...participant, identity: '' };
+    expect(readLivekitWebhook({ event, room, participant: nobody })).toEqual({ kind: 'ignored', why: 'incomplete' });
+  });
+
   it('bear JSON that is nested half a million deep', () => {
     const deep = JSON.parse(`${'['.repeat(500_000)}${']'.repeat(500_000)}`);
     const context = { specversion: '1.0', id: '1', source: '/s', type: 'member.added', subject: 'room-42' };

@@ -301,7 +301,8 @@ export function describeEventLog(start: () => Promise<EventLogFixture>): void {
       let atOnce = 0;
       const onBatch = async (batch: LogBatch): Promise<BatchOutcome> => {
         atOnce += 1;
-        await batch.heartbeat();
+        // As long as it takes to read another partition.
+        await log.bounds(topic);
         expect(atOnce).toBe(1);
         atOnce -= 1;
         return recorder.onBatch(batch);
@@ -420,6 +421,45 @@ export function describeEventLog(start: () => Promise<EventLogFixture>): void {
       await recorder.untilApplied(6);
     });
 
+    it('hands out one batch of a partition at a time, also when told meanwhile to ask startAt again', async () => {
+      const topic = await fixture.createTopic(1);
+      await append([recordOf(topic, 'k')]);
+      const recorder = createRecorder();
+      const reached = Promise.withResolvers<void>();
+      const release = Promise.withResolvers<void>();
+      let inHand = 0;
+      const onBatch = async (batch: LogBatch): Promise<BatchOutcome> => {
+        inHand += 1;
+        expect(inHand).toBe(1);
+        reached.resolve();
+        await release.promise;
+        inHand -= 1;
+        return recorder.onBatch(batch);
+      };
+      const consumer = consume({
+        topics: [topic],
+        onBatch,
+        startAt: async () => [{ topic, partition: 0, offset: recorder.nextOffsets.get(0) ?? 0n }],
+      });
+      await reached.promise;
+      consumer.reposition();
+      // Longer than to ask and to read again takes.
+      for (const _ of range(10)) await append([recordOf(topic, 'k')]);
+      release.resolve();
+      await Promise.race([recorder.untilApplied(11), consumer.done]);
+      expect(recorder.applied.map(({ offset }) => Number(offset))).toEqual(range(11));
+    });
+
+    it('asks startAt again when told to while it is asked', async () => {
+      const topic = await fixture.createTopic(1);
+      const startAt = vi.fn(async () => {
+        if (startAt.mock.calls.length === 1) consumer.reposition();
+        return [];
+      });
+      const consumer = consume({ topics: [topic], startAt });
+      await vi.waitFor(() => expect(startAt).toHaveBeenCalledTimes(2), patience);
+    });
+
     it('asks again when startAt throws, and hands out nothing meanwhile', async () => {
       const topic = await fixture.createTopic(1);
       await append([recordOf(topic, 'k')]);
@@ -476,6 +516,28 @@ export function describeEventLog(start: () => Promise<EventLogFixture>): void {
       await expect(byOutcome.done).rejects.toThrow(OffsetOutOfRangeError);
       const byStart = consume({ topics: [topic], startAt: async () => [{ topic, partition: 0, offset: 2n }] });
       await expect(byStart.done).rejects.toThrow(OffsetOutOfRangeError);
+    });
+
+    it('has stopped when the handler has done what it has in hand, which is the last that it gets', async () => {
+      const topic = await fixture.createTopic(1);
+      await append([recordOf(topic, 'a')]);
+      const taken = Promise.withResolvers<LogBatch>();
+      const release = Promise.withResolvers<BatchOutcome>();
+      const onBatch = vi.fn((batch: LogBatch): Promise<BatchOutcome> => {
+        taken.resolve(batch);
+        return release.promise;
+      });
+      const consumer = consume({ topics: [topic], onBatch });
+      const { heartbeat } = await taken.promise;
+      await append([recordOf(topic, 'b')]);
+      const hasStopped = vi.fn();
+      const stopped = consumer.stop(stopWithinMs).then(hasStopped);
+      expect(await heartbeat()).toBe(false);
+      await log.bounds(topic);
+      expect(hasStopped).not.toHaveBeenCalled();
+      release.resolve({ kind: 'advance', nextOffset: 1n });
+      await stopped;
+      expect(onBatch).toHaveBeenCalledTimes(1);
     });
 
     it('stops within its deadline although the handler hangs', async () => {

@@ -122,6 +122,18 @@ test('a list of rooms is never "not found"', async () => {
   await expect(rooms.listRooms()).rejects.toMatchObject({ kind: 'unavailable' });
 });
 
+test.each([
+  ['getParticipant', () => rooms.getParticipant('room-42', 'ann')],
+  ['listParticipants', async () => (await rooms.listParticipants('room-42'))[0]],
+  ['listSids', async () => (await rooms.listSids({ sid: 'RM_1', name: 'room-42' }))[0]],
+] as const)('what arrives in a track is read by the name that servers write: %s', async (_, read) => {
+  const track = { type: 'VIDEO', source: 'CAMERA' };
+  const ann = { sid: 'PA_1', identity: 'ann', tracks: [{ ...track, sid: 'TR_1', mime_type: 'audio/opus' }] };
+  const ListRooms = { rooms: [{ sid: 'RM_1', name: 'room-42' }] };
+  answers = { ListRooms, ListParticipants: { participants: [ann] }, GetParticipant: ann };
+  expect((await read())?.tracks).toMatchObject([{ ...track, mimeType: 'audio/opus' }]);
+});
+
 describe('in a list, a name that nothing of ours can have', () => {
   const odd = ['a\0b', '', 'x'.repeat(600)];
 

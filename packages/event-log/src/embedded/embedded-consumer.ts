@@ -109,7 +109,7 @@ export function consumeEmbedded(dependencies: EmbeddedConsumerDependencies, opti
     for (const lane of lanes) {
       lane.high = heads.get(partitionName(lane)) ?? lane.high;
       const isDue = !lane.isBusy && lane.offset < lane.high && lane.resumesAtMs <= performance.now();
-      if (isDue && !isEnded && turns.size < concurrency) start(lane);
+      if (isDue && turns.size < concurrency) start(lane);
     }
   }
 

@@ -131,6 +131,41 @@ describeWith(['postgres'], 'the embedded log in its tables', () => {
     await log.close();
   });
 
+  it('hands out nothing that was still being read when it was to stop', async () => {
+    await prepareEmbeddedLog(pool, ['stopped'], 1);
+    const log = createEmbeddedLog({ pool, writeLog: silent });
+    await log.append([recordOf('stopped', 'k')], 5_000);
+    const holder = await pool.connect();
+    await holder.query('begin; lock table log_records');
+    const onBatch = vi.fn(createRecorder().onBatch);
+    const consumer = log.consume({ group: 'g', topics: ['stopped'], onBatch });
+    await vi.waitFor(async () => {
+      const waiting = "select from pg_locks where relation = 'log_records'::regclass and not granted";
+      expect((await pool.query(waiting)).rowCount).toBe(1);
+    }, patience);
+    const stopped = consumer.stop(5_000);
+    await holder.query('rollback');
+    holder.release();
+    await stopped;
+    expect(onBatch).not.toHaveBeenCalled();
+    await log.close();
+  });
+
+  it('goes on with a partition that could not be read for a while', async () => {
+    await prepareEmbeddedLog(pool, ['hidden'], 1);
+    const isRefused = Promise.withResolvers<void>();
+    const log = createEmbeddedLog({ pool, writeLog: () => isRefused.resolve() });
+    await log.append([recordOf('hidden', 'k')], 5_000);
+    await pool.query('alter table log_records rename to hidden_records');
+    const recorder = createRecorder();
+    const consumer = log.consume({ group: 'g', topics: ['hidden'], onBatch: recorder.onBatch });
+    await Promise.race([isRefused.promise, consumer.done]);
+    await pool.query('alter table hidden_records rename to log_records');
+    await recorder.untilApplied(1);
+    await consumer.stop(5_000);
+    await log.close();
+  });
+
   it('goes on after the database was killed', async () => {
     await prepareEmbeddedLog(pool, ['killed'], 1);
     const log = createEmbeddedLog({ pool, writeLog: silent });
