@@ -151,7 +151,7 @@ describeWith(['postgres'], 'the embedded log in its tables', () => {
     await log.close();
   });
 
-  it('goes on with a partition that could not be read for a while', async () => {
+  it('goes on where records could be neither written nor read for a while', async () => {
     await prepareEmbeddedLog(pool, ['hidden'], 1);
     const isRefused = Promise.withResolvers<void>();
     const log = createEmbeddedLog({ pool, writeLog: () => isRefused.resolve() });
@@ -160,8 +160,11 @@ describeWith(['postgres'], 'the embedded log in its tables', () => {
     const recorder = createRecorder();
     const consumer = log.consume({ group: 'g', topics: ['hidden'], onBatch: recorder.onBatch });
     await Promise.race([isRefused.promise, consumer.done]);
+    await expect(log.append([recordOf('hidden', 'refused')], 300)).rejects.toThrow(LogUnavailableError);
     await pool.query('alter table hidden_records rename to log_records');
-    await recorder.untilApplied(1);
+    await log.append([recordOf('hidden', 'k')], 5_000);
+    await recorder.untilApplied(2);
+    expect(recorder.keys()).toEqual(['k', 'k']);
     await consumer.stop(5_000);
     await log.close();
   });
