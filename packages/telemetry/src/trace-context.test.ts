@@ -1,4 +1,4 @@
-import { context, propagation, SpanStatusCode, trace } from '@opentelemetry/api';
+import { context, INVALID_SPAN_CONTEXT, propagation, ROOT_CONTEXT, SpanStatusCode, trace } from '@opentelemetry/api';
 import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks';
 import { W3CTraceContextPropagator } from '@opentelemetry/core';
 import { InMemorySpanExporter, SimpleSpanProcessor, TracerProvider } from '@opentelemetry/sdk-trace';
@@ -25,6 +25,10 @@ afterAll(() => {
 describe('linkTo', () => {
   it('given a traceparent, then a link to its span', () => {
     expect(linkTo(traceparent)).toEqual({ context: { traceId, spanId, traceFlags: 1, isRemote: true } });
+  });
+
+  it('given flags of a newer version, then only whether it is sampled', () => {
+    expect(linkTo(`00-${traceId}-${spanId}-ff`)?.context.traceFlags).toBe(1);
   });
 
   it.each([
@@ -73,6 +77,11 @@ describe('currentTraceparent', () => {
     expect(currentTraceparent()).toBeUndefined();
   });
 
+  it('given a span that is none, as where nothing is traced, then none', () => {
+    const untraced = trace.setSpan(ROOT_CONTEXT, trace.wrapSpanContext(INVALID_SPAN_CONTEXT));
+    expect(context.with(untraced, currentTraceparent)).toBeUndefined();
+  });
+
   it('given an active span, then what linkTo understands', async () => {
     const current = await withSpan('step', {}, async (span) => ({
       context: span.spanContext(),
@@ -112,6 +121,11 @@ describe('withSpan', () => {
     const [span] = exporter.getFinishedSpans();
     expect(span?.status).toEqual({ code: SpanStatusCode.ERROR, message: 'refused [jwt]' });
     expect(JSON.stringify(span?.events)).not.toContain('eyJ');
+  });
+
+  it('given a failure that is no error, then it passes on as it is', async () => {
+    await expect(withSpan('step', {}, () => Promise.reject('gone'))).rejects.toBe('gone');
+    expect(exporter.getFinishedSpans()[0]?.status).toEqual({ code: SpanStatusCode.ERROR, message: 'gone' });
   });
 });
 
