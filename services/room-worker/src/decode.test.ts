@@ -487,6 +487,9 @@ describe('facts from LiveKit', () => {
 
   test.each([
     ['audio as a camera', { source: 'CAMERA', mimeType: 'audio/opus' }, 'track_published'],
+    ['audio, which LiveKit leaves unsaid, as a camera', { source: 'CAMERA' }, 'track_published'],
+    ['a type of the wrong shape', { type: {}, source: 'CAMERA', mimeType: 'audio/opus' }, 'track_published'],
+    ['a codec of the wrong shape', { type: 'AUDIO', source: 'CAMERA', mimeType: 7 }, 'track_published'],
     ['audio as a shared screen', { type: 'AUDIO', source: 'SCREEN_SHARE' }, 'track_published'],
     [
       'audio that was announced as a camera',
