@@ -140,6 +140,20 @@ describe('what is known', () => {
       expect(await gate.compare()([room], standing(7))).toBe(true);
     });
 
+    it('is not reached where facts may have waited between the look and the reading', async () => {
+      const at = { high: lanes(5, 0), next: lanes(5, 0) };
+      let passedMs = 0;
+      const gate = given(at, { elapsed: () => passedMs, now: () => passedMs });
+      await gate.hasReachedKnown([room]);
+      const isReached = gate.compare();
+      at.high = lanes(7, 0);
+      passedMs = 5_000;
+      expect(await isReached([room], standing(5))).toBe(true);
+      passedMs = 5_001;
+      expect(await isReached([room], standing(5))).toBe(false);
+      expect(await isReached([room], standing(7))).toBe(true);
+    });
+
     it('is not reached by an empty one', async () => {
       expect(await given({ high: lanes(0, 0), next: [] }).compare()([room], [])).toBe(false);
     });

@@ -118,7 +118,7 @@ export const createLaneGate = (
       seen.clear();
       serving = positions[0]?.tables;
     }
-    if (msSince(lookedAt, clock) > awayAfterMs) forget();
+    forgetAfterAway();
     lookedAt = thisMoment(clock);
     noteSeen(seen, positions);
     return new Map(positions.map(({ partition, nextOffset }) => [partition, nextOffset]));
@@ -135,6 +135,9 @@ export const createLaneGate = (
   let known = knowNothing();
   const forget = (): void => {
     known = knowNothing();
+  };
+  const forgetAfterAway = (): void => {
+    if (msSince(lookedAt, clock) > awayAfterMs) forget();
   };
 
   const knownEnds = async (): Promise<Offsets> => {
@@ -155,8 +158,11 @@ export const createLaneGate = (
       const seenBefore = new Map(seen);
       const isLower = (nextOffset: bigint, partition: number): boolean =>
         nextOffset < (seenBefore.get(partitionName({ topic: topics.roomEvents, partition })) ?? 0n);
-      return async (keys, standing) =>
-        !standing.some(isLower) && lanesBehind(keys, new Map(standing.entries()), await knownEnds()).length === 0;
+      return async (keys, standing) => {
+        if (standing.some(isLower)) return false;
+        forgetAfterAway();
+        return lanesBehind(keys, new Map(standing.entries()), await knownEnds()).length === 0;
+      };
     },
     isCaughtUp: async (keys) => {
       const current = known;
