@@ -63,7 +63,7 @@ const drainBatch =
     const at = { projection: activeProjection, topic, partition };
     const stretch = { ...at, fetchedOffset, nextOffset: isWhole ? nextOffset : end, decoded };
     try {
-      const { result } = await applyDecoded(store, stretch, heartbeat);
+      const result = await applyDecoded(store, stretch, heartbeat);
       if (isWhole || result.kind === 'behind') return { kind: 'advance', nextOffset: result.nextOffset };
       return leftAlone(end);
     } catch (error) {

@@ -66,7 +66,7 @@ export const createFiller = (dependencies: FillDependencies): ((batch: LogBatch)
     limits = await readLimits();
     if (knownLimitOf(partition) < nextOffset) return fetchedOffset;
     const at = { projection: rebuildProjection, topic: topics.roomEvents, partition };
-    const { result } = await applyDecoded(store, { ...at, fetchedOffset, nextOffset, decoded }, heartbeat);
+    const result = await applyDecoded(store, { ...at, fetchedOffset, nextOffset, decoded }, heartbeat);
     written += 1;
     if (written % batchesPerPurge === 0) await purge(partition);
     return result.nextOffset;

@@ -273,6 +273,23 @@ describeWith(['postgres'], 'projecting', () => {
       expect((await parts.pool.query('select from edges')).rowCount).toBe(8);
     }, 60_000);
 
+    test('is left to whoever has the partition by now; what was applied of it is told, and told once', async () => {
+      await takeLongAbove(20);
+      await parts.append({ ...roomRecord(['member.removed', room]), value: Buffer.from('{') }, ...additions(39));
+      const batch = await readBatch(parts, topics.roomEvents, partition);
+      const answers = [true, false].values();
+      const heartbeat = async () => answers.next().value ?? true;
+      const outcomes = async () =>
+        (await parts.metrics.facts.get()).values.map(({ labels, value }) => [labels.outcome, value]);
+      expect(await parts.project({ ...batch, heartbeat })).toEqual({ kind: 'retry', nextOffset: 0n, afterMs: 1_000 });
+      expect((await readProjection(parts.pool)).members.size).toBe(19);
+      expect(Object.fromEntries(await outcomes())).toEqual({ applied: 19, repeated: 0, dead: 1, skipped: 0 });
+      expect(await parts.project({ ...batch, heartbeat })).toEqual({ kind: 'advance', nextOffset: 40n });
+      expect(Object.fromEntries(await outcomes())).toEqual({ applied: 39, repeated: 20, dead: 1, skipped: 0 });
+      expect(await countOf('deadLetters', 'not_json')).toBe(1);
+      expect(parts.lines.filter((line) => line.includes('"reason":"not_json"'))).toHaveLength(1);
+    });
+
     test('is tried again where it is one record: that is no dead letter', async () => {
       await takeLongAbove(0);
       await parts.append(...additions(1));

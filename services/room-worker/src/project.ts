@@ -74,16 +74,24 @@ const asUnstorable = (decoded: Decoded, error: unknown): ChunkRecord => {
 
 type Stretch = Omit<Chunk, 'records'> & Run;
 
-/** What became of a stretch, and its records as they were applied now: some may have turned out to be dead letters. */
+/** What was applied of a stretch now: some of its records may have turned out to be dead letters. */
 interface Applied {
-  readonly result: ChunkResult;
+  readonly counts: ChunkCounts;
   readonly decoded: readonly Decoded[];
 }
 
-const apply = async (store: ChunkStore, { decoded, ...stretch }: Stretch): Promise<Applied> => {
+type NoteApplied = (applied: Applied) => void;
+
+const apply = async (
+  store: ChunkStore,
+  { decoded, ...stretch }: Stretch,
+  noteApplied: NoteApplied,
+): Promise<ChunkResult> => {
   const result = await applyChunk(store, { ...stretch, records: decoded.map(({ record }) => record) });
-  const isNew = ({ stored }: Decoded): boolean => result.kind === 'applied' && stored.offset >= result.position;
-  return { result, decoded: decoded.filter(isNew) };
+  if (result.kind === 'behind') return result;
+  const { counts, position } = result;
+  noteApplied({ counts, decoded: decoded.filter(({ stored }) => stored.offset >= position) });
+  return result;
 };
 
 const sum = (left: ChunkCounts, right: ChunkCounts): ChunkCounts => ({
@@ -98,36 +106,39 @@ const sum = (left: ChunkCounts, right: ChunkCounts): ChunkCounts => ({
 /**
  * Applies a chunk; where its data cannot be stored, in halves, until the one record is found. In halves too where it
  * touches so much that it ran out of time, or met the locks of others: the server may still be at the attempt that we
- * have given up. That takes a while: before each half a heartbeat says that it goes on.
+ * have given up. That takes a while: before each half a heartbeat says that it goes on, and hears whether it still may.
+ * What is applied is noted at once, since the other half may fail.
  */
 export const applyDecoded = async (
   store: ChunkStore,
   stretch: Stretch,
   heartbeat: LogBatch['heartbeat'],
-): Promise<Applied> => {
+  noteApplied: NoteApplied = () => {},
+): Promise<ChunkResult> => {
   const { decoded } = stretch;
   try {
-    return await apply(store, stretch);
+    return await apply(store, stretch, noteApplied);
   } catch (error) {
     const [first] = decoded;
     const isTooMuch = (isBusy(error) || isOverdue(error)) && decoded.length > 1;
     if (first === undefined || !(isUnstorable(error) || isTooMuch)) throw error;
     if (decoded.length === 1) {
       const dead = [{ ...first, record: asUnstorable(first, error) }];
-      return apply(store, { ...stretch, decoded: dead });
+      return apply(store, { ...stretch, decoded: dead }, noteApplied);
     }
+    const applyHalf = async (half: Partial<Stretch>): Promise<ChunkResult> => {
+      // Whoever has the partition by now would only be kept waiting.
+      if (!(await heartbeat()) && isTooMuch) throw error;
+      return applyDecoded(store, { ...stretch, ...half }, heartbeat, noteApplied);
+    };
     const left = decoded.slice(0, decoded.length >> 1);
     const right = decoded.slice(left.length);
     const middle = (right[0] as Decoded).stored.offset;
-    await heartbeat();
-    const lower = await applyDecoded(store, { ...stretch, decoded: left, nextOffset: middle }, heartbeat);
-    if (lower.result.kind === 'behind') return lower;
-    await heartbeat();
-    const upper = await applyDecoded(store, { ...stretch, decoded: right, fetchedOffset: middle }, heartbeat);
-    if (upper.result.kind === 'behind') return upper;
-    const counts = sum(lower.result.counts, upper.result.counts);
-    const result = { ...upper.result, position: lower.result.position, counts };
-    return { result, decoded: [...lower.decoded, ...upper.decoded] };
+    const lower = await applyHalf({ decoded: left, nextOffset: middle });
+    if (lower.kind === 'behind') return lower;
+    const upper = await applyHalf({ decoded: right, fetchedOffset: middle });
+    if (upper.kind === 'behind') return upper;
+    return { ...upper, position: lower.position, counts: sum(lower.counts, upper.counts) };
   }
 };
 
@@ -135,9 +146,8 @@ export const applyDecoded = async (
 const recordOutcomes = ['applied', 'repeated', 'dead', 'skipped'] as const;
 
 /** Counts what became of records, and logs what those on call should know. */
-const tell = ({ metrics, logger }: ProjectorDependencies, topic: string, { result, decoded }: Applied): void => {
-  if (result.kind === 'behind') return;
-  for (const outcome of recordOutcomes) metrics.facts.inc({ topic, outcome }, result.counts[outcome]);
+const tell = ({ metrics, logger }: ProjectorDependencies, topic: string, { counts, decoded }: Applied): void => {
+  for (const outcome of recordOutcomes) metrics.facts.inc({ topic, outcome }, counts[outcome]);
   for (const { skipped, isMisplaced, record } of decoded) {
     const { content, origin } = record;
     const { partition, offset } = origin;
@@ -169,7 +179,8 @@ export const createProjector = (dependencies: ProjectorDependencies): ((batch: L
   ): Promise<ChunkResult> => {
     const { topic, partition } = batch;
     const stretch: Stretch = { projection: activeProjection, topic, partition, fetchedOffset, nextOffset, decoded };
-    if (decoded.length === 0) return (await apply(store, stretch)).result;
+    const noteApplied = (applied: Applied): void => tell(dependencies, topic, applied);
+    if (decoded.length === 0) return apply(store, stretch, noteApplied);
     const traces = new Set(decoded.flatMap(({ record }) => record.trace ?? []));
     const [only] = traces;
     const links = [...traces, ...decoded.flatMap(({ joinTrace }) => joinTrace ?? [])];
@@ -182,11 +193,9 @@ export const createProjector = (dependencies: ProjectorDependencies): ((batch: L
     };
     const run = () =>
       withSpan(`project ${topic}`, { attributes, links, isRoot: traces.size !== 1 }, async (span) => {
-        const applied = await applyDecoded(store, stretch, batch.heartbeat);
-        const { result } = applied;
+        const result = await applyDecoded(store, stretch, batch.heartbeat, noteApplied);
         if (result.kind === 'applied')
           for (const [name, count] of Object.entries(result.counts)) span.setAttribute(`rt.${name}`, count);
-        tell(dependencies, topic, applied);
         return result;
       });
     // A chunk that one trace led to is a part of it; one of several only points to them.
