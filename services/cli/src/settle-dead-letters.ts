@@ -102,28 +102,33 @@ interface Sight {
   readonly letters: readonly DeadLetterSummary[];
 }
 
-/** Both as of one moment: a standby that takes over in between may know less of the letters. */
-const look = (pool: Pool, letters: readonly LogPosition[], positions: readonly LogPosition[]): Promise<Sight> =>
-  inTransaction(pool, async (client) => {
-    await client.query('set transaction isolation level repeatable read, read only');
-    const next = await readNextOffsets(client, activeProjection, topics.roomEvents);
-    return {
-      isApplied: positions.every(({ partition, offset }) => (next.get(partition) ?? 0n) > offset),
-      letters: await summariseDeadLetters(client, letters),
-    };
-  });
+type LookOnce = (isLast: boolean) => Promise<Sight | undefined>;
+
+/**
+ * Both as of one moment: a standby that takes over in between may know less of the letters. There may be thousands:
+ * they are read when the action is applied, or at the last look.
+ */
+const lookAt =
+  (pool: Pool, letters: readonly LogPosition[], positions: readonly LogPosition[]): LookOnce =>
+  (isLast) =>
+    inTransaction(pool, async (client) => {
+      await client.query('set transaction isolation level repeatable read, read only');
+      const next = await readNextOffsets(client, activeProjection, topics.roomEvents);
+      const isApplied = positions.every(({ partition, offset }) => (next.get(partition) ?? 0n) > offset);
+      return isApplied || isLast ? { isApplied, letters: await summariseDeadLetters(client, letters) } : undefined;
+    });
 
 /** What is to be seen once the projection has come so far, or by then. A database that fails over is back in time. */
 const lookUntilApplied = async (
-  lookOnce: () => Promise<Sight>,
+  lookOnce: LookOnce,
   { waitMs, ending }: { readonly waitMs: number; readonly ending: AbortSignal },
 ): Promise<Sight> => {
   const deadlineMs = performance.now() + waitMs;
   for (;;) {
     const isLast = performance.now() > deadlineMs || ending.aborted;
     try {
-      const sight = await lookOnce();
-      if (sight.isApplied || isLast) return sight;
+      const sight = await lookOnce(isLast);
+      if (sight !== undefined) return sight;
     } catch (error) {
       if (isLast) throw error;
     }
@@ -193,7 +198,7 @@ const act = async (
     return 'done';
   }
   const asked = `Asked to ${action.verb} ${lettersOf(letters.length)}, but`;
-  const lookOnce = (): Promise<Sight> => look(pool, letters, positions);
+  const lookOnce = lookAt(pool, letters, positions);
   const { isApplied, letters: after } = await lookUntilApplied(lookOnce, { waitMs, ending }).catch((cause: unknown) => {
     throw new CommandError(`${asked} the database does not say what came of it (${reasonsOf(cause)})`, { cause });
   });
