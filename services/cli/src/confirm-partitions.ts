@@ -7,7 +7,6 @@ import {
   type ChunkStore,
   confirmPartitions,
   createPostgresStore,
-  isBusy,
   readKnownPartitions,
   readNextOffsets,
   readPositions,
@@ -67,8 +66,7 @@ const drainBatch =
       if (isWhole || result.kind === 'behind') return { kind: 'advance', nextOffset: result.nextOffset };
       return leftAlone(end);
     } catch (error) {
-      if (!isBusy(error)) throw error;
-      return triedAgain(fetchedOffset);
+      return triedAgain(error, fetchedOffset);
     }
   };
 

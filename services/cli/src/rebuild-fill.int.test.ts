@@ -159,6 +159,17 @@ describeWith(['postgres'], 'filling the second set', () => {
     expect((await readNextOffsets(pool, rebuildProjection, topic)).get(0)).toBe(11n);
   });
 
+  test('tries again what the database did not answer in time', async () => {
+    const filler = createFiller({
+      ...dependenciesOn(pool),
+      store: { transaction: () => Promise.reject(new Error('Query read timeout')), notifyMarks: async () => {} },
+      isOurs: () => true,
+      readLimits: async () => new Map([[0, 1n]]),
+    });
+    const batch = { topic, partition: 0, fetchedOffset: 0n, nextOffset: 1n, records: [], heartbeat: async () => true };
+    expect(await filler(batch)).toEqual({ kind: 'retry', nextOffset: 0n, afterMs: 500 });
+  });
+
   test('leaves out what the database refuses, and nothing else', async () => {
     await database.pool.query(`alter table bans add check (user_id <> 'user/3')`);
     await writeHistory();

@@ -1,6 +1,6 @@
 import { topics } from '@realtime-service/contracts';
 import type { BatchOutcome, LogBatch } from '@realtime-service/event-log';
-import { type ChunkStore, isBusy, LogReplacedError, type Pool, rebuildProjection } from '@realtime-service/room-store';
+import { type ChunkStore, LogReplacedError, type Pool, rebuildProjection } from '@realtime-service/room-store';
 import { applyDecoded, type Decoded, decodeRecord } from '@realtime-service/room-worker';
 import { asCounted } from './as-counted.ts';
 import { leftAlone, triedAgain } from './batch-outcomes.ts';
@@ -86,8 +86,7 @@ export const createFiller = (dependencies: FillDependencies): ((batch: LogBatch)
     } catch (error) {
       if (error instanceof LogReplacedError)
         throw new Error(`${error.message}. Begin anew with --restart`, { cause: error });
-      if (!isBusy(error)) throw error;
-      return triedAgain(fetchedOffset);
+      return triedAgain(error, fetchedOffset);
     }
   };
 };
