@@ -1238,6 +1238,8 @@ describeWith(['postgres'], 'enforcing', () => {
       await parts.pool.query(`update marks set due_at = now() + interval '500 ms' where identity = ''`);
       start();
       await until('the room is gone', () => !livekit.rooms.has(room));
+      // Who is asked about late asks about the room once more, and until this was told it is believed to be live.
+      await tell('room_finished', room);
       await answered();
       expect(livekit.callsOf('RemoveParticipant')).toEqual([]);
       expect(livekit.notices()[0]).toEqual({ to: [], notice: { type: 'removed', code: 'room_closed' } });
