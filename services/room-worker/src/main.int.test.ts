@@ -227,6 +227,8 @@ describeWith(['postgres'], 'the process', () => {
     const { port } = realParts(['postgres']).postgres;
     const proxy = await startFaultProxy(port);
     const url = new URL(await freshDatabase());
+    // How long that takes is another matter.
+    await migrate(url.href);
     url.port = String(proxy.port);
     await proxy.cut();
     start(url.href);

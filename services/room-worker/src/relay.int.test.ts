@@ -272,18 +272,20 @@ describeWith(['postgres'], 'the relay', () => {
         ...aCall('two'),
       );
       await parts.caughtUp();
-      const refusing = Promise.withResolvers<never>();
+      const isOver = Promise.withResolvers<void>();
       const relay = start({
         ...parts.log,
-        append: (records, timeoutMs) =>
-          records.some(({ topic }) => topic === deadLetterTopic(away))
-            ? refusing.promise
-            : parts.log.append(records, timeoutMs),
+        append: async (records, timeoutMs) => {
+          if (records.every(({ topic }) => topic !== deadLetterTopic(away)))
+            return parts.log.append(records, timeoutMs);
+          await isOver.promise;
+          throw new LogUnavailableError('there is no such topic');
+        },
       });
       try {
         await until('all others are relayed', async () => (await waiting()) === 1);
       } finally {
-        refusing.reject(new LogUnavailableError('there is no such topic'));
+        isOver.resolve();
         await relay.stop();
       }
       expect(await waiting()).toBe(1);
