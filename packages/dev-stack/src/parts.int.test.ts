@@ -266,7 +266,7 @@ describeWith(['keycloak'], 'Keycloak', () => {
     await keycloak.kill();
     await keycloak.start();
     expect(await certificates()).toEqual(before);
-  });
+  }, 120_000);
 
   test('obeys its administrator', async () => {
     const response = await keycloakAdmin(keycloak.url, '/realms/dev/users?username=ann');
