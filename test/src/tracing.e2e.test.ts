@@ -135,6 +135,8 @@ describeWith(['postgres', 'kafka', 'livekit', 'zipkin'], 'traces', () => {
       await until('the question about her entry is asked', () =>
         exists(`from marks where room_id = '${room}' and identity <> '' and locked_until is not null`),
       );
+      // The room's question may lead to hers before her entry is told: a removal asks about who is known to be inside.
+      await until('she is known to be inside', () => exists(`from sessions where room_id = '${room}' and is_live`));
       await remove('ann', room, traceId);
       await until('the removal has raised it again', () => exists(`from marks where trace like '%${traceId}%'`));
       goOn(undefined);
