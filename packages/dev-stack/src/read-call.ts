@@ -1,13 +1,10 @@
-/** What stands behind a script's name. pnpm hands on the `--` that npm takes for itself. */
-const argumentsOf = ([first, ...rest]: readonly string[]): string[] =>
-  first === undefined || first === '--' ? rest : [first, ...rest];
-
 /**
  * How a script was called. Ends the process with how it is to be called: with 0 where that was asked for, with 2 where
  * `read` refuses what was said.
  */
 export const readCall = <Call>(usage: string, read: (args: string[]) => Call): Call => {
-  const args = argumentsOf(process.argv.slice(2));
+  // pnpm hands on the `--` that npm takes for itself.
+  const args = process.argv.slice(process.argv[2] === '--' ? 3 : 2);
   if (args.includes('--help')) {
     process.stdout.write(`${usage}\n`);
     process.exit(0);

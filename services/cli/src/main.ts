@@ -8,9 +8,8 @@ import { listDeadLetters, showDeadLetter } from './dead-letters.ts';
 import { runCli } from './run-cli.ts';
 
 const { stdin, stdout, stderr } = process;
-const [first, ...more] = process.argv.slice(2);
 // pnpm hands on the `--` that npm takes for itself.
-const args = first === undefined || first === '--' ? more : [first, ...more];
+const args = process.argv.slice(process.argv[2] === '--' ? 3 : 2);
 
 const terminal: Terminal = {
   write: (text) => void stdout.write(text),

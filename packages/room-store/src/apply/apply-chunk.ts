@@ -58,7 +58,7 @@ const withoutRepeats = (records: readonly ChunkRecord[], position: bigint, repea
     if (!isAdmitted) continue;
     const countsFromMs = factKey === null ? recordedAtMs : repeats.admit(factKey, recordedAtMs);
     if (countsFromMs === null) isAdmitted = false;
-    else counted.push(countsFromMs === recordedAtMs ? record : { ...record, countsFromMs });
+    else counted.push(countsFromMs === record.recordedAtMs ? record : { ...record, countsFromMs });
   }
   return counted;
 };

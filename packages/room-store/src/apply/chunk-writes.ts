@@ -120,7 +120,7 @@ export class ChunkWrites {
 
   /** Called once per record, after its changes. */
   addRecord(record: ChunkRecord): void {
-    const countsFromMs = record.countsFromMs ?? record.retriedBy?.recordedAtMs;
+    const { countsFromMs } = record;
     this.records.push(countsFromMs === undefined ? record : { ...record, recordedAtMs: countsFromMs });
     const { content } = record;
     if (content.kind !== 'livekit') return;
